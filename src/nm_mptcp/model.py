@@ -1,0 +1,498 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The nouns: what the kernel and NetworkManager tell, what we want, and what has to be done for it.
+
+All values are frozen. Addresses are text as the kernel's ``inet_ntop`` writes them, prefixes ``ADDRESS/LENGTH`` (a default
+route is ``0.0.0.0/0`` or ``::/0``), durations seconds, route metrics the kernel's own numbers.
+"""
+
+from __future__ import annotations
+
+import enum
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .flags import EndpointFlag, ProfileFlag
+from .reasons import Reason
+
+#: Our routing protocol number, named ``nm-mptcp`` in ``rt_protos.d``: routes and rules that carry it are ours.
+PROTOCOL = 77
+
+#: The tables that may be ours (``rt_tables.d``); not base + ifindex, since WireGuard's begin at 51820.
+TABLES = range(42000, 43000)
+
+MAIN_TABLE = 254
+
+#: The kernel's worst metric: the table's last word (``IP6_RT_PRIO`` ends there as well).
+WORST_METRIC = 0xFFFFFFFF
+
+
+class Family(enum.IntEnum):
+    """Address family, as the kernel numbers it."""
+
+    IPV4 = socket.AF_INET
+    IPV6 = socket.AF_INET6
+
+    @property
+    def bits(self) -> int:
+        """Length of an address in bits."""
+        return 32 if self is Family.IPV4 else 128
+
+    @property
+    def default(self) -> str:
+        """The destination of a default route."""
+        return "0.0.0.0/0" if self is Family.IPV4 else "::/0"
+
+    @property
+    def label(self) -> str:
+        """As a person writes it."""
+        return "IPv4" if self is Family.IPV4 else "IPv6"
+
+    @classmethod
+    def of(cls, address: str) -> Family:
+        """The family of an address or prefix in text form."""
+        return cls.IPV6 if ":" in address else cls.IPV4
+
+
+# --- what the kernel has -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network interface (``RTM_NEWLINK``)."""
+
+    index: int
+    name: str
+    kind: str | None = None  #: ``IFLA_INFO_KIND``: veth, bridge, tun, ...; None for hardware
+    up: bool = True  #: IFF_UP: administratively up
+    carrier: bool = True  #: IFF_LOWER_UP
+    loopback: bool = False  #: IFF_LOOPBACK
+    mtu: int = field(default=0, compare=False)  #: bytes; 0 when it was not told
+
+
+class AddressFlag(enum.IntFlag):
+    """``IFA_FLAGS``, those that matter here (kernel: ``if_addr.h``)."""
+
+    TEMPORARY = 0x01  #: privacy address; on IPv4 the same bit means "secondary"
+    OPTIMISTIC = 0x04
+    DADFAILED = 0x08
+    DEPRECATED = 0x20
+    TENTATIVE = 0x40
+    PERMANENT = 0x80
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address on an interface (``RTM_NEWADDR``). ``address`` is ours (``IFA_LOCAL`` where there is one)."""
+
+    ifindex: int
+    address: str
+    prefixlen: int
+    scope: int = 0  #: RT_SCOPE_*: 0 universe, 253 link, 254 host
+    flags: AddressFlag = AddressFlag(0)
+    peer: str | None = None  #: the far end of a point-to-point link
+    preferred: int | None = field(default=None, compare=False)  #: seconds, when it was read; None is "for ever"
+    valid: int | None = field(default=None, compare=False)  #: seconds, when it was read; None is "for ever"
+
+    @property
+    def family(self) -> Family:
+        """IPv4 or IPv6."""
+        return Family.of(self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A next hop of a route."""
+
+    ifindex: int
+    gateway: str | None = None  #: None: on-link; may be IPv6 in an IPv4 route (``RTA_VIA``)
+    onlink: bool = False  #: RTNH_F_ONLINK: the gateway need not be covered by a prefix of the interface
+    weight: int = 1  #: of a multipath route, 1 to 256
+    dead: bool = field(default=False, compare=False)  #: RTNH_F_DEAD: its link is down, nothing is sent that way
+
+
+class RouteType(enum.IntEnum):
+    """``RTN_*``; any other type the kernel tells is read as OTHER and never copied."""
+
+    OTHER = 0
+    UNICAST = 1
+    LOCAL = 2
+    BROADCAST = 3
+    MULTICAST = 5
+    BLACKHOLE = 6
+    UNREACHABLE = 7
+    PROHIBIT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route (``RTM_NEWROUTE``), with all that is needed to copy it faithfully.
+
+    IPv6 multipath siblings are one ``Route`` each (so the kernel tells of them when one goes); an IPv4 multipath route is
+    one ``Route`` with several hops. ``hops`` is empty for unreachable and its like.
+    """
+
+    destination: str
+    table: int = MAIN_TABLE
+    hops: tuple[Hop, ...] = ()
+    type: RouteType = RouteType.UNICAST
+    protocol: int = 0
+    scope: int = 0
+    metric: int = 0
+    tos: int = 0
+    source: str | None = None  #: RTA_PREFSRC, the source hint
+    preference: int | None = None  #: RTA_PREF, IPv6 router preference: 0 medium, 1 high, 3 low
+    metrics: tuple[tuple[str, int], ...] = ()  #: RTA_METRICS by pyroute2's names (RTAX_MTU, ...), sorted
+    nexthop_object: int = field(default=0, compare=False)  #: RTA_NH_ID: the ``ip nexthop`` object its hops come from
+
+    @property
+    def family(self) -> Family:
+        """IPv4 or IPv6."""
+        return Family.of(self.destination)
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it takes everything that no other route takes."""
+        return self.destination == self.family.default
+
+
+class RuleAction(enum.IntEnum):
+    """``FR_ACT_*``, those that matter here; any other is OTHER."""
+
+    OTHER = 0
+    TO_TABLE = 1
+    UNREACHABLE = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A policy routing rule (``RTM_NEWRULE``); selectors other than the source only matter as ``foreign``."""
+
+    family: Family
+    priority: int
+    source: str | None = None  #: address without length when it is a host, else a prefix
+    table: int = 0  #: 0 when the action is not TO_TABLE
+    action: RuleAction = RuleAction.TO_TABLE
+    protocol: int = 0
+    suppress_prefixlength: int | None = None
+    foreign: bool = False  #: it has selectors that we never write (mark, oif, invert, ...)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An MPTCP endpoint (kernel: ``mptcp_pm.yaml``). ``id`` is 0 in one that is not in the kernel yet."""
+
+    address: str
+    ifindex: int = 0  #: 0: not bound to an interface
+    flags: EndpointFlag = EndpointFlag(0)
+    id: int = 0
+    port: int = 0
+
+    @property
+    def family(self) -> Family:
+        """IPv4 or IPv6."""
+        return Family.of(self.address)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Address and ifindex: what an endpoint is known by, whatever id it has."""
+        return (self.address, self.ifindex)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The path manager's limits, for each connection."""
+
+    subflows: int = 2  #: additional subflows
+    add_addr_accepted: int = 0  #: addresses accepted from the peer
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What the kernel has, at one look."""
+
+    mptcp_enabled: bool = True  #: net.mptcp.enabled; False also where the sysctl is missing
+    path_manager: str = "kernel"  #: "kernel", "userspace" or "" where MPTCP is missing
+    laminar: bool = False  #: whether this kernel knows the laminar flag (6.18)
+    endpoints_max: int = 8
+    links: Mapping[int, Link] = field(default_factory=dict)  #: by ifindex
+    addresses: Mapping[int, tuple[Address, ...]] = field(default_factory=dict)  #: by ifindex
+    #: by (table, ifindex); an IPv4 multipath route stands under each of its interfaces, one without a hop under 0
+    routes: Mapping[tuple[int, int], tuple[Route, ...]] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    limits: Limits = Limits()
+
+
+# --- what NetworkManager says --------------------------------------------------------------------------------------
+
+
+class DeviceState(enum.IntEnum):
+    """``NMDeviceState``."""
+
+    UNKNOWN = 0
+    UNMANAGED = 10
+    UNAVAILABLE = 20
+    DISCONNECTED = 30
+    PREPARE = 40
+    CONFIG = 50
+    NEED_AUTH = 60
+    IP_CONFIG = 70
+    IP_CHECK = 80
+    SECONDARIES = 90
+    ACTIVATED = 100
+    DEACTIVATING = 110
+    FAILED = 120
+
+
+class Connectivity(enum.IntEnum):
+    """``NMConnectivityState``."""
+
+    UNKNOWN = 0
+    NONE = 1
+    PORTAL = 2
+    LIMITED = 3
+    FULL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The applied connection of a device (``Device.GetAppliedConnection``), what we use of it."""
+
+    id: str
+    uuid: str
+    type: str  #: connection.type: 802-3-ethernet, 802-11-wireless, gsm, ...
+    mptcp_flags: ProfileFlag = ProfileFlag(0)
+    ipv4_route_table: int = 0  #: 0: main
+    ipv6_route_table: int = 0
+    ipv4_never_default: bool = False
+    ipv6_never_default: bool = False
+    ipv4_method: str = "auto"
+    ipv6_method: str = "auto"
+
+    def route_table(self, family: Family) -> int:
+        """The table NetworkManager puts this profile's routes in."""
+        own = self.ipv4_route_table if family is Family.IPV4 else self.ipv6_route_table
+        return own or MAIN_TABLE
+
+    def never_default(self, family: Family) -> bool:
+        """Whether the profile refuses a default route in this family."""
+        return self.ipv4_never_default if family is Family.IPV4 else self.ipv6_never_default
+
+    def shared(self, family: Family) -> bool:
+        """Whether this connection serves others (a hotspot) and so is no uplink."""
+        return (self.ipv4_method if family is Family.IPV4 else self.ipv6_method) == "shared"
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultFlags:
+    """What NetworkManager's configuration says for a device whose profile leaves the flags at 0."""
+
+    flags: ProfileFlag | None = None  #: None: nothing is configured, NetworkManager's built-in default counts
+    section: str = ""  #: the section it comes from, "" when there is none
+
+    #: the section that our drop-in brings: "disabled" from there means "left to nm-mptcp", not "no MPTCP"
+    OUR_SECTION = "connection-nm-mptcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device as NetworkManager sees it."""
+
+    interface: str  #: the control interface (cdc-wdm0)
+    ip_interface: str  #: where the addresses are (wwan0); the same as ``interface`` for most
+    type: int  #: ``NMDeviceType``
+    state: DeviceState
+    managed: bool = True
+    external: bool = False  #: brought up by somebody else; NetworkManager only looks on
+    metered: int = 0  #: ``NMMetered``: 0 unknown, 1 yes, 2 no, 3 guess-yes, 4 guess-no
+    ipv4_connectivity: Connectivity = Connectivity.UNKNOWN
+    ipv6_connectivity: Connectivity = Connectivity.UNKNOWN
+    activation: str = ""  #: names this very activation; another one, or another NetworkManager, has another
+    profile: Profile | None = None  #: None: there is none, or it could not be read
+    unreadable: str = ""  #: why the profile could not be read, "" when it could or there is none
+    default_flags: DefaultFlags = DefaultFlags()
+    driver: str = ""
+    hardware_address: str = ""  #: the permanent one, "" where there is none (veth, bridge, ...)
+    type_name: str = ""  #: what ``match-device=type:`` calls it: ethernet, wifi, gsm, ...
+    driver_version: str = ""
+
+    def connectivity(self, family: Family) -> Connectivity:
+        """What NetworkManager's connectivity check found for this family."""
+        return self.ipv4_connectivity if family is Family.IPV4 else self.ipv6_connectivity
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkManager:
+    """What NetworkManager says, at one look."""
+
+    running: bool = False
+    startup: bool = False  #: it runs, but is still taking over what it finds
+    version: str = ""
+    devices: tuple[Device, ...] = ()
+
+    @property
+    def has_mptcp(self) -> bool:
+        """Whether this NetworkManager knows ``connection.mptcp-flags`` (1.40)."""
+        return self._at_least(1, 40)
+
+    @property
+    def builtin_flags(self) -> ProfileFlag:
+        """The default where nothing is configured: 0x22, since 1.56 0x122; 0 before 1.40."""
+        if not self.has_mptcp:
+            return ProfileFlag(0)
+        flags = ProfileFlag.ENABLED | ProfileFlag.SUBFLOW
+        return flags | ProfileFlag.LAMINAR if self._at_least(1, 56) else flags
+
+    def _at_least(self, *wanted: int) -> bool:
+        parts = self.version.split(".")[:2]
+        return len(parts) == 2 and all(part.isdigit() for part in parts) and tuple(map(int, parts)) >= wanted
+
+
+# --- what is ours --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OwnEndpoint:
+    """An endpoint that we added, as the record under /run tells it. ``id`` is 0 from the record to the first look.
+
+    ``flags`` is what we wrote last, ``was`` what we wrote before (the same, once the change was seen): an endpoint that has
+    neither was replaced by somebody. Its id cannot tell: the kernel gives a freed one to the next that comes.
+    """
+
+    address: str
+    ifindex: int
+    flags: EndpointFlag
+    was: EndpointFlag
+    id: int = 0
+
+    def is_(self, endpoint: Endpoint) -> bool:
+        """Whether this is that endpoint of the kernel."""
+        return (
+            (self.address, self.ifindex) == endpoint.place
+            and self.id in (0, endpoint.id)
+            and endpoint.flags in (self.flags, self.was)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A kernel value that we changed: what it was, and what we wrote."""
+
+    before: int
+    written: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """What is ours in the kernel and cannot be told from the kernel itself (routes and rules can: :data:`PROTOCOL`)."""
+
+    endpoints: frozenset[OwnEndpoint] = frozenset()
+    #: activations in which NetworkManager was seen to write the endpoints: it owns them until the next activation
+    claims: frozenset[str] = frozenset()
+    #: "subflows" and "add_addr_accepted", as far as we raised them
+    limits: Mapping[str, Written] = field(default_factory=dict)
+
+    def owns(self, endpoint: Endpoint) -> bool:
+        """Whether this endpoint of the kernel is one that we added, and not one that replaced it."""
+        return any(own.is_(endpoint) for own in self.endpoints)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All the facts of one look: what policy decides from."""
+
+    kernel: Kernel
+    networkmanager: NetworkManager
+    ours: Ours = Ours()
+    #: addresses whose endpoint NetworkManager should have added a second ago and has not (its add at a full table is silent)
+    overdue: frozenset[str] = frozenset()
+    #: endpoints that the kernel refused, by place, with its words
+    refused: Mapping[tuple[str, int], str] = field(default_factory=dict)
+
+
+# --- what we want --------------------------------------------------------------------------------------------------
+
+
+class State(enum.StrEnum):
+    """Where an address stands."""
+
+    ACTIVE = "active"  #: it is a path: endpoint, table and rules
+    WAITING = "waiting"  #: it will be a path as soon as something comes
+    SUSPENDED = "suspended"  #: it is a path that should not carry traffic now
+    EXCLUDED = "excluded"  #: it is no path
+
+
+class FlagsFrom(enum.StrEnum):
+    """Who said which flags a path has."""
+
+    PROFILE = "profile"
+    CONFIG = "config"
+    KIND = "kind"
+    NETWORKMANAGER = "networkmanager"
+
+
+class Owner(enum.StrEnum):
+    """Who writes the endpoint of a path."""
+
+    OURS = "nm-mptcp"
+    NETWORKMANAGER = "networkmanager"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """What was decided for one address, and why."""
+
+    address: str
+    ifindex: int
+    interface: str
+    state: State
+    reason: Reason
+    kind: str = ""
+    profile: str = ""
+    uuid: str = ""
+    flags: EndpointFlag = EndpointFlag(0)
+    flags_from: FlagsFrom = FlagsFrom.KIND
+    owner: Owner = Owner.OURS
+    endpoint_id: int | None = None  #: of the endpoint in the kernel, when the look was taken
+    table: int | None = None  #: where packets from this address are routed; None: as anybody's
+    gateway: str | None = None  #: of its default route; None: on-link, or there is none
+
+    @property
+    def family(self) -> Family:
+        """IPv4 or IPv6."""
+        return Family.of(self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What should be in the kernel of ours."""
+
+    paths: tuple[Path, ...] = ()
+    endpoints: frozenset[Endpoint] = frozenset()  #: ids are 0
+    routes: frozenset[Route] = frozenset()
+    rules: frozenset[Rule] = frozenset()
+    limits: Limits | None = None  #: None: as they are
+    claims: frozenset[str] = frozenset()  #: activations whose endpoints are NetworkManager's
+
+
+# --- what has to be done -------------------------------------------------------------------------------------------
+
+
+class Action(enum.StrEnum):
+    """A verb of a plan."""
+
+    ADD = "add"
+    REPLACE = "replace"
+    DELETE = "delete"
+    SET_FLAGS = "set-flags"
+    SET_LIMITS = "set-limits"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One write to the kernel. For SET_FLAGS ``value`` is the endpoint as it is to be, with its id."""
+
+    action: Action
+    value: Endpoint | Route | Rule | Limits

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Why an address is a path, waits, is suspended or is none: each reason a value, with the words a person reads."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Why(enum.Enum):
+    """The rule that decided. The value is the sentence; ``{0}`` is the reason's detail."""
+
+    # active
+    FLAGS_OF_PROFILE = "the profile's mptcp-flags say so"
+    FLAGS_OF_KIND = "{0}"
+    FLAGS_OF_NETWORKMANAGER = "NetworkManager's own default for this device says so: {0}"
+    NETWORKMANAGER_OWNS = (
+        "NetworkManager makes the endpoint since this activation began; nm-mptcp will from the next one"
+    )
+    SOMEBODY_ELSE_OWNS = "somebody else made this endpoint; it is left as it is"
+    KEPT_LAST = "kept although {0}: no other path could carry its connections"
+    KEPT_UNTIL_REPLACED = "deprecated, kept until its replacement works"
+    KEPT_NETWORKMANAGER_AWAY = "kept as it was: NetworkManager is {0}"
+    # waiting
+    ACTIVATING = "NetworkManager is still setting the device up ({0})"
+    TENTATIVE = "duplicate address detection is not done"
+    NO_DEFAULT_ROUTE = "no {0} default route by this interface"
+    WAITS_FOR_NETWORKMANAGER = "NetworkManager has not added its endpoint yet"
+    REFUSED = "the kernel refused the endpoint: {0}"
+    # suspended
+    DEACTIVATING = "NetworkManager is taking the connection down"
+    # excluded
+    NOT_MANAGED = "NetworkManager does not manage this interface"
+    EXTERNAL = "the interface was set up by somebody else; NetworkManager only looks on"
+    NOT_CONNECTED = "not connected ({0})"
+    UNREADABLE = "the profile cannot be read: {0}"
+    DISABLED_BY_PROFILE = "the profile's mptcp-flags say disabled"
+    DISABLED_BY_NETWORKMANAGER = "NetworkManager.conf [{0}] says connection.mptcp-flags=disabled"
+    SYSCTL_OFF = "net.mptcp.enabled is 0"
+    KIND_IS_NO_PATH = "{0} is no uplink"
+    SHARED = "this connection is shared with others; it is no uplink"
+    NEVER_DEFAULT = "the profile says never-default for {0}"
+    LINK_LOCAL = "link-local address"
+    UNIQUE_LOCAL = "unique local address (fc00::/7)"
+    NOT_GLOBAL = "not a global unicast address"
+    TEMPORARY = "temporary (privacy) address"
+    DAD_FAILED = "duplicate address detection failed"
+    DEPRECATED = "deprecated address"
+    NO_SLOT = "left out: the kernel takes {0} endpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A rule and what it found."""
+
+    why: Why
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return self.why.value.format(self.detail)

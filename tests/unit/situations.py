@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Situations for the pure tests, told in few words: links, addresses, routes and what NetworkManager says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from nm_mptcp.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model import (
+    MAIN_TABLE,
+    Address,
+    AddressFlag,
+    DefaultFlags,
+    Device,
+    DeviceState,
+    Endpoint,
+    Family,
+    Hop,
+    Kernel,
+    Link,
+    NetworkManager,
+    Ours,
+    OwnEndpoint,
+    Profile,
+    Route,
+    Rule,
+    Snapshot,
+)
+
+ETHERNET, WIFI, BLUETOOTH, MODEM, BRIDGE, TUN, VETH, WIREGUARD = 1, 2, 5, 8, 13, 16, 20, 29
+
+#: What our drop-in says.
+LEFT_TO_US = DefaultFlags(ProfileFlag.DISABLED, DefaultFlags.OUR_SECTION)
+
+SUBFLOW = EndpointFlag.SUBFLOW
+BACKUP = EndpointFlag.SUBFLOW | EndpointFlag.BACKUP
+
+
+def grouped(routes: Iterable[Route]) -> dict[tuple[int, int], tuple[Route, ...]]:
+    """Routes as :class:`Kernel` holds them: by table and interface."""
+    groups: dict[tuple[int, int], list[Route]] = {}
+    for route in routes:
+        for ifindex in {hop.ifindex for hop in route.hops} or {0}:
+            groups.setdefault((route.table, ifindex), []).append(route)
+    return {key: tuple(group) for key, group in groups.items()}
+
+
+class Situation:
+    """A laptop, built up step by step; :meth:`snapshot` is what policy sees."""
+
+    def __init__(self, **kernel: Any) -> None:
+        self.kernel = kernel
+        self.links: dict[int, Link] = {}
+        self.addresses: dict[int, list[Address]] = {}
+        self.routes: list[Route] = []
+        self.rules: list[Rule] = []
+        self.endpoints: list[Endpoint] = []
+        self.devices: dict[str, Device] = {}
+        self.ours = Ours()
+        self.version = "1.52.0"
+        self.running = True
+        self.startup = False
+        self.overdue: frozenset[str] = frozenset()
+        self.refused: dict[tuple[str, int], str] = {}
+
+    def link(
+        self, name: str, *addresses: str, gateway: bool = True, metric: int = 100, flags: int = 0, **device: Any
+    ) -> int:
+        """An activated link with addresses (``A/LEN``), their on-link prefixes, and a default by each prefix's ``.1``."""
+        ifindex = len(self.links) + 2
+        self.links[ifindex] = Link(ifindex, name)
+        self.addresses[ifindex] = []
+        profile = device.pop("profile", {})
+        self.devices[name] = Device(
+            **{
+                "interface": name,
+                "ip_interface": name,
+                "type": ETHERNET,
+                "state": DeviceState.ACTIVATED,
+                "activation": f":1.5/{ifindex}",
+                "default_flags": LEFT_TO_US,
+                "profile": Profile(**{"id": name, "uuid": f"uuid-{name}", "type": "802-3-ethernet", **profile})
+                if profile is not None
+                else None,
+                **device,
+            }
+        )
+        for address in addresses:
+            self.address(ifindex, address, flags=flags, gateway=gateway, metric=metric)
+        return ifindex
+
+    def address(
+        self, ifindex: int, text: str, *, flags: int = 0, scope: int = 0, gateway: bool = True, metric: int = 100
+    ) -> None:
+        """One more address of a link; its default goes into the table that the profile puts its routes in."""
+        address, length = text.split("/")
+        self.addresses[ifindex].append(Address(ifindex, address, int(length), scope, AddressFlag(flags)))
+        family = Family.of(address)
+        profile = self.devices[self.links[ifindex].name].profile
+        table = profile.route_table(family) if profile else MAIN_TABLE
+        separator = "." if family is Family.IPV4 else ":"
+        prefix = address.rsplit(separator, 1)[0]
+        network = f"{prefix}.0/{length}" if family is Family.IPV4 else f"{prefix}:/{length}"
+        wanted = [Route(network, table, (Hop(ifindex),), protocol=2, scope=253, metric=metric)]
+        if gateway:
+            wanted.append(
+                Route(family.default, table, (Hop(ifindex, f"{prefix}{separator}1"),), protocol=16, metric=metric)
+            )
+        self.routes += [route for route in wanted if route not in self.routes]
+
+    def endpoint(
+        self, address: str, ifindex: int, flags: EndpointFlag = SUBFLOW, *, ours: bool, port: int = 0
+    ) -> Endpoint:
+        """An endpoint that is in the kernel."""
+        endpoint = Endpoint(address, ifindex, flags, len(self.endpoints) + 1, port)
+        self.endpoints.append(endpoint)
+        if ours:
+            own = OwnEndpoint(address, ifindex, flags, flags, endpoint.id)
+            self.ours = replace(self.ours, endpoints=self.ours.endpoints | {own})
+        return endpoint
+
+    def device(self, name: str, **changes: Any) -> None:
+        """Change what NetworkManager says of a device."""
+        self.devices[name] = replace(self.devices[name], **changes)
+
+    def snapshot(self) -> Snapshot:
+        """All of it, as one look."""
+        kernel = Kernel(
+            links=self.links,
+            addresses={ifindex: tuple(addresses) for ifindex, addresses in self.addresses.items()},
+            routes=grouped(self.routes),
+            rules=tuple(self.rules),
+            endpoints=tuple(self.endpoints),
+            **self.kernel,
+        )
+        networkmanager = NetworkManager(self.running, self.startup, self.version, tuple(self.devices.values()))
+        return Snapshot(kernel, networkmanager, self.ours, self.overdue, self.refused)
