@@ -1,0 +1,506 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pure: which addresses are paths, with which flags, made by whom - decided for all together, each with its reason.
+
+First every address is judged by itself (:func:`_judge`), then the verdicts are seen together: what must be kept because
+nothing else is there, what finds a slot. Endpoints, routes, rules and limits follow from the paths.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from .flags import EndpointFlag, ProfileFlag, endpoint_flags
+from .kinds import is_metered, kind_of
+from .model import (
+    MAIN_TABLE,
+    Address,
+    AddressFlag,
+    DefaultFlags,
+    Desired,
+    Device,
+    DeviceState,
+    Endpoint,
+    Family,
+    FlagsFrom,
+    Limits,
+    Link,
+    NetworkManager,
+    Owner,
+    Path,
+    Route,
+    Snapshot,
+    State,
+)
+from .reasons import Reason, Why
+from .tables import Source, default_route, gateway, is_our_rule, routing
+
+_UNIQUE_LOCAL = ipaddress.ip_network("fc00::/7")
+
+#: Verdicts that come from circumstances, not from somebody's will: the last path of a family outlives them.
+_CIRCUMSTANCES = frozenset({Why.NO_DEFAULT_ROUTE, Why.DEACTIVATING, Why.ACTIVATING})
+
+#: While NetworkManager is away or starting, these say nothing about what the user wants.
+_NETWORKMANAGER_AWAY = _CIRCUMSTANCES | {Why.NOT_MANAGED, Why.NOT_CONNECTED, Why.EXTERNAL, Why.UNREADABLE}
+
+#: No endpoint of ours, or none yet, but routed all the same: NetworkManager's endpoint shall find its table ready.
+_ROUTED_ANYHOW = frozenset({Why.WAITS_FOR_NETWORKMANAGER, Why.NO_SLOT})
+
+#: Addresses that are no path themselves, but leave by their own interface where it has one.
+_ROUTED_WITH_OTHERS = frozenset({Why.TEMPORARY, Why.DEPRECATED})
+
+
+def decide(snapshot: Snapshot) -> Desired:
+    """What should be in the kernel of ours, given all the facts of one look."""
+    facts = _Facts(snapshot)
+    claims = _claims(facts)
+    verdicts = [_judge(facts, address, claims) for address in facts.addresses()]
+    verdicts = _keep_deprecated(facts, verdicts)
+    verdicts = _keep_last(facts, verdicts)
+    verdicts = _fill_slots(facts, verdicts)
+    routed = routing(snapshot.kernel, _sources(facts, verdicts))
+    paths = tuple(_path(facts, verdict, routed.table_of) for verdict in verdicts)
+    endpoints = frozenset(
+        Endpoint(verdict.address, verdict.ifindex, verdict.flags) for verdict in verdicts if verdict.wants_endpoint
+    )
+    return Desired(paths, endpoints, routed.routes, routed.rules, _limits(facts, verdicts), claims)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What was decided for an address, before it becomes a :class:`Path`."""
+
+    on: Address
+    state: State
+    reason: Reason
+    device: Device | None = None
+    flags: EndpointFlag = EndpointFlag(0)
+    flags_from: FlagsFrom = FlagsFrom.KIND
+    owner: Owner = Owner.OURS
+    wants_endpoint: bool = False  #: ours to make
+
+    @property
+    def address(self) -> str:
+        return self.on.address
+
+    @property
+    def ifindex(self) -> int:
+        return self.on.ifindex
+
+    @property
+    def family(self) -> Family:
+        return self.on.family
+
+    @property
+    def explicit(self) -> bool:
+        return self.flags_from is FlagsFrom.PROFILE
+
+
+class _Facts:
+    """A snapshot with the look-ups that policy needs, each made once."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.kernel = snapshot.kernel
+        self.networkmanager = snapshot.networkmanager
+        self.endpoint_at = {endpoint.address: endpoint for endpoint in self.kernel.endpoints if not endpoint.port}
+        self.device_of = {device.ip_interface: device for device in self.networkmanager.devices}
+        self.has_rules = {rule.source for rule in self.kernel.rules if is_our_rule(rule)}
+        self._defaults: dict[tuple[int, Family, int], Route | None] = {}
+
+    def addresses(self) -> Iterable[Address]:
+        """All addresses, by interface; of an address that stands on two interfaces only the first counts as a path."""
+        for ifindex in sorted(self.kernel.addresses):
+            if ifindex in self.kernel.links:
+                yield from self.kernel.addresses[ifindex]
+
+    def link(self, ifindex: int) -> Link:
+        return self.kernel.links[ifindex]
+
+    def device(self, ifindex: int) -> Device | None:
+        return self.device_of.get(self.link(ifindex).name)
+
+    def default(self, ifindex: int, family: Family, table: int) -> Route | None:
+        key = (ifindex, family, table)
+        if key not in self._defaults:
+            self._defaults[key] = default_route(self.kernel, ifindex, family, table)
+        return self._defaults[key]
+
+    def own_endpoint(self, address: Address) -> Endpoint | None:
+        """The endpoint of ours that stands on this address, None where there is none or it is not ours."""
+        endpoint = self.endpoint_at.get(address.address)
+        return endpoint if endpoint and self.snapshot.ours.owns(endpoint) else None
+
+    def foreign_endpoint(self, address: Address) -> Endpoint | None:
+        """The endpoint of somebody else on this address; the kernel's own (implicit) ones are replaceable, and so none."""
+        endpoint = self.endpoint_at.get(address.address)
+        if endpoint is None or endpoint.flags & EndpointFlag.IMPLICIT or self.snapshot.ours.owns(endpoint):
+            return None
+        return endpoint
+
+
+# --- who makes the endpoint, and with which flags ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Intent:
+    """What a device's profile and defaults ask for."""
+
+    owner: Owner
+    flags: EndpointFlag = EndpointFlag(0)
+    flags_from: FlagsFrom = FlagsFrom.KIND
+    reason: Reason = field(default_factory=lambda: Reason(Why.FLAGS_OF_KIND))
+    excluded: bool = False
+    without_sysctl: bool = False
+    without_default_route: bool = False
+
+
+def _claims(facts: _Facts) -> frozenset[str]:
+    """The activations whose endpoints NetworkManager writes although our drop-in would leave them to us.
+
+    Seen by an endpoint that we did not add, or that replaced ours: the drop-in counts for a device only from its first
+    activation after NetworkManager loaded it. Valid until the device's next activation.
+    """
+    builtin = endpoint_flags(facts.networkmanager.builtin_flags)
+    replaced = {own.address for own in facts.snapshot.ours.endpoints}
+    claims = set()
+    for ifindex, addresses in facts.kernel.addresses.items():
+        device = facts.device(ifindex) if ifindex in facts.kernel.links else None
+        if device is None or not device.activation or not facts.networkmanager.has_mptcp:
+            continue
+        if device.activation in facts.snapshot.ours.claims:
+            claims.add(device.activation)
+            continue
+        for address in addresses:
+            endpoint = facts.foreign_endpoint(address)
+            if endpoint and endpoint.ifindex == ifindex and (endpoint.flags == builtin or address.address in replaced):
+                claims.add(device.activation)
+    return frozenset(claims)
+
+
+def _intent(device: Device, networkmanager: NetworkManager, laminar: bool, claims: frozenset[str]) -> _Intent:
+    assert device.profile is not None
+    explicit = device.profile.mptcp_flags
+    if explicit:
+        if explicit & ProfileFlag.DISABLED:
+            return _Intent(Owner.NETWORKMANAGER, reason=Reason(Why.DISABLED_BY_PROFILE), excluded=True)
+        return _of_networkmanager(explicit, FlagsFrom.PROFILE, Reason(Why.FLAGS_OF_PROFILE))
+    if not networkmanager.has_mptcp:
+        return _of_kind(device, laminar)
+    default = device.default_flags
+    if default.flags and default.flags & ProfileFlag.DISABLED:
+        if default.section != DefaultFlags.OUR_SECTION:
+            reason = Reason(Why.DISABLED_BY_NETWORKMANAGER, default.section)
+            return _Intent(Owner.NETWORKMANAGER, flags_from=FlagsFrom.NETWORKMANAGER, reason=reason, excluded=True)
+        if device.activation not in claims:
+            return _of_kind(device, laminar)
+        return _of_networkmanager(
+            networkmanager.builtin_flags, FlagsFrom.NETWORKMANAGER, Reason(Why.NETWORKMANAGER_OWNS)
+        )
+    where = f"[{default.section}]" if default.flags else "its built-in default"
+    return _of_networkmanager(
+        default.flags or networkmanager.builtin_flags,
+        FlagsFrom.NETWORKMANAGER,
+        Reason(Why.FLAGS_OF_NETWORKMANAGER, where),
+    )
+
+
+def _of_networkmanager(flags: ProfileFlag, flags_from: FlagsFrom, reason: Reason) -> _Intent:
+    return _Intent(
+        Owner.NETWORKMANAGER,
+        endpoint_flags(flags),
+        flags_from,
+        reason,
+        without_sysctl=bool(flags & ProfileFlag.ALSO_WITHOUT_SYSCTL),
+        without_default_route=bool(flags & ProfileFlag.ALSO_WITHOUT_DEFAULT_ROUTE),
+    )
+
+
+def _of_kind(device: Device, laminar: bool) -> _Intent:
+    """Automatic flags: every uplink is a path; what is paid for, or slow to wake, is backup (mode ``auto``)."""
+    kind = kind_of(device)
+    if not kind.uplink:
+        return _Intent(Owner.OURS, reason=Reason(Why.KIND_IS_NO_PATH, kind.name), excluded=True)
+    flags = EndpointFlag.SUBFLOW | (EndpointFlag.LAMINAR if laminar else EndpointFlag(0))
+    if kind.backup:
+        return _Intent(Owner.OURS, flags | EndpointFlag.BACKUP, reason=_kind_reason(f"{kind.name} carries as backup"))
+    if is_metered(device):
+        why = f"{kind.name} carries as backup: NetworkManager holds it to be metered"
+        return _Intent(Owner.OURS, flags | EndpointFlag.BACKUP, reason=_kind_reason(why))
+    return _Intent(Owner.OURS, flags, reason=_kind_reason(f"{kind.name} carries"))
+
+
+def _kind_reason(words: str) -> Reason:
+    return Reason(Why.FLAGS_OF_KIND, words)
+
+
+# --- one address by itself -----------------------------------------------------------------------------------------
+
+
+def _judge(facts: _Facts, address: Address, claims: frozenset[str]) -> _Verdict:
+    """The verdict for an address, by itself."""
+    verdict = _judge_by_facts(facts, address, claims)
+    away = not facts.networkmanager.running or facts.networkmanager.startup
+    own = facts.own_endpoint(address)
+    if away and own and own.ifindex == address.ifindex and verdict.reason.why in _NETWORKMANAGER_AWAY:
+        how = "not running" if not facts.networkmanager.running else "starting"
+        reason = Reason(Why.KEPT_NETWORKMANAGER_AWAY, how)
+        return replace(verdict, state=State.ACTIVE, reason=reason, flags=own.flags, wants_endpoint=True)
+    return verdict
+
+
+def _judge_by_facts(facts: _Facts, address: Address, claims: frozenset[str]) -> _Verdict:
+    device = facts.device(address.ifindex)
+    no_path = _not_a_path_address(address)
+    if device is None or (not device.managed and not device.external):
+        return _excluded(address, no_path or Reason(Why.NOT_MANAGED), device)
+    if device.external:
+        return _excluded(address, no_path or Reason(Why.EXTERNAL), device)
+    if no_path:
+        return _excluded(address, no_path, device)
+    state = device.state
+    if state is DeviceState.FAILED or state < DeviceState.PREPARE:
+        return _excluded(address, Reason(Why.NOT_CONNECTED, _words(state)), device)
+    if device.unreadable:
+        return _excluded(address, Reason(Why.UNREADABLE, device.unreadable), device)
+    if device.profile is None:
+        return _Verdict(address, State.WAITING, Reason(Why.ACTIVATING, _words(state)), device)
+
+    intent = _intent(device, facts.networkmanager, facts.kernel.laminar, claims)
+    known = _Verdict(address, State.ACTIVE, intent.reason, device, intent.flags, intent.flags_from, intent.owner)
+    if intent.excluded:
+        return replace(known, state=State.EXCLUDED)
+    foreign = facts.foreign_endpoint(address)
+    if foreign and intent.owner is Owner.NETWORKMANAGER and foreign.ifindex == address.ifindex:
+        return replace(known, flags=foreign.flags)
+    if foreign:
+        return replace(known, reason=Reason(Why.SOMEBODY_ELSE_OWNS), flags=foreign.flags, owner=Owner.OTHER)
+
+    family = address.family
+    if device.profile.shared(family):
+        return replace(known, state=State.EXCLUDED, reason=Reason(Why.SHARED))
+    if not facts.kernel.mptcp_enabled and not intent.without_sysctl:
+        return replace(known, state=State.EXCLUDED, reason=Reason(Why.SYSCTL_OFF))
+    if state < DeviceState.IP_CONFIG:
+        return replace(known, state=State.WAITING, reason=Reason(Why.ACTIVATING, _words(state)))
+    if address.flags & AddressFlag.TENTATIVE:
+        return replace(known, state=State.WAITING, reason=Reason(Why.TENTATIVE))
+    if not intent.without_default_route:
+        if device.profile.never_default(family):
+            return replace(known, state=State.EXCLUDED, reason=Reason(Why.NEVER_DEFAULT, family.label))
+        # NetworkManager itself counts a default route in main only (nm-l3cfg.c).
+        table = MAIN_TABLE if intent.owner is Owner.NETWORKMANAGER else device.profile.route_table(family)
+        if facts.default(address.ifindex, family, table) is None:
+            return replace(known, state=State.WAITING, reason=Reason(Why.NO_DEFAULT_ROUTE, family.label))
+    if state is DeviceState.DEACTIVATING:
+        return replace(known, state=State.SUSPENDED, reason=Reason(Why.DEACTIVATING))
+    if intent.owner is Owner.NETWORKMANAGER and address.address not in facts.snapshot.overdue:
+        waiting = replace(known, state=State.WAITING, reason=Reason(Why.WAITS_FOR_NETWORKMANAGER))
+        own = facts.own_endpoint(address)
+        if own is None or own.ifindex != address.ifindex:
+            return waiting
+        # Ours from before, or added for NetworkManager: what has the right flags it adopts, the rest it is about to replace.
+        same = own.flags == intent.flags
+        return replace(known if same else waiting, flags=own.flags, wants_endpoint=True)
+    return _wished(facts, known)
+
+
+def _wished(facts: _Facts, verdict: _Verdict) -> _Verdict:
+    """A path whose endpoint is ours to make; one that the kernel refuses waits, and is tried again at every look."""
+    refusal = facts.snapshot.refused.get((verdict.address, verdict.ifindex))
+    if refusal:
+        verdict = replace(verdict, state=State.WAITING, reason=Reason(Why.REFUSED, refusal))
+    return replace(verdict, wants_endpoint=True)
+
+
+def _excluded(address: Address, reason: Reason, device: Device | None) -> _Verdict:
+    return _Verdict(address, State.EXCLUDED, reason, device)
+
+
+def _words(state: DeviceState) -> str:
+    return state.name.lower().replace("_", " ")
+
+
+def _not_a_path_address(address: Address) -> Reason | None:
+    """Why this address can be no path whatever the profile says; None when it can.
+
+    As NetworkManager has it: not loopback, link-local, IPv6 ULA; RFC 1918 and fec0::/10 are in. A temporary address is
+    not kept, and a privacy address shall not be told to every server.
+    """
+    value = ipaddress.ip_address(address.address)
+    if value.is_link_local or address.scope == 253:
+        return Reason(Why.LINK_LOCAL)
+    if value.is_loopback or value.is_multicast or value.is_unspecified or address.scope == 254:
+        return Reason(Why.NOT_GLOBAL)
+    if isinstance(value, ipaddress.IPv6Address):
+        if value in _UNIQUE_LOCAL:
+            return Reason(Why.UNIQUE_LOCAL)
+        if value.ipv4_mapped is not None:
+            return Reason(Why.NOT_GLOBAL)
+        if address.flags & AddressFlag.TEMPORARY:
+            return Reason(Why.TEMPORARY)
+        if address.flags & AddressFlag.DADFAILED:
+            return Reason(Why.DAD_FAILED)
+    return None
+
+
+# --- all addresses together ----------------------------------------------------------------------------------------
+
+
+def _keep_deprecated(facts: _Facts, verdicts: list[_Verdict]) -> list[_Verdict]:
+    """A deprecated address gets no new endpoint; one that has it keeps it until its replacement has one."""
+    replaced = {
+        (verdict.ifindex, verdict.family)
+        for verdict in verdicts
+        if not verdict.on.flags & AddressFlag.DEPRECATED
+        and (endpoint := facts.endpoint_at.get(verdict.address))
+        and endpoint.ifindex == verdict.ifindex
+    }
+    result = []
+    for verdict in verdicts:
+        if verdict.on.flags & AddressFlag.DEPRECATED and verdict.wants_endpoint:
+            kept = facts.own_endpoint(verdict.on) and (verdict.ifindex, verdict.family) not in replaced
+            verdict = (
+                replace(verdict, reason=Reason(Why.KEPT_UNTIL_REPLACED))
+                if kept
+                else replace(verdict, state=State.EXCLUDED, reason=Reason(Why.DEPRECATED), wants_endpoint=False)
+            )
+        result.append(verdict)
+    return result
+
+
+def _keep_last(facts: _Facts, verdicts: list[_Verdict]) -> list[_Verdict]:
+    """An endpoint of ours outlives mere circumstances while no other path of its family is there.
+
+    Deleting it would close its subflows, and a connection that has no other would be lost although it could outlive them.
+    """
+    carried = {verdict.family for verdict in verdicts if verdict.state is State.ACTIVE}
+    return [
+        replace(verdict, state=State.ACTIVE, reason=Reason(Why.KEPT_LAST, str(verdict.reason)), wants_endpoint=True)
+        if verdict.reason.why in _CIRCUMSTANCES
+        and verdict.family not in carried
+        and (own := facts.own_endpoint(verdict.on))
+        and own.ifindex == verdict.ifindex
+        else verdict
+        for verdict in verdicts
+    ]
+
+
+def _fill_slots(facts: _Facts, verdicts: list[_Verdict]) -> list[_Verdict]:
+    """The kernel takes only so many endpoints: explicit flags first, then one address an interface and family.
+
+    Among equals the better route metric wins, then the one that has its endpoint already, so that nothing flaps.
+    """
+    foreign = sum(1 for endpoint in facts.kernel.endpoints if not facts.snapshot.ours.owns(endpoint))
+    slots = max(0, facts.kernel.endpoints_max - foreign)
+    wishes = [verdict for verdict in verdicts if verdict.wants_endpoint]
+    if len(wishes) <= slots:
+        return verdicts
+    seen: dict[tuple[int, Family], int] = {}
+    ranks = {}
+    for verdict in sorted(wishes, key=lambda wish: (facts.own_endpoint(wish.on) is None, wish.address)):
+        place = (verdict.ifindex, verdict.family)
+        nth = seen[place] = seen.get(place, -1) + 1
+        ranks[verdict.address] = (
+            not verdict.explicit,
+            nth,
+            _metric(facts, verdict),
+            facts.own_endpoint(verdict.on) is None,
+            verdict.ifindex,
+            verdict.address,
+        )
+    left_out = {verdict.address for verdict in sorted(wishes, key=lambda wish: ranks[wish.address])[slots:]}
+    reason = Reason(Why.NO_SLOT, str(facts.kernel.endpoints_max))
+    return [
+        replace(verdict, state=State.EXCLUDED, reason=reason, wants_endpoint=False)
+        if verdict.wants_endpoint and verdict.address in left_out
+        else verdict
+        for verdict in verdicts
+    ]
+
+
+def _metric(facts: _Facts, verdict: _Verdict) -> int:
+    """The metric of an address's default route, a bad one where it has none."""
+    route = facts.default(verdict.ifindex, verdict.family, _route_table(verdict))
+    return route.metric if route else 0xFFFFFFFF
+
+
+def _route_table(verdict: _Verdict) -> int:
+    profile = verdict.device.profile if verdict.device else None
+    return profile.route_table(verdict.family) if profile else MAIN_TABLE
+
+
+def _sources(facts: _Facts, verdicts: list[_Verdict]) -> list[Source]:
+    """The addresses that leave by their own interface: paths, what may become one again, and what stands beside them.
+
+    An address whose interface lost its default keeps its rules, or its packets would leave by another link with a source
+    that nobody there routes. A temporary address stands beside the stable one: connections begin on it.
+    """
+    routed = [
+        verdict
+        for verdict in verdicts
+        if verdict.state in (State.ACTIVE, State.SUSPENDED)
+        or verdict.wants_endpoint
+        or verdict.reason.why in _ROUTED_ANYHOW
+        or (verdict.reason.why is Why.NO_DEFAULT_ROUTE and verdict.address in facts.has_rules)
+    ]
+    places = {(verdict.ifindex, verdict.family) for verdict in routed}
+    routed += [
+        verdict
+        for verdict in verdicts
+        if verdict.reason.why in _ROUTED_WITH_OTHERS and (verdict.ifindex, verdict.family) in places
+    ]
+    sources: dict[str, Source] = {}
+    for verdict in routed:
+        sources.setdefault(verdict.address, Source(verdict.address, verdict.ifindex, _route_table(verdict)))
+    return list(sources.values())
+
+
+def _limits(facts: _Facts, verdicts: list[_Verdict]) -> Limits | None:
+    """Limits high enough for all paths and as many addresses of the peer; never lower than they are.
+
+    A limit that somebody else has changed since we raised it is his.
+    """
+    paths = [verdict for verdict in verdicts if verdict.state is State.ACTIVE]
+    if not paths:
+        return None
+    accepted = len(paths)
+    meshed = sum(1 for verdict in paths if verdict.flags & EndpointFlag.FULLMESH)
+    most = facts.kernel.endpoints_max
+    need = {"subflows": len(paths) + accepted + meshed * accepted, "add_addr_accepted": accepted}
+    have = {
+        "subflows": facts.kernel.limits.subflows,
+        "add_addr_accepted": facts.kernel.limits.add_addr_accepted,
+    }
+    wanted = {name: _limit(facts, name, have[name], min(value, most)) for name, value in need.items()}
+    return None if wanted == have else Limits(**wanted)
+
+
+def _limit(facts: _Facts, name: str, have: int, need: int) -> int:
+    raised = facts.snapshot.ours.limits.get(name)
+    return have if raised and raised.written != have else max(have, need)
+
+
+def _path(facts: _Facts, verdict: _Verdict, table_of: Mapping[str, int]) -> Path:
+    link = facts.link(verdict.ifindex)
+    device = verdict.device
+    profile = device.profile if device else None
+    endpoint = facts.endpoint_at.get(verdict.address)
+    route = facts.default(verdict.ifindex, verdict.family, _route_table(verdict))
+    return Path(
+        verdict.address,
+        verdict.ifindex,
+        link.name,
+        verdict.state,
+        verdict.reason,
+        kind=kind_of(device).name if device else (link.kind or ""),
+        profile=profile.id if profile else "",
+        uuid=profile.uuid if profile else "",
+        flags=verdict.flags,
+        flags_from=verdict.flags_from,
+        owner=verdict.owner,
+        endpoint_id=endpoint.id if endpoint and endpoint.ifindex in (0, verdict.ifindex) else None,
+        table=table_of.get(verdict.address),
+        gateway=gateway(route, verdict.ifindex),
+    )

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pure: the table and the rules that make an address leave by its own interface, and by no other.
+
+For each address A of an interface with table T, in the manner of nm-cloud-setup::
+
+    32000 from A lookup T suppress_prefixlength 0       the interface's own prefixes first: two links on one subnet
+    32001 from A lookup main suppress_prefixlength 0    then all that is more specific than a default: containers,
+                                                        hotspot clients, split tunnels, OpenVPN's 0/1 + 128/1
+    32002 from A lookup T                               then the interface's own default
+
+T holds a copy of every unicast route that leaves by the interface and ends in an ``unreachable`` default, so that nothing
+falls through to another link in the moment the default goes. A rejecting route ends a lookup in spite of
+``suppress_prefixlength`` (kernel: ``fib_rules_lookup`` suppresses only what was found without an error), so while T has
+no default of its own the end is a rule instead of a route, and containers stay reachable::
+
+    32003 from A unreachable
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from .model import (
+    MAIN_TABLE,
+    PROTOCOL,
+    TABLES,
+    WORST_METRIC,
+    Family,
+    Kernel,
+    Route,
+    RouteType,
+    Rule,
+    RuleAction,
+)
+
+#: After NetworkManager's rules for WireGuard (30768 to 31767), before main (32766).
+PRIORITY = 32000
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An address that is to be routed by its own interface."""
+
+    address: str
+    ifindex: int
+    #: where NetworkManager puts the interface's routes: main, or the profile's own table, which the rules then use as it is
+    table: int = MAIN_TABLE
+
+    @property
+    def family(self) -> Family:
+        """IPv4 or IPv6."""
+        return Family.of(self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """The routes and rules that some sources need, and the table each uses."""
+
+    routes: frozenset[Route]
+    rules: frozenset[Rule]
+    table_of: dict[str, int]
+
+
+def routing(kernel: Kernel, sources: Iterable[Source]) -> Routing:
+    """What the sources need in the kernel; all of it carries our protocol number."""
+    sources = tuple(sources)
+    assigned = _assign(kernel, sources)
+    routes: set[Route] = set()
+    rules: set[Rule] = set()
+    table_of: dict[str, int] = {}
+    ends: dict[tuple[int, Family], bool] = {}  # whether the table itself ends in a reject
+    for source in sources:
+        family = source.family
+        table = source.table if source.table != MAIN_TABLE else assigned.get(source.ifindex, 0)
+        if not table:  # more interfaces than tables: this one is routed as anybody's
+            continue
+        key = (table, family)
+        if key not in ends:
+            copied = copies(kernel, source.ifindex, family, table) if source.table == MAIN_TABLE else ()
+            ends[key] = any(route.is_default for route in copied)
+            routes.update(copied)
+            if ends[key]:
+                routes.add(_unreachable(family, table))
+        rules.update(_rules(source.address, family, table, ends[key]))
+        table_of[source.address] = table
+    return Routing(frozenset(routes), frozenset(rules), table_of)
+
+
+def default_route(kernel: Kernel, ifindex: int, family: Family, table: int = MAIN_TABLE) -> Route | None:
+    """The best unicast default route that leaves by the interface, None where there is none."""
+    defaults = [
+        route
+        for route in kernel.routes.get((table, ifindex), ())
+        if route.is_default and route.family is family and route.type is RouteType.UNICAST
+    ]
+    return min(defaults, key=lambda route: route.metric, default=None)
+
+
+def gateway(route: Route | None, ifindex: int) -> str | None:
+    """The gateway of a route on this interface; None for on-link and for no route."""
+    return next((hop.gateway for hop in route.hops if hop.ifindex == ifindex), None) if route else None
+
+
+def copies(kernel: Kernel, ifindex: int, family: Family, table: int) -> tuple[Route, ...]:
+    """The routes of main that leave by the interface, as they are to stand in ``table``.
+
+    Of a multipath route only the hops by this interface are taken. Where main has two routes of one destination, service
+    and metric, the kernel uses the first, and so only that one is copied (IPv6 takes them all: siblings of one route).
+    """
+    found: dict[tuple[object, ...], Route] = {}
+    for route in kernel.routes.get((MAIN_TABLE, ifindex), ()):
+        if route.family is not family or route.type is not RouteType.UNICAST or route.protocol == PROTOCOL:
+            continue
+        hops = tuple(hop for hop in route.hops if hop.ifindex == ifindex)
+        if len(hops) == 1:
+            hops = (replace(hops[0], weight=1),)
+        copy = replace(route, table=table, protocol=PROTOCOL, hops=hops)
+        key: tuple[object, ...] = (copy.destination, copy.tos, copy.metric)
+        found.setdefault(key + hops if family is Family.IPV6 else key, copy)
+    return tuple(found.values())
+
+
+def is_ours(route: Route) -> bool:
+    """Whether a route of the kernel is one that we made."""
+    return route.protocol == PROTOCOL and route.table in TABLES
+
+
+def is_our_rule(rule: Rule) -> bool:
+    """Whether a rule of the kernel is one that we made."""
+    return rule.protocol == PROTOCOL and not rule.foreign and PRIORITY <= rule.priority <= PRIORITY + 3
+
+
+def _unreachable(family: Family, table: int) -> Route:
+    return Route(family.default, table, type=RouteType.UNREACHABLE, protocol=PROTOCOL, metric=WORST_METRIC)
+
+
+def _rules(address: str, family: Family, table: int, table_ends: bool) -> Iterable[Rule]:
+    yield Rule(family, PRIORITY, address, table, protocol=PROTOCOL, suppress_prefixlength=0)
+    yield Rule(family, PRIORITY + 1, address, MAIN_TABLE, protocol=PROTOCOL, suppress_prefixlength=0)
+    yield Rule(family, PRIORITY + 2, address, table, protocol=PROTOCOL)
+    if not table_ends:
+        yield Rule(family, PRIORITY + 3, address, action=RuleAction.UNREACHABLE, protocol=PROTOCOL)
+
+
+def _assign(kernel: Kernel, sources: tuple[Source, ...]) -> dict[int, int]:
+    """A table for each interface: the one it has, else the lowest that nobody uses."""
+    in_range = [(table, ifindex, routes) for (table, ifindex), routes in kernel.routes.items() if table in TABLES]
+    others = {table for table, _, routes in in_range if any(route.protocol != PROTOCOL for route in routes)}
+    others |= {rule.table for rule in kernel.rules if rule.table in TABLES and not is_our_rule(rule)}
+    had: dict[int, set[int]] = {}
+    owner_of = {source.address: source.ifindex for source in sources}
+    for rule in kernel.rules:
+        if is_our_rule(rule) and rule.table in TABLES and rule.source in owner_of:
+            had.setdefault(owner_of[rule.source], set()).add(rule.table)
+    for table, ifindex, _ in in_range:
+        had.setdefault(ifindex, set()).add(table)
+
+    assigned: dict[int, int] = {}
+    wanted = sorted({source.ifindex for source in sources if source.table == MAIN_TABLE})
+    for ifindex in wanted:
+        kept = had.get(ifindex, set()) - others - set(assigned.values())
+        if kept:
+            assigned[ifindex] = min(kept)
+    taken = others | set(assigned.values()) | {table for table, _, _ in in_range}
+    free = (table for table in TABLES if table not in taken)
+    assigned.update(zip((ifindex for ifindex in wanted if ifindex not in assigned), free, strict=False))
+    return assigned

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is written, and in which order; then the laws of it, for any situation (hypothesis)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nm_mptcp.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model import (
+    PROTOCOL,
+    Action,
+    DefaultFlags,
+    Desired,
+    DeviceState,
+    Endpoint,
+    Family,
+    Hop,
+    Kernel,
+    Limits,
+    Operation,
+    Ours,
+    OwnEndpoint,
+    Route,
+    Rule,
+    Snapshot,
+    Written,
+)
+from nm_mptcp.plan import plan, restore
+from nm_mptcp.policy import decide
+from nm_mptcp.state import decided, seen, with_endpoints
+from nm_mptcp.tables import is_our_rule, is_ours
+
+from .situations import BACKUP, LEFT_TO_US, MODEM, SUBFLOW, WIFI, Situation, grouped
+
+A, B = "10.0.1.2", "10.0.2.2"
+
+
+def verbs(operations: Iterable[Operation]) -> list[str]:
+    return [f"{operation.action} {type(operation.value).__name__.lower()}" for operation in operations]
+
+
+def planned(situation: Situation) -> tuple[Operation, ...]:
+    snapshot = situation.snapshot()
+    return plan(decide(snapshot), snapshot.kernel, snapshot.ours)
+
+
+def test_on_the_way_up_the_endpoint_comes_last_and_limits_before_it() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24")
+    assert verbs(planned(situation)) == ["set-limits limits"] + ["add route"] * 3 + ["add rule"] * 3 + ["add endpoint"]
+
+
+def test_on_the_way_down_the_endpoint_goes_first() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24")
+    kernel, ours = apply(planned(situation), situation.snapshot().kernel, Ours())
+    assert verbs(restore(kernel, ours)) == ["delete endpoint"] + ["delete rule"] * 3 + ["delete route"] * 3
+
+
+def test_on_link_prefixes_come_before_the_gateways_that_they_reach() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24")
+    routes = [operation.value for operation in planned(situation) if isinstance(operation.value, Route)]
+    assert [route.destination for route in routes] == ["10.0.1.0/24", "0.0.0.0/0", "0.0.0.0/0"]
+    assert [bool(route.hops and route.hops[0].gateway) for route in routes] == [False, True, False]
+
+
+def test_rules_come_from_the_most_specific_look_up_on() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24")
+    rules = [operation.value.priority for operation in planned(situation) if isinstance(operation.value, Rule)]
+    assert rules == [32000, 32001, 32002]
+
+
+def test_a_priority_is_changed_in_place() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24")
+    own = situation.endpoint(A, e1, SUBFLOW, ours=True)
+    situation.device("e1", metered=1)
+    (change,) = [operation for operation in planned(situation) if isinstance(operation.value, Endpoint)]
+    assert change == Operation(Action.SET_FLAGS, replace(own, flags=BACKUP))
+
+
+def test_what_cannot_be_changed_in_place_is_deleted_and_added() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24")
+    situation.endpoint(A, e1, EndpointFlag.SIGNAL, ours=True)
+    assert [verb for verb in verbs(planned(situation)) if "endpoint" in verb] == ["delete endpoint", "add endpoint"]
+
+
+def test_a_changed_gateway_is_replaced_in_one_step_on_ipv4_and_added_before_deleted_on_ipv6() -> None:
+    def changed(address: str, gateway: str) -> list[str]:
+        situation = Situation()
+        situation.link("e1", address)
+        kernel, ours = apply(planned(situation), situation.snapshot().kernel, Ours())
+        routes = [
+            replace(route, hops=(Hop(2, gateway),))
+            if route.is_default and route.hops and route.protocol != PROTOCOL
+            else route
+            for group in kernel.routes.values()
+            for route in group
+        ]
+        kernel = replace(kernel, routes=grouped(routes))
+        snapshot = replace(situation.snapshot(), kernel=kernel, ours=ours)
+        return verbs(plan(decide(snapshot), kernel, ours))
+
+    assert changed(f"{A}/24", "10.0.1.254") == ["replace route"]
+    assert changed("2001:db8:1::2/64", "2001:db8:1::254") == ["add route", "delete route"]
+
+
+def test_a_recreated_interface_moves_its_endpoint() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24")
+    situation.endpoint(A, 77, SUBFLOW, ours=True)
+    assert [verb for verb in verbs(planned(situation)) if "endpoint" in verb] == ["delete endpoint", "add endpoint"]
+
+
+def test_restoring_gives_back_a_limit_only_where_it_holds_what_we_wrote() -> None:
+    ours = Ours(limits={"subflows": Written(2, 4), "add_addr_accepted": Written(0, 2)})
+    (operation,) = restore(Kernel(limits=Limits(4, 3)), ours)
+    assert operation == Operation(Action.SET_LIMITS, Limits(2, 3))
+
+
+def test_nothing_is_deleted_that_merely_looks_like_ours() -> None:
+    foreign = Kernel(
+        routes=grouped([Route("192.0.2.0/24", 42, (Hop(2),), protocol=4), Route("::/0", 42000, (Hop(2),), protocol=3)]),
+        rules=(Rule(Family.IPV4, 32000, A, 42000), Rule(Family.IPV4, 5, A, 42000, protocol=PROTOCOL)),
+        endpoints=(Endpoint(A, 2, SUBFLOW, 1), Endpoint(B, 0, EndpointFlag.SIGNAL, 2, 8080)),
+    )
+    assert not plan(
+        Desired(),
+        foreign,
+        Ours(frozenset({OwnEndpoint(A, 3, SUBFLOW, SUBFLOW, 1), OwnEndpoint(A, 2, BACKUP, BACKUP, 1)})),
+    )
+
+
+# --- the laws, for any situation -------------------------------------------------------------------------------------
+
+
+def apply(operations: Iterable[Operation], kernel: Kernel, ours: Ours) -> tuple[Kernel, Ours]:
+    """A model kernel: does what is asked as the real one does, and refuses what that would refuse."""
+    routes = [route for group in kernel.routes.values() for route in group]
+    routes = list(dict.fromkeys(routes))
+    rules = list(kernel.rules)
+    endpoints = list(kernel.endpoints)
+    limits = kernel.limits
+    written = []
+    for operation in operations:
+        value = operation.value
+        if isinstance(value, Limits):
+            assert max(value.subflows, value.add_addr_accepted) <= kernel.endpoints_max
+            limits = value
+        elif isinstance(value, Rule):
+            if operation.action is Action.ADD:
+                assert value not in rules
+                rules.append(value)
+            else:
+                rules.remove(value)
+        elif isinstance(value, Route):
+            twin = next((r for r in routes if _same_place(r, value)), None)
+            if operation.action is Action.ADD:
+                assert twin is None, "EEXIST"
+                routes.append(value)
+            elif operation.action is Action.REPLACE:
+                assert twin is not None
+                routes[routes.index(twin)] = value
+            else:
+                routes.remove(value)
+        elif operation.action is Action.ADD:
+            written.append(value)
+            implicit = [e for e in endpoints if e.address == value.address and e.flags & EndpointFlag.IMPLICIT]
+            endpoints = [e for e in endpoints if e not in implicit]
+            assert value.address not in {e.address for e in endpoints if not e.port}, "EEXIST"
+            assert len(endpoints) < kernel.endpoints_max, "ERANGE"
+            endpoints.append(replace(value, id=1 + max((e.id for e in endpoints), default=0)))
+        elif operation.action is Action.DELETE:
+            endpoints.remove(value)
+        else:
+            written.append(value)
+            (place,) = [i for i, e in enumerate(endpoints) if e.id == value.id]
+            endpoints[place] = value
+    ours = with_endpoints(ours, written)
+    result = replace(kernel, routes=grouped(routes), rules=tuple(rules), endpoints=tuple(endpoints), limits=limits)
+    return result, seen(ours, result.endpoints)
+
+
+def _same_place(one: Route, other: Route) -> bool:
+    same = (one.table, one.destination, one.tos, one.metric) == (
+        other.table,
+        other.destination,
+        other.tos,
+        other.metric,
+    )
+    return same and (one.family is Family.IPV4 or one.hops == other.hops)
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> Situation:
+    situation = Situation(
+        endpoints_max=draw(st.sampled_from([2, 3, 8])),
+        mptcp_enabled=draw(st.sampled_from([True, True, True, False])),
+        limits=Limits(draw(st.integers(0, 2)), draw(st.integers(0, 2))),
+    )
+    situation.version = draw(st.sampled_from(["1.38.0", "1.42.4", "1.56.0"]))
+    situation.running = draw(st.sampled_from([True, True, True, False]))
+    for number in range(1, draw(st.integers(0, 4)) + 1):
+        hosts = draw(st.lists(st.integers(2, 4), max_size=2, unique=True))
+        addresses = [f"10.0.{number}.{host}/24" for host in hosts]
+        addresses += [
+            f"2001:db8:{number}::{host}/64" for host in draw(st.lists(st.integers(2, 4), max_size=2, unique=True))
+        ]
+        ifindex = situation.link(
+            f"e{number}",
+            *addresses,
+            gateway=draw(st.booleans()),
+            metric=draw(st.sampled_from([100, 600])),
+            flags=draw(st.sampled_from([0, 0, 0x20, 0x40])),
+            type=draw(st.sampled_from([1, WIFI, MODEM, 16])),
+            metered=draw(st.integers(0, 4)),
+            state=draw(st.sampled_from([DeviceState.ACTIVATED, DeviceState.ACTIVATED, *DeviceState])),
+            default_flags=draw(st.sampled_from([LEFT_TO_US, LEFT_TO_US, DefaultFlags()])),
+            profile={
+                "mptcp_flags": ProfileFlag(draw(st.sampled_from([0, 0, 0, 1, 0x22, 0x62, 0x0A]))),
+                "ipv4_route_table": draw(st.sampled_from([0, 0, 0, 100])),
+            },
+        )
+        for text in addresses:
+            if len(situation.endpoints) < situation.kernel["endpoints_max"] and draw(st.integers(0, 3)) == 0:
+                flags = draw(st.sampled_from([SUBFLOW, BACKUP, EndpointFlag.SIGNAL, EndpointFlag.IMPLICIT]))
+                mine = draw(st.booleans()) and not flags & EndpointFlag.IMPLICIT
+                situation.endpoint(text.split("/")[0], draw(st.sampled_from([ifindex, 0, 99])), flags, ours=mine)
+    foreign = draw(st.sampled_from([None, 42000, 42001, 42]))
+    if foreign:
+        situation.routes.append(Route("192.0.2.0/24", foreign, (Hop(2),), protocol=4))
+        situation.rules.append(Rule(Family.IPV4, 100, "192.0.2.7", foreign))
+    situation.rules.append(Rule(Family.IPV4, 32002, A, 42003, protocol=draw(st.sampled_from([PROTOCOL, 3]))))
+    return situation
+
+
+def _foreign(snapshot: Snapshot) -> tuple[object, ...]:
+    kernel = snapshot.kernel
+    return (
+        {route for group in kernel.routes.values() for route in group if not is_ours(route)},
+        [rule for rule in kernel.rules if not is_our_rule(rule)],
+        [e for e in kernel.endpoints if not snapshot.ours.owns(e) and not e.flags & EndpointFlag.IMPLICIT],
+    )
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(situations())
+def test_any_situation_is_settled_by_one_plan_that_touches_nothing_foreign(situation: Situation) -> None:
+    snapshot = situation.snapshot()
+    desired = decide(snapshot)
+    ours = decided(snapshot.ours, snapshot.kernel.endpoints, desired.claims)
+    operations = plan(desired, snapshot.kernel, ours)
+
+    names = verbs(operations)
+    ups = [place for place, verb in enumerate(names) if verb == "add endpoint"]
+    downs = [place for place, verb in enumerate(names) if verb == "delete endpoint"]
+    prepared = [place for place, verb in enumerate(names) if verb in ("add route", "replace route", "add rule")]
+    assert not ups or not prepared or min(ups) > max(prepared), "endpoints come last"
+    assert downs == list(range(len(downs))), "endpoints go first"
+
+    kernel, after = apply(operations, snapshot.kernel, ours)
+    assert len(kernel.endpoints) <= kernel.endpoints_max
+    again = replace(snapshot, kernel=kernel, ours=after)
+    assert _foreign(again) == _foreign(replace(snapshot, ours=ours))
+
+    # A second look may see that a replacement works now, and then leave what it replaced; a third has nothing to do.
+    kernel, after = apply(plan(decide(again), kernel, after), kernel, after)
+    settled = replace(snapshot, kernel=kernel, ours=after)
+    assert not plan(decide(settled), kernel, after)
+
+    # And all of it can be taken back.
+    kernel, after = apply(restore(kernel, after), kernel, after)
+    assert not [route for group in kernel.routes.values() for route in group if is_ours(route)]
+    assert not [rule for rule in kernel.rules if is_our_rule(rule)]
+    assert not [endpoint for endpoint in kernel.endpoints if after.owns(endpoint)]
+
+
+@pytest.mark.parametrize("family", [Family.IPV4, Family.IPV6])
+def test_a_steady_state_plans_nothing(family: Family) -> None:
+    situation = Situation()
+    for number in (1, 2):
+        situation.link(f"e{number}", f"10.0.{number}.2/24" if family is Family.IPV4 else f"2001:db8:{number}::2/64")
+    snapshot = situation.snapshot()
+    kernel, ours = apply(plan(decide(snapshot), snapshot.kernel, snapshot.ours), snapshot.kernel, snapshot.ours)
+    assert not plan(decide(replace(snapshot, kernel=kernel, ours=ours)), kernel, ours)

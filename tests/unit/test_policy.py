@@ -1,0 +1,459 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""For each situation: which rule decided, and what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from nm_mptcp.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model import DefaultFlags, Desired, DeviceState, FlagsFrom, Limits, Owner, Path, State, Written
+from nm_mptcp.policy import decide
+from nm_mptcp.reasons import Why
+
+from .situations import BACKUP, BLUETOOTH, BRIDGE, LEFT_TO_US, MODEM, SUBFLOW, TUN, VETH, WIFI, WIREGUARD, Situation
+
+A, B = "10.0.1.2", "10.0.2.2"
+A6, B6 = "2001:db8:1::2", "2001:db8:2::2"
+LAMINAR = EndpointFlag.LAMINAR
+
+
+def path(desired: Desired, address: str) -> Path:
+    return next(path for path in desired.paths if path.address == address)
+
+
+def wished(desired: Desired) -> dict[str, EndpointFlag]:
+    return {endpoint.address: endpoint.flags for endpoint in desired.endpoints}
+
+
+# --- one link: which rule decides ---
+
+
+def _one(**options: object) -> Callable[[], Situation]:
+    def build() -> Situation:
+        situation = Situation(**{key[7:]: value for key, value in options.items() if key.startswith("kernel_")})
+        rest = {key: value for key, value in options.items() if not key.startswith("kernel_")}
+        address = rest.pop("address", f"{A}/24")
+        version = rest.pop("version", None)
+        situation.link("e1", str(address), **rest)
+        if version is not None:
+            situation.version = str(version)
+        return situation
+
+    return build
+
+
+ONE_LINK: dict[str, tuple[Callable[[], Situation], State, Why, EndpointFlag | None]] = {
+    # kinds, with default flags and our drop-in: the last column is the endpoint that we make
+    "ethernet": (_one(), State.ACTIVE, Why.FLAGS_OF_KIND, SUBFLOW),
+    "ethernet, IPv6": (_one(address=f"{A6}/64"), State.ACTIVE, Why.FLAGS_OF_KIND, SUBFLOW),
+    "wifi": (_one(type=WIFI), State.ACTIVE, Why.FLAGS_OF_KIND, SUBFLOW),
+    "veth": (_one(type=VETH), State.ACTIVE, Why.FLAGS_OF_KIND, SUBFLOW),
+    "bridge with an uplink": (_one(type=BRIDGE), State.ACTIVE, Why.FLAGS_OF_KIND, SUBFLOW),
+    "cellular": (_one(type=MODEM), State.ACTIVE, Why.FLAGS_OF_KIND, BACKUP),
+    "bluetooth": (_one(type=BLUETOOTH), State.ACTIVE, Why.FLAGS_OF_KIND, BACKUP),
+    "metered wifi": (_one(type=WIFI, metered=1), State.ACTIVE, Why.FLAGS_OF_KIND, BACKUP),
+    "wifi guessed to be metered": (_one(type=WIFI, metered=3), State.ACTIVE, Why.FLAGS_OF_KIND, BACKUP),
+    "wifi guessed not to be metered": (_one(type=WIFI, metered=4), State.ACTIVE, Why.FLAGS_OF_KIND, SUBFLOW),
+    "tun": (_one(type=TUN), State.EXCLUDED, Why.KIND_IS_NO_PATH, None),
+    "wireguard": (_one(type=WIREGUARD), State.EXCLUDED, Why.KIND_IS_NO_PATH, None),
+    "a type of a NetworkManager to come": (_one(type=99), State.EXCLUDED, Why.KIND_IS_NO_PATH, None),
+    "laminar kernel": (_one(kernel_laminar=True), State.ACTIVE, Why.FLAGS_OF_KIND, SUBFLOW | LAMINAR),
+    "laminar kernel, cellular": (
+        _one(kernel_laminar=True, type=MODEM),
+        State.ACTIVE,
+        Why.FLAGS_OF_KIND,
+        BACKUP | LAMINAR,
+    ),
+    # NetworkManager before mptcp-flags: all is ours
+    "NetworkManager 1.38": (
+        _one(version="1.38.2", default_flags=DefaultFlags()),
+        State.ACTIVE,
+        Why.FLAGS_OF_KIND,
+        SUBFLOW,
+    ),
+    # the profile's own flags: NetworkManager makes the endpoint, we wait for it
+    "0x1": (_one(profile={"mptcp_flags": ProfileFlag(0x1)}), State.EXCLUDED, Why.DISABLED_BY_PROFILE, None),
+    "0x2": (_one(profile={"mptcp_flags": ProfileFlag(0x2)}), State.WAITING, Why.WAITS_FOR_NETWORKMANAGER, None),
+    "0x22": (_one(profile={"mptcp_flags": ProfileFlag(0x22)}), State.WAITING, Why.WAITS_FOR_NETWORKMANAGER, None),
+    "0x22 on a tun device": (
+        _one(type=TUN, profile={"mptcp_flags": ProfileFlag(0x22)}),
+        State.WAITING,
+        Why.WAITS_FOR_NETWORKMANAGER,
+        None,
+    ),
+    "0x2 with the sysctl off": (
+        _one(kernel_mptcp_enabled=False, profile={"mptcp_flags": ProfileFlag(0x2)}),
+        State.EXCLUDED,
+        Why.SYSCTL_OFF,
+        None,
+    ),
+    "0x6 with the sysctl off": (
+        _one(kernel_mptcp_enabled=False, profile={"mptcp_flags": ProfileFlag(0x6)}),
+        State.WAITING,
+        Why.WAITS_FOR_NETWORKMANAGER,
+        None,
+    ),
+    "0x2 without a gateway": (
+        _one(gateway=False, profile={"mptcp_flags": ProfileFlag(0x2)}),
+        State.WAITING,
+        Why.NO_DEFAULT_ROUTE,
+        None,
+    ),
+    "0xa without a gateway": (
+        _one(gateway=False, profile={"mptcp_flags": ProfileFlag(0xA)}),
+        State.WAITING,
+        Why.WAITS_FOR_NETWORKMANAGER,
+        None,
+    ),
+    "0x22 with its own route-table: NetworkManager counts main only": (
+        _one(profile={"mptcp_flags": ProfileFlag(0x22), "ipv4_route_table": 100}),
+        State.WAITING,
+        Why.NO_DEFAULT_ROUTE,
+        None,
+    ),
+    # NetworkManager's own defaults
+    "no drop-in": (_one(default_flags=DefaultFlags()), State.WAITING, Why.WAITS_FOR_NETWORKMANAGER, None),
+    "an administrator's default": (
+        _one(default_flags=DefaultFlags(ProfileFlag(0x62), "connection-wwan")),
+        State.WAITING,
+        Why.WAITS_FOR_NETWORKMANAGER,
+        None,
+    ),
+    "an administrator's disabled": (
+        _one(default_flags=DefaultFlags(ProfileFlag(0x1), "connection-no-mptcp")),
+        State.EXCLUDED,
+        Why.DISABLED_BY_NETWORKMANAGER,
+        None,
+    ),
+    # states of the device
+    "unmanaged": (_one(managed=False, state=DeviceState.UNMANAGED), State.EXCLUDED, Why.NOT_MANAGED, None),
+    "external": (_one(external=True), State.EXCLUDED, Why.EXTERNAL, None),
+    "disconnected": (_one(state=DeviceState.DISCONNECTED), State.EXCLUDED, Why.NOT_CONNECTED, None),
+    "failed": (_one(state=DeviceState.FAILED), State.EXCLUDED, Why.NOT_CONNECTED, None),
+    "config": (_one(state=DeviceState.CONFIG), State.WAITING, Why.ACTIVATING, None),
+    "ip config": (_one(state=DeviceState.IP_CONFIG), State.ACTIVE, Why.FLAGS_OF_KIND, SUBFLOW),
+    "ip check (pre-up)": (_one(state=DeviceState.IP_CHECK), State.ACTIVE, Why.FLAGS_OF_KIND, SUBFLOW),
+    "going down, no endpoint yet": (_one(state=DeviceState.DEACTIVATING), State.SUSPENDED, Why.DEACTIVATING, None),
+    "profile not read yet": (_one(profile=None), State.WAITING, Why.ACTIVATING, None),
+    "profile unreadable": (
+        _one(profile=None, unreadable="no permission"),
+        State.EXCLUDED,
+        Why.UNREADABLE,
+        None,
+    ),
+    "hotspot": (_one(profile={"ipv4_method": "shared"}), State.EXCLUDED, Why.SHARED, None),
+    # the address
+    "IPv4 link-local": (_one(address="169.254.3.4/16"), State.EXCLUDED, Why.LINK_LOCAL, None),
+    "IPv6 link-local": (_one(address="fe80::5/64"), State.EXCLUDED, Why.LINK_LOCAL, None),
+    "ULA": (_one(address="fd00:1::5/64"), State.EXCLUDED, Why.UNIQUE_LOCAL, None),
+    "site-local is in": (_one(address="fec0::5/64"), State.ACTIVE, Why.FLAGS_OF_KIND, SUBFLOW),
+    "RFC 1918 is in": (_one(address="192.168.7.5/24"), State.ACTIVE, Why.FLAGS_OF_KIND, SUBFLOW),
+    "carrier-grade NAT is in": (_one(address="100.64.7.5/24"), State.ACTIVE, Why.FLAGS_OF_KIND, SUBFLOW),
+    "multicast": (_one(address="ff0e::5/64"), State.EXCLUDED, Why.NOT_GLOBAL, None),
+    "temporary": (_one(address=f"{A6}/64", flags=0x01), State.EXCLUDED, Why.TEMPORARY, None),
+    "IPv4 secondary has the same bit": (_one(flags=0x01), State.ACTIVE, Why.FLAGS_OF_KIND, SUBFLOW),
+    "tentative": (_one(address=f"{A6}/64", flags=0x40), State.WAITING, Why.TENTATIVE, None),
+    "DAD failed": (_one(address=f"{A6}/64", flags=0x08), State.EXCLUDED, Why.DAD_FAILED, None),
+    "deprecated": (_one(address=f"{A6}/64", flags=0x20), State.EXCLUDED, Why.DEPRECATED, None),
+    # routes and sysctl
+    "no default route": (_one(gateway=False), State.WAITING, Why.NO_DEFAULT_ROUTE, None),
+    "never-default": (
+        _one(gateway=False, profile={"ipv4_never_default": True}),
+        State.EXCLUDED,
+        Why.NEVER_DEFAULT,
+        None,
+    ),
+    "own route-table": (_one(profile={"ipv4_route_table": 100}), State.ACTIVE, Why.FLAGS_OF_KIND, SUBFLOW),
+    "sysctl off": (_one(kernel_mptcp_enabled=False), State.EXCLUDED, Why.SYSCTL_OFF, None),
+}
+
+
+@pytest.mark.parametrize("name", ONE_LINK)
+def test_one_link(name: str) -> None:
+    build, state, why, endpoint = ONE_LINK[name]
+    situation = build()
+    desired = decide(situation.snapshot())
+    (only,) = desired.paths
+    assert (only.state, only.reason.why) == (state, why)
+    assert list(wished(desired).values()) == ([] if endpoint is None else [endpoint])
+    assert str(only.reason)
+
+
+def test_an_interface_that_networkmanager_does_not_know_is_no_path() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24")
+    situation.devices.clear()
+    assert path(decide(situation.snapshot()), A).reason.why is Why.NOT_MANAGED
+
+
+# --- who owns the endpoint ---
+
+
+def test_networkmanagers_endpoint_makes_an_explicit_profile_active_with_its_flags() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24", profile={"mptcp_flags": ProfileFlag(0x62)})
+    endpoint = situation.endpoint(A, e1, BACKUP, ours=False)
+    desired = decide(situation.snapshot())
+    shown = path(desired, A)
+    assert (shown.state, shown.owner, shown.flags, shown.flags_from, shown.endpoint_id) == (
+        State.ACTIVE,
+        Owner.NETWORKMANAGER,
+        BACKUP,
+        FlagsFrom.PROFILE,
+        endpoint.id,
+    )
+    assert not desired.endpoints
+    assert desired.rules
+
+
+def test_an_endpoint_with_networkmanagers_default_flags_means_that_it_owns_the_activation() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24", f"{A6}/64")
+    situation.endpoint(A, e1, SUBFLOW, ours=False)
+    desired = decide(situation.snapshot())
+    assert desired.claims == {":1.5/2"}
+    assert not desired.endpoints  # not on its other address either: NetworkManager is about to
+    assert path(desired, A).reason.why is Why.NETWORKMANAGER_OWNS
+    assert path(desired, A6).reason.why is Why.WAITS_FOR_NETWORKMANAGER
+
+
+def test_a_claim_lasts_until_the_next_activation() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24")
+    situation.ours = replace(situation.ours, claims=frozenset({":1.5/2"}))
+    assert not decide(situation.snapshot()).endpoints
+    situation.device("e1", activation=":1.5/99")
+    desired = decide(situation.snapshot())
+    assert wished(desired) == {A: SUBFLOW}
+    assert not desired.claims
+
+
+def test_an_endpoint_that_replaced_ours_means_that_networkmanager_owns_it() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24", type=MODEM)
+    own = situation.endpoint(A, e1, BACKUP, ours=True)
+    situation.endpoints = [replace(own, flags=EndpointFlag.SIGNAL)]  # the kernel gave it the id that ours had
+    desired = decide(situation.snapshot())
+    assert desired.claims
+    assert not desired.endpoints
+
+
+def test_a_hand_made_endpoint_is_left_and_its_neighbours_are_still_ours() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24", f"{A6}/64")
+    situation.endpoint(A, e1, EndpointFlag.SIGNAL, ours=False)
+    desired = decide(situation.snapshot())
+    assert path(desired, A).owner is Owner.OTHER
+    assert wished(desired) == {A6: SUBFLOW}
+
+
+def test_an_implicit_endpoint_is_nobodys() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24")
+    situation.endpoint(A, 0, EndpointFlag.IMPLICIT, ours=False)
+    assert wished(decide(situation.snapshot())) == {A: SUBFLOW}
+
+
+def test_an_explicit_endpoint_that_networkmanager_failed_to_add_is_added_identically() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24", profile={"mptcp_flags": ProfileFlag(0x42)})
+    situation.overdue = frozenset({A})
+    assert wished(decide(situation.snapshot())) == {A: EndpointFlag.BACKUP}
+    # and it stays when it stands, although nothing is overdue any more
+    situation.endpoint(A, e1, EndpointFlag.BACKUP, ours=True)
+    situation.overdue = frozenset()
+    desired = decide(situation.snapshot())
+    assert wished(desired) == {A: EndpointFlag.BACKUP}
+    assert path(desired, A).state is State.ACTIVE
+
+
+def test_what_networkmanager_is_about_to_replace_is_not_touched() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24", profile={"mptcp_flags": ProfileFlag(0x62)})
+    situation.endpoint(A, e1, SUBFLOW, ours=True)
+    desired = decide(situation.snapshot())
+    assert wished(desired) == {A: SUBFLOW}
+    assert path(desired, A).state is State.WAITING
+
+
+def test_a_refused_endpoint_waits_with_the_kernels_words_and_is_tried_again() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24")
+    situation.refused = {(A, e1): "out of memory"}
+    desired = decide(situation.snapshot())
+    assert str(path(desired, A).reason) == "the kernel refused the endpoint: out of memory"
+    assert wished(desired) == {A: SUBFLOW}
+
+
+# --- paths together ---
+
+
+def test_a_deprecated_address_keeps_its_endpoint_until_its_replacement_has_one() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", "2001:db8:1::5/64", flags=0x20)
+    situation.endpoint("2001:db8:1::5", e1, ours=True)
+    situation.address(e1, "2001:db8:9::5/64")
+    desired = decide(situation.snapshot())
+    assert set(wished(desired)) == {"2001:db8:1::5", "2001:db8:9::5"}
+    assert path(desired, "2001:db8:1::5").reason.why is Why.KEPT_UNTIL_REPLACED
+    situation.endpoint("2001:db8:9::5", e1, ours=True)
+    assert set(wished(decide(situation.snapshot()))) == {"2001:db8:9::5"}
+
+
+@pytest.mark.parametrize("circumstance", ["no default", "going down", "setting up again"])
+def test_the_last_path_outlives_mere_circumstances(circumstance: str) -> None:
+    def situation(*, second: bool) -> Situation:
+        situation = Situation()
+        e1 = situation.link("e1", f"{A}/24")
+        situation.endpoint(A, e1, ours=True)
+        if second:
+            situation.link("e2", f"{B}/24")
+        if circumstance == "no default":
+            situation.routes = [r for r in situation.routes if not (r.is_default and r.hops[0].ifindex == e1)]
+        elif circumstance == "going down":
+            situation.device("e1", state=DeviceState.DEACTIVATING)
+        else:
+            situation.device("e1", state=DeviceState.CONFIG)
+        return situation
+
+    alone = decide(situation(second=False).snapshot())
+    assert set(wished(alone)) == {A}
+    assert path(alone, A).reason.why is Why.KEPT_LAST
+    assert set(wished(decide(situation(second=True).snapshot()))) == {B}
+
+
+@pytest.mark.parametrize("how", ["not running", "starting"])
+def test_while_networkmanager_is_away_everything_stays(how: str) -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24")
+    situation.link("e2", f"{B}/24")
+    situation.endpoint(A, e1, BACKUP, ours=True)
+    situation.running, situation.startup = (False, False) if how == "not running" else (True, True)
+    situation.devices.clear()
+    desired = decide(situation.snapshot())
+    assert wished(desired) == {A: BACKUP}
+    assert str(path(desired, A).reason) == f"kept as it was: NetworkManager is {how}"
+    assert {rule.source for rule in desired.rules} == {A}
+
+
+def test_a_claim_is_forgotten_only_by_a_networkmanager_that_runs() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24")
+    situation.ours = replace(situation.ours, claims=frozenset({"gone"}))
+    assert not decide(situation.snapshot()).claims
+
+
+# --- slots ---
+
+
+def test_explicit_flags_come_first_then_one_address_an_interface_by_metric() -> None:
+    situation = Situation(endpoints_max=3)
+    situation.link("e1", "10.0.1.2/24", "10.0.1.3/24", metric=100)
+    situation.link("e2", "10.0.2.2/24", metric=300)
+    situation.link("e3", "10.0.3.2/24", metric=200)
+    situation.link("e4", "10.0.4.2/24", metric=900, profile={"mptcp_flags": ProfileFlag(0x22)})
+    situation.overdue = frozenset({"10.0.4.2"})
+    desired = decide(situation.snapshot())
+    assert set(wished(desired)) == {"10.0.4.2", "10.0.1.2", "10.0.3.2"}
+    left_out = path(desired, "10.0.2.2")
+    assert (left_out.state, str(left_out.reason)) == (State.EXCLUDED, "left out: the kernel takes 3 endpoints")
+
+
+def test_among_equals_the_one_that_has_its_endpoint_stays() -> None:
+    situation = Situation(endpoints_max=1)
+    situation.link("e1", f"{A}/24")
+    e2 = situation.link("e2", f"{B}/24")
+    situation.endpoint(B, e2, ours=True)
+    assert set(wished(decide(situation.snapshot()))) == {B}
+
+
+def test_endpoints_of_others_take_slots_too() -> None:
+    situation = Situation(endpoints_max=2)
+    situation.link("e1", f"{A}/24")
+    situation.link("e2", f"{B}/24")
+    situation.endpoint("192.0.2.1", 0, EndpointFlag.IMPLICIT, ours=False)
+    assert set(wished(decide(situation.snapshot()))) == {A}
+
+
+# --- limits ---
+
+
+@pytest.mark.parametrize(
+    ("links", "have", "want"),
+    [
+        (1, Limits(2, 0), Limits(2, 1)),
+        (2, Limits(2, 0), Limits(4, 2)),
+        (3, Limits(2, 0), Limits(6, 3)),
+        (6, Limits(2, 0), Limits(8, 6)),
+        (2, Limits(8, 8), None),
+        (2, Limits(8, 0), Limits(8, 2)),
+        (0, Limits(2, 0), None),
+    ],
+)
+def test_limits_are_raised_to_what_the_paths_need_and_never_lowered(
+    links: int, have: Limits, want: Limits | None
+) -> None:
+    situation = Situation(limits=have)
+    for number in range(links):
+        situation.link(f"e{number}", f"10.0.{number}.2/24")
+    assert decide(situation.snapshot()).limits == want
+
+
+def test_a_full_mesh_needs_a_subflow_to_each_accepted_address() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24", profile={"mptcp_flags": ProfileFlag(0xA2)})
+    situation.endpoint(A, e1, EndpointFlag.SUBFLOW | EndpointFlag.FULLMESH, ours=False)
+    situation.link("e2", f"{B}/24")
+    assert decide(situation.snapshot()).limits == Limits(6, 2)
+
+
+def test_a_limit_that_an_administrator_changed_since_is_his() -> None:
+    situation = Situation(limits=Limits(1, 2))
+    situation.link("e1", f"{A}/24")
+    situation.link("e2", f"{B}/24")
+    situation.ours = replace(situation.ours, limits={"subflows": Written(2, 4), "add_addr_accepted": Written(0, 2)})
+    assert decide(situation.snapshot()).limits is None
+
+
+# --- routing follows ---
+
+
+def test_a_temporary_address_leaves_by_its_own_interface_where_that_has_a_path() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A6}/64")
+    situation.address(e1, "2001:db8:1::7777/64", flags=0x01)
+    desired = decide(situation.snapshot())
+    assert {rule.source for rule in desired.rules} == {A6, "2001:db8:1::7777"}
+    assert path(desired, "2001:db8:1::7777").table == path(desired, A6).table == 42000
+
+
+def test_an_address_that_lost_its_default_keeps_its_rules_but_one_that_never_had_any_gets_none() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24")
+    e2 = situation.link("e2", f"{B}/24")
+    both = decide(situation.snapshot())
+    situation.routes = [r for r in situation.routes if not (r.is_default and r.hops[0].ifindex == e2)]
+    assert B not in {rule.source for rule in decide(situation.snapshot()).rules}
+    situation.rules = list(both.rules)
+    assert B in {rule.source for rule in decide(situation.snapshot()).rules}
+
+
+def test_an_excluded_kind_is_routed_as_ever() -> None:
+    situation = Situation()
+    situation.link("tun0", "10.8.0.2/24", type=TUN)
+    desired = decide(situation.snapshot())
+    assert not desired.rules
+    assert not desired.routes
+
+
+def test_the_table_is_ready_before_networkmanager_adds_its_endpoint() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24", default_flags=DefaultFlags())
+    assert {rule.source for rule in decide(situation.snapshot()).rules} == {A}
+
+
+def test_the_situation_of_the_drop_in_is_what_the_package_ships() -> None:
+    assert (LEFT_TO_US.flags, LEFT_TO_US.section) == (ProfileFlag.DISABLED, "connection-nm-mptcp")
