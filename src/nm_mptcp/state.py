@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The record under /run/nm-mptcp: what is ours, what to put back, since when each path is as it is.
+
+It is written before the endpoint it speaks of, so that whatever kills us, the next one knows what is ours. /run is
+emptied at boot, as the kernel's endpoints, routes and rules are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path as File
+from typing import Any
+
+from .flags import EndpointFlag
+from .model import Endpoint, Limits, Ours, OwnEndpoint, Path, Written
+
+_log = logging.getLogger(__name__)
+
+#: Where the record is, unless the environment says otherwise (tests; it names a directory).
+DIRECTORY = File(os.environ.get("NM_MPTCP_STATE_DIR") or "/run/nm-mptcp")
+
+
+class StateError(Exception):
+    """The record cannot be read, written or locked; one line that says which file and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """When a path came into the state and reason that it is in; seconds of the wall clock."""
+
+    state: str
+    why: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """All that the record holds."""
+
+    ours: Ours = field(default_factory=Ours)
+    since: Mapping[str, Since] = field(default_factory=dict)  #: by ``ADDRESS%IFINDEX``
+
+
+class Record:
+    """The record in its directory; ``contents`` is what it holds."""
+
+    def __init__(self, directory: File = DIRECTORY) -> None:
+        self.directory = directory
+        self.file = directory / "state.json"
+        self.contents = Contents()
+
+    def load(self) -> Contents:
+        """Read the record; one that is broken is set aside and told of, and then nothing is known to be ours."""
+        try:
+            text = self.file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            self.contents = Contents()
+            return self.contents
+        except (OSError, UnicodeDecodeError) as error:
+            raise StateError(f"{self.file}: cannot be read: {_words(error)}") from None
+        try:
+            self.contents = _decode(json.loads(text))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            aside = self.file.with_suffix(".broken")
+            with contextlib.suppress(OSError):
+                self.file.replace(aside)
+            _log.error(
+                "%s: not a record of nm-mptcp (%s); set aside as %s, endpoints made before count as somebody else's",
+                self.file,
+                _words(error),
+                aside.name,
+            )
+            self.contents = Contents()
+        return self.contents
+
+    def save(self, contents: Contents) -> None:
+        """Write the record in one step, so that a reader or a crash sees the old or the new one; nothing when unchanged."""
+        if contents == self.contents and self.file.exists():
+            return
+        try:
+            self._directory()
+            with tempfile.NamedTemporaryFile(
+                "w", encoding="utf-8", dir=self.directory, prefix=".state-", delete=False
+            ) as new:
+                json.dump(_encode(contents), new)
+                os.fchmod(new.fileno(), 0o644)
+            os.replace(new.name, self.file)
+        except OSError as error:
+            raise StateError(f"{self.file}: cannot be written: {_words(error)}") from None
+        self.contents = contents
+
+    def forget(self) -> None:
+        """Remove the record: nothing is ours any more."""
+        self.contents = Contents()
+        with contextlib.suppress(FileNotFoundError):
+            self.file.unlink()
+
+    @contextlib.contextmanager
+    def lock(self, timeout: float) -> Iterator[None]:
+        """Be the only writer, waiting at most ``timeout`` seconds for the one that is; raises :class:`StateError`."""
+        try:
+            self._directory()
+            handle = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StateError(f"{self.directory / 'lock'}: cannot be opened: {_words(error)}") from None
+        try:
+            deadline = time.monotonic() + timeout
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise StateError(
+                            f"{self.directory / 'lock'}: another nm-mptcp is at work (process {_holder(handle)})"
+                        ) from None
+                    time.sleep(0.02)
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(handle)
+
+    def _directory(self) -> None:
+        self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+
+def seen(ours: Ours, endpoints: Iterable[Endpoint]) -> Ours:
+    """``ours`` after a look at the kernel: ids and changes of flags confirmed, endpoints that are gone forgotten.
+
+    One that was replaced by somebody else's is kept for this look: that it was replaced is news for policy.
+    """
+    at = {endpoint.address: endpoint for endpoint in endpoints if not endpoint.port}
+    kept = set()
+    for own in ours.endpoints:
+        endpoint = at.get(own.address)
+        if endpoint is not None:
+            confirmed = replace(own, id=endpoint.id, was=own.flags if endpoint.flags == own.flags else own.was)
+            kept.add(confirmed if own.is_(endpoint) else own)
+    return ours if kept == ours.endpoints else replace(ours, endpoints=frozenset(kept))
+
+
+def decided(ours: Ours, endpoints: Iterable[Endpoint], claims: frozenset[str]) -> Ours:
+    """``ours`` after policy has seen it: the claims it found, and no endpoint that somebody else replaced."""
+    at = {endpoint.address: endpoint for endpoint in endpoints if not endpoint.port}
+    kept = frozenset(own for own in ours.endpoints if own.address in at and own.is_(at[own.address]))
+    return ours if (kept, claims) == (ours.endpoints, ours.claims) else replace(ours, endpoints=kept, claims=claims)
+
+
+def with_endpoints(ours: Ours, written: Iterable[Endpoint]) -> Ours:
+    """``ours`` with endpoints that are about to be added, or to get these flags; what came of it the next look tells."""
+    written = tuple(written)
+    was = {(own.address, own.ifindex, own.id): own.flags for own in ours.endpoints}
+    new = {
+        OwnEndpoint(e.address, e.ifindex, e.flags, was.get((*e.place, e.id), e.flags) if e.id else e.flags, e.id)
+        for e in written
+    }
+    places = {endpoint.place for endpoint in written}
+    return replace(
+        ours,
+        endpoints=frozenset(own for own in ours.endpoints if (own.address, own.ifindex) not in places) | new,
+    )
+
+
+def without_endpoints(ours: Ours, refused: Iterable[Endpoint]) -> Ours:
+    """``ours`` without endpoints whose adding failed: what stands there, if anything, is somebody else's."""
+    places = {endpoint.place for endpoint in refused}
+    kept = frozenset(own for own in ours.endpoints if own.id or (own.address, own.ifindex) not in places)
+    return replace(ours, endpoints=kept)
+
+
+def with_limits(ours: Ours, before: Limits, written: Limits) -> Ours:
+    """``ours`` with the limits that are about to be written, and what they were before the first time."""
+    values = {
+        "subflows": (before.subflows, written.subflows),
+        "add_addr_accepted": (before.add_addr_accepted, written.add_addr_accepted),
+    }
+    limits = dict(ours.limits)
+    for name, (was, becomes) in values.items():
+        if was != becomes:
+            limits[name] = Written(limits[name].before if name in limits else was, becomes)
+    return replace(ours, limits=limits)
+
+
+def since(before: Mapping[str, Since], paths: Iterable[Path], now: float) -> dict[str, Since]:
+    """Since when each path is in its state for its reason; ``now`` where that has just changed."""
+    result = {}
+    for path in paths:
+        key = f"{path.address}%{path.ifindex}"
+        known = before.get(key)
+        state, why = path.state.value, path.reason.why.name
+        result[key] = known if known and (known.state, known.why) == (state, why) else Since(state, why, now)
+    return result
+
+
+def _encode(contents: Contents) -> dict[str, Any]:
+    ours = contents.ours
+    return {
+        "version": 1,
+        "endpoints": [
+            [own.address, own.ifindex, int(own.flags), int(own.was), own.id]
+            for own in sorted(ours.endpoints, key=lambda own: (own.address, own.ifindex))
+        ],
+        "claims": sorted(ours.claims),
+        "limits": {name: [value.before, value.written] for name, value in sorted(ours.limits.items())},
+        "since": {key: [value.state, value.why, value.time] for key, value in sorted(contents.since.items())},
+    }
+
+
+def _decode(data: Any) -> Contents:
+    if data["version"] != 1:
+        raise ValueError(f"version {data['version']} of another nm-mptcp")
+    ours = Ours(
+        frozenset(
+            OwnEndpoint(str(address), int(ifindex), EndpointFlag(flags), EndpointFlag(was), int(id_))
+            for address, ifindex, flags, was, id_ in data["endpoints"]
+        ),
+        frozenset(str(claim) for claim in data["claims"]),
+        {str(name): Written(int(before), int(written)) for name, (before, written) in data["limits"].items()},
+    )
+    return Contents(ours, {str(key): Since(str(s), str(w), float(t)) for key, (s, w, t) in data["since"].items()})
+
+
+def _holder(handle: int) -> str:
+    words = os.pread(handle, 32, 0).decode("ascii", "replace").split()
+    return words[0] if words else "unknown"
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path as File
+
+import pytest
+
+from nm_mptcp.model import Endpoint, Limits, Ours, OwnEndpoint, Path, State, Written
+from nm_mptcp.reasons import Reason, Why
+from nm_mptcp.state import (
+    Contents,
+    Record,
+    Since,
+    StateError,
+    decided,
+    seen,
+    since,
+    with_endpoints,
+    with_limits,
+    without_endpoints,
+)
+
+from .situations import BACKUP, SUBFLOW
+
+A = Endpoint("10.0.1.2", 2, SUBFLOW)
+OURS = Ours(
+    frozenset({OwnEndpoint("10.0.1.2", 2, SUBFLOW, SUBFLOW, 7)}), frozenset({":1.5/9"}), {"subflows": Written(2, 4)}
+)
+
+
+def test_what_is_saved_is_read_back_by_the_next(tmp_path: File) -> None:
+    contents = Contents(OURS, {"10.0.1.2%2": Since("active", "FLAGS_OF_KIND", 1700000000.25)})
+    Record(tmp_path / "run").save(contents)
+    assert Record(tmp_path / "run").load() == contents
+
+
+def test_everybody_may_read_the_record(tmp_path: File) -> None:
+    record = Record(tmp_path)
+    record.save(Contents(OURS))
+    assert stat.S_IMODE(record.file.stat().st_mode) == 0o644
+
+
+def test_nothing_is_written_when_nothing_changed(tmp_path: File) -> None:
+    record = Record(tmp_path)
+    record.save(Contents(OURS))
+    before = record.file.stat().st_ino
+    record.save(Contents(OURS))
+    assert record.file.stat().st_ino == before
+
+
+@pytest.mark.parametrize(
+    "broken", ["", "{", "[]", "null", '{"version": 2}', '{"version": 1, "endpoints": [["10.0.0.1"]]}', "\0\0", "1"]
+)
+def test_a_broken_record_is_set_aside_and_told_of(
+    broken: str, tmp_path: File, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = Record(tmp_path)
+    record.file.write_text(broken)
+    with caplog.at_level(logging.ERROR):
+        assert record.load() == Contents()
+    (line,) = caplog.messages
+    assert line.startswith(f"{record.file}: not a record of nm-mptcp (")
+    assert (tmp_path / "state.broken").read_text() == broken
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: File) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StateError, match=r"file/run/state\.json: cannot be written: Not a directory"):
+        Record(tmp_path / "file" / "run").save(Contents(OURS))
+
+
+def test_only_one_writer_at_a_time_and_the_other_is_named(tmp_path: File) -> None:
+    with (
+        Record(tmp_path).lock(0),
+        pytest.raises(StateError, match=f"another nm-mptcp is at work.*{os.getpid()}"),
+        Record(tmp_path).lock(0.05),
+    ):
+        pass
+    with Record(tmp_path).lock(0):
+        pass
+
+
+# --- what is ours ---
+
+
+def test_an_endpoint_is_ours_from_before_it_is_added() -> None:
+    ours = with_endpoints(Ours(), [A])
+    assert ours.owns(replace(A, id=3))
+
+
+def test_a_look_fills_in_the_id_and_then_another_id_is_somebody_elses() -> None:
+    ours = seen(with_endpoints(Ours(), [A]), [replace(A, id=3)])
+    assert ours.owns(replace(A, id=3))
+    assert not ours.owns(replace(A, id=4))
+
+
+def test_other_flags_than_we_wrote_mean_that_it_was_replaced_even_with_the_same_id() -> None:
+    ours = seen(with_endpoints(Ours(), [A]), [replace(A, id=3)])
+    assert not ours.owns(replace(A, id=3, flags=BACKUP))
+
+
+def test_while_flags_are_being_changed_both_are_ours_and_afterwards_the_new_ones() -> None:
+    ours = seen(with_endpoints(Ours(), [A]), [replace(A, id=3)])
+    changing = with_endpoints(ours, [replace(A, id=3, flags=BACKUP)])
+    assert changing.owns(replace(A, id=3))
+    assert changing.owns(replace(A, id=3, flags=BACKUP))
+    changed = seen(changing, [replace(A, id=3, flags=BACKUP)])
+    assert changed.owns(replace(A, id=3, flags=BACKUP))
+    assert not changed.owns(replace(A, id=3))
+
+
+def test_an_endpoint_that_is_gone_is_forgotten() -> None:
+    assert seen(OURS, []).endpoints == frozenset()
+
+
+def test_a_replaced_one_is_kept_for_policy_to_see_and_then_forgotten() -> None:
+    replaced = [Endpoint("10.0.1.2", 2, BACKUP, 7)]
+    assert seen(OURS, replaced).endpoints == OURS.endpoints
+    after = decided(OURS, replaced, frozenset({"claim"}))
+    assert (after.endpoints, after.claims) == (frozenset(), frozenset({"claim"}))
+
+
+def test_an_endpoint_that_could_not_be_added_is_not_ours() -> None:
+    ours = without_endpoints(with_endpoints(Ours(), [A]), [A])
+    assert not ours.owns(replace(A, id=9))
+
+
+def test_the_limit_before_the_first_write_is_what_is_put_back() -> None:
+    once = with_limits(Ours(), Limits(2, 0), Limits(4, 0))
+    assert once.limits == {"subflows": Written(2, 4)}
+    twice = with_limits(once, Limits(4, 0), Limits(6, 3))
+    assert twice.limits == {"subflows": Written(2, 6), "add_addr_accepted": Written(0, 3)}
+
+
+def test_since_stays_while_state_and_reason_stay() -> None:
+    path = Path("10.0.1.2", 2, "e1", State.ACTIVE, Reason(Why.FLAGS_OF_KIND, "wifi carries"))
+    first = since({}, [path], 10.0)
+    assert since(first, [replace(path, reason=Reason(Why.FLAGS_OF_KIND, "other words"))], 20.0) == first
+    changed = since(first, [replace(path, state=State.SUSPENDED)], 30.0)
+    assert changed["10.0.1.2%2"].time == 30.0
