@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command ``nm-mptcp``: one small module a subcommand, imported when it is called for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import __version__
+from ..state import DIRECTORY, Record
+
+#: Subcommand -> what ``--help`` says of it; each is a module here with ``options(parser)`` and ``main(arguments)``.
+COMMANDS = {
+    "status": "show each address: whether it is a path, and why",
+    "apply": "bring the kernel to what NetworkManager's connections want, once",
+    "clear": "take out all that nm-mptcp made and put back what was there before",
+    "daemon": "run the service",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns the exit status: 0 done, 1 failed (one line says what), 2 wrong usage."""
+    parser = argparse.ArgumentParser(
+        prog="nm-mptcp",
+        description="Make every connection that NetworkManager brings up a working path for Multipath TCP.",
+    )
+    parser.add_argument("--version", action="version", version=f"nm-mptcp {__version__}")
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="where the record of what is ours is kept (default: $NM_MPTCP_STATE_DIR or /run/nm-mptcp)",
+    )
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), help="what to tell on standard error"
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    modules = {}
+    asked = next((word for word in (sys.argv[1:] if arguments is None else arguments) if word in COMMANDS), None)
+    for name, words in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
+        if name == asked:
+            modules[name] = importlib.import_module(f".{name}", __name__)
+            modules[name].options(subparser)
+    parsed = parser.parse_args(arguments)
+    _log_to_stderr(parsed.log_level or ("info" if parsed.command == "daemon" else "warning"))
+    try:
+        return int(modules[parsed.command].main(parsed))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read our output has enough; do not complain when Python flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def fail(error: object) -> int:
+    """Say in one line what went wrong; the exit status that goes with it."""
+    print(f"nm-mptcp: {error}", file=sys.stderr)
+    return 1
+
+
+def record_of(arguments: argparse.Namespace) -> Record:
+    """The record that the arguments name."""
+    return Record(arguments.state_dir or DIRECTORY)
+
+
+def _log_to_stderr(level: str) -> None:
+    """Plain lines; with the priority in front where the journal reads them (systemd: ``sd-daemon(3)``)."""
+    handler = logging.StreamHandler()
+    journal = bool(os.environ.get("JOURNAL_STREAM"))
+    handler.setFormatter(_Formatter(journal=journal))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+class _Formatter(logging.Formatter):
+    _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
+
+    def __init__(self, *, journal: bool) -> None:
+        super().__init__("%(message)s" if journal else "nm-mptcp: %(levelname)s: %(message)s")
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        if not self._journal:
+            return line
+        priority = self._PRIORITIES.get(record.levelno, 6)
+        return "\n".join(f"<{priority}>{part}" for part in line.splitlines() or [""])

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pure: an operation as the ``ip`` command that does the same, for ``--dry-run`` and the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .flags import EndpointFlag, names
+from .model import (
+    Action,
+    Endpoint,
+    Family,
+    Hop,
+    Limits,
+    Link,
+    Operation,
+    Route,
+    RouteType,
+    Rule,
+    RuleAction,
+)
+
+_PREFERENCE = {0: "medium", 1: "high", 3: "low"}
+
+
+def command(operation: Operation, links: Mapping[int, Link]) -> str:
+    """The equivalent command, ready for a root shell."""
+    value = operation.value
+    if isinstance(value, Endpoint):
+        return _endpoint(operation.action, value, links)
+    if isinstance(value, Limits):
+        return f"ip mptcp limits set subflows {value.subflows} add_addr_accepted {value.add_addr_accepted}"
+    if isinstance(value, Rule):
+        return _rule(operation.action, value)
+    return _route(operation.action, value, links)
+
+
+def _endpoint(action: Action, endpoint: Endpoint, links: Mapping[int, Link]) -> str:
+    if action is Action.DELETE:
+        address = f" {endpoint.address}" if not endpoint.id else ""
+        return f"ip mptcp endpoint delete id {endpoint.id}{address}"
+    words = names(endpoint.flags)
+    if action is Action.SET_FLAGS:
+        # "change" knows only what can be changed in place, each with its opposite.
+        has = [name if flag & endpoint.flags else f"no{name}" for flag, name in _CHANGEABLE]
+        return " ".join(["ip mptcp endpoint change id", str(endpoint.id), *has])
+    port = [f"port {endpoint.port}"] if endpoint.port else []
+    return " ".join(["ip mptcp endpoint add", endpoint.address, *port, *_dev(endpoint.ifindex, links), *words])
+
+
+_CHANGEABLE = ((EndpointFlag.BACKUP, "backup"), (EndpointFlag.FULLMESH, "fullmesh"))
+
+
+def _rule(action: Action, rule: Rule) -> str:
+    words = [
+        "ip",
+        _flag(rule.family),
+        "rule",
+        action.value,
+        "priority",
+        str(rule.priority),
+        "from",
+        rule.source or "all",
+    ]
+    if rule.action is RuleAction.UNREACHABLE:
+        words.append("unreachable")
+    else:
+        words += ["lookup", str(rule.table)]
+    if rule.suppress_prefixlength is not None:
+        words += ["suppress_prefixlength", str(rule.suppress_prefixlength)]
+    return " ".join([*words, "protocol", str(rule.protocol)])
+
+
+def _route(action: Action, route: Route, links: Mapping[int, Link]) -> str:
+    verb = "append" if action is Action.ADD and route.family is Family.IPV6 else action.value
+    words = ["ip", _flag(route.family), "route", verb]
+    if route.type is not RouteType.UNICAST:
+        words.append(route.type.name.lower())
+    words.append("default" if route.is_default else route.destination)
+    if len(route.hops) == 1:
+        words += _hop(route.hops[0], route.family, links)
+    words += ["table", str(route.table), "proto", str(route.protocol)]
+    if route.metric:
+        words += ["metric", str(route.metric)]
+    if route.tos:
+        words += ["tos", hex(route.tos)]
+    if route.source:
+        words += ["src", route.source]
+    if route.family is Family.IPV4 and route.hops:
+        words += ["scope", {0: "global", 253: "link", 254: "host"}.get(route.scope, str(route.scope))]
+    if route.preference:
+        words += ["pref", _PREFERENCE.get(route.preference, str(route.preference))]
+    for name, number in route.metrics:
+        words += [name.removeprefix("RTAX_").lower(), str(number)]
+    if len(route.hops) > 1:
+        for hop in route.hops:
+            words += ["nexthop", *_hop(hop, route.family, links), "weight", str(hop.weight)]
+    return " ".join(words)
+
+
+def _hop(hop: Hop, family: Family, links: Mapping[int, Link]) -> list[str]:
+    words = []
+    if hop.gateway:
+        other = Family.of(hop.gateway) is not family
+        words = ["via", *(["inet6"] if other else []), hop.gateway]
+    return [*words, *_dev(hop.ifindex, links), *(["onlink"] if hop.onlink else [])]
+
+
+def _dev(ifindex: int, links: Mapping[int, Link]) -> list[str]:
+    if not ifindex:
+        return []
+    return ["dev", links[ifindex].name if ifindex in links else f"if{ifindex}"]
+
+
+def _flag(family: Family) -> str:
+    return "-4" if family is Family.IPV4 else "-6"

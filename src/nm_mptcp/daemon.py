@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The service: an engine fed by NetworkManager's signals and the kernel's, and our D-Bus interface beside it.
+
+It stays up whatever goes: the bus, NetworkManager, a refused name. What it knew counts until it knows better.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+
+from . import notify
+from .bus import Bus, BusError
+from .engine import Engine
+from .kernel.access import KernelAccess
+from .model import NetworkManager
+from .networkmanager.client import Client
+from .service import Service
+from .service_names import NAME, PATH
+from .state import Record
+from .status import Document, document
+
+_log = logging.getLogger(__name__)
+
+#: Seconds between two tries to reach a bus that is away; doubled up to the second.
+_RETRY = (0.2, 5.0)
+
+#: Seconds that ``Sync`` waits for what NetworkManager is being asked; the dispatcher script waits 2 s for all.
+_SETTLE = 1.0
+
+
+class Daemon:
+    """The whole service; :meth:`run` ends at SIGTERM or SIGINT and leaves working paths behind."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._kernel = KernelAccess()
+        self._engine = Engine(self._kernel, self._networkmanager, record)
+        self._client: Client | None = None
+        self._known = asyncio.Event()  #: NetworkManager was asked once, or cannot be
+
+    async def run(self) -> None:
+        """Work until told to stop. Raises :class:`KernelError` when the kernel cannot be watched at all."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._engine.wake)
+        await self._kernel.watch(self._engine.wake)
+        tasks: list[asyncio.Task[object]] = [asyncio.create_task(self._follow_bus())]
+        try:
+            await self._known.wait()
+            tasks.append(asyncio.create_task(self._engine.run()))
+            tasks.append(asyncio.create_task(self._keep_alive()))
+            stopped = asyncio.create_task(stop.wait())
+            tasks.append(stopped)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopped}:
+                task.result()
+        finally:
+            notify.notify("STOPPING=1")
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._kernel.close()
+        _log.info("stopped; endpoints, rules and routes stay as they are")
+
+    def _networkmanager(self) -> NetworkManager:
+        return self._client.state if self._client else NetworkManager()
+
+    async def _keep_alive(self) -> None:
+        """Tell the service manager that we are ready, and from then on that the loop turns."""
+        await self._sync()
+        notify.notify("READY=1")
+        _log.info("ready")
+        interval = notify.watchdog_interval()
+        while True:
+            if interval is None:
+                await asyncio.Event().wait()
+            await asyncio.sleep(interval or 0)
+            notify.notify("WATCHDOG=1")
+
+    async def _follow_bus(self) -> None:
+        """Be on the bus whenever there is one; says once that it is away, and once that it is back."""
+        delay, longest = _RETRY
+        told = False
+        while True:
+            bus = Bus()
+            try:
+                await bus.connect()
+                if self._client is None:
+                    client = Client(bus, self._engine.wake)
+                    await client.start()
+                    self._client = client
+                else:
+                    await self._client.attach(bus)
+                await self._serve(bus)
+                if told:
+                    _log.info("the system bus is back")
+                told, delay = False, _RETRY[0]
+                self._known.set()
+                self._engine.wake()
+                why = await bus.lost
+            except BusError as error:
+                why = str(error)
+            finally:
+                bus.close()
+            self._known.set()
+            if not told:
+                told = True
+                _log.warning("%s; everything stays as it is, trying again every %g s at the latest", why, longest)
+            self._engine.wake()
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, longest)
+
+    async def _serve(self, bus: Bus) -> None:
+        """Offer our interface; without it the service still does its work."""
+        bus.export(
+            PATH,
+            Service(sync=self._sync, status=self._status, clear=self._engine.clear, resume=self._engine.resume),
+        )
+        try:
+            if not await bus.request_name(NAME):
+                _log.error(
+                    "the name %s is taken on the bus: another nm-mptcp runs; dispatcher scripts will talk to it", NAME
+                )
+        except BusError as error:
+            _log.error(
+                "cannot take the name %s on the bus (%s): is share/dbus-1/system.d/%s.conf installed?"
+                " Dispatcher scripts and 'nm-mptcp apply' cannot reach this service",
+                NAME,
+                error,
+                NAME,
+            )
+
+    async def _sync(self) -> None:
+        """Look now: at what NetworkManager has said so far, and at what a reapply may have changed."""
+        if self._client is not None:
+            with contextlib.suppress(BusError):
+                await self._client.settled(_SETTLE)
+                await self._client.refresh_profiles(_SETTLE)
+        await self._engine.converge(thorough=True)
+
+    def _status(self) -> Document:
+        view = self._engine.view
+        if view is None:
+            return {}
+        return document(view.snapshot, view.desired, self._record.contents.since, service=True)
+
+
+def run(record: Record) -> None:
+    """Run the service in this process until it is told to stop."""
+
+    async def main() -> None:
+        await Daemon(record).run()
+
+    asyncio.run(main())

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The loop: gather, decide, plan, apply, verify. The only place with time in it.
+
+An event says only "look again". A burst of events is answered at its first one, then coalesced; after it the kernel is
+looked at again at 50 ms and at 1 s, since NetworkManager may re-add endpoints unannounced and the kernel takes some
+routes away without a word. In a steady state nothing is written and nothing wakes up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from .commands import command
+from .flags import names
+from .kernel.access import KernelAccess
+from .kernel.errors import KernelError
+from .model import (
+    Action,
+    Desired,
+    Endpoint,
+    Kernel,
+    Limits,
+    NetworkManager,
+    Operation,
+    Ours,
+    Owner,
+    Path,
+    Snapshot,
+    State,
+)
+from .plan import plan, restore
+from .policy import decide
+from .reasons import Why
+from .state import Contents, Record, StateError, decided, seen, since, with_endpoints, with_limits, without_endpoints
+
+_log = logging.getLogger(__name__)
+
+#: How often one convergence plans again, when the world changed under it, before it leaves the rest to the next look.
+_ROUNDS = 5
+
+#: Seconds between two convergences in a storm of events; the first of a storm is answered at once.
+_COALESCE = 0.001
+
+#: Seconds after a burst at which the kernel is looked at again.
+LOOKS = (0.05, 1.0)
+
+#: Seconds after which NetworkManager's silent failure to add an endpoint is taken for one.
+_OVERDUE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the last look saw and decided."""
+
+    snapshot: Snapshot
+    desired: Desired
+
+
+class Engine:
+    """Brings the kernel to what policy wants, whenever something changed.
+
+    ``networkmanager`` is asked for what NetworkManager says at each look. One engine at a time may write: whoever makes
+    one holds the record's lock (a dry run needs none).
+    """
+
+    def __init__(
+        self,
+        kernel: KernelAccess,
+        networkmanager: Callable[[], NetworkManager],
+        record: Record,
+        *,
+        dry_run: bool = False,
+    ) -> None:
+        self.view: View | None = None
+        self.paused = False  #: after ``clear``: nothing is written until :meth:`resume`
+        self._kernel = kernel
+        self._networkmanager = networkmanager
+        self._record = record
+        self._ours = record.contents.ours
+        self._dry_run = dry_run
+        self._turn = asyncio.Lock()
+        self._dirty = asyncio.Event()
+        self._refused: dict[tuple[str, int], str] = {}
+        self._awaited: dict[str, float] = {}
+        self._told: dict[tuple[str, int], tuple[object, ...]] = {}
+        self._complained: set[str] = set()
+
+    # --- events ---
+
+    def wake(self) -> None:
+        """Something changed: look again."""
+        self._dirty.set()
+
+    async def run(self) -> None:
+        """Converge at every change, until cancelled."""
+        loop = asyncio.get_running_loop()
+        looks: list[asyncio.TimerHandle] = []
+        due = False  # whether it was only a look that woke us
+
+        def look() -> None:
+            nonlocal due
+            due = True
+            self._dirty.set()
+
+        self.wake()
+        while True:
+            await self._dirty.wait()
+            by_look, due = due, False
+            self._dirty.clear()
+            wrote = await self._converge_safely(thorough=by_look)
+            if wrote or not by_look:
+                for handle in looks:
+                    handle.cancel()
+                looks = [loop.call_later(delay, look) for delay in LOOKS]
+            await asyncio.sleep(_COALESCE)
+
+    async def _converge_safely(self, *, thorough: bool) -> bool:
+        """One convergence; what goes wrong in it is told, and the service stays up."""
+        try:
+            wrote = await self.converge(thorough=thorough)
+        except (KernelError, StateError) as error:
+            self._complain(str(error))
+        except Exception:
+            _log.exception("a look failed; the next change or look tries again")
+        else:
+            return wrote
+        return False
+
+    # --- one convergence ---
+
+    async def converge(self, *, thorough: bool = False) -> bool:
+        """Bring the kernel to what is desired now, and verify it; True when something was written.
+
+        With ``thorough`` what the kernel may have changed silently is read again. Raises :class:`KernelError` when the kernel
+        cannot be looked at at all, :class:`StateError` when the record cannot be written (then no endpoint is added).
+        """
+        async with self._turn:
+            wrote = False
+            for _ in range(_ROUNDS):
+                kernel = await self._kernel.look(thorough=thorough and not wrote)
+                operations = self._decide(kernel)
+                if not operations or self._dry_run or self.paused:
+                    break
+                if not await self._apply(operations, kernel):
+                    break
+                wrote = True
+            self._remember()
+            return wrote
+
+    def _decide(self, kernel: Kernel) -> tuple[Operation, ...]:
+        networkmanager = self._networkmanager()
+        ours = seen(self._ours, kernel.endpoints)
+        snapshot = Snapshot(kernel, networkmanager, ours, self._overdue(), dict(self._refused))
+        desired = decide(snapshot)
+        claims = desired.claims if networkmanager.running else desired.claims | ours.claims
+        self._ours = ours = decided(ours, kernel.endpoints, claims)
+        self.view = View(replace(snapshot, ours=ours), desired)
+        self._await_networkmanager(desired)
+        self._tell(desired)
+        return plan(desired, kernel, ours)
+
+    async def _apply(self, operations: tuple[Operation, ...], kernel: Kernel) -> bool:
+        """Write; the record comes first. False when nothing of it succeeded: then trying again at once is of no use."""
+        written = [
+            op.value
+            for op in operations
+            if op.action in (Action.ADD, Action.SET_FLAGS) and isinstance(op.value, Endpoint)
+        ]
+        self._ours = with_endpoints(self._ours, written)
+        for operation in operations:
+            if isinstance(operation.value, Limits):
+                self._ours = with_limits(self._ours, kernel.limits, operation.value)
+        if written or any(isinstance(op.value, Limits) for op in operations):
+            self._save()
+        failures = await self._kernel.execute(operations)
+        for operation, error in failures:
+            self._failed(operation, error, kernel)
+        refused = [op.value for op, _ in failures if op.action is Action.ADD and isinstance(op.value, Endpoint)]
+        if refused:
+            self._ours = without_endpoints(self._ours, refused)
+        for endpoint in written:
+            if endpoint not in refused:
+                self._refused.pop(endpoint.place, None)
+        for operation in operations:
+            _log.debug("%s", command(operation, kernel.links))
+        return len(failures) < len(operations)
+
+    def _failed(self, operation: Operation, error: KernelError, kernel: Kernel) -> None:
+        """An operation that the kernel refused: under races "exists" and "absent" are ordinary, the rest is told once."""
+        ordinary = error.absent if operation.action is Action.DELETE else error.exists or error.absent
+        if isinstance(operation.value, Endpoint) and operation.action is Action.ADD and not error.exists:
+            self._refused[operation.value.place] = error.text
+        words = f"{error} [{command(operation, kernel.links)}]"
+        if ordinary:
+            _log.debug("%s", words)
+        else:
+            self._complain(words)
+
+    def _complain(self, words: str) -> None:
+        if words not in self._complained:
+            self._complained.add(words)
+            _log.warning("%s", words)
+
+    # --- what time has to do with it ---
+
+    def _overdue(self) -> frozenset[str]:
+        now = time.monotonic()
+        return frozenset(address for address, began in self._awaited.items() if now - began >= _OVERDUE)
+
+    def _await_networkmanager(self, desired: Desired) -> None:
+        """Note since when NetworkManager's endpoints are awaited; one that we added for it stays noted while it stands."""
+        now = time.monotonic()
+        overdue = self._overdue()
+        self._awaited = {
+            path.address: self._awaited.get(path.address, now)
+            for path in desired.paths
+            if path.reason.why is Why.WAITS_FOR_NETWORKMANAGER or path.address in overdue
+        }
+
+    def _remember(self) -> None:
+        if not self._dry_run:
+            self._save()
+
+    def _save(self) -> None:
+        paths = self.view.desired.paths if self.view else ()
+        began = since(self._record.contents.since, paths, time.time())
+        self._record.save(Contents(self._ours, began))
+
+    def _tell(self, desired: Desired) -> None:
+        """One line in the log for each path that changed; nothing is repeated."""
+        told: dict[tuple[str, int], tuple[object, ...]] = {}
+        for path in desired.paths:
+            place = (path.address, path.ifindex)
+            told[place] = (path.state, path.reason.why, path.flags if path.state is not State.EXCLUDED else None)
+            if not self._dry_run and told[place] != self._told.get(place) and self._worth_telling(path):
+                _log.info("%s", _line(path))
+        if not self._dry_run:
+            for address, ifindex in self._told.keys() - told.keys():
+                if self._told[address, ifindex][0] is not State.EXCLUDED:
+                    _log.info("%s is gone", address)
+        self._told = told
+
+    def _worth_telling(self, path: Path) -> bool:
+        """An address that is no path and never was is in ``status``, not in the log."""
+        before = self._told.get((path.address, path.ifindex))
+        return path.state is not State.EXCLUDED or (before is not None and before[0] is not State.EXCLUDED)
+
+    # --- what people ask for ---
+
+    async def clear(self) -> None:
+        """Take out all that is ours, put back what was there before, and write nothing more until :meth:`resume`."""
+        async with self._turn:
+            self.paused = True
+            for _ in range(_ROUNDS):
+                kernel = await self._kernel.look(thorough=True)
+                ours = seen(self._ours, kernel.endpoints)
+                ours = decided(ours, kernel.endpoints, ours.claims)
+                # What NetworkManager has adopted is its own by now.
+                snapshot = Snapshot(kernel, self._networkmanager(), ours)
+                adopted = {path.address for path in decide(snapshot).paths if path.owner is Owner.NETWORKMANAGER}
+                self._ours = ours = replace(
+                    ours, endpoints=frozenset(own for own in ours.endpoints if own.address not in adopted)
+                )
+                operations = restore(kernel, ours)
+                if not operations:
+                    break
+                for operation, error in await self._kernel.execute(operations):
+                    self._failed(operation, error, kernel)
+                for operation in operations:
+                    if isinstance(operation.value, Limits):
+                        self._ours = replace(self._ours, limits={})
+            self._ours = Ours(claims=self._ours.claims)
+            self._record.forget()
+            with contextlib.suppress(KernelError):
+                self._decide(await self._kernel.look(thorough=True))
+
+    def resume(self) -> None:
+        """End what :meth:`clear` began."""
+        self.paused = False
+        self.wake()
+
+
+def _line(path: Path) -> str:
+    flags = f" [{' '.join(names(path.flags))}]" if path.flags and path.state is not State.EXCLUDED else ""
+    profile = f" ({path.profile!r})" if path.profile else ""
+    return f"{path.interface} {path.address}{profile}: {path.state}{flags}: {path.reason}"

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Our own D-Bus interface, ``org.nm_mptcp1``: anyone may read, only root may change (the bus policy says so)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+
+from .bus import DBusError, ServiceInterface, method
+from .kernel.errors import KernelError
+from .service_names import INTERFACE
+from .state import StateError
+from .status import Document
+
+_log = logging.getLogger(__name__)
+
+_FAILED = "org.nm_mptcp1.Error.Failed"
+
+
+class Service(ServiceInterface):
+    """The methods of ``org.nm_mptcp1``; what they do is given by the daemon."""
+
+    def __init__(
+        self,
+        *,
+        sync: Callable[[], Awaitable[None]],
+        status: Callable[[], Document],
+        clear: Callable[[], Awaitable[None]],
+        resume: Callable[[], None],
+    ) -> None:
+        super().__init__(INTERFACE)
+        self._sync = sync
+        self._status = status
+        self._clear = clear
+        self._resume = resume
+
+    @method()
+    async def Sync(self):  # type: ignore[no-untyped-def]  # an annotation would be taken for a signature
+        """Look now, and answer when the kernel is as it should be."""
+        await self._do(self._sync())
+
+    @method()
+    def Status(self) -> "s":  # type: ignore[name-defined]  # noqa: F821, UP037
+        """The status document, as JSON."""
+        return json.dumps(self._status())
+
+    @method()
+    async def Clear(self):  # type: ignore[no-untyped-def]  # an annotation would be taken for a signature
+        """Take out all that is ours, and stay out until Resume."""
+        await self._do(self._clear())
+
+    @method()
+    def Resume(self):  # type: ignore[no-untyped-def]  # as above
+        """Work again after Clear."""
+        self._resume()
+
+    async def _do(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (KernelError, StateError) as error:
+            raise DBusError(_FAILED, str(error)) from None

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pure: what was decided and what there is, as the document that ``status --json`` and D-Bus give, and as text.
+
+The names in the document are an interface: they are kept.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+from .flags import names
+from .model import Desired, Path, Snapshot, State
+from .state import Since
+
+Document = dict[str, Any]
+
+
+def document(snapshot: Snapshot, desired: Desired, since: Mapping[str, Since], *, service: bool) -> Document:
+    """The status document; see ``README.md`` for what each name means."""
+    networkmanager = snapshot.networkmanager
+    kernel = snapshot.kernel
+    return {
+        "service": "active" if service else "absent",
+        "networkmanager": {
+            "running": networkmanager.running,
+            "version": networkmanager.version,
+            "default_flags": _default_flags(snapshot),
+        },
+        "kernel": {
+            "mptcp_enabled": kernel.mptcp_enabled,
+            "path_manager": kernel.path_manager,
+            "endpoints_max": kernel.endpoints_max,
+        },
+        "limits": {"subflows": kernel.limits.subflows, "add_addr_accepted": kernel.limits.add_addr_accepted},
+        "paths": [_path(path, since) for path in desired.paths],
+    }
+
+
+def _default_flags(snapshot: Snapshot) -> dict[str, Any]:
+    """What counts where a profile leaves the flags alone: by device, since NetworkManager's defaults may match devices."""
+    return {
+        "builtin": names(snapshot.networkmanager.builtin_flags),
+        "configured": {
+            device.ip_interface: {"flags": names(device.default_flags.flags), "section": device.default_flags.section}
+            for device in snapshot.networkmanager.devices
+            if device.default_flags.flags is not None
+        },
+    }
+
+
+def _path(path: Path, since: Mapping[str, Since]) -> Document:
+    known = since.get(f"{path.address}%{path.ifindex}")
+    return {
+        "interface": path.interface,
+        "profile": path.profile,
+        "uuid": path.uuid,
+        "kind": path.kind,
+        "address": path.address,
+        "flags": names(path.flags),
+        "flags_from": path.flags_from.value,
+        "state": path.state.value,
+        "reason": str(path.reason),
+        "rule": path.reason.why.name.lower().replace("_", "-"),
+        "since": _time(known.time) if known else None,
+        "endpoint_id": path.endpoint_id,
+        "owner": path.owner.value,
+        "table": path.table,
+        "gateway": path.gateway,
+    }
+
+
+def _time(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def text(status: Document) -> str:
+    """The document for a person: a line an address, paths first, and in words why."""
+    networkmanager, kernel, limits = status["networkmanager"], status["kernel"], status["limits"]
+    mptcp = "on" if kernel["mptcp_enabled"] else "OFF (sysctl net.mptcp.enabled=1 turns it on)"
+    lines = [
+        f"nm-mptcp service: {status['service']}"
+        f"   NetworkManager: {networkmanager['version'] if networkmanager['running'] else 'not running'}"
+        f"   MPTCP: {mptcp}",
+        f"limits: {limits['subflows']} additional subflows, {limits['add_addr_accepted']} addresses accepted;"
+        f" the kernel takes {kernel['endpoints_max']} endpoints",
+        "",
+    ]
+    shown = [path for path in status["paths"] if path["interface"] != "lo"]
+    if not shown:
+        return "\n".join([*lines, "No interface has an address."])
+    order = {state.value: place for place, state in enumerate(State)}
+    shown.sort(key=lambda path: (order[path["state"]], path["interface"], path["address"]))
+    rows = [("STATE", "INTERFACE", "ADDRESS", "FLAGS", "ID", "TABLE", "GATEWAY", "PROFILE"), *map(_row, shown)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row, path in zip(rows, [None, *shown], strict=True):
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if path is not None:
+            by = "" if path["owner"] == "nm-mptcp" or path["endpoint_id"] is None else f" (endpoint by {path['owner']})"
+            lines.append(f"    {path['reason']}{by}")
+    return "\n".join(lines)
+
+
+def _row(path: Document) -> tuple[str, ...]:
+    def cell(value: object) -> str:
+        return "-" if value in (None, "") else str(value)
+
+    return (
+        path["state"],
+        path["interface"],
+        path["address"],
+        ",".join(path["flags"]) or "-",
+        cell(path["endpoint_id"]),
+        cell(path["table"]),
+        cell(path["gateway"]),
+        cell(_printable(path["profile"])),
+    )
+
+
+def _printable(name: str) -> str:
+    """A profile's name without what could disturb a terminal (control characters, direction marks)."""
+    return "".join(char if char.isprintable() else "?" for char in name)[:64]
