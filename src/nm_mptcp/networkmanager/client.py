@@ -1,0 +1,553 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""NetworkManager's object tree, followed: one look (``GetManagedObjects``), then signals only.
+
+A device's profile is its *applied* connection (what it runs with, not what is stored), read when an activation begins.
+No signal tells of a reapply (tried with 1.42: one that changes nothing but the MPTCP flags sends none), but with DHCP
+the lease is renewed, which is taken as the hint that it is; :meth:`Client.refresh_profiles` is for the dispatcher's word.
+
+NetworkManager is never started by us; while it is away the devices last seen are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from ..bus import Bus, BusError, Signal, unpack
+from ..flags import ProfileFlag
+from ..model import Connectivity, DefaultFlags, Device, DeviceState, Family, NetworkManager, Profile
+from . import names
+from .defaults import Defaults
+
+_log = logging.getLogger(__name__)
+
+_Value = TypeVar("_Value", str, int, bool)
+_Enum = TypeVar("_Enum", bound=enum.IntEnum)
+
+#: A device has an applied connection from here ...
+_FIRST = DeviceState.PREPARE
+#: ... to here.
+_LAST = DeviceState.ACTIVATED
+
+_DEVICE_PROPERTIES = frozenset(
+    (
+        "ActiveConnection",
+        "CurrentCapabilities",  # .Modem
+        "DeviceType",
+        "Driver",
+        "DriverVersion",
+        "Interface",
+        "Ip4Connectivity",
+        "Ip6Connectivity",
+        "IpInterface",
+        "Managed",
+        "Metered",
+        "PermHwAddress",  # .Wired, .Wireless
+        "State",
+        "TypeDescription",  # .Generic
+    )
+)
+_ACTIVE_PROPERTIES = frozenset(("StateFlags",))
+_MANAGER_PROPERTIES = frozenset(("Startup", "Version"))
+
+#: Seconds between two tries to read the tree of a NetworkManager that does not answer; doubled up to the second.
+_RETRY = (0.1, 10.0)
+
+
+class _Malformed(Exception):
+    """An answer is not of the form that NetworkManager documents."""
+
+
+@dataclass(slots=True, eq=False)
+class _Tracked:
+    """A device object: what it said, and the applied connection that was read for it."""
+
+    properties: dict[str, Any] = field(default_factory=dict)
+    profile: Profile | None = None
+    unreadable: str = ""
+    default_flags: DefaultFlags = field(default_factory=DefaultFlags)
+    read_for: str = ""  #: the active connection that ``profile`` or ``unreadable`` belongs to
+    reading: asyncio.Task[None] | None = None
+    again: bool = False  #: something happened while it was being read
+    left: bool = False  #: its object is gone, though it was active: NetworkManager is stopping
+
+    @property
+    def active(self) -> str:
+        """Its active connection's object path, "" when there is none."""
+        path = _get(self.properties, "ActiveConnection", str, "")
+        return "" if path == names.NO_OBJECT else path
+
+    @property
+    def state(self) -> int:
+        return _get(self.properties, "State", int, 0)
+
+    def forget(self) -> None:
+        """The activation that the profile belonged to is over."""
+        self.profile, self.unreadable, self.read_for, self.default_flags = None, "", "", DefaultFlags()
+
+
+class Client:
+    """Follows NetworkManager. ``on_change`` is called, without arguments, after each change of :attr:`state`."""
+
+    def __init__(self, bus: Bus, on_change: Callable[[], None], *, defaults: Defaults | None = None) -> None:
+        self._bus = bus
+        self._on_change = on_change
+        self._defaults = defaults or Defaults()
+        self._owner = ""  #: NetworkManager's unique name, "" when it is not there
+        self._owner_told = False  #: whether a signal has said who that is
+        self._loaded_from = ""  #: the one that the tree was read from
+        self._pid = 0
+        self._manager: dict[str, Any] = {}
+        self._tracked: dict[str, _Tracked] = {}
+        self._active: dict[str, dict[str, Any]] = {}
+        self._devices: dict[str, Device] = {}
+        self._state = NetworkManager()
+        self._loading: asyncio.Task[None] | None = None
+        self._held: list[Signal] | None = None  #: signals that wait for the answer of GetManagedObjects
+        self._complained: set[str] = set()
+
+    @property
+    def state(self) -> NetworkManager:
+        """What NetworkManager says now; while it is away ``running`` is False and the devices are those last seen."""
+        return self._state
+
+    async def start(self) -> None:
+        """Subscribe and look; returns when all is read. Raises :class:`BusError` when the connection fails.
+
+        NetworkManager not running is no error.
+        """
+        bus = self._bus
+        bus.on_signal(self._on_signal)
+        bus.lost.add_done_callback(lambda _: self._gone("the bus is gone") if bus is self._bus else None)
+        self._owner_told = False
+        await asyncio.gather(*(bus.add_match(rule) for rule in names.MATCH_RULES))
+        owner = await bus.owner(names.SERVICE)
+        if owner and not self._owner_told:  # what a signal told since is newer than this answer
+            self._owned_by(owner)
+        while self._loading is not None and not self._loading.done():
+            await asyncio.wait((self._loading,))
+
+    async def attach(self, bus: Bus) -> None:
+        """Go on with a new connection after the old one was lost; what is known is kept meanwhile."""
+        self._gone("moved to a new connection")
+        self._bus = bus
+        await self.start()
+
+    async def settled(self, timeout: float = 2.0) -> bool:
+        """Wait until what earlier signals started to be read has been read; False when ``timeout`` (s) is over."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while tasks := self._running_tasks():
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                return False
+            await asyncio.wait(tasks, timeout=left)
+        return True
+
+    async def refresh_profiles(self, timeout: float = 2.0) -> bool:
+        """Read the applied connection of every active device again; False when ``timeout`` (s) was not enough."""
+        for path, tracked in self._tracked.items():
+            if tracked.active:
+                self._read(path, tracked)
+        return await self.settled(timeout)
+
+    def close(self) -> None:
+        """Stop following, and call nobody any more; the connection is left open."""
+        self._on_change = lambda: None
+        self._cancel()
+        self._owner = ""
+
+    # --- who NetworkManager is ---------------------------------------------------------------------------------
+
+    def _owned_by(self, owner: str) -> None:
+        """NetworkManager came (``owner``), went ("") or was replaced."""
+        if owner == self._owner:
+            return
+        if self._owner:
+            self._gone("it left the bus")
+        self._owner = owner
+        if owner:
+            self._held = []
+            self._loading = asyncio.ensure_future(self._load(owner))
+            self._loading.add_done_callback(_tell)
+
+    def _gone(self, why: str) -> None:
+        self._cancel()
+        self._owner = ""
+        if self._state.running:
+            _log.info("NetworkManager is gone (%s); what it last said is kept", why)
+            self._publish(replace(self._state, running=False, startup=False))
+
+    def _cancel(self) -> None:
+        for task in self._running_tasks():
+            task.cancel()
+        self._loading = None
+        self._held = None
+        for tracked in self._tracked.values():
+            tracked.reading = None
+
+    def _running_tasks(self) -> list[asyncio.Task[None]]:
+        tasks = [tracked.reading for tracked in self._tracked.values()]
+        return [task for task in (self._loading, *tasks) if task is not None and not task.done()]
+
+    async def _load(self, owner: str) -> None:
+        """Read the whole tree and every applied connection; only then is the new state published."""
+        with contextlib.suppress(BusError):
+            (self._pid,) = await self._bus.call(
+                names.BUS, "/org/freedesktop/DBus", names.BUS, "GetConnectionUnixProcessID", "s", owner
+            )
+        objects = await self._managed_objects(owner)
+        before = self._tracked
+        self._manager, self._tracked, self._active, self._devices = {}, {}, {}, {}
+        for path, interfaces in objects.items():
+            try:
+                self._add(path, interfaces)
+            except (TypeError, ValueError, AttributeError) as error:
+                self._complain(f"its object {path} is not understood: {error}")
+        held, self._held = self._held or [], None
+        for signal in held:
+            self._handle(signal)
+        for path, tracked in self._tracked.items():
+            known = before.get(path)
+            if known and known.read_for and known.read_for == tracked.active and owner == self._loaded_from:
+                # The default counts from when the activation began: this one began before we lost our connection.
+                tracked.default_flags, tracked.read_for = known.default_flags, known.read_for
+            self._wanted(path, tracked)
+        while reading := [task.reading for task in self._tracked.values() if task.reading is not None]:
+            await asyncio.wait(reading)
+        self._loading = None
+        self._loaded_from = owner
+        self._refresh(*self._tracked)
+        if self._manager:
+            _log.info("NetworkManager %s is running", self._state.version or "(of unknown version)")
+
+    async def _managed_objects(self, owner: str) -> dict[str, Any]:
+        """``GetManagedObjects``, tried until it succeeds; our task is cancelled when this NetworkManager goes."""
+        delay, longest = _RETRY
+        complained = False
+        while True:
+            try:
+                (objects,) = await self._bus.call(
+                    owner, names.OBJECT_MANAGER_PATH, names.OBJECT_MANAGER, "GetManagedObjects"
+                )
+                if isinstance(objects, dict):
+                    return objects
+                problem = "its list of objects is not understood"
+            except BusError as error:
+                problem = error.text
+            except ValueError:
+                problem = "its list of objects is not understood"
+            if not complained:
+                complained = True
+                _log.warning("NetworkManager's objects could not be read (%s): trying again", problem)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, longest)
+
+    # --- signals -----------------------------------------------------------------------------------------------
+
+    def _on_signal(self, signal: Signal) -> None:
+        if signal.member == "NameOwnerChanged" and signal.sender == names.BUS:
+            name, _, owner = signal.body
+            if name == names.SERVICE:
+                self._owner_told = True
+                self._owned_by(owner)
+        elif not self._owner or signal.sender != self._owner:
+            return
+        elif self._held is not None:
+            self._held.append(signal)
+        else:
+            self._handle(signal)
+
+    def _handle(self, signal: Signal) -> None:
+        try:
+            if signal.interface == names.PROPERTIES and signal.member == "PropertiesChanged":
+                interface, changed, _ = signal.body
+                self._properties_changed(signal.path, interface, changed)
+            elif signal.interface == names.OBJECT_MANAGER and signal.member == "InterfacesAdded":
+                path, interfaces = signal.body
+                self._add(path, interfaces)
+                self._refresh(path)
+            elif signal.interface == names.OBJECT_MANAGER and signal.member == "InterfacesRemoved":
+                path, removed = signal.body
+                self._remove(path, removed)
+        except (TypeError, ValueError, AttributeError) as error:
+            self._complain(f"its signal {signal.member} of {signal.path} is not understood: {error}")
+
+    def _properties_changed(self, path: str, interface: str, changed: Mapping[str, Any]) -> None:
+        if interface == names.MANAGER:
+            if _take(self._manager, changed, _MANAGER_PROPERTIES):
+                self._refresh()
+        elif interface == names.ACTIVE_CONNECTION:
+            if path in self._active and _take(self._active[path], changed, _ACTIVE_PROPERTIES):
+                self._refresh(*self._using(path))
+        elif interface in (names.DHCP4, names.DHCP6):
+            for device, known in self._tracked.items():
+                if known.profile is not None:
+                    self._read(device, known)
+        elif (tracked := self._tracked.get(path)) and _take(tracked.properties, changed, _DEVICE_PROPERTIES):
+            self._wanted(path, tracked)
+            self._refresh(path)
+
+    def _add(self, path: str, interfaces: Mapping[str, Mapping[str, Any]]) -> None:
+        """An object, or a further interface of one."""
+        for interface, properties in interfaces.items():
+            if interface == names.MANAGER and path == names.PATH:
+                _take(self._manager, properties, _MANAGER_PROPERTIES)
+            elif interface == names.ACTIVE_CONNECTION:
+                _take(self._active.setdefault(path, {}), properties, _ACTIVE_PROPERTIES)
+            elif interface == names.DEVICE or interface.startswith(names.DEVICE + "."):
+                _take(self._tracked.setdefault(path, _Tracked()).properties, properties, _DEVICE_PROPERTIES)
+        if self._held is None:
+            if tracked := self._tracked.get(path):
+                tracked.left = False
+                name = tracked.properties.get("Interface")
+                for other in [key for key, each in self._tracked.items() if each.left]:
+                    if self._tracked[other].properties.get("Interface") == name:
+                        self._drop(other)  # it did not stop after all: this one is in its place
+                self._wanted(path, tracked)
+            elif path in self._active:
+                self._refresh(*self._using(path))
+
+    def _remove(self, path: str, interfaces: list[str]) -> None:
+        tracked = self._tracked.get(path)
+        if names.DEVICE in interfaces and tracked:
+            if tracked.active:
+                # Whatever really goes is deactivated first. A NetworkManager that stops takes its objects off the bus as
+                # they are, some 20 ms before it leaves itself, and the network goes on without it.
+                tracked.left = True
+            else:
+                self._drop(path)
+            self._refresh()
+        if names.ACTIVE_CONNECTION in interfaces and not self._using(path):
+            self._active.pop(path, None)
+
+    def _drop(self, path: str) -> None:
+        """Forget a device."""
+        if (tracked := self._tracked.pop(path, None)) and tracked.reading is not None:
+            tracked.reading.cancel()
+        self._devices.pop(path, None)
+
+    def _using(self, active: str) -> list[str]:
+        """The devices whose active connection this is."""
+        return [path for path, tracked in self._tracked.items() if tracked.active == active]
+
+    # --- applied connections -----------------------------------------------------------------------------------
+
+    def _wanted(self, path: str, tracked: _Tracked) -> None:
+        """Read the applied connection if that is due: a new activation, or a new state and none read yet."""
+        active = tracked.active
+        if not active:
+            tracked.forget()
+        elif tracked.read_for != active:
+            tracked.forget()
+            tracked.read_for = active
+            self._read(path, tracked, first=True)
+        elif tracked.profile is None and tracked.reading is None and _FIRST <= tracked.state <= _LAST:
+            self._read(path, tracked)
+
+    def _read(self, path: str, tracked: _Tracked, *, first: bool = False) -> None:
+        """Start reading; what is being read is read once more, since the answer may be from before the change."""
+        if tracked.reading is not None:
+            tracked.again = True
+        else:
+            tracked.reading = asyncio.ensure_future(self._applied(path, tracked, first=first))
+            tracked.reading.add_done_callback(_tell)
+
+    async def _applied(self, path: str, tracked: _Tracked, *, first: bool) -> None:
+        try:
+            while True:
+                tracked.again = False
+                active, state = tracked.active, tracked.state
+                if not active:
+                    return
+                if first:
+                    await self._defaults.refresh(pid=self._pid, version=_get(self._manager, "Version", str, ""))
+                    if active == tracked.active:
+                        tracked.default_flags = self._defaults.flags(self._device(path, tracked))
+                profile, unreadable = await self._ask(path, tracked)
+                first = active != tracked.active
+                if first or tracked.again or (profile is None and tracked.state != state):
+                    continue
+                if (profile, unreadable) != (tracked.profile, tracked.unreadable):
+                    tracked.profile, tracked.unreadable = profile, unreadable
+                return
+        finally:
+            if tracked.reading is asyncio.current_task():
+                tracked.reading = None
+                if self._tracked.get(path) is tracked:
+                    self._refresh(path)
+
+    async def _ask(self, path: str, tracked: _Tracked) -> tuple[Profile | None, str]:
+        """One ``GetAppliedConnection``: the profile, or why it could not be read ("" where there is simply none)."""
+        try:
+            body = await self._bus.call(self._owner, path, names.DEVICE, "GetAppliedConnection", "u", 0)
+            profile = _profile(unpack(body[0]))
+        except BusError as error:
+            if error.gone or error.name == names.NOT_ACTIVE or (error.name == BusError.NO_REPLY and tracked.profile):
+                return tracked.profile, tracked.unreadable  # not yet or no longer there, or busy: no news
+            return None, error.text
+        except (_Malformed, IndexError, TypeError, ValueError) as error:
+            problem = f"NetworkManager's answer is not understood: {error}"
+            self._complain(f"applied connection of {_get(tracked.properties, 'Interface', str, path)}: {error}")
+            return None, problem
+        device = self._device(path, tracked)
+        return replace(
+            profile,
+            ipv4_route_table=profile.ipv4_route_table or self._defaults.route_table(device, Family.IPV4),
+            ipv6_route_table=profile.ipv6_route_table or self._defaults.route_table(device, Family.IPV6),
+        ), ""
+
+    # --- the state ---------------------------------------------------------------------------------------------
+
+    def _refresh(self, *paths: str) -> None:
+        """Build these devices anew, and the state with them; announce it if it differs."""
+        if self._loading is not None or self._held is not None:
+            return  # all of it follows when the tree is whole
+        for path in paths:
+            if tracked := self._tracked.get(path):
+                device = self._device(path, tracked)
+                if device.interface:
+                    self._devices[path] = device
+        if not self._manager:
+            return  # on the bus, but its objects are not there yet
+        self._publish(
+            NetworkManager(
+                running=True,
+                startup=_get(self._manager, "Startup", bool, False),
+                version=_get(self._manager, "Version", str, ""),
+                devices=tuple(sorted(self._devices.values(), key=lambda device: device.interface)),
+            )
+        )
+
+    def _publish(self, state: NetworkManager) -> None:
+        if state == self._state:
+            return
+        self._state = state
+        try:
+            self._on_change()
+        except Exception:
+            _log.exception("a change of NetworkManager's state")
+
+    def _device(self, path: str, tracked: _Tracked) -> Device:
+        """The value for a device; what is missing or of the wrong type takes its default and is logged once."""
+        properties = tracked.properties
+        try:
+            interface = _required(properties, "Interface", str)
+            kind = _required(properties, "DeviceType", int)
+            state = _enum(DeviceState, _required(properties, "State", int))
+            broken = ""
+        except _Malformed as error:
+            interface, kind, state = _get(properties, "Interface", str, ""), 0, DeviceState.UNKNOWN
+            broken = f"NetworkManager's answer is not understood: {error}"
+            self._complain(f"device {path}: {error}")
+        active = tracked.active
+        known = self._active.get(active)
+        flags = _get(known or {}, "StateFlags", int, 0)
+        return Device(
+            interface=interface,
+            ip_interface=_get(properties, "IpInterface", str, "") or interface,
+            type=kind,
+            state=state,
+            managed=_get(properties, "Managed", bool, False),
+            external=bool(flags & names.STATE_FLAG_EXTERNAL),
+            metered=_get(properties, "Metered", int, 0),
+            ipv4_connectivity=_enum(Connectivity, _get(properties, "Ip4Connectivity", int, 0)),
+            ipv6_connectivity=_enum(Connectivity, _get(properties, "Ip6Connectivity", int, 0)),
+            activation=f"{self._owner}{active}" if active else "",
+            # Without the active connection's own object nobody knows whether it is external: wait for it.
+            profile=tracked.profile if known is not None and not broken else None,
+            unreadable=broken or tracked.unreadable,
+            default_flags=tracked.default_flags,
+            driver=_get(properties, "Driver", str, ""),
+            hardware_address=_get(properties, "PermHwAddress", str, ""),
+            type_name=_type_name(properties, kind),
+            driver_version=_get(properties, "DriverVersion", str, ""),
+        )
+
+    def _complain(self, problem: str) -> None:
+        """One line in the log for each thing that is wrong, however often it is met."""
+        if problem not in self._complained:
+            self._complained.add(problem)
+            _log.warning("NetworkManager: %s", problem)
+
+
+def _tell(task: asyncio.Task[None]) -> None:
+    """An error that nobody foresaw belongs into the log, not into the task that nobody awaits."""
+    if not task.cancelled() and (error := task.exception()):
+        _log.error("NetworkManager's objects could not be read", exc_info=error)
+
+
+def _type_name(properties: Mapping[str, Any], kind: int) -> str:
+    """What ``match-device=type:`` calls the device (``get_type_description`` of each device class)."""
+    if kind == 8:
+        capabilities = _get(properties, "CurrentCapabilities", int, 0)
+        if capabilities & names.MODEM_GSM:
+            return "gsm"
+        if capabilities & names.MODEM_CDMA:
+            return "cdma"
+    if kind == 14 and (description := _get(properties, "TypeDescription", str, "")):
+        return description
+    return names.TYPE_NAMES.get(kind, "")
+
+
+def _profile(settings: Any) -> Profile:
+    """A profile from ``a{sa{sv}}``, unpacked; raises :class:`_Malformed` with what is wrong."""
+    if not isinstance(settings, dict) or not all(isinstance(setting, dict) for setting in settings.values()):
+        raise _Malformed("it is no connection")
+    connection = settings.get("connection", {})
+    ipv4, ipv6 = settings.get("ipv4", {}), settings.get("ipv6", {})
+    return Profile(
+        id=_required(connection, "id", str),
+        uuid=_required(connection, "uuid", str),
+        type=_required(connection, "type", str),
+        mptcp_flags=ProfileFlag(_optional(connection, "mptcp-flags", int, 0)),
+        ipv4_route_table=_optional(ipv4, "route-table", int, 0),
+        ipv6_route_table=_optional(ipv6, "route-table", int, 0),
+        ipv4_never_default=_optional(ipv4, "never-default", bool, False),
+        ipv6_never_default=_optional(ipv6, "never-default", bool, False),
+        ipv4_method=_optional(ipv4, "method", str, "disabled"),
+        ipv6_method=_optional(ipv6, "method", str, "disabled"),
+    )
+
+
+def _take(known: dict[str, Any], changed: Mapping[str, Any], wanted: frozenset[str]) -> bool:
+    """Take over the properties that are wanted; whether there were any."""
+    fresh = {key: unpack(value) for key, value in changed.items() if key in wanted}
+    known.update(fresh)
+    return bool(fresh)
+
+
+def _is(value: Any, kind: type[_Value]) -> bool:
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _get(properties: Mapping[str, Any], key: str, kind: type[_Value], default: _Value) -> _Value:
+    """A property, or the default where it is missing or of another type."""
+    value = properties.get(key, default)
+    return value if _is(value, kind) else default
+
+
+def _optional(properties: Mapping[str, Any], key: str, kind: type[_Value], default: _Value) -> _Value:
+    """A property, or the default where it is missing; raises :class:`_Malformed` where it is of another type."""
+    return _required(properties, key, kind) if key in properties else default
+
+
+def _required(properties: Mapping[str, Any], key: str, kind: type[_Value]) -> _Value:
+    if key not in properties:
+        raise _Malformed(f"'{key}' is missing")
+    value = properties[key]
+    if not _is(value, kind):
+        raise _Malformed(f"'{key}' is {value!r}, not of type {kind.__name__}")
+    return value  # type: ignore[no-any-return]  # just checked
+
+
+def _enum(kind: type[_Enum], value: int) -> _Enum:
+    """The member with that value, or the one for "unknown" (0)."""
+    try:
+        return kind(value)
+    except ValueError:
+        return kind(0)

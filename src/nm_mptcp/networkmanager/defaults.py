@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The defaults for connection properties that NetworkManager's configuration files give, device by device.
+
+Read from the files as NetworkManager reads them (``nm-config.c``, ``nm-config-data.c``; NetworkManager.conf(5)), because
+``NetworkManager --print-config`` sorts the sections by name, and which of two sections wins is their order:
+
+- files: ``/usr/lib/NetworkManager/conf.d``, ``/run/NetworkManager/conf.d``, ``NetworkManager.conf``,
+  ``/etc/NetworkManager/conf.d``; a name in a later directory hides the same name in an earlier one;
+- within a file the first section that matches wins, of several files the last; ``[connection]`` comes last of all. A
+  section that several files write keeps the place of the first;
+- the first section that has the property, or says ``stop-match``, decides, whether its value can be used or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ..flags import ProfileFlag
+from ..match import DeviceMatch, decide, split
+from ..model import DefaultFlags, Device, Family
+
+_log = logging.getLogger(__name__)
+
+_FLAGS = "connection.mptcp-flags"
+_PREFIX = "connection"
+_MATCH = "match-device"
+_STOP = "stop-match"
+_TRUE = ("yes", "on", "true", "1")
+_FALSE = ("no", "off", "false", "0")
+_ESCAPES = {"s": " ", "n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+_NUMBER = re.compile(r"\s*\+?(0x[0-9a-f]+|[0-9]+)\s*", re.IGNORECASE | re.ASCII)
+
+#: Longest file that is read, in bytes: configuration is short, and a mistake must not fill the memory.
+_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A ``[connection*]`` section, ready to be asked."""
+
+    name: str
+    match: DeviceMatch | None = None  #: None: every device
+    stop: bool = False
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where NetworkManager's configuration is; the defaults are what it is built with on every distribution we know."""
+
+    main: Path = Path("/etc/NetworkManager/NetworkManager.conf")
+    system: Path = Path("/usr/lib/NetworkManager/conf.d")
+    run: Path = Path("/run/NetworkManager/conf.d")
+    etc: Path = Path("/etc/NetworkManager/conf.d")
+
+    @classmethod
+    def of(cls, arguments: Iterable[str]) -> Files:
+        """The places that a NetworkManager started with these arguments reads (``argv`` without the program's name)."""
+        usual = cls()
+        places = {"config": usual.main, "system-config-dir": usual.system, "config-dir": usual.etc}
+        options = iter(arguments)
+        for option in options:
+            name, equals, value = option.partition("=")
+            key = name.removeprefix("--")
+            if not name.startswith("--") or key not in places:
+                continue
+            places[key] = Path(value if equals else next(options, "") or places[key])
+        return cls(main=places["config"], system=places["system-config-dir"], etc=places["config-dir"])
+
+    def under(self, root: Path) -> Files:
+        """The same places under another root."""
+        main, system, run, etc = (root / str(each).lstrip("/") for each in (self.main, self.system, self.run, self.etc))
+        return Files(main, system, run, etc)
+
+    def in_order(self) -> Iterator[Path]:
+        """The files that count, lowest priority first."""
+        system, run, etc = (_snippets(directory) for directory in (self.system, self.run, self.etc))
+        if self.run in (self.system, self.etc):
+            run = {}
+        yield from (path for name, path in system.items() if name not in run and name not in etc)
+        yield from (path for name, path in run.items() if name not in etc)
+        yield self.main
+        yield from etc.values()
+
+    def signature(self) -> tuple[tuple[str, int, int, int], ...]:
+        """Changes when any of the files that count does: names, modification times (ns), sizes and inodes."""
+        return tuple(_stamp(path) for path in self.in_order())
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What the files say of connection defaults, merged."""
+
+    sections: tuple[Section, ...] = ()  #: highest priority first
+    dhcp_plugin: str = "internal"  #: ``main.dhcp``
+
+    def lookup(self, key: str, device: Device) -> tuple[str, str] | None:
+        """The value of a property for a device and the section that it comes from; None where none is configured."""
+        for section in self.sections:
+            value = section.values.get(key)
+            if value is None and not section.stop:
+                continue
+            if section.match is None or section.match.matches(device, dhcp_plugin=self.dhcp_plugin):
+                return None if value is None else (value, section.name)
+        return None
+
+    def flags(self, device: Device) -> DefaultFlags:
+        """The default for ``connection.mptcp-flags``: 0, and what is no number, is as good as nothing."""
+        found = self.lookup(_FLAGS, device)
+        number = _number(found[0]) if found else None
+        return DefaultFlags(normalize(number), found[1]) if found and number else DefaultFlags()
+
+    def route_table(self, device: Device, family: Family) -> int:
+        """The default for ``ipv4.route-table`` or ``ipv6.route-table``, 0 where none is configured."""
+        found = self.lookup("ipv4.route-table" if family is Family.IPV4 else "ipv6.route-table", device)
+        number = _number(found[0]) if found else None
+        return number if number is not None and number <= 0xFFFFFFFF else 0
+
+
+def read(files: Files, *, version: str = "", tag: str = "") -> Configuration:
+    """Read and merge the files.
+
+    ``version`` is NetworkManager's and ``tag`` its ``NM_CONFIG_ENABLE_TAG`` (for ``[.config] enable=``). Raises
+    :class:`OSError` or :class:`ValueError` (with the file's name) where NetworkManager would refuse a file, too.
+    """
+    merged: dict[str, dict[str, str]] = {}
+    dhcp_plugin = "internal"
+    for path in files.in_order():
+        try:
+            with path.open("rb") as file:
+                data = file.read(_LIMIT)
+        except FileNotFoundError:
+            continue  # no main file, or a snippet that has just gone
+        groups = parse(data.decode(errors="replace"), str(path))
+        if path != files.main and not _enabled(groups.get(".config", {}), version, tag):
+            continue
+        _merge(merged, groups)
+        dhcp_plugin = groups.get("main", {}).get("dhcp", dhcp_plugin).strip()
+    names = [name for name in reversed(merged) if name != _PREFIX]
+    if _PREFIX in merged:
+        names.append(_PREFIX)
+    return Configuration(tuple(_section(name, merged[name]) for name in names), dhcp_plugin)
+
+
+def normalize(number: int) -> ProfileFlag:
+    """Any number as flags (``nm_mptcp_flags_normalize``): never 0, unknown bits dropped, fullmesh lost beside signal."""
+    known = ProfileFlag(number & sum(ProfileFlag))
+    if ProfileFlag.DISABLED in known:
+        return ProfileFlag.DISABLED
+    flags = known | ProfileFlag.ENABLED
+    if ProfileFlag.SIGNAL in flags and ProfileFlag.FULLMESH in flags:
+        flags &= ~ProfileFlag.FULLMESH
+    return flags
+
+
+class Defaults:
+    """The configuration files' defaults, read again only when the files have changed.
+
+    ``root`` is where NetworkManager's file system is seen from here (another mount namespace: ``/proc/PID/root``).
+    """
+
+    def __init__(self, *, root: Path = Path("/")) -> None:
+        self._root = root
+        self._configuration = Configuration()
+        self._read_for: object = None
+        self._complained: str = ""
+
+    async def refresh(self, *, pid: int = 0, version: str = "") -> None:
+        """Read the files anew if they changed; never raises and never blocks the loop.
+
+        ``pid`` is NetworkManager's: its arguments may name other files. Where a file cannot be used nothing is taken
+        from any (one line is logged), and what was read before stays in force, as it does in NetworkManager.
+        """
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, self._refresh, pid, version)
+        except (OSError, ValueError) as error:
+            if str(error) != self._complained:
+                self._complained = str(error)
+                _log.warning("NetworkManager's configuration: %s; its defaults stay as they were read before", error)
+
+    def flags(self, device: Device) -> DefaultFlags:
+        """The default for ``connection.mptcp-flags``."""
+        return self._configuration.flags(device)
+
+    def route_table(self, device: Device, family: Family) -> int:
+        """The default for a family's ``route-table``, 0 where nothing is configured."""
+        return self._configuration.route_table(device, family)
+
+    def _refresh(self, pid: int, version: str) -> None:
+        files = Files.of(_arguments(self._root / "proc" / str(pid) / "cmdline") if pid else []).under(self._root)
+        read_for = (files, files.signature(), version)
+        if read_for != self._read_for:
+            self._read_for = read_for
+            self._configuration = read(files, version=version)
+            self._complained = ""
+
+
+def parse(text: str, name: str) -> dict[str, dict[str, str]]:
+    """A key file's groups, in order (GLib's ``GKeyFile``); raises :class:`ValueError` with file and line."""
+    groups: dict[str, dict[str, str]] = {}
+    group: dict[str, str] | None = None
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.lstrip(" \t\r\f\v").removesuffix("\r")
+        if not line or line.startswith("#"):
+            continue
+        if line.startswith("["):
+            inside, bracket, _ = line[1:].rpartition("]")
+            if not bracket or not inside:
+                raise ValueError(f"{name}, line {number}: '{line}' is no section header")
+            group = groups.setdefault(inside, {})
+            continue
+        key, equals, value = line.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(f"{name}, line {number}: '{line}' is neither 'key=value' nor a comment")
+        if group is None:
+            raise ValueError(f"{name}, line {number}: '{key.strip()}' stands before any section")
+        group[key.rstrip()] = value.lstrip()
+    return groups
+
+
+def _merge(merged: dict[str, dict[str, str]], groups: Mapping[str, Mapping[str, str]]) -> None:
+    """Add a file's connection sections: in reverse, since the whole is read backwards in the end (``read_config``)."""
+    for name in reversed([name for name in groups if name.startswith(_PREFIX)]):
+        for key, value in groups[name].items():
+            if key[:-1] and key[-1] in "+-":
+                if key[:-1] == _MATCH:
+                    section = merged.setdefault(name, {})
+                    section[_MATCH] = _extend(section.get(_MATCH, ""), value, add=key[-1] == "+")
+                continue
+            merged.setdefault(name, {})[key] = value
+
+
+def _extend(old: str, new: str, *, add: bool) -> str:
+    """``match-device+=`` and ``match-device-=``."""
+    before, change = split(old), split(new)
+    words = [*before, *(word for word in change if word not in before)] if add else before
+    if not add:
+        words = [word for word in before if word not in change]
+    return ",".join(_escape(word) for word in words)
+
+
+def _escape(word: str) -> str:
+    for plain, escaped in (("\\", "\\\\"), (",", "\\,"), (";", "\\;"), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
+        word = word.replace(plain, escaped)
+    return word.replace(" ", "\\s")
+
+
+def _section(name: str, values: Mapping[str, str]) -> Section:
+    match = values.get(_MATCH)
+    return Section(
+        name=name,
+        match=None if match is None else DeviceMatch.lenient(match),
+        stop=_boolean(values.get(_STOP, "")) is True,
+        values={key: _unescape(value) for key, value in values.items() if key not in (_MATCH, _STOP)},
+    )
+
+
+def _unescape(value: str) -> str:
+    """A value as ``g_key_file_get_string`` gives it; an unknown escape stays as it is written."""
+    return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[0]), value)
+
+
+def _boolean(value: str) -> bool | None:
+    word = value.strip().lower()
+    return True if word in _TRUE else False if word in _FALSE else None
+
+
+def _enabled(config: Mapping[str, str], version: str, tag: str) -> bool:
+    """``[.config] enable=``: a boolean, or a list of versions and tags (``ignore_config_snippet``)."""
+    value = config.get("enable")
+    if value is None:
+        return True
+    plain = _boolean(value)
+    if plain is not None:
+        return plain
+    terms = []
+    for word in split(value):
+        negative = word.lower().startswith("except:")
+        text = word[len("except:") :] if negative else word
+        terms.append((negative, partial(_enabling, text, version, tag)))
+    return decide(terms)
+
+
+def _enabling(term: str, version: str, tag: str) -> bool:
+    name, colon, value = term.partition(":")
+    match name.lower() + colon:
+        case "env:":
+            return bool(tag) and value == tag
+        case "nm-version:" | "nm-version-min:" | "nm-version-max:" as kind:
+            return _version_matches(kind, value.strip(), version)
+    return False
+
+
+def _version_matches(kind: str, wanted: str, version: str) -> bool:
+    """Only the last number that is written may differ, and only with -min and -max (``match_config_eval``)."""
+    try:
+        numbers = [int(part) for part in wanted.split(".")]
+        have = [int(part) for part in version.split("-")[0].split(".")[:3]]
+    except ValueError:
+        return False
+    if len(numbers) > 3 or len(have) < len(numbers) or numbers[:-1] != have[: len(numbers) - 1]:
+        return False
+    last, is_ = numbers[-1], have[len(numbers) - 1]
+    return is_ >= last if kind == "nm-version-min:" else is_ <= last if kind == "nm-version-max:" else is_ == last
+
+
+def _number(value: str) -> int | None:
+    """A number as NetworkManager reads it (``_nm_utils_ascii_str_to_int64``), None where it would not.
+
+    C's rules: hexadecimal after ``0x``, octal after ``0`` (tried with 1.42).
+    """
+    found = _NUMBER.fullmatch(value)
+    if found is None:
+        return None
+    digits = found[1]
+    try:
+        number = int(digits, 16 if digits[:2] in ("0x", "0X") else 8 if digits[0] == "0" else 10)
+    except ValueError:
+        return None  # 8 or 9 in an octal number
+    return number if number <= 0x7FFFFFFFFFFFFFFF else None
+
+
+def _snippets(directory: Path) -> dict[str, Path]:
+    try:
+        names = sorted(name for name in os.listdir(directory) if name.endswith(".conf"))
+    except OSError:
+        return {}
+    return {name: directory / name for name in names}
+
+
+def _stamp(path: Path) -> tuple[str, int, int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return (str(path), 0, 0, 0)
+    return (str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+def _arguments(cmdline: Path) -> list[str]:
+    """A process's arguments without its name; none where they cannot be read (hidden, or gone)."""
+    try:
+        words = cmdline.read_bytes().split(b"\0")
+    except OSError:
+        return []
+    return [os.fsdecode(word) for word in words[1:] if word]

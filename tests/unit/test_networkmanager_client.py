@@ -1,0 +1,464 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The client in states that a real NetworkManager cannot be brought into: broken answers, and every order of answers.
+
+The bus here is a stand-in that answers when the test says so. All else is tried on a real NetworkManager.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from nm_mptcp.bus import BusError, Signal
+from nm_mptcp.model import DeviceState
+from nm_mptcp.networkmanager import names
+from nm_mptcp.networkmanager.client import Client
+from nm_mptcp.networkmanager.defaults import Configuration, Defaults
+
+DEVICE = names.DEVICES + "2"
+ACTIVE = names.ACTIVE_CONNECTIONS + "1"
+
+PROFILE = {"connection": {"id": "Wi-Fi", "uuid": "u", "type": "802-11-wireless", "mptcp-flags": 0x22}, "ipv4": {}}
+
+
+def device(**more: Any) -> dict[str, Any]:
+    properties = {"Interface": "wlan0", "DeviceType": 2, "State": 100, "Managed": True, "ActiveConnection": ACTIVE}
+    properties |= more
+    return {names.DEVICE: {key: value for key, value in properties.items() if value is not None}}
+
+
+def objects(**more: Any) -> dict[str, Any]:
+    return {
+        names.PATH: {names.MANAGER: {"Version": "1.42.4", "Startup": False}},
+        ACTIVE: {names.ACTIVE_CONNECTION: {"StateFlags": 0}},
+        DEVICE: device(**more),
+    }
+
+
+class NoFiles(Defaults):
+    async def refresh(self, **_: Any) -> None:
+        self._configuration = Configuration()
+
+
+class StandIn:
+    """A bus: answers to NetworkManager's methods are values, errors, or futures that the test completes."""
+
+    def __init__(self, owner: str = ":1.1") -> None:
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.answers: dict[str, Any] = {"GetManagedObjects": objects(), "GetAppliedConnection": PROFILE}
+        self.calls: list[str] = []
+        self.name_owner = owner
+        self.handler: Callable[[Signal], None] = lambda _: None
+
+    def on_signal(self, handler: Callable[[Signal], None]) -> None:
+        self.handler = handler
+
+    async def add_match(self, rule: str) -> None:
+        assert "type='signal'" in rule
+
+    async def owner(self, name: str) -> str:
+        assert name == names.SERVICE
+        return self.name_owner
+
+    async def call(self, _to: str, _path: str, _interface: str, member: str, *_: Any, **__: Any) -> list[Any]:
+        self.calls.append(member)
+        answer = self.answers.get(member, [7])
+        if isinstance(answer, asyncio.Future):
+            answer = await answer
+        if isinstance(answer, Exception):
+            raise answer
+        return list(answer) if isinstance(answer, list) else [answer, 1]
+
+    def says(self, path: str, interface: str, sender: str = ":1.1", **changed: Any) -> None:
+        body = [interface, changed, []]
+        self.handler(Signal(sender, path, names.PROPERTIES, "PropertiesChanged", body))
+
+    def removes(self, path: str, *interfaces: str) -> None:
+        body = [path, list(interfaces)]
+        self.handler(Signal(":1.1", names.OBJECT_MANAGER_PATH, names.OBJECT_MANAGER, "InterfacesRemoved", body))
+
+    def adds(self, path: str, interfaces: dict[str, Any]) -> None:
+        body = [path, interfaces]
+        self.handler(Signal(":1.1", names.OBJECT_MANAGER_PATH, names.OBJECT_MANAGER, "InterfacesAdded", body))
+
+    def owned_by(self, owner: str) -> None:
+        body = [names.SERVICE, self.name_owner, owner]
+        self.name_owner = owner
+        self.handler(Signal(names.BUS, "/org/freedesktop/DBus", names.BUS, "NameOwnerChanged", body))
+
+
+def run(story: Callable[[StandIn, Client, list[Any]], Coroutine[Any, Any, None]], **more: Any) -> None:
+    async def main() -> None:
+        bus = StandIn()
+        bus.answers["GetManagedObjects"] = [objects(**more)]
+        states: list[Any] = []
+        client = Client(bus, lambda: states.append(client.state), defaults=NoFiles())  # type: ignore[arg-type]
+        async with asyncio.timeout(5):
+            await story(bus, client, states)
+
+    asyncio.run(main())
+
+
+def pending() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ([], "list index out of range"),
+        ("text", "it is no connection"),
+        ({"connection": 1}, "it is no connection"),
+        ({}, "'id' is missing"),
+        ({"connection": PROFILE["connection"] | {"mptcp-flags": "x"}}, "'mptcp-flags' is 'x', not of type int"),
+        ({"connection": PROFILE["connection"] | {"mptcp-flags": True}}, "'mptcp-flags' is True, not of type int"),
+        ({"connection": PROFILE["connection"], "ipv4": {"route-table": "x"}}, "'route-table' is 'x', not of type int"),
+    ],
+)
+def test_a_broken_profile_is_no_profile_with_a_reason_and_one_line(
+    answer: Any, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        bus.answers["GetAppliedConnection"] = answer
+        await client.start()
+        (device,) = client.state.devices
+        assert (device.profile, why in device.unreadable) == (None, True)
+        await client.refresh_profiles()
+        await client.refresh_profiles()
+
+    run(story)
+    assert len([line for line in caplog.messages if why in line]) == 1
+
+
+@pytest.mark.parametrize("broken", [{"State": "x"}, {"State": None}, {"DeviceType": None}])
+def test_a_broken_device_has_no_profile_but_a_reason(broken: dict[str, Any]) -> None:
+    async def story(_: StandIn, client: Client, __: list[Any]) -> None:
+        await client.start()
+        (device,) = client.state.devices
+        assert (device.interface, device.profile) == ("wlan0", None)
+        assert "not understood" in device.unreadable
+
+    run(story, **broken)
+
+
+def test_a_device_without_a_name_is_left_out() -> None:
+    async def story(_: StandIn, client: Client, __: list[Any]) -> None:
+        await client.start()
+        assert (client.state.running, client.state.devices) == (True, ())
+
+    run(story, Interface=7)
+
+
+def test_odd_properties_take_their_defaults() -> None:
+    async def story(_: StandIn, client: Client, __: list[Any]) -> None:
+        await client.start()
+        (device,) = client.state.devices
+        assert (device.metered, device.ipv4_connectivity, device.state, device.ip_interface) == (0, 0, 0, "wlan0")
+        assert device.profile
+
+    run(story, Metered="x", Ip4Connectivity=99, State=77, IpInterface="")
+
+
+@pytest.mark.parametrize(
+    ("kind", "interface", "properties", "name"),
+    [
+        (8, names.MODEM, {"CurrentCapabilities": 4}, "gsm"),
+        (8, names.MODEM, {"CurrentCapabilities": 2}, "cdma"),
+        (8, names.MODEM, {"CurrentCapabilities": 6}, "gsm"),
+        (8, names.MODEM, {}, "modem"),
+        (14, names.GENERIC, {"TypeDescription": "wwan"}, "wwan"),
+        (14, names.GENERIC, {}, "generic"),
+        (20, names.DEVICE + ".Veth", {}, "ethernet"),
+        (999, names.DEVICE + ".New", {}, ""),
+    ],
+)
+def test_type_names_that_the_device_tells(kind: int, interface: str, properties: dict[str, Any], name: str) -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        tree = objects(DeviceType=kind)
+        tree[DEVICE][interface] = properties
+        bus.answers["GetManagedObjects"] = [tree]
+        await client.start()
+        assert client.state.devices[0].type_name == name
+
+    run(story)
+
+
+def test_the_hardware_address_is_the_permanent_one_only() -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        tree = objects(HwAddress="02:00:00:00:00:01")
+        tree[DEVICE][names.DEVICE + ".Wired"] = {"PermHwAddress": "00:1E:65:30:D1:C4", "HwAddress": "02:00:00:00:00:01"}
+        bus.answers["GetManagedObjects"] = [tree]
+        await client.start()
+        assert client.state.devices[0].hardware_address == "00:1E:65:30:D1:C4"
+
+    run(story)
+
+
+@pytest.mark.parametrize("body", [[], [1, 2, 3], [names.DEVICE, 7, []], ["x", {}, [], 1]])
+def test_a_broken_signal_is_passed_over(body: list[Any]) -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        await client.start()
+        before = client.state
+        bus.handler(Signal(":1.1", DEVICE, names.PROPERTIES, "PropertiesChanged", body))
+        bus.handler(Signal(":1.1", DEVICE, names.OBJECT_MANAGER, "InterfacesAdded", body))
+        bus.handler(Signal(":1.1", DEVICE, names.OBJECT_MANAGER, "InterfacesRemoved", body))
+        assert await client.settled()
+        assert client.state == before
+        bus.says(DEVICE, names.DEVICE, State=110)
+        assert client.state.devices[0].state is DeviceState.DEACTIVATING
+
+    run(story)
+
+
+def test_others_do_not_speak_for_networkmanager() -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        await client.start()
+        bus.says(DEVICE, names.DEVICE, sender=":1.9", State=110)
+        bus.handler(Signal(":1.9", "/x", names.BUS, "NameOwnerChanged", [names.SERVICE, ":1.1", ":1.9"]))
+        assert (client.state.running, client.state.devices[0].state) == (True, DeviceState.ACTIVATED)
+
+    run(story)
+
+
+def test_a_change_that_changes_nothing_is_not_announced() -> None:
+    async def story(bus: StandIn, client: Client, states: list[Any]) -> None:
+        await client.start()
+        bus.says(DEVICE, names.DEVICE, State=100)
+        bus.says(DEVICE, names.DEVICE, StateReason=[100, 0])
+        bus.says(names.PATH, names.MANAGER, State=70)
+        assert len(states) == 1
+
+    run(story)
+
+
+def test_signals_from_before_the_answer_are_not_lost() -> None:
+    async def story(bus: StandIn, client: Client, states: list[Any]) -> None:
+        answer = bus.answers["GetManagedObjects"] = pending()
+        starting = asyncio.ensure_future(client.start())
+        while "GetManagedObjects" not in bus.calls:
+            await asyncio.sleep(0)
+        bus.says(DEVICE, names.DEVICE, State=110)
+        answer.set_result([objects()])
+        bus.says(DEVICE, names.DEVICE, State=120)  # in the same batch as the answer
+        await starting
+        assert client.state.devices[0].state is DeviceState.FAILED
+        assert len(states) == 1
+
+    run(story)
+
+
+def test_a_new_activation_while_the_old_profile_is_read() -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        await client.start()
+        old, new = pending(), pending()
+        bus.answers["GetAppliedConnection"] = old
+        bus.says(DEVICE, names.DEVICE, ActiveConnection=ACTIVE + "0")
+        bus.adds(ACTIVE + "1", {names.ACTIVE_CONNECTION: {"StateFlags": 0}})
+        calls = len(bus.calls)
+        while len(bus.calls) == calls:
+            await asyncio.sleep(0)
+        bus.answers["GetAppliedConnection"] = new
+        bus.says(DEVICE, names.DEVICE, ActiveConnection=ACTIVE + "1")
+        old.set_result([PROFILE, 1])
+        await asyncio.sleep(0.01)
+        assert client.state.devices[0].profile is None, "the old answer must not stand for the new activation"
+        new.set_result([PROFILE | {"connection": PROFILE["connection"] | {"id": "LTE"}}, 1])
+        assert await client.settled()
+        profile = client.state.devices[0].profile
+        assert profile
+        assert profile.id == "LTE"
+
+    run(story)
+
+
+def test_a_profile_that_is_not_there_yet_is_asked_for_at_the_next_state() -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        bus.answers["GetAppliedConnection"] = BusError(names.NOT_ACTIVE, "not active")
+        await client.start()
+        assert (client.state.devices[0].profile, client.state.devices[0].unreadable) == (None, "")
+        bus.answers["GetAppliedConnection"] = PROFILE
+        bus.says(DEVICE, names.DEVICE, State=50)
+        assert await client.settled()
+        assert client.state.devices[0].profile
+
+    run(story, State=40)
+
+
+def test_external_is_known_before_the_profile_is_shown() -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        tree = objects()
+        del tree[ACTIVE]
+        bus.answers["GetManagedObjects"] = [tree]
+        await client.start()
+        assert client.state.devices[0].profile is None
+        bus.adds(ACTIVE, {names.ACTIVE_CONNECTION: {"StateFlags": 0x80}})
+        device = client.state.devices[0]
+        assert (device.external, device.profile is not None) == (True, True)
+
+    run(story)
+
+
+def test_settled_waits_for_what_signals_started_and_not_for_ever() -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        await client.start()
+        answer = bus.answers["GetAppliedConnection"] = pending()
+        bus.says(DEVICE, names.DEVICE, ActiveConnection=ACTIVE + "0")
+        assert not await client.settled(0.01)
+        answer.set_result([PROFILE, 1])
+        assert await client.settled(1)
+
+    run(story)
+
+
+def test_busy_networkmanager_does_not_cost_a_known_profile() -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        await client.start()
+        bus.answers["GetAppliedConnection"] = BusError(BusError.NO_REPLY, "no answer")
+        await client.refresh_profiles()
+        assert client.state.devices[0].profile
+        bus.answers["GetAppliedConnection"] = BusError("x.AccessDenied", "not yours")
+        await client.refresh_profiles()
+        assert (client.state.devices[0].profile, client.state.devices[0].unreadable) == (None, "not yours")
+
+    run(story)
+
+
+def test_another_networkmanager_takes_over_at_once() -> None:
+    async def story(bus: StandIn, client: Client, states: list[Any]) -> None:
+        await client.start()
+        hanging = bus.answers["GetManagedObjects"] = pending()
+        bus.owned_by(":1.2")
+        assert (client.state.running, len(client.state.devices)) == (False, 1)
+        await asyncio.sleep(0)
+        bus.answers["GetManagedObjects"] = [objects()]
+        bus.owned_by(":1.3")
+        assert await client.settled()
+        assert client.state.devices[0].activation == ":1.3" + ACTIVE
+        assert hanging.cancelled()
+        assert [state.running for state in states] == [True, False, True]
+
+    run(story)
+
+
+def test_a_networkmanager_that_stops_takes_no_device_along() -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        await client.start()
+        before = client.state.devices
+        bus.removes(DEVICE, names.DEVICE, names.DEVICE + ".Wireless")
+        bus.removes(ACTIVE, names.ACTIVE_CONNECTION)
+        bus.says(names.PATH, names.MANAGER, Devices=[])
+        assert (client.state.running, client.state.devices) == (True, before)
+        bus.owned_by("")
+        assert (client.state.running, client.state.devices) == (False, before)
+        bus.answers["GetManagedObjects"] = [objects(Interface="eth1")]
+        bus.owned_by(":1.2")
+        assert await client.settled()
+        assert [device.interface for device in client.state.devices] == ["eth1"]
+
+    run(story)
+
+
+def test_a_device_that_really_goes_was_deactivated_before() -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        await client.start()
+        bus.says(DEVICE, names.DEVICE, ActiveConnection="/")
+        bus.says(DEVICE, names.DEVICE, State=10)
+        bus.removes(DEVICE, names.DEVICE)
+        assert client.state.devices == ()
+
+    run(story)
+
+
+def test_a_new_device_takes_the_place_of_one_that_left() -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        await client.start()
+        bus.removes(DEVICE, names.DEVICE)
+        bus.adds(names.DEVICES + "3", device(State=30, ActiveConnection="/"))
+        assert [device.state for device in client.state.devices] == [DeviceState.DISCONNECTED]
+
+    run(story)
+
+
+def test_who_networkmanager_is_was_answered_before_it_changed() -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        async def owner(_: str) -> str:
+            bus.owned_by(":1.2")  # in the same batch as the answer, which is older
+            return ":1.1"
+
+        bus.owner = owner  # type: ignore[method-assign]
+        await client.start()
+        assert client.state.devices[0].activation == ":1.2" + ACTIVE
+
+    run(story)
+
+
+def test_networkmanager_restarts_while_we_start() -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        bus.answers["GetManagedObjects"] = pending()
+        starting = asyncio.ensure_future(client.start())
+        while "GetManagedObjects" not in bus.calls:
+            await asyncio.sleep(0)
+        bus.answers["GetManagedObjects"] = [objects()]
+        bus.owned_by("")
+        bus.owned_by(":1.2")
+        await starting
+        assert client.state.devices[0].activation == ":1.2" + ACTIVE
+
+    run(story)
+
+
+def test_a_lost_connection_keeps_what_is_known_and_a_new_one_goes_on() -> None:
+    async def story(bus: StandIn, client: Client, states: list[Any]) -> None:
+        await client.start()
+        before = client.state
+        bus.lost.set_result("the daemon died")
+        await asyncio.sleep(0)
+        assert (client.state.running, client.state.devices) == (False, before.devices)
+        second = StandIn()
+        second.answers["GetManagedObjects"] = [objects()]
+        await client.attach(second)  # type: ignore[arg-type]
+        assert client.state == before
+        assert [state.running for state in states] == [True, False, True]
+
+    run(story)
+
+
+def test_a_tree_that_is_not_there_yet_is_asked_for_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        bus.answers["GetManagedObjects"] = BusError("org.freedesktop.DBus.Error.UnknownMethod", "no such object")
+        starting = asyncio.ensure_future(client.start())
+        while bus.calls.count("GetManagedObjects") < 2:
+            await asyncio.sleep(0.01)
+        bus.answers["GetManagedObjects"] = [objects()]
+        await starting
+        assert client.state.running
+
+    run(story)
+    assert len([line for line in caplog.messages if "no such object" in line]) == 1
+
+
+def test_on_the_bus_without_objects_is_not_running_yet() -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        bus.answers["GetManagedObjects"] = [{}]
+        await client.start()
+        assert not client.state.running
+        bus.adds(names.PATH, {names.MANAGER: {"Version": "1.56.0", "Startup": True}})
+        assert (client.state.running, client.state.startup, client.state.version) == (True, True, "1.56.0")
+
+    run(story)
+
+
+def test_a_listener_that_fails_does_not_stop_us() -> None:
+    async def story(bus: StandIn, _: Client, __: list[Any]) -> None:
+        def fail() -> None:
+            raise RuntimeError("listener")
+
+        client = Client(bus, fail, defaults=NoFiles())  # type: ignore[arg-type]
+        await client.start()
+        bus.says(DEVICE, names.DEVICE, State=110)
+        assert client.state.devices[0].state is DeviceState.DEACTIVATING
+
+    run(story)
