@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel for the engine: looks and writes, synchronous netlink on one worker thread, events in the asyncio loop.
+
+After :meth:`KernelAccess.watch` a look costs one dump of endpoints and limits; links, addresses, routes and rules come
+from the mirror that the kernel's events keep. Without it (one look, no service) everything is dumped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from ..model import Action, Endpoint, Family, Kernel, Limits, LinkdownSetting, Operation, Route, Rule, Severance
+from . import sysctl
+from .errors import KernelError
+from .events import PathManagerEvent, PathManagerEvents
+from .mirror import Changes, Mirror
+from .monitor import Monitor
+from .monitor import look as full_look
+from .mptcp import PathManager
+from .routing import Routing
+from .sockets import Sockets
+
+_Answer = TypeVar("_Answer")
+
+#: How often a full look is begun again because events were lost while it was made.
+_TRIES = 3
+
+
+class KernelAccess:
+    """Looks at the kernel and writes to it, in the network namespace of the thread that makes it."""
+
+    def __init__(self) -> None:
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
+        self._routing = Routing()
+        self._path_manager = PathManager()
+        self._sockets = Sockets()
+        self._linkdown: Mapping[tuple[Family, int], bool] = {}
+        self._mirror = Mirror()
+        self._monitor: Monitor | None = None
+        self._events: PathManagerEvents | None = None
+        self._endpoints_max: int | None = None
+
+    async def watch(
+        self, on_change: Callable[[Changes], None], on_event: Callable[[PathManagerEvent | None], None]
+    ) -> None:
+        """Follow the kernel from now on: ``on_change`` after each burst that changed something (or was lost: a full look
+        is due), ``on_event`` for each event of the path manager. Raises :class:`KernelError`.
+        """
+        loop = asyncio.get_running_loop()
+        self._monitor = Monitor(self._mirror, on_change, lambda: on_change(Changes(doubtful=True)))
+        self._monitor.start(loop)
+        if sysctl.path_manager():
+            self._events = PathManagerEvents(on_event)
+            self._events.start(loop)
+        await self._look_at_all(self._monitor)
+
+    async def close(self) -> None:
+        """Stop following, and close the sockets once the worker has done what it is at."""
+        if self._monitor is not None:
+            self._monitor.close()
+        if self._events is not None:
+            self._events.close()
+        await self._work(self._routing.close)
+        await self._work(self._path_manager.close)
+        await self._work(self._sockets.close)
+        self._worker.shutdown(wait=False)
+
+    async def look(self, *, thorough: bool = False) -> Kernel:
+        """What the kernel has now; ``thorough``: also what it may have changed without telling.
+
+        Raises :class:`KernelError`.
+        """
+        if self._monitor is None:
+            self._mirror.adopt(await self._work(full_look, self._routing))
+        else:
+            self._monitor.read()  # our own writes have been told of by now, and are to be seen
+            if self._monitor.lost or (thorough and self._mirror.doubtful):
+                await self._look_at_all(self._monitor)
+        endpoints, limits = await self._work(self._endpoints_and_limits)
+        mirror = self._mirror
+        return Kernel(
+            mptcp_enabled=sysctl.mptcp_enabled(),
+            path_manager=sysctl.path_manager(),
+            laminar=sysctl.knows_laminar(),
+            endpoints_max=self._endpoints_max or 0,
+            links=mirror.links,
+            addresses=mirror.addresses,
+            routes=mirror.routes,
+            rules=mirror.rules,
+            endpoints=endpoints,
+            limits=limits,
+            linkdown_ignored=self._linkdown_ignored(thorough=thorough),
+        )
+
+    async def connections(self) -> Mapping[frozenset[str], int]:
+        """How many live MPTCP connections stand on exactly these local addresses (see :class:`~nm_mptcp.model.Snapshot`).
+
+        Raises :class:`KernelError`.
+        """
+        return await self._work(self._connections)
+
+    async def execute(self, operations: Iterable[Operation]) -> list[tuple[Operation, KernelError]]:
+        """Do the operations in order; gives those that failed, each with its error. The others are done all the same."""
+        return await self._work(self._execute, tuple(operations))
+
+    # --- on the worker thread
+
+    def _endpoints_and_limits(self) -> tuple[tuple[Endpoint, ...], Limits]:
+        """A kernel without MPTCP has neither, and is an ordinary one: then ``path_manager`` is empty."""
+        if not sysctl.path_manager():
+            self._endpoints_max = 0
+            return (), Limits(0, 0)
+        if not self._endpoints_max:
+            self._endpoints_max = self._path_manager.endpoints_max()
+        return self._path_manager.endpoints(), self._path_manager.limits()
+
+    def _execute(self, operations: tuple[Operation, ...]) -> list[tuple[Operation, KernelError]]:
+        failures = []
+        for operation in operations:
+            try:
+                self._do(operation)
+            except KernelError as error:
+                failures.append((operation, error))
+        return failures
+
+    def _do(self, operation: Operation) -> None:
+        match operation:
+            case Operation(Action.ADD, Endpoint() as endpoint):
+                self._path_manager.add(endpoint)
+            case Operation(Action.DELETE, Endpoint() as endpoint):
+                self._path_manager.delete(endpoint)
+            case Operation(Action.SET_FLAGS, Endpoint() as endpoint):
+                self._path_manager.set_flags(endpoint, endpoint.flags)
+            case Operation(Action.SET, Limits() as limits):
+                self._path_manager.set_limits(limits)
+            case Operation(Action.SET, LinkdownSetting() as setting):
+                sysctl.write(_linkdown(setting.family, setting.name), int(setting.ignored))
+                self._linkdown = {**self._linkdown, (setting.family, setting.ifindex): setting.ignored}
+            case Operation(Action.SEVER, Severance() as severance):
+                self._sever(severance)
+            case Operation(Action.ADD, Route() as route):
+                self._routing.add_route(route)
+            case Operation(Action.REPLACE, Route() as route):
+                self._routing.replace_route(route)
+            case Operation(Action.DELETE, Route() as route):
+                self._routing.delete_route(route)
+            case Operation(Action.ADD, Rule() as rule):
+                self._routing.add_rule(rule)
+            case Operation(Action.DELETE, Rule() as rule):
+                self._routing.delete_rule(rule)
+            case _:
+                raise ValueError(f"no such operation: {operation}")
+
+    def _connections(self) -> Mapping[frozenset[str], int]:
+        places: dict[int, set[str]] = {}
+        for subflow in self._sockets.subflows():
+            if subflow.established:
+                places.setdefault(subflow.token, set()).add(subflow.local)
+        return Counter(frozenset(addresses) for addresses in places.values())
+
+    def _sever(self, severance: Severance) -> None:
+        """Looked at anew: a connection whose last sibling ended meanwhile is left alone."""
+        established = [subflow for subflow in self._sockets.subflows() if subflow.established]
+        alive = {subflow.token for subflow in established if subflow.local not in severance.lost}
+        for subflow in established:
+            if subflow.local in severance.addresses and subflow.token in alive:
+                with contextlib.suppress(KernelError):
+                    self._sockets.destroy(subflow)  # gone already, or a kernel that cannot: then TCP's timers decide
+
+    def _linkdown_ignored(self, *, thorough: bool) -> Mapping[tuple[Family, int], bool]:
+        """The setting on every interface with an address; there is no event for it: read once, and at thorough looks."""
+        known = {} if thorough else self._linkdown
+        result = {}
+        for ifindex, link in self._mirror.links.items():
+            if link.loopback or ifindex not in self._mirror.addresses:
+                continue
+            for family in Family:
+                value = known.get((family, ifindex))
+                if value is None:
+                    text = sysctl.read(_linkdown(family, link.name))
+                    value = None if text is None else text != "0"
+                if value is not None:
+                    result[family, ifindex] = value
+        self._linkdown = result
+        return result
+
+    async def _look_at_all(self, monitor: Monitor) -> None:
+        for _ in range(_TRIES):
+            monitor.begin_look()
+            try:
+                fresh = await self._work(full_look, self._routing)
+            except KernelError:
+                monitor.abandon_look()
+                raise
+            if monitor.end_look(fresh):
+                return
+
+    async def _work(self, function: Callable[..., _Answer], *arguments: object) -> _Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, function, *arguments)
+
+
+def _linkdown(family: Family, name: str) -> str:
+    return sysctl.interface("ipv4" if family is Family.IPV4 else "ipv6", name, "ignore_routes_with_linkdown")

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel's events for links, addresses, routes and rules, as they come, into a :class:`~.mirror.Mirror`.
+
+A full look (dumps, on the worker thread) goes side by side with events::
+
+    monitor.begin_look()
+    try:
+        fresh = await loop.run_in_executor(worker, look, routing)
+    except KernelError:
+        monitor.abandon_look()
+        raise
+    complete = monitor.end_look(fresh)
+
+The socket is subscribed before the dump begins and events are kept until it is taken in, so nothing falls in between;
+meanwhile events act on what was known before, so a lost carrier is never late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable
+
+from . import parse
+from .errors import KernelError
+from .mirror import NOTHING, Changes, Mirror
+from .netlink import NLMSG_OVERRUN, ROUTE, grow_receive_buffer, join, messages
+from .routing import Routing
+
+# linux/rtnetlink.h: RTNLGRP_*
+_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE, _NEXTHOP = (
+    1,
+    5,
+    7,
+    8,
+    9,
+    11,
+    19,
+    32,
+)
+_GROUPS = (_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE)
+
+#: Bytes of events that may wait: some 20,000 routes.
+_ROOM = 16 * 1024 * 1024
+
+#: A datagram is one event; links with many virtual functions are the largest.
+_DATAGRAM = 256 * 1024
+
+#: Events read in one go before other things in the loop get a turn (some 10 ms).
+_BATCH = 512
+
+
+def look(routing: Routing) -> Mirror:
+    """A full look, for the worker thread. Raises :class:`KernelError`."""
+    return Mirror.of(routing.links(), routing.addresses(), routing.routes(), routing.rules())
+
+
+class Monitor:
+    """A subscription to the kernel's events, in the running asyncio loop.
+
+    ``on_change`` is called after each burst that changed the mirror, ``on_lost`` when events were lost (ENOBUFS, or one
+    that could not be read): a full look is due, and :attr:`lost` stays true until one is complete.
+    """
+
+    def __init__(self, mirror: Mirror, on_change: Callable[[Changes], None], on_lost: Callable[[], None]) -> None:
+        self.mirror = mirror
+        #: Whether events were lost since the last complete look; true before the first.
+        self.lost = True
+        self._on_change = on_change
+        self._on_lost = on_lost
+        self._socket: socket.socket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._kept: list[parse.Event] | None = None  # events since begin_look, None when there is no look
+        self._kept_whole = True
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Subscribe, in the network namespace of this thread. Raises :class:`KernelError`."""
+        what = "listen to the kernel's network events"
+        try:
+            sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, ROUTE)
+        except OSError as error:
+            raise KernelError(error.errno or 0, what, error.strerror) from error
+        try:
+            grow_receive_buffer(sock, _ROOM)
+            sock.bind((0, 0))
+            for group in _GROUPS:
+                join(sock, group)
+            with contextlib.suppress(OSError):
+                join(sock, _NEXTHOP)  # 5.3
+        except OSError as error:
+            sock.close()
+            raise KernelError(error.errno or 0, what, error.strerror) from error
+        self._socket, self._loop = sock, loop
+        loop.add_reader(sock.fileno(), self._readable)
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        if self._socket is not None:
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+        self._socket = self._loop = None
+
+    def fileno(self) -> int:
+        """The socket, -1 when it is closed."""
+        return self._socket.fileno() if self._socket is not None else -1
+
+    # --- a full look
+
+    def begin_look(self) -> None:
+        """Call before the first dump of a full look."""
+        self._kept = []
+        self._kept_whole = True
+
+    def end_look(self, fresh: Mirror) -> bool:
+        """Take in a full look; ``on_change`` is called with the differences. Returns whether it is complete: False when
+        events were lost while it was made, or it turned doubtful at once, and another look is due.
+        """
+        self.read()  # what waits in the socket may be older than the look, and does no harm
+        events, self._kept = self._kept or [], None
+        changes = self.mirror.adopt(fresh, events)
+        self.lost = not self._kept_whole
+        if changes:
+            self._on_change(changes)
+        return not self.lost and not self.mirror.doubtful
+
+    def abandon_look(self) -> None:
+        """The look failed: what was known before stays."""
+        self._kept = None
+
+    # --- events
+
+    def _readable(self) -> None:
+        """Called by the loop: a loss is told at once, and what comes with it (thousands of routes, it may be) read after
+        others had their turn.
+        """
+        self.read(until_loss=True)
+
+    def read(self, *, until_loss: bool = False) -> None:
+        """Read what waits, up to a bound or to the first loss of a link or address."""
+        changes = NOTHING
+        lost = False
+        for _ in range(_BATCH):
+            if until_loss and (changes.lost_links or changes.lost_addresses):
+                break
+            try:
+                data = self._receive()
+                if data is None:
+                    break
+                for message in messages(data):
+                    if message.type == NLMSG_OVERRUN:
+                        raise ValueError("overrun")
+                    event = parse.event(message)
+                    if event is None:
+                        continue
+                    if self._kept is not None:
+                        self._kept.append(event)
+                    changes |= self.mirror.update(event)
+            except (OSError, ValueError) as error:
+                if isinstance(error, OSError) and error.errno not in (errno.ENOBUFS, errno.EMSGSIZE):
+                    raise
+                lost = True
+        if lost:
+            self.lost = True
+            self._kept_whole = False
+        if changes:
+            self._on_change(changes)
+        if lost:
+            self._on_lost()
+
+    def _receive(self) -> bytes | None:
+        """The next datagram from the kernel, None when there is none."""
+        while self._socket is not None:
+            try:
+                data, _ancillary, flags, sender = self._socket.recvmsg(_DATAGRAM)
+            except BlockingIOError:
+                return None
+            except InterruptedError:
+                continue
+            if flags & socket.MSG_TRUNC:
+                raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+            if sender[0] == 0:  # others may send to us as well; only the kernel is believed
+                return data
+        return None

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The MPTCP path manager: endpoints and limits (generic netlink family ``mptcp_pm``).
+
+Source: kernel ``Documentation/netlink/specs/mptcp_pm.yaml``. Messages are pyroute2's ``genlmsg`` with attribute types of
+our own, since in its ``MPTCP`` the interface is text, ids are easily left out and set-flags is missing.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from types import TracebackType
+from typing import Any, Self
+
+from pyroute2.netlink import genlmsg, nla
+
+from ..flags import EndpointFlag
+from ..model import Endpoint, Family, Limits
+from . import families
+from .errors import KernelError
+from .netlink import GENERIC, Message, Netlink, attributes, encoded
+
+_ADD_ADDR, _DEL_ADDR, _GET_ADDR, _SET_LIMITS, _GET_LIMITS, _SET_FLAGS = 1, 2, 3, 5, 6, 7
+
+# What is read is read by number, see netlink.py.
+_ADDRESS, _RCV_ADD_ADDRS, _SUBFLOWS = 1, 2, 3
+_ADDRESS_ID, _ADDRESS_IPV4, _ADDRESS_IPV6, _ADDRESS_PORT, _ADDRESS_FLAGS, _ADDRESS_INTERFACE = 2, 3, 4, 5, 6, 7
+
+_NESTED = 0x8000
+
+#: What a kernel allows that does not tell (MPTCP_PM_ADDR_MAX up to 6.18).
+ENDPOINTS_MAX = 8
+
+#: The next step that is known to come (64); whatever lies between is found by halving.
+_ENDPOINTS_PROBED = 255
+
+#: The only flags that can be changed on an endpoint that is there.
+CHANGEABLE = EndpointFlag.BACKUP | EndpointFlag.FULLMESH
+
+
+class _address(nla):  # type: ignore[misc]
+    prefix = "MPTCP_PM_ADDR_ATTR_"
+    nla_map = (
+        ("MPTCP_PM_ADDR_ATTR_UNSPEC", "none"),
+        ("MPTCP_PM_ADDR_ATTR_FAMILY", "uint16"),
+        ("MPTCP_PM_ADDR_ATTR_ID", "uint8"),
+        ("MPTCP_PM_ADDR_ATTR_ADDR4", "ip4addr"),
+        ("MPTCP_PM_ADDR_ATTR_ADDR6", "ip6addr"),
+        ("MPTCP_PM_ADDR_ATTR_PORT", "uint16"),
+        ("MPTCP_PM_ADDR_ATTR_FLAGS", "uint32"),
+        ("MPTCP_PM_ADDR_ATTR_IF_IDX", "int32"),
+    )
+
+
+class _message(genlmsg):  # type: ignore[misc]
+    prefix = "MPTCP_PM_ATTR_"
+    nla_map = (
+        ("MPTCP_PM_ATTR_UNSPEC", "none"),
+        ("MPTCP_PM_ATTR_ADDR", "address"),
+        ("MPTCP_PM_ATTR_RCV_ADD_ADDRS", "uint32"),
+        ("MPTCP_PM_ATTR_SUBFLOWS", "uint32"),
+    )
+    address = _address
+
+
+class PathManager:
+    """Endpoints and limits: synchronous, for one thread, opened at first use, in that thread's network namespace.
+
+    Everything raises :class:`~nm_mptcp.kernel.errors.KernelError`; a kernel without MPTCP says so in one line.
+    """
+
+    def __init__(self) -> None:
+        self._netlink = Netlink(GENERIC)
+        self._family: families.GenericFamily | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._netlink.close()
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All endpoints, in the kernel's order."""
+        what = "read the endpoints"
+        answers = self._netlink.dump(self._id(what), _body(_GET_ADDR, []), what=what)
+        return tuple(_endpoint(answer) for answer in answers)
+
+    def add(self, endpoint: Endpoint) -> None:
+        """Add an endpoint; the kernel chooses the id where it is 0 (an implicit endpoint with that address gives way).
+
+        Errors: ``exists``, ``full``, EINVAL for a combination of flags that the kernel refuses, with its own words.
+        """
+        attrs = [*_place(endpoint), ("MPTCP_PM_ADDR_ATTR_FLAGS", int(endpoint.flags))]
+        if endpoint.id:
+            attrs.append(("MPTCP_PM_ADDR_ATTR_ID", endpoint.id))
+        if endpoint.port:
+            attrs.append(("MPTCP_PM_ADDR_ATTR_PORT", endpoint.port))
+        if endpoint.ifindex:
+            attrs.append(("MPTCP_PM_ADDR_ATTR_IF_IDX", endpoint.ifindex))
+        self._send(_ADD_ADDR, attrs, f"add endpoint {describe(endpoint)}")
+
+    def delete(self, endpoint: Endpoint) -> None:
+        """Delete an endpoint, by its id. With id 0 the initial subflow that uses this address is closed instead.
+
+        Returns only after an RCU grace period (5 to 15 ms); the subflows are closed before that. Error: ``absent``.
+        """
+        what = f"delete endpoint {describe(endpoint)}"
+        if endpoint.id:
+            self._send(_DEL_ADDR, [("MPTCP_PM_ADDR_ATTR_ID", endpoint.id)], what)
+        else:
+            # Without its interface: id 0 belongs to the address alone.
+            self._send(_DEL_ADDR, [*_place(endpoint), ("MPTCP_PM_ADDR_ATTR_ID", 0)], what)
+
+    def set_flags(self, endpoint: Endpoint, flags: EndpointFlag) -> None:
+        """Change an endpoint's flags in place. Only backup (told to the peer, MP_PRIO) and fullmesh can be changed;
+        any other difference is refused here with :class:`ValueError`, as the kernel would overlook it.
+        """
+        if (endpoint.flags ^ flags) & ~CHANGEABLE:
+            raise ValueError(f"endpoint {describe(endpoint)}: only backup and fullmesh can be changed")
+        what = f"change endpoint {describe(endpoint)}"
+        attrs: list[tuple[str, Any]] = [("MPTCP_PM_ADDR_ATTR_FLAGS", int(flags & CHANGEABLE))]
+        # By id alone: with a family beside it the kernel wants the address too, and looks for that.
+        attrs += [("MPTCP_PM_ADDR_ATTR_ID", endpoint.id)] if endpoint.id else _place(endpoint)
+        self._send(_SET_FLAGS, attrs, what)
+
+    def limits(self) -> Limits:
+        """The limits in force."""
+        what = "read the MPTCP limits"
+        for answer in self._netlink.request(self._id(what), 0, _body(_GET_LIMITS, []), what=what):
+            told = _told(answer)
+            return Limits(
+                subflows=_number(told, _SUBFLOWS, "=I"), add_addr_accepted=_number(told, _RCV_ADD_ADDRS, "=I")
+            )
+        raise KernelError(errno.EBADMSG, what, "the kernel told none")
+
+    def set_limits(self, limits: Limits) -> None:
+        """Set both limits; EINVAL with the kernel's words when one is above its maximum."""
+        what = f"set the MPTCP limits to subflows {limits.subflows}, add_addr_accepted {limits.add_addr_accepted}"
+        attrs = [
+            ("MPTCP_PM_ATTR_RCV_ADD_ADDRS", limits.add_addr_accepted),
+            ("MPTCP_PM_ATTR_SUBFLOWS", limits.subflows),
+        ]
+        self._netlink.request(self._id(what), 0, _body(_SET_LIMITS, attrs), what=what)
+
+    def endpoints_max(self) -> int:
+        """How many endpoints (and additional subflows) this kernel allows; asked without changing anything.
+
+        The kernel checks ``RCV_ADD_ADDRS``, then ``SUBFLOWS``, and writes neither unless both are good. So with
+        impossible subflows it always refuses, and the attribute that it names tells whether the first was good.
+        Where it names none, or may not be asked (no CAP_NET_ADMIN, no MPTCP), it is taken to be 8.
+        """
+        if self._allows(ENDPOINTS_MAX) is not True or self._allows(ENDPOINTS_MAX + 1) is not True:
+            return ENDPOINTS_MAX
+        good, bad = ENDPOINTS_MAX + 1, _ENDPOINTS_PROBED + 1
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            if self._allows(middle):
+                good = middle
+            else:
+                bad = middle
+        return good
+
+    def _allows(self, number: int) -> bool | None:
+        """Whether the kernel takes this number for a limit; None when it does not tell."""
+        what = "ask for the greatest MPTCP limit"
+        attrs = [("MPTCP_PM_ATTR_RCV_ADD_ADDRS", number), ("MPTCP_PM_ATTR_SUBFLOWS", 0xFFFFFFFF)]
+        try:
+            self._netlink.request(self._id(what), 0, _body(_SET_LIMITS, attrs), what=what)
+        except KernelError as error:
+            # Headers of 16 and 4 bytes; the first attribute has 8.
+            return {20: False, 28: True}.get(error.attribute or 0) if error.errno == errno.EINVAL else None
+        return None
+
+    def _send(self, command: int, attrs: list[tuple[str, Any]], what: str) -> None:
+        body = _body(command, [("MPTCP_PM_ATTR_ADDR", {"attrs": attrs}, _NESTED)])
+        self._netlink.request(self._id(what), 0, body, what=what)
+
+    def _id(self, what: str) -> int:
+        if self._family is None:
+            self._family = families.resolve(self._netlink, families.MPTCP_PM, what=what)
+        return self._family.id
+
+
+def describe(endpoint: Endpoint) -> str:
+    """An endpoint in words: address, port, id, interface by number."""
+    words = [endpoint.address]
+    if endpoint.port:
+        words += ["port", str(endpoint.port)]
+    words += ["id", str(endpoint.id)]
+    if endpoint.ifindex:
+        try:
+            words += ["dev", socket.if_indextoname(endpoint.ifindex)]
+        except OSError:
+            words += ["dev", f"#{endpoint.ifindex}"]
+    return " ".join(words)
+
+
+def _place(endpoint: Endpoint) -> list[tuple[str, Any]]:
+    name = "MPTCP_PM_ADDR_ATTR_ADDR4" if endpoint.family is Family.IPV4 else "MPTCP_PM_ADDR_ATTR_ADDR6"
+    return [("MPTCP_PM_ADDR_ATTR_FAMILY", int(endpoint.family)), (name, endpoint.address)]
+
+
+def _body(command: int, attrs: list[Any]) -> bytes:
+    message = _message()
+    message["cmd"] = command
+    message["version"] = 1
+    message["attrs"] = attrs
+    return encoded(message)
+
+
+def _told(answer: Message) -> dict[int, bytes]:
+    """The attributes of an answer, which follow 4 bytes of generic netlink header."""
+    return attributes(answer.data, answer.start + 4, answer.end)
+
+
+def _number(told: dict[int, bytes], attribute: int, format_: str) -> int:
+    return int(struct.unpack(format_, told[attribute])[0]) if attribute in told else 0
+
+
+def _endpoint(answer: Message) -> Endpoint:
+    inner = _told(answer).get(_ADDRESS, b"")
+    told = attributes(inner, 0, len(inner))
+    if _ADDRESS_IPV4 in told:
+        address = socket.inet_ntop(socket.AF_INET, told[_ADDRESS_IPV4])
+    else:
+        address = socket.inet_ntop(socket.AF_INET6, told[_ADDRESS_IPV6])
+    return Endpoint(
+        address=address,
+        ifindex=_number(told, _ADDRESS_INTERFACE, "=i"),
+        flags=EndpointFlag(_number(told, _ADDRESS_FLAGS, "=I")),
+        id=_number(told, _ADDRESS_ID, "=B"),
+        port=_number(told, _ADDRESS_PORT, "=H"),
+    )

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The monitor in an asyncio loop: events as they come, a full look beside them, and events that were lost."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import pytest
+
+from nm_mptcp.kernel.mirror import Changes, Mirror
+from nm_mptcp.kernel.monitor import Monitor, look
+from nm_mptcp.kernel.routing import Routing
+from nm_mptcp.model import MAIN_TABLE, Route
+from tests.support.network import Network, batch, ip, veth
+
+pytestmark = pytest.mark.usefixtures("network")
+
+
+class Watcher:
+    """What the engine does with a monitor: a worker thread for the looks, events in the loop."""
+
+    def __init__(self) -> None:
+        self.changes: list[Changes] = []
+        self.losses = 0
+        self.mirror = Mirror()
+        self.monitor = Monitor(self.mirror, self.changes.append, self._on_lost)
+        self.routing = Routing()
+        self.worker = ThreadPoolExecutor(1)
+
+    def _on_lost(self) -> None:
+        self.losses += 1
+
+    async def look(self) -> bool:
+        self.monitor.begin_look()
+        return self.monitor.end_look(await asyncio.get_running_loop().run_in_executor(self.worker, look, self.routing))
+
+    async def until(self, question: Callable[[], object]) -> None:
+        async with asyncio.timeout(10):
+            while not question():
+                await asyncio.sleep(0.002)
+
+    def destinations(self) -> set[str]:
+        return {route.destination for group in self.mirror.routes.values() for route in group}
+
+
+@asynccontextmanager
+async def watching() -> AsyncIterator[Watcher]:
+    watcher = Watcher()
+    watcher.monitor.start(asyncio.get_running_loop())
+    try:
+        assert await watcher.look()
+        yield watcher
+    finally:
+        watcher.monitor.close()
+        await asyncio.get_running_loop().run_in_executor(watcher.worker, watcher.routing.close)
+        watcher.worker.shutdown()
+
+
+def test_events_reach_the_mirror_by_themselves() -> None:
+    async def story() -> None:
+        async with watching() as watcher:
+            va = veth("va", "vb")
+            ip("addr add 10.0.0.1/24 dev va")
+            ip("route add 10.9.0.0/16 via 10.0.0.2")
+            ip("rule add from 10.0.0.1 lookup 100 pref 100")
+            await watcher.until(lambda: 100 in {rule.priority for rule in watcher.mirror.rules})
+            assert watcher.mirror.links[va].carrier
+            assert "10.0.0.1" in {address.address for address in watcher.mirror.addresses[va]}
+            assert "10.9.0.0/16" in {route.destination for route in watcher.mirror.routes[MAIN_TABLE, va]}
+            kinds = [(change.links, change.addresses, change.routes, change.rules) for change in watcher.changes]
+            assert all(any(kind) for kind in zip(*kinds, strict=True))
+
+    asyncio.run(story())
+
+
+def test_before_the_first_look_all_counts_as_lost() -> None:
+    async def story() -> None:
+        watcher = Watcher()
+        assert watcher.monitor.lost
+        watcher.monitor.start(asyncio.get_running_loop())
+        assert await watcher.look()
+        assert not watcher.monitor.lost
+        watcher.monitor.close()
+        assert watcher.monitor.fileno() == -1
+
+    asyncio.run(story())
+
+
+def test_a_burst_is_told_in_few_calls() -> None:
+    async def story() -> None:
+        async with watching() as watcher:
+            veth("va", "vb")
+            ip("addr add 10.0.0.1/24 dev va")
+            await watcher.until(lambda: "10.0.0.0/24" in watcher.destinations())
+            watcher.changes.clear()
+            batch("\n".join(f"route add 10.9.{i}.0/24 via 10.0.0.2" for i in range(200)))
+            await watcher.until(lambda: len(watcher.destinations()) > 200)
+            assert len(watcher.changes) < 20
+
+    asyncio.run(story())
+
+
+def test_what_happens_during_a_look_is_neither_lost_nor_late() -> None:
+    async def story() -> None:
+        async with watching() as watcher:
+            va = veth("va", "vb")
+            ip("addr add 10.0.0.1/24 dev va")
+            await watcher.until(lambda: "10.0.0.0/24" in watcher.destinations())
+            watcher.monitor.begin_look()
+            fresh = await asyncio.get_running_loop().run_in_executor(watcher.worker, look, watcher.routing)
+            ip("route add 10.9.0.0/16 via 10.0.0.2")
+            ip("link set vb down")
+            await watcher.until(lambda: any(va in change.lost_links for change in watcher.changes))
+            assert not watcher.mirror.links[va].carrier, "a loss must not wait for the look"
+            ip("route add 10.8.0.0/16 via 10.0.0.2")  # still unread when the look ends
+            watcher.monitor.end_look(fresh)
+            assert not watcher.mirror.links[va].carrier
+            assert {"10.8.0.0/16", "10.9.0.0/16"} <= watcher.destinations()
+
+    asyncio.run(story())
+
+
+def test_a_look_that_failed_changes_nothing() -> None:
+    async def story() -> None:
+        async with watching() as watcher:
+            before = watcher.mirror.links
+            watcher.monitor.begin_look()
+            watcher.monitor.abandon_look()
+            assert watcher.mirror.links is before
+            assert await watcher.look()
+
+    asyncio.run(story())
+
+
+def test_an_overflow_is_told_and_a_look_heals_it() -> None:
+    async def story() -> None:
+        async with watching() as watcher:
+            veth("va", "vb")
+            ip("addr add 10.0.0.1/24 dev va")
+            await watcher.until(lambda: "10.0.0.0/24" in watcher.destinations())
+            assert watcher.monitor._socket is not None
+            watcher.monitor._socket.setsockopt(socket.SOL_SOCKET, 33, 1)  # SO_RCVBUFFORCE: as little as there can be
+            # The loop does not run meanwhile, so nothing is read.
+            batch("\n".join(f"route add 10.{100 + i // 250}.{i % 250}.0/24 via 10.0.0.2" for i in range(500)))
+            await watcher.until(lambda: watcher.losses)
+            assert watcher.monitor.lost
+            assert await watcher.look()
+            assert not watcher.monitor.lost
+            assert len(watcher.destinations()) >= 501
+            assert not (
+                await asyncio.get_running_loop().run_in_executor(watcher.worker, look, watcher.routing)
+            ).doubtful
+
+    asyncio.run(story())
+
+
+def test_a_look_during_which_events_were_lost_is_not_complete() -> None:
+    async def story() -> None:
+        async with watching() as watcher:
+            veth("va", "vb")
+            assert watcher.monitor._socket is not None
+            watcher.monitor._socket.setsockopt(socket.SOL_SOCKET, 33, 1)
+            watcher.monitor.begin_look()
+            fresh = await asyncio.get_running_loop().run_in_executor(watcher.worker, look, watcher.routing)
+            batch("\n".join(f"route add 10.{i}.0.0/16 dev va" for i in range(100)))
+            assert not watcher.monitor.end_look(fresh)
+            assert watcher.monitor.lost
+            assert watcher.losses
+            watcher.changes.clear()
+            assert await watcher.look()
+            assert len(watcher.destinations()) >= 100
+
+    asyncio.run(story())
+
+
+def test_others_messages_are_not_believed() -> None:
+    """Any root process may send to our socket's port."""
+
+    async def story() -> None:
+        async with watching() as watcher:
+            assert watcher.monitor._socket is not None
+            port = watcher.monitor._socket.getsockname()[0]
+            with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as liar:
+                liar.bind((0, 0))
+                liar.sendto(b"\x20\x00\x00\x00" + bytes(28), (port, 0))
+                liar.sendto(b"nonsense", (port, 0))
+            veth("va", "vb")
+            await watcher.until(lambda: len(watcher.mirror.links) == 3)
+            assert not watcher.losses
+
+    asyncio.run(story())
+
+
+def test_a_bridges_own_messages_are_no_links(network: Network) -> None:
+    """A port that leaves a bridge is told by an RTM_DELLINK of family AF_BRIDGE; the link stays."""
+
+    async def story() -> None:
+        async with watching() as watcher:
+            va = veth("va", "vb")
+            ip("link add name bridge0 type bridge")
+            ip("link set bridge0 up")
+            ip("link set va master bridge0")
+            ip("link set va nomaster")
+            ip("route add 10.9.0.0/16 dev va")
+            await watcher.until(lambda: "10.9.0.0/16" in watcher.destinations())
+            assert watcher.mirror.links[va].name == "va"
+            kinds = {link.name: link.kind for link in watcher.mirror.links.values()}
+            assert kinds == {"lo": None, "va": "veth", "vb": "veth", "bridge0": "bridge"}
+            assert not any(va in change.lost_links for change in watcher.changes)
+
+    assert network
+    asyncio.run(story())
+
+
+def test_cached_routes_are_not_routes(network: Network) -> None:
+    """``ip route get`` makes none, and a redirect or path MTU exception is none."""
+
+    async def story() -> None:
+        async with watching() as watcher:
+            veth("va", "vb")
+            ip("addr add 10.0.0.1/24 dev va")
+            ip("route add 10.9.0.0/16 via 10.0.0.2")
+            await watcher.until(lambda: "10.9.0.0/16" in watcher.destinations())
+            before = watcher.mirror.routes
+            ip("route get 10.9.1.1")
+            ip("rule add from 10.0.0.1 lookup 100 pref 100")
+            await watcher.until(lambda: 100 in {rule.priority for rule in watcher.mirror.rules})
+            assert watcher.mirror.routes is before
+            found: set[Route] = {route for group in before.values() for route in group}
+            assert not any(route.destination.endswith("/32") for route in found)
+
+    assert network
+    asyncio.run(story())

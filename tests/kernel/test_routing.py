@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Links, addresses, routes and rules, read from and written to the real kernel."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from nm_mptcp.kernel import netlink
+from nm_mptcp.kernel.errors import KernelError
+from nm_mptcp.kernel.routing import Routing
+from nm_mptcp.model import (
+    MAIN_TABLE,
+    PROTOCOL,
+    WORST_METRIC,
+    Address,
+    AddressFlag,
+    Family,
+    Hop,
+    Link,
+    Route,
+    RouteType,
+    Rule,
+    RuleAction,
+)
+from tests.support.network import Network, batch, ip, veth, wait_for
+
+TABLE = 42000
+
+
+@pytest.fixture
+def routing(network: Network) -> Iterator[Routing]:  # noqa: ARG001
+    with Routing() as routing:
+        yield routing
+
+
+@pytest.fixture
+def va(network: Network) -> int:  # noqa: ARG001
+    index = veth("va", "vb")
+    ip("addr add 10.0.0.1/24 dev va")
+    ip("addr add 10.1.0.1/24 dev vb")
+    ip("addr add 2001:db8::1/64 dev va nodad")
+    return index
+
+
+@pytest.fixture
+def vb(va: int) -> int:  # noqa: ARG001
+    return socket.if_nametoindex("vb")
+
+
+def test_links_tell_kind_and_whether_they_are_up_and_have_a_carrier(routing: Routing, va: int, vb: int) -> None:
+    def link(index: int) -> Link:
+        return next(link for link in routing.links() if link.index == index)
+
+    assert link(1) == Link(1, "lo", None, loopback=True)
+    assert link(va) == Link(va, "va", "veth")
+    assert link(va).mtu == 1500
+    ip("link set vb down")
+    wait_for("no carrier", lambda: link(va) == Link(va, "va", "veth", up=True, carrier=False))
+    assert link(vb) == Link(vb, "vb", "veth", up=False, carrier=False)
+
+
+def test_addresses_tell_ours_and_the_peers(routing: Routing, va: int) -> None:
+    ip("addr add 192.0.2.1 peer 192.0.2.9 dev va")
+    ip("addr add 2001:db8:5::1 peer 2001:db8:5::9 dev va nodad")
+    found = {address.address: address for address in routing.addresses() if address.ifindex == va}
+    permanent = AddressFlag.PERMANENT
+    assert found["10.0.0.1"] == Address(va, "10.0.0.1", 24, flags=permanent)
+    assert found["192.0.2.1"] == Address(va, "192.0.2.1", 32, flags=permanent, peer="192.0.2.9")
+    assert found["2001:db8:5::1"] == Address(va, "2001:db8:5::1", 128, flags=permanent, peer="2001:db8:5::9")
+
+
+def test_addresses_tell_flags_beyond_the_eighth_bit_and_lifetimes(routing: Routing, va: int) -> None:  # noqa: ARG001
+    ip("addr add 2001:db8:6::1/64 dev va noprefixroute valid_lft 1000 preferred_lft 500")
+    ip("addr add 2001:db8:7::1/64 dev va valid_lft 1000 preferred_lft 0 nodad")
+
+    def found() -> dict[str, Address]:
+        return {address.address: address for address in routing.addresses()}
+
+    assert found()["2001:db8:6::1"].flags == AddressFlag.TENTATIVE
+    assert found()["2001:db8:7::1"].flags == AddressFlag.DEPRECATED
+    assert found()["2001:db8:6::1"].preferred in range(490, 501)
+    assert found()["2001:db8:6::1"].valid in range(990, 1001)
+    assert found()["10.0.0.1"].valid is None
+
+
+def routes(va: int, vb: int) -> list[Route]:
+    """All that a route may have, IPv4 and IPv6; no two in each other's way."""
+    common = {"table": TABLE, "protocol": PROTOCOL}
+    v6 = {"metric": 1024, **common}
+    return [
+        Route("10.9.0.0/16", hops=(Hop(va, "10.0.0.2"),), **common),
+        Route("10.9.0.0/16", hops=(Hop(va, "10.0.0.2"),), tos=16, **common),
+        Route("10.9.0.0/16", hops=(Hop(va),), scope=253, metric=1, source="10.0.0.1", **common),
+        Route("10.9.0.0/16", hops=(Hop(va, "192.0.2.1", onlink=True),), metric=2, **common),
+        Route("10.9.0.0/16", hops=(Hop(va, "fe80::1"),), metric=3, **common),
+        Route(
+            "10.9.0.0/16",
+            hops=(Hop(va, "10.0.0.2"),),
+            metric=4,
+            metrics=(("RTAX_ADVMSS", 1000), ("RTAX_INITCWND", 20), ("RTAX_LOCK", 4), ("RTAX_MTU", 1400)),
+            **common,
+        ),
+        Route(
+            "0.0.0.0/0",
+            hops=(Hop(va, "10.0.0.2", weight=3), Hop(vb, "192.0.2.1", onlink=True, weight=256), Hop(vb, "fe80::7")),
+            **common,
+        ),
+        Route("0.0.0.0/0", type=RouteType.UNREACHABLE, metric=WORST_METRIC, **common),
+        Route("10.9.0.0/16", type=RouteType.BLACKHOLE, metric=5, **common),
+        Route("10.9.0.0/16", type=RouteType.PROHIBIT, metric=6, **common),
+        Route("2001:db8:9::/48", hops=(Hop(va),), **v6),
+        Route("2001:db8:a::/48", hops=(Hop(va, "2001:db8::2"),), source="2001:db8::1", **v6),
+        Route("2001:db8:b::/48", hops=(Hop(va, "2001:dead::2", onlink=True),), preference=1, **v6),
+        Route("2001:db8:c::/48", hops=(Hop(va, "fe80::2"),), preference=3, **v6),
+        Route("2001:db8:d::/48", hops=(Hop(va, "fe80::2"),), metrics=(("RTAX_HOPLIMIT", 9), ("RTAX_MTU", 1300)), **v6),
+        Route("::/0", hops=(Hop(va, "fe80::2"),), **v6),
+        Route("::/0", hops=(Hop(va, "fe80::3"),), **v6),
+        Route("::/0", hops=(Hop(vb, "fe80::2", weight=7),), **v6),
+        Route("::/0", hops=(Hop(vb, "fe80::2"),), **common, metric=5),
+        Route("::/0", type=RouteType.UNREACHABLE, metric=WORST_METRIC, **common),
+    ]
+
+
+def unweighted(route: Route) -> Route:
+    return replace(route, hops=tuple(replace(hop, weight=1) for hop in route.hops))
+
+
+def test_a_route_survives_the_way_into_the_kernel_and_back(routing: Routing, va: int, vb: int) -> None:
+    wanted = routes(va, vb)
+    for route in wanted:
+        routing.add_route(route)
+    assert sorted(map(repr, routing.routes(TABLE))) == sorted(map(repr, wanted))
+
+
+def test_a_copy_of_the_main_table_is_the_same_but_for_table_and_protocol(routing: Routing, va: int) -> None:
+    ip("route add default via 10.0.0.2 dev va proto dhcp src 10.0.0.1 metric 100 mtu 1400")
+    ip("route add 10.5.0.0/16 via inet6 fe80::9 dev va")
+    ip("-6 route add default proto ra metric 100 pref high nexthop via fe80::5 dev va nexthop via fe80::6 dev va")
+    original = routing.routes(MAIN_TABLE, va)
+    assert len(original) == 7
+    # The routes on-link first: what they reach, gateways need.
+    for route in sorted(original, key=lambda route: route.hops[0].gateway is not None):
+        routing.add_route(replace(route, table=TABLE, protocol=PROTOCOL))
+    copied = routing.routes(TABLE)
+    assert {replace(route, table=MAIN_TABLE, protocol=0) for route in copied} == {
+        replace(route, protocol=0) for route in original
+    }
+
+
+def test_each_route_can_be_deleted_by_itself(routing: Routing, va: int, vb: int) -> None:
+    wanted = routes(va, vb)
+    for route in wanted:
+        routing.add_route(route)
+    for count, route in enumerate(wanted, 1):
+        routing.delete_route(route)
+        # The weight of an IPv6 route is only told while it has siblings.
+        assert set(map(unweighted, routing.routes(TABLE))) == set(map(unweighted, wanted[count:]))
+        with pytest.raises(KernelError) as gone:
+            routing.delete_route(route)
+        assert gone.value.absent
+
+
+@pytest.mark.parametrize("destination", ["10.9.0.0/16", "2001:db8:9::/48", "0.0.0.0/0", "::/0"])
+def test_a_foreign_route_to_the_same_place_is_not_deleted(routing: Routing, va: int, vb: int, destination: str) -> None:
+    v4 = Family.of(destination) is Family.IPV4
+    gateway, other_gateway = ("10.0.0.2", "10.0.0.3") if v4 else ("fe80::2", "fe80::3")
+    foreign = Route(destination, TABLE, (Hop(va, gateway),), protocol=4, metric=50)
+    routing.add_route(foreign)
+    ours = replace(foreign, protocol=PROTOCOL)
+    variants = [
+        ours,
+        replace(ours, protocol=4, metric=51),
+        replace(ours, protocol=4, hops=(Hop(va, other_gateway),)),
+        replace(ours, protocol=4, hops=(Hop(vb, gateway),)),
+        replace(ours, protocol=4, table=TABLE + 1),
+    ]
+    if v4:
+        variants += [replace(ours, protocol=4, tos=4), replace(ours, protocol=4, type=RouteType.UNREACHABLE, hops=())]
+    for variant in variants:
+        with pytest.raises(KernelError) as refused:
+            routing.delete_route(variant)
+        assert refused.value.absent, variant
+    assert routing.routes(TABLE) == (foreign,)
+
+
+def test_what_is_left_out_is_no_wildcard(routing: Routing, va: int) -> None:
+    there = [
+        Route("10.9.0.0/16", TABLE, (Hop(va, "10.0.0.2"),), protocol=PROTOCOL, metric=50),
+        Route("2001:db8:9::/48", TABLE, (Hop(va, "fe80::2"),), protocol=PROTOCOL, metric=50),
+    ]
+    for route in there:
+        routing.add_route(route)
+    for route in there:
+        for variant in (replace(route, metric=0), replace(route, hops=(Hop(va),))):
+            with pytest.raises(KernelError) as refused:
+                routing.delete_route(variant)
+            assert refused.value.absent
+    with pytest.raises(KernelError) as refused:
+        routing.delete_route(replace(there[1], hops=(), type=RouteType.UNREACHABLE))
+    assert refused.value.absent
+    with pytest.raises(ValueError, match="it might be anybody's"):
+        routing.delete_route(replace(there[0], protocol=0))
+    assert set(routing.routes(TABLE)) == set(there)
+
+
+def test_the_same_route_again_exists(routing: Routing, va: int, vb: int) -> None:
+    for route in routes(va, vb):
+        routing.add_route(route)
+    for route in routes(va, vb):
+        with pytest.raises(KernelError) as twice:
+            routing.add_route(route)
+        assert twice.value.exists
+
+
+def test_an_ipv4_route_is_replaced(routing: Routing, va: int) -> None:
+    old = Route("0.0.0.0/0", TABLE, (Hop(va, "10.0.0.2"),), protocol=PROTOCOL, metric=5)
+    new = replace(old, hops=(Hop(va, "10.0.0.3"),), metrics=(("RTAX_MTU", 1300),))
+    routing.replace_route(old)
+    routing.replace_route(new)
+    assert routing.routes(TABLE) == (new,)
+
+
+def test_an_ipv6_route_is_never_replaced(routing: Routing, va: int) -> None:
+    with pytest.raises(ValueError, match="IPv6 routes are not replaced"):
+        routing.replace_route(Route("::/0", TABLE, (Hop(va, "fe80::2"),), metric=5))
+
+
+def test_an_ipv6_sibling_joins_and_leaves_without_the_others(routing: Routing, va: int) -> None:
+    siblings = [Route("::/0", TABLE, (Hop(va, f"fe80::{n}"),), protocol=PROTOCOL, metric=1024) for n in (2, 3, 4)]
+    for sibling in siblings:
+        routing.add_route(sibling)
+    assert ip(f"-6 route show table {TABLE}").count("nexthop") == 3
+    routing.delete_route(siblings[0])
+    assert set(routing.routes(TABLE)) == set(siblings[1:])
+
+
+def test_routes_are_filtered_by_table_and_interface(routing: Routing, va: int, vb: int) -> None:
+    for route in routes(va, vb):
+        routing.add_route(route)
+    everything = routing.routes()
+    assert {route.table for route in everything} == {MAIN_TABLE, TABLE}
+    assert set(routing.routes(TABLE)) == {route for route in everything if route.table == TABLE}
+    for index in (va, vb):
+        assert set(routing.routes(ifindex=index)) == {
+            route for route in everything if index in {hop.ifindex for hop in route.hops}
+        }
+    assert routing.routes(4711) == ()
+
+
+def test_what_model_values_cannot_tell_is_read_as_other(routing: Routing, va: int) -> None:  # noqa: ARG001
+    ip("-6 route add 2001:db8:9::/48 from 2001:db8:1::/64 dev va")
+    ip("route add throw 10.9.0.0/16")
+    found = {route.destination: route.type for route in routing.routes()}
+    assert found["2001:db8:9::/48"] is RouteType.OTHER
+    assert found["10.9.0.0/16"] is RouteType.OTHER
+
+
+def test_local_and_multicast_routes_are_left_out(routing: Routing, va: int) -> None:  # noqa: ARG001
+    ip("route add local 10.7.0.0/16 dev lo table 100")
+    ip("route add multicast 224.0.0.0/4 dev va")
+    assert {route.type for route in routing.routes()} == {RouteType.UNICAST}
+
+
+def test_a_dead_hop_of_a_multipath_route_is_told_as_dead(routing: Routing, va: int, vb: int) -> None:
+    ip("link add name vc type veth peer name vd")
+    ip("link set vc up")
+    ip("route add 10.9.0.0/16 nexthop via 10.0.0.2 dev va onlink nexthop via 10.1.0.2 dev vc onlink")
+    ip("-6 route add 2001:db8:9::/48 nexthop via fe80::2 dev va nexthop via fe80::2 dev vc")
+    ip("link set va down")
+    dead = {
+        (route.destination, hop.ifindex): hop.dead
+        for route in routing.routes()
+        for hop in route.hops
+        if route.destination in ("10.9.0.0/16", "2001:db8:9::/48")
+    }
+    vc = socket.if_nametoindex("vc")
+    assert dead == {
+        ("10.9.0.0/16", va): True,
+        ("10.9.0.0/16", vc): False,
+        ("2001:db8:9::/48", va): True,
+        ("2001:db8:9::/48", vc): False,
+    }
+    assert vb
+
+
+def rules() -> list[Rule]:
+    return [
+        Rule(Family.IPV4, 32000, "10.0.0.1", TABLE, protocol=PROTOCOL, suppress_prefixlength=0),
+        Rule(Family.IPV4, 32001, "10.0.0.1", MAIN_TABLE, protocol=PROTOCOL, suppress_prefixlength=0),
+        Rule(Family.IPV4, 32002, "10.0.0.1", TABLE, protocol=PROTOCOL),
+        Rule(Family.IPV4, 32002, "10.0.0.0/8", TABLE, protocol=PROTOCOL, suppress_prefixlength=8),
+        Rule(Family.IPV4, 32003, None, action=RuleAction.UNREACHABLE, protocol=PROTOCOL),
+        Rule(Family.IPV6, 32000, "2001:db8::1", TABLE, protocol=PROTOCOL, suppress_prefixlength=0),
+        Rule(Family.IPV6, 32002, "2001:db8::/32", 70000, protocol=PROTOCOL),
+    ]
+
+
+def test_a_rule_survives_the_way_into_the_kernel_and_back(routing: Routing) -> None:
+    before = routing.rules()
+    assert [(rule.priority, rule.table, rule.foreign) for rule in before if rule.family is Family.IPV4] == [
+        (0, 255, False),
+        (32766, 254, False),
+        (32767, 253, False),
+    ]
+    for rule in rules():
+        routing.add_rule(rule)
+    assert [rule for rule in routing.rules() if rule not in before] == rules()
+    for rule in rules():
+        with pytest.raises(KernelError) as twice:
+            routing.add_rule(rule)
+        assert twice.value.exists
+    for rule in rules():
+        routing.delete_rule(rule)
+    assert routing.rules() == before
+
+
+def test_a_hand_made_twin_of_a_rule_is_not_deleted(routing: Routing) -> None:
+    for rule in rules()[:3]:
+        family = 4 if rule.family is Family.IPV4 else 6
+        suppress = "" if rule.suppress_prefixlength is None else f"suppress_prefixlength {rule.suppress_prefixlength}"
+        ip(f"-{family} rule add from {rule.source} lookup {rule.table} pref {rule.priority} {suppress}")
+    before = routing.rules()
+    for rule in rules()[:3]:
+        with pytest.raises(KernelError) as refused:
+            routing.delete_rule(rule)
+        assert refused.value.absent
+        routing.add_rule(rule)
+        routing.delete_rule(rule)
+    assert routing.rules() == before
+
+
+@pytest.mark.parametrize("selector", ["fwmark 1", "iif lo", "to 10.9.0.0/16", "dport 22", "not from 10.0.0.9", "tos 4"])
+def test_a_rule_with_other_selectors_is_foreign(routing: Routing, selector: str) -> None:
+    ip(f"rule add {selector} lookup 100 pref 100")
+    assert [rule.foreign for rule in routing.rules() if rule.priority == 100] == [True]
+
+
+def test_an_operation_that_is_not_allowed_is_one_clear_line(network: Network) -> None:  # noqa: ARG001
+    """A process without privileges, in the same namespace."""
+    import os
+
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setuid(65534)
+            Routing().add_rule(rules()[0])
+        except KernelError as error:
+            os.write(writer, f"{error.errno} {error}".encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        assert told.read() == (
+            f"{errno.EPERM} cannot add rule IPv4 32000: from 10.0.0.1 lookup 42000 suppress_prefixlength 0: "
+            "Operation not permitted (EPERM) - run as root or with CAP_NET_ADMIN"
+        )
+
+
+def test_a_dump_that_changes_meanwhile_is_begun_again(
+    routing: Routing, va: int, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No route that stays is ever missing, however the table changes while it is read."""
+    batch("\n".join(f"route add 10.{100 + i // 256}.{i % 256}.0/24 dev va" for i in range(3000)))
+    stop = threading.Event()
+
+    def disturb() -> None:
+        with network.entered():
+            while not stop.is_set():
+                batch(
+                    "\n".join(f"route add 10.99.{i}.0/24 dev va\nroute del 10.99.{i}.0/24 dev va" for i in range(200))
+                )
+
+    monkeypatch.setattr(netlink, "_DUMP_TRIES", 200)
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        for _ in range(5):
+            found = {route.destination for route in routing.routes(MAIN_TABLE)}
+            assert sum(not destination.startswith("10.99.") for destination in found) >= 3002
+    finally:
+        stop.set()
+        thread.join()
+    assert va

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Sysctls, in a tree of the test's own and in a real namespace."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from nm_mptcp.kernel import sysctl
+from nm_mptcp.kernel.errors import KernelError
+from tests.support.network import Network, ip
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(sysctl, "ROOT", tmp_path)
+    (tmp_path / "net/mptcp").mkdir(parents=True)
+    return tmp_path / "net/mptcp"
+
+
+@pytest.mark.parametrize(
+    ("files", "manager", "enabled"),
+    [
+        ({"enabled": "1\n", "path_manager": "kernel\n", "pm_type": "0\n"}, "kernel", True),
+        ({"enabled": "1\n", "path_manager": "userspace\n", "pm_type": "1\n"}, "userspace", True),
+        ({"enabled": "0\n", "pm_type": "0\n"}, "kernel", False),
+        ({"enabled": "1\n", "pm_type": "1\n"}, "userspace", True),
+        ({"enabled": "1\n"}, "kernel", True),
+        ({}, "", False),
+    ],
+)
+def test_kernels_of_all_ages_are_understood(tree: Path, files: dict[str, str], manager: str, enabled: bool) -> None:
+    for name, text in files.items():
+        (tree / name).write_text(text)
+    assert sysctl.path_manager() == manager
+    assert sysctl.mptcp_enabled() is enabled
+
+
+def test_what_is_missing_is_none_and_cannot_be_written(tree: Path) -> None:
+    assert sysctl.read("net/mptcp/enabled") is None
+    with pytest.raises(KernelError, match="set the sysctl net/mptcp/enabled to 1") as missing:
+        sysctl.write("net/mptcp/enabled", 1)
+    assert missing.value.absent
+    assert not (tree / "enabled").exists()
+
+
+def test_an_interface_name_is_one_part_of_the_path() -> None:
+    assert sysctl.interface("ipv4", "eth0.5", "rp_filter") == "net/ipv4/conf/eth0.5/rp_filter"
+    for bad in ("../all", "a/b", "", ".."):
+        with pytest.raises(ValueError, match="not an interface's name"):
+            sysctl.interface("ipv4", bad, "rp_filter")
+
+
+def test_an_interface_with_a_dot_is_really_written(network: Network) -> None:  # noqa: ARG001
+    ip("link add name va.5 type veth peer name vb")
+    path = sysctl.interface("ipv4", "va.5", "ignore_routes_with_linkdown")
+    sysctl.write(path, 1)
+    assert sysctl.read(path) == "1"
+    sysctl.write("net/mptcp/enabled", 0)
+    assert not sysctl.mptcp_enabled()
+    sysctl.write("net/mptcp/enabled", 1)
+    assert sysctl.mptcp_enabled()
+    with pytest.raises(KernelError, match="EINVAL"):
+        sysctl.write("net/mptcp/enabled", "yes")
+
+
+@pytest.mark.parametrize(
+    ("release", "numbers", "laminar"),
+    [
+        ("6.18.44", (6, 18), True),
+        ("6.1.0-18-amd64", (6, 1), False),
+        ("7.2-rc1", (7, 2), True),
+        ("6.17.9+deb13", (6, 17), False),
+        ("strange", (0, 0), False),
+    ],
+)
+def test_the_release_tells_whether_laminar_is_known(
+    monkeypatch: pytest.MonkeyPatch, release: str, numbers: tuple[int, int], laminar: bool
+) -> None:
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release=release))
+    assert sysctl.kernel_release() == numbers
+    assert sysctl.knows_laminar() is laminar
