@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# nm-mptcp: `make help` tells what there is.
+
+# Where `make install` puts things. NetworkManager and the system bus read their files below /usr only, so another PREFIX
+# needs the folders of those two as well.
+DESTDIR ?=
+PREFIX ?= /usr
+SYSCONFDIR ?= /etc
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+DATADIR ?= $(PREFIX)/share
+PACKAGEDIR ?= $(LIBDIR)/nm-mptcp
+DOCDIR ?= $(DATADIR)/doc/nm-mptcp
+NMLIBDIR ?= $(LIBDIR)/NetworkManager
+UNITDIR ?= $(LIBDIR)/systemd/system
+DBUSPOLICYDIR ?= $(DATADIR)/dbus-1/system.d
+# All versions of iproute2 read it here; from 6.7 on it may be /usr/share/iproute2.
+IPROUTE2DIR ?= $(SYSCONFDIR)/iproute2
+
+VENV := .venv
+TESTS := tests/test_lint.py tests/unit tests/kernel tests/networkmanager
+PYTEST_ARGUMENTS ?=
+# Tests at a time: a story with a real NetworkManager mostly waits.
+JOBS ?= 4
+# Where `make` brought all that the tests need, none may be skipped for want of it.
+PYTEST = NM_MPTCP_TESTS=all $(1)/bin/python -m pytest -n $(JOBS) $(PYTEST_ARGUMENTS)
+# The interpreters of `make test-matrix`: the first of each list that is there.
+OLDEST_PYTHON ?= python3.11 python3
+NEWEST_PYTHON ?= python3.15 python3.14 python3.13 python3.12 python3
+
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTEST_ADDOPTS
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.SUFFIXES:
+
+.PHONY: help
+help:
+	@echo "sudo make demo         see it work, in network namespaces; nothing of this machine's network is touched"
+	@echo "sudo make test         all tests, with what they need"
+	@echo "sudo make install      install it (DESTDIR=, PREFIX=/usr); uninstall takes it away again"
+	@echo
+	@echo "make deps              the Debian packages that demo and tests need (root)"
+	@echo "make install-deps      the Debian packages that an installed nm-mptcp needs (root)"
+	@echo "make venv              $(VENV) with the command and the test tools"
+	@echo "make test-unit         the tests that need neither root nor NetworkManager"
+	@echo "make test-matrix       all tests with the oldest, a middle and the newest libraries"
+	@echo "make bench-failover    links are lost: NetworkManager alone, with mptcpd, with nm-mptcp (root; 15 minutes)"
+	@echo "make lint, format      ruff, mypy --strict, shellcheck; bring the code into form"
+	@echo "make clean             take away all that was made here"
+
+# --- what the targets need ---------------------------------------------------------------------------------------------
+
+.PHONY: deps install-deps venv
+deps:
+	@tools/deps test
+
+install-deps:
+	@tools/deps install
+
+venv:
+	@tools/venv $(VENV) -e '.[fast,test]'
+
+# --- tests -------------------------------------------------------------------------------------------------------------
+
+.PHONY: demo test test-unit test-matrix test-oldest test-middle test-newest lint format
+demo: deps venv
+	@$(VENV)/bin/python -m tests.demo
+
+test: deps venv
+	@$(call PYTEST,$(VENV)) $(TESTS)
+
+test-unit: venv
+	@$(VENV)/bin/python -m pytest tests/test_lint.py tests/unit $(PYTEST_ARGUMENTS)
+
+# Debian 12's libraries, those between, and today's. (Lint belongs to `make test`: it does not depend on the libraries.)
+test-matrix: test-oldest test-middle test-newest
+
+test-oldest: deps
+	@tools/venv -p "$$(tools/python $(OLDEST_PYTHON))" .venv-oldest -e '.[test]' dbus-next==0.2.3 pyroute2==0.7.2
+	@$(call PYTEST,.venv-oldest) $(filter-out tests/test_lint.py,$(TESTS))
+
+test-middle: deps
+	@tools/venv -p "$$(tools/python $(OLDEST_PYTHON))" .venv-middle -e '.[fast,test]' dbus-fast==1.84.2 pyroute2==0.7.7
+	@$(call PYTEST,.venv-middle) $(filter-out tests/test_lint.py,$(TESTS))
+
+test-newest: deps
+	@tools/venv -p "$$(tools/python $(NEWEST_PYTHON))" .venv-newest -e '.[fast,test]'
+	@$(call PYTEST,.venv-newest) $(filter-out tests/test_lint.py,$(TESTS))
+
+lint: venv
+	@$(VENV)/bin/python -m pytest tests/test_lint.py $(PYTEST_ARGUMENTS)
+
+format: venv
+	$(VENV)/bin/ruff check --fix src tests
+	$(VENV)/bin/ruff format src tests
+
+# --- measurements ------------------------------------------------------------------------------------------------------
+
+# What is given to the bench: `make bench-failover BENCH_ARGUMENTS='--repetitions 3 --only carrier'`.
+BENCH_ARGUMENTS ?=
+
+.PHONY: bench-failover
+bench-failover: venv
+	@tools/deps bench
+	@$(VENV)/bin/python -m tests.bench.failover $(BENCH_ARGUMENTS)
+
+# --- installation ------------------------------------------------------------------------------------------------------
+
+# The interpreter that the installed command runs with. Unless it is given, it is the system's; where that one lacks the
+# libraries, the one of $(VENV), and then this tree must stay.
+PYTHON ?=
+
+.PHONY: install uninstall
+install:
+	@set -eu; \
+	python='$(PYTHON)'; \
+	if [ -z "$$python" ]; then \
+	    python=/usr/bin/python3; \
+	    libraries='import importlib.util as u; exit(not (u.find_spec("pyroute2") and (u.find_spec("dbus_fast") or u.find_spec("dbus_next"))))'; \
+	    if ! $$python -I -c "$$libraries" 2>/dev/null; then \
+	        if $(CURDIR)/$(VENV)/bin/python -I -c "$$libraries" 2>/dev/null; then \
+	            python='$(CURDIR)/$(VENV)/bin/python'; \
+	            echo "note: /usr/bin/python3 lacks pyroute2, or dbus-fast or dbus-next ('sudo make install-deps' brings them):"; \
+	            echo "      the command will run with $$python, so this folder must stay"; \
+	        else \
+	            echo "note: /usr/bin/python3 lacks pyroute2, or dbus-fast or dbus-next: the command needs them"; \
+	            echo "      (on Debian and Ubuntu: sudo make install-deps, or packages python3-pyroute2 and python3-dbus-fast)"; \
+	        fi; \
+	    fi; \
+	fi; \
+	umask 022; \
+	put() { install -D -m "$$1" "$$2" "$(DESTDIR)$$3"; }; \
+	fill() { \
+	    sed -e "s|@PYTHON@|$$python|" -e "s|@PACKAGE@|$$(realpath -m --relative-to='$(BINDIR)' '$(PACKAGEDIR)')|" \
+	        -e 's|/\{0,1\}@BINDIR@|$(BINDIR)|' -e 's|@DOCDIR@|$(DOCDIR)|' "$$2" >"$$scratch"; \
+	    put "$$1" "$$scratch" "$$3"; \
+	}; \
+	scratch=$$(mktemp); \
+	trap 'rm -f "$$scratch"' EXIT; \
+	rm -rf '$(DESTDIR)$(PACKAGEDIR)/nm_mptcp'; \
+	for file in $$(cd src && find nm_mptcp -name __pycache__ -prune -o -type f -print); do \
+	    put 0644 "src/$$file" "$(PACKAGEDIR)/$$file"; \
+	done; \
+	fill 0755 packaging/nm-mptcp.in $(BINDIR)/nm-mptcp; \
+	for folder in dispatcher.d dispatcher.d/pre-up.d dispatcher.d/pre-down.d; do \
+	    fill 0755 dispatcher.d/10-nm-mptcp $(NMLIBDIR)/$$folder/10-nm-mptcp; \
+	done; \
+	put 0644 packaging/NetworkManager/10-nm-mptcp.conf $(NMLIBDIR)/conf.d/10-nm-mptcp.conf; \
+	fill 0644 packaging/systemd/nm-mptcp.service.in $(UNITDIR)/nm-mptcp.service; \
+	put 0644 packaging/dbus/org.nm_mptcp1.conf $(DBUSPOLICYDIR)/org.nm_mptcp1.conf; \
+	put 0644 packaging/iproute2/rt_protos.conf $(IPROUTE2DIR)/rt_protos.d/nm-mptcp.conf; \
+	put 0644 packaging/iproute2/rt_tables.conf $(IPROUTE2DIR)/rt_tables.d/nm-mptcp.conf; \
+	put 0644 README.md $(DOCDIR)/README.md; \
+	put 0644 LICENSE $(DOCDIR)/LICENSE; \
+	if [ -z '$(DESTDIR)' ]; then \
+	    "$$python" -m compileall -q '$(PACKAGEDIR)/nm_mptcp' || true; \
+	    echo "installed; now: systemctl daemon-reload && systemctl reload dbus NetworkManager && systemctl enable --now nm-mptcp"; \
+	fi
+
+# The service is stopped first by hand: `systemctl disable --now nm-mptcp; nm-mptcp clear`.
+uninstall:
+	rm -rf '$(DESTDIR)$(PACKAGEDIR)/nm_mptcp'
+	rm -f '$(DESTDIR)$(BINDIR)/nm-mptcp' \
+	    '$(DESTDIR)$(NMLIBDIR)/dispatcher.d/10-nm-mptcp' \
+	    '$(DESTDIR)$(NMLIBDIR)/dispatcher.d/pre-up.d/10-nm-mptcp' \
+	    '$(DESTDIR)$(NMLIBDIR)/dispatcher.d/pre-down.d/10-nm-mptcp' \
+	    '$(DESTDIR)$(NMLIBDIR)/conf.d/10-nm-mptcp.conf' \
+	    '$(DESTDIR)$(UNITDIR)/nm-mptcp.service' \
+	    '$(DESTDIR)$(DBUSPOLICYDIR)/org.nm_mptcp1.conf' \
+	    '$(DESTDIR)$(IPROUTE2DIR)/rt_protos.d/nm-mptcp.conf' \
+	    '$(DESTDIR)$(IPROUTE2DIR)/rt_tables.d/nm-mptcp.conf' \
+	    '$(DESTDIR)$(DOCDIR)/README.md' '$(DESTDIR)$(DOCDIR)/LICENSE'
+	-rmdir '$(DESTDIR)$(PACKAGEDIR)' '$(DESTDIR)$(DOCDIR)'
+
+.PHONY: clean
+clean:
+	rm -rf .venv .venv-oldest .venv-middle .venv-newest build dist src/*.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The linters, run as tests: what they find is the failure's text."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+SHELL_SCRIPTS = [".ci/run", "dispatcher.d/10-nm-mptcp", "tools/deps", "tools/python", "tools/venv"]
+
+
+def check(*command: str) -> None:
+    result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if result.returncode:
+        pytest.fail(f"{' '.join(command)}\n{result.stdout}", pytrace=False)
+
+
+def test_ruff_finds_nothing() -> None:
+    check(sys.executable, "-m", "ruff", "check", "src", "tests")
+
+
+def test_the_code_is_in_form() -> None:
+    check(sys.executable, "-m", "ruff", "format", "--check", "--diff", "src", "tests")
+
+
+def test_the_types_are_right() -> None:
+    check(sys.executable, "-m", "mypy", "--strict")
+
+
+@pytest.mark.parametrize("script", SHELL_SCRIPTS)
+def test_shellcheck_finds_nothing(script: str) -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed")
+    check("shellcheck", script)
+
+
+def test_every_file_of_code_names_its_licence() -> None:
+    files = [ROOT / "Makefile", *(ROOT / script for script in SHELL_SCRIPTS)]
+    files += [path for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py")]
+    identifier = "SPDX-License-Identifier: GPL-2.0-or-later"
+    bare = [
+        str(path.relative_to(ROOT))
+        for path in files
+        if path.stat().st_size and identifier not in "".join(path.read_text().splitlines(keepends=True)[:3])
+    ]
+    assert bare == []

@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What ``make install`` brings: the right files in the right places, and each of them works where it was put."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nm_mptcp.model import PROTOCOL, TABLES, DefaultFlags
+
+from ..networkmanager.bed import NEEDED
+from .private_bus import PrivateBus, private_bus
+
+ROOT = Path(__file__).parents[2]
+
+FILES = {
+    "usr/bin/nm-mptcp": 0o755,
+    "usr/lib/NetworkManager/dispatcher.d/10-nm-mptcp": 0o755,
+    "usr/lib/NetworkManager/dispatcher.d/pre-up.d/10-nm-mptcp": 0o755,
+    "usr/lib/NetworkManager/dispatcher.d/pre-down.d/10-nm-mptcp": 0o755,
+    "usr/lib/NetworkManager/conf.d/10-nm-mptcp.conf": 0o644,
+    "usr/lib/systemd/system/nm-mptcp.service": 0o644,
+    "usr/share/dbus-1/system.d/org.nm_mptcp1.conf": 0o644,
+    "usr/share/doc/nm-mptcp/README.md": 0o644,
+    "usr/share/doc/nm-mptcp/LICENSE": 0o644,
+    "etc/iproute2/rt_protos.d/nm-mptcp.conf": 0o644,
+    "etc/iproute2/rt_tables.d/nm-mptcp.conf": 0o644,
+}
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user or mount")
+
+
+def make(*arguments: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    result = subprocess.run(
+        ["make", "-C", str(ROOT), *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A staged installation, with this interpreter so that the libraries are there."""
+    folder = tmp_path_factory.mktemp("stage")
+    umask = os.umask(0o077)  # an administrator's
+    try:
+        make("install", f"DESTDIR={folder}", "PREFIX=/usr", f"PYTHON={sys.executable}")
+    finally:
+        os.umask(umask)
+    return folder
+
+
+def installed(folder: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(folder)): stat.S_IMODE(path.lstat().st_mode)
+        for path in folder.rglob("*")
+        if not path.is_dir() and "nm_mptcp" not in path.parts and "__pycache__" not in path.parts
+    }
+
+
+def test_all_files_are_in_their_places(stage: Path) -> None:
+    assert installed(stage) == FILES
+    assert all(stat.S_ISREG((stage / name).lstat().st_mode) for name in FILES)
+
+
+def test_the_whole_package_is_installed_and_nothing_else(stage: Path) -> None:
+    source = {path.relative_to(ROOT / "src") for path in (ROOT / "src" / "nm_mptcp").rglob("*.py")}
+    folder = stage / "usr" / "lib" / "nm-mptcp"
+    there = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert {path for path in there if path.suffix == ".py"} == source
+    assert {path.name for path in there if path.suffix != ".py"} <= {"py.typed"}
+
+
+def test_no_file_has_a_place_left_to_fill_in_or_names_the_stage(stage: Path) -> None:
+    for name in FILES:
+        text = (stage / name).read_text()
+        assert "@BINDIR@" not in text
+        assert "@PACKAGE@" not in text
+        assert "@PYTHON@" not in text
+        assert str(stage) not in text
+
+
+def test_every_user_may_read_what_was_installed(stage: Path) -> None:
+    for path in stage.rglob("*"):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode & 0o444 == 0o444, path
+        assert mode & 0o022 == 0, path
+        assert not path.is_dir() or mode & 0o111 == 0o111, path
+
+
+def test_uninstall_leaves_nothing(tmp_path: Path) -> None:
+    make("install", f"DESTDIR={tmp_path}", f"PYTHON={sys.executable}")
+    subprocess.run(
+        [tmp_path / "usr/bin/nm-mptcp", "--help"], check=True, stdout=subprocess.DEVNULL
+    )  # makes __pycache__
+    make("uninstall", f"DESTDIR={tmp_path}")
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+    assert not (tmp_path / "usr/lib/nm-mptcp").exists()
+
+
+def test_folders_can_be_chosen_one_by_one(tmp_path: Path) -> None:
+    make(
+        "install",
+        f"DESTDIR={tmp_path}",
+        "PREFIX=/opt/x",
+        "LIBDIR=/opt/x/lib64",
+        "BINDIR=/bin",
+        f"PYTHON={sys.executable}",
+    )
+    subprocess.run([tmp_path / "bin/nm-mptcp", "--help"], check=True, stdout=subprocess.DEVNULL)
+    script = (tmp_path / "opt/x/lib64/NetworkManager/dispatcher.d/pre-up.d/10-nm-mptcp").read_text()
+    assert "\ncommand=/bin/nm-mptcp " in script
+
+
+def test_the_command_runs_from_wherever_the_stage_is(stage: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(stage, moved, symlinks=True)
+    link = tmp_path / "link"
+    link.symlink_to(moved / "usr/bin/nm-mptcp")
+    for command in (moved / "usr/bin/nm-mptcp", link):
+        result = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
+        assert "nm-mptcp" in result.stdout
+
+
+def test_neither_environment_nor_working_directory_can_bring_in_code(stage: Path, tmp_path: Path) -> None:
+    for name in ("nm_mptcp", "sitecustomize", "usercustomize", "argparse", "json"):
+        (tmp_path / f"{name}.py").write_text("open('pwned', 'w'); raise SystemExit('taken over')\n")
+    home = {"HOME": str(tmp_path), "PYTHONPATH": str(tmp_path), "PYTHONSTARTUP": str(tmp_path / "json.py")}
+    subprocess.run(
+        [stage / "usr/bin/nm-mptcp", "--help"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", **home},
+        cwd=tmp_path,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_the_installed_code_is_what_the_command_runs(stage: Path, tmp_path: Path) -> None:
+    """Not the source tree, which this very interpreter knows too (an editable installation)."""
+    copy = tmp_path / "copy"
+    shutil.copytree(stage, copy)
+    (copy / "usr/lib/nm-mptcp/nm_mptcp/cli/__init__.py").write_text("def main() -> int:\n    return 42\n")
+    assert subprocess.run([copy / "usr/bin/nm-mptcp"], check=False).returncode == 42
+
+
+def test_the_dispatcher_scripts_know_the_command_and_are_the_same(stage: Path) -> None:
+    folder = stage / "usr/lib/NetworkManager/dispatcher.d"
+    texts = {(folder / place / "10-nm-mptcp").read_text() for place in (".", "pre-up.d", "pre-down.d")}
+    assert len(texts) == 1
+    assert "\ncommand=/usr/bin/nm-mptcp " in texts.pop()
+
+
+def test_the_drop_in_is_the_section_that_the_code_looks_for(stage: Path) -> None:
+    drop_in = configparser.ConfigParser()
+    drop_in.read(stage / "usr/lib/NetworkManager/conf.d/10-nm-mptcp.conf")
+    assert drop_in.sections() == [DefaultFlags.OUR_SECTION]
+    assert dict(drop_in[DefaultFlags.OUR_SECTION]) == {"connection.mptcp-flags": "1"}
+
+
+@pytest.mark.skipif(shutil.which("NetworkManager") is None, reason="NetworkManager is not installed")
+def test_networkmanager_reads_the_drop_in(stage: Path, tmp_path: Path) -> None:
+    (tmp_path / "NetworkManager.conf").touch()
+    result = subprocess.run(
+        [
+            "NetworkManager",
+            "--print-config",
+            f"--config={tmp_path}/NetworkManager.conf",
+            f"--config-dir={tmp_path}",
+            f"--system-config-dir={stage}/usr/lib/NetworkManager/conf.d",
+            f"--intern-config={tmp_path}/intern.conf",
+        ],
+        env={"PATH": os.environ["PATH"] + ":/usr/sbin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "[connection-nm-mptcp]\nconnection.mptcp-flags=1\n" in result.stdout
+
+
+@pytest.mark.parametrize("program", NEEDED)
+def test_make_deps_brings_what_the_test_bed_needs(program: str) -> None:
+    """Else a fresh machine would skip those tests, and nobody would notice."""
+    assert f" has {program}\n" in (ROOT / "tools" / "deps").read_text()
+
+
+# --- iproute2 ----------------------------------------------------------------------------------------------------------
+
+
+def names(path: Path) -> dict[int, str]:
+    lines = [line.split() for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    return {int(number): name for number, name in lines}
+
+
+def test_the_names_are_those_of_our_numbers(stage: Path) -> None:
+    assert names(stage / "etc/iproute2/rt_protos.d/nm-mptcp.conf") == {PROTOCOL: "nm-mptcp"}
+    tables = names(stage / "etc/iproute2/rt_tables.d/nm-mptcp.conf")
+    assert all(number in TABLES and name == f"nm-mptcp-{number - TABLES.start}" for number, name in tables.items())
+    assert TABLES.start in tables
+
+
+@needs_root
+@pytest.mark.skipif(shutil.which("ip") is None, reason="iproute2 is not installed")
+def test_ip_shows_our_names(stage: Path) -> None:
+    script = """
+        mount -t tmpfs none /etc/iproute2 2>/dev/null || { mkdir /etc/iproute2; mount -t tmpfs none /etc/iproute2; }
+        cp -r "$1"/etc/iproute2/. /etc/iproute2
+        ip link set lo up
+        ip rule add from 192.0.2.1 lookup 42001 protocol 77 priority 32000
+        ip route add default dev lo table 42001 protocol 77
+        ip rule show priority 32000
+        ip route show table nm-mptcp-1
+    """
+    result = subprocess.run(
+        ["unshare", "-m", "-n", "sh", "-ec", script, "sh", str(stage)], capture_output=True, text=True, check=True
+    )
+    rule, route = result.stdout.splitlines()
+    assert rule.split() == ["32000:", "from", "192.0.2.1", "lookup", "nm-mptcp-1", "proto", "nm-mptcp"]
+    assert route.split()[:5] == ["default", "dev", "lo", "proto", "nm-mptcp"]
+
+
+# --- systemd -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def systemd_analyze() -> str:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not installed")
+    return program
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit(stage: Path, systemd_analyze: str, tmp_path: Path) -> None:
+    unit = tmp_path / "nm-mptcp.service"
+    text = (stage / "usr/lib/systemd/system/nm-mptcp.service").read_text()
+    assert "\nExecStart=/usr/bin/nm-mptcp daemon\n" in text
+    unit.write_text(text.replace("/usr/bin/nm-mptcp", str(stage / "usr/bin/nm-mptcp")))
+    result = subprocess.run(
+        [systemd_analyze, "verify", "--man=no", "--recursive-errors=no", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    complaints = [line for line in result.stderr.splitlines() if "nm-mptcp" in line]
+    assert complaints == []
+    assert result.returncode == 0
+
+
+def test_the_unit_is_hardened(stage: Path, systemd_analyze: str) -> None:
+    unit = stage / "usr/lib/systemd/system/nm-mptcp.service"
+    result = subprocess.run(
+        [systemd_analyze, "security", "--offline=true", "--threshold=25", "--no-pager", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unrecognized option" in result.stderr:
+        pytest.skip("this systemd-analyze cannot look at a unit file offline")
+    assert result.returncode == 0, result.stdout
+
+
+# --- D-Bus policy ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bus(stage: Path) -> Iterator[PrivateBus]:
+    """A bus with the rules of a system bus and our policy, nothing else."""
+    policy = f"<include>{stage}/usr/share/dbus-1/system.d/org.nm_mptcp1.conf</include>"
+    with private_bus(policy) as bus:
+        yield bus
+
+
+def call(bus: PrivateBus, user: str, method: str, *arguments: str, to: str = "org.nm_mptcp1") -> str:
+    """The reply's text, or the name of the error, of one call made by ``user``."""
+    result = subprocess.run(
+        ["dbus-send", "--system", "--print-reply", f"--dest={to}", "/org/nm_mptcp1", method, *arguments],
+        env={"PATH": os.environ["PATH"], **bus.environment},
+        user=pwd.getpwnam(user).pw_uid,
+        group=pwd.getpwnam(user).pw_gid,
+        extra_groups=[],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.stdout if result.returncode == 0 else result.stderr.split(":")[0]
+
+
+needs_bus = pytest.mark.skipif(
+    shutil.which("dbus-daemon") is None or shutil.which("dbus-send") is None, reason="D-Bus programs are not installed"
+)
+DENIED = "Error org.freedesktop.DBus.Error.AccessDenied"
+
+READING = [
+    ("org.nm_mptcp1.Status",),
+    ("org.freedesktop.DBus.Introspectable.Introspect",),
+    ("org.freedesktop.DBus.Peer.Ping",),
+    ("org.freedesktop.DBus.Properties.Get", "string:org.nm_mptcp1", "string:Mode"),
+    ("org.freedesktop.DBus.Properties.GetAll", "string:org.nm_mptcp1"),
+    ("org.freedesktop.DBus.ObjectManager.GetManagedObjects",),
+]
+CHANGING = [
+    ("org.nm_mptcp1.Sync",),
+    ("org.nm_mptcp1.Clear",),
+    ("org.nm_mptcp1.Resume",),
+    ("org.nm_mptcp1.Reload",),
+    ("org.nm_mptcp1.SetMode", "string:off"),
+    ("org.nm_mptcp1.NotThoughtOfYet",),
+    ("org.freedesktop.DBus.Properties.Set", "string:org.nm_mptcp1", "string:Mode", "variant:string:off"),
+    ("org.example.Status",),
+]
+
+
+def identity(request: tuple[str, ...]) -> str:
+    return request[0]
+
+
+@needs_root
+@needs_bus
+@pytest.mark.parametrize("request_", READING, ids=identity)
+@pytest.mark.parametrize("user", ["root", "nobody"])
+def test_anyone_may_read(bus: PrivateBus, user: str, request_: tuple[str, ...]) -> None:
+    with bus.service("answers") as service:
+        assert call(bus, user, *request_).startswith("method return")
+        assert service.calls() == [f"{request_[0]} /org/nm_mptcp1"]
+
+
+@needs_root
+@needs_bus
+@pytest.mark.parametrize("request_", CHANGING, ids=identity)
+def test_only_root_may_change(bus: PrivateBus, request_: tuple[str, ...]) -> None:
+    with bus.service("answers") as service:
+        assert call(bus, "nobody", *request_) == DENIED
+        assert call(bus, "nobody", *request_, to=":1.0") == DENIED  # its unique name: the first on this bus
+        assert call(bus, "root", *request_).startswith("method return")
+        assert service.calls() == [f"{request_[0]} /org/nm_mptcp1"]
+
+
+@needs_root
+@needs_bus
+def test_only_root_may_be_the_service(bus: PrivateBus) -> None:
+    request = (
+        "org.freedesktop.DBus.RequestName",
+        "string:org.nm_mptcp1",
+        "uint32:4",
+    )
+    assert call(bus, "nobody", *request, to="org.freedesktop.DBus") == DENIED
+    assert "uint32 1" in call(bus, "root", *request, to="org.freedesktop.DBus")
