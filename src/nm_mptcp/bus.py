@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import os
 import typing
@@ -64,6 +65,7 @@ def _library() -> tuple[ModuleType, ModuleType, ModuleType]:
             if forced:
                 raise
         else:
+            _take_combined_flags(package)
             return package, aio, service
     try:
         import dbus_next as package
@@ -72,6 +74,14 @@ def _library() -> tuple[ModuleType, ModuleType, ModuleType]:
     except ImportError as error:
         raise ImportError(f"no D-Bus library: install python3-dbus-fast or python3-dbus-next ({error})") from None
     return package, aio, service
+
+
+def _take_combined_flags(package: ModuleType) -> None:
+    """dbus-fast 1.x looks header flags up one by one: a message with two of them, which anybody may send, cut it off."""
+    constants = importlib.import_module(f"{package.__name__}.constants")
+    known = getattr(constants, "MESSAGE_FLAG_MAP", None)
+    if isinstance(known, dict):
+        known.update({number: constants.MessageFlag(number) for number in range(8)})
 
 
 _package, _aio, _service = _library()

@@ -13,11 +13,13 @@ from .model import (
     Hop,
     Limits,
     Link,
+    LinkdownSetting,
     Operation,
     Route,
     RouteType,
     Rule,
     RuleAction,
+    Severance,
 )
 
 _PREFERENCE = {0: "medium", 1: "high", 3: "low"}
@@ -32,6 +34,13 @@ def command(operation: Operation, links: Mapping[int, Link]) -> str:
         return f"ip mptcp limits set subflows {value.subflows} add_addr_accepted {value.add_addr_accepted}"
     if isinstance(value, Rule):
         return _rule(operation.action, value)
+    if isinstance(value, LinkdownSetting):
+        family = "ipv4" if value.family is Family.IPV4 else "ipv6"
+        # With slashes, so that a dot in the interface's name is no separator.
+        return f"sysctl -w net/{family}/conf/{value.name}/ignore_routes_with_linkdown={int(value.ignored)}"
+    if isinstance(value, Severance):
+        # ss cannot choose by sibling; this names the sockets of which those with a live sibling are closed.
+        return f"ss -K {' or '.join(f'src {address}' for address in sorted(value.addresses))}"
     return _route(operation.action, value, links)
 
 

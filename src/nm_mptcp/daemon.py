@@ -12,7 +12,7 @@ import logging
 import signal
 
 from . import notify
-from .bus import Bus, BusError
+from .bus import Bus, BusError, Signal
 from .engine import Engine
 from .kernel.access import KernelAccess
 from .model import NetworkManager
@@ -27,6 +27,9 @@ _log = logging.getLogger(__name__)
 #: Seconds between two tries to reach a bus that is away; doubled up to the second.
 _RETRY = (0.2, 5.0)
 
+#: logind's interface (``org.freedesktop.login1(5)``), on the name without its last part.
+_LOGIN = "org.freedesktop.login1.Manager"
+
 #: Seconds that ``Sync`` waits for what NetworkManager is being asked; the dispatcher script waits 2 s for all.
 _SETTLE = 1.0
 
@@ -36,7 +39,7 @@ class Daemon:
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._kernel = KernelAccess()
+        self._kernel = KernelAccess(endpoints_max=record.contents.endpoints_max)
         self._engine = Engine(self._kernel, self._networkmanager, record)
         self._client: Client | None = None
         self._known = asyncio.Event()  #: NetworkManager was asked once, or cannot be
@@ -48,7 +51,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._engine.wake)
-        await self._kernel.watch(self._engine.wake)
+        await self._kernel.watch(self._engine.changed, self._engine.happened)
         tasks: list[asyncio.Task[object]] = [asyncio.create_task(self._follow_bus())]
         try:
             await self._known.wait()
@@ -61,6 +64,8 @@ class Daemon:
                 task.result()
         finally:
             notify.notify("STOPPING=1")
+            if self._client is not None:
+                self._client.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -96,6 +101,7 @@ class Daemon:
                     self._client = client
                 else:
                     await self._client.attach(bus)
+                await self._follow_sleep(bus)
                 await self._serve(bus)
                 if told:
                     _log.info("the system bus is back")
@@ -114,6 +120,18 @@ class Daemon:
             self._engine.wake()
             await asyncio.sleep(delay)
             delay = min(delay * 2, longest)
+
+    async def _follow_sleep(self, bus: Bus) -> None:
+        """After the machine slept everything is looked at afresh; going to sleep, NetworkManager takes links down itself."""
+
+        def handle(signal: Signal) -> None:
+            if (signal.interface, signal.member) == (_LOGIN, "PrepareForSleep") and list(signal.body) == [False]:
+                self._engine.awoke()
+
+        bus.on_signal(handle)
+        await bus.add_match(
+            f"type='signal',sender='{_LOGIN.rpartition('.')[0]}',interface='{_LOGIN}',member='PrepareForSleep'"
+        )
 
     async def _serve(self, bus: Bus) -> None:
         """Offer our interface; without it the service still does its work."""

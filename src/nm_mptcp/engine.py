@@ -12,19 +12,25 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from .commands import command
+from .config import DEFAULTS, Config
 from .flags import names
+from .flaps import Flaps
+from .healing import Healing
 from .kernel.access import KernelAccess
 from .kernel.errors import KernelError
+from .kernel.events import PathManagerEvent
+from .kernel.mirror import Changes
 from .model import (
     Action,
     Desired,
     Endpoint,
     Kernel,
     Limits,
+    LinkdownSetting,
     NetworkManager,
     Operation,
     Ours,
@@ -36,7 +42,18 @@ from .model import (
 from .plan import plan, restore
 from .policy import decide
 from .reasons import Why
-from .state import Contents, Record, StateError, decided, seen, since, with_endpoints, with_limits, without_endpoints
+from .state import (
+    Contents,
+    Record,
+    StateError,
+    decided,
+    seen,
+    since,
+    with_endpoints,
+    with_limits,
+    with_linkdown,
+    without_endpoints,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -74,19 +91,26 @@ class Engine:
         networkmanager: Callable[[], NetworkManager],
         record: Record,
         *,
+        config: Config = DEFAULTS,
         dry_run: bool = False,
     ) -> None:
         self.view: View | None = None
+        self._afresh = False
         self.paused = False  #: after ``clear``: nothing is written until :meth:`resume`
         self._kernel = kernel
         self._networkmanager = networkmanager
         self._record = record
         self._ours = record.contents.ours
+        self._config = config
         self._dry_run = dry_run
         self._turn = asyncio.Lock()
         self._dirty = asyncio.Event()
         self._refused: dict[tuple[str, int], str] = {}
         self._awaited: dict[str, float] = {}
+        self._flaps = Flaps()
+        self._healing = Healing()
+        self._waits_for_connections = False
+        self._urgent = asyncio.Event()
         self._told: dict[tuple[str, int], tuple[object, ...]] = {}
         self._complained: set[str] = set()
 
@@ -96,10 +120,31 @@ class Engine:
         """Something changed: look again."""
         self._dirty.set()
 
+    def changed(self, changes: Changes) -> None:
+        """The kernel told of changes; what was lost is not kept waiting."""
+        if changes.lost_links or changes.lost_addresses:
+            self._urgent.set()
+        self._dirty.set()
+
+    def happened(self, event: PathManagerEvent | None) -> None:
+        """A connection or subflow came or went; None: some did, and nobody knows which."""
+        wounded = event is not None and self._healing.event(event, time.monotonic())
+        if wounded or self._waits_for_connections:
+            self._dirty.set()
+
+    def awoke(self) -> None:
+        """The machine slept: everything is looked at afresh, and no past is held against any link."""
+        self._flaps.forget()
+        self._healing.forget()
+        self._afresh = True
+        self._urgent.set()
+        self._dirty.set()
+
     async def run(self) -> None:
         """Converge at every change, until cancelled."""
         loop = asyncio.get_running_loop()
         looks: list[asyncio.TimerHandle] = []
+        alarm: asyncio.TimerHandle | None = None
         due = False  # whether it was only a look that woke us
 
         def look() -> None:
@@ -112,12 +157,20 @@ class Engine:
             await self._dirty.wait()
             by_look, due = due, False
             self._dirty.clear()
-            wrote = await self._converge_safely(thorough=by_look)
+            self._urgent.clear()
+            thorough, self._afresh = by_look or self._afresh, False
+            wrote = await self._converge_safely(thorough=thorough)
             if wrote or not by_look:
                 for handle in looks:
                     handle.cancel()
                 looks = [loop.call_later(delay, look) for delay in LOOKS]
-            await asyncio.sleep(_COALESCE)
+            if alarm is not None:
+                alarm.cancel()
+            now = time.monotonic()
+            ends = [end for end in (self._flaps.next_end(now), self._healing.next_due(now)) if end is not None]
+            alarm = loop.call_later(min(ends) - now + 0.001, self.wake) if ends else None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._urgent.wait(), _COALESCE)
 
     async def _converge_safely(self, *, thorough: bool) -> bool:
         """One convergence; what goes wrong in it is told, and the service stays up."""
@@ -143,7 +196,7 @@ class Engine:
             wrote = False
             for _ in range(_ROUNDS):
                 kernel = await self._kernel.look(thorough=thorough and not wrote)
-                operations = self._decide(kernel)
+                operations = await self._decide(kernel)
                 if not operations or self._dry_run or self.paused:
                     break
                 if not await self._apply(operations, kernel):
@@ -152,17 +205,40 @@ class Engine:
             self._remember()
             return wrote
 
-    def _decide(self, kernel: Kernel) -> tuple[Operation, ...]:
+    async def _decide(self, kernel: Kernel) -> tuple[Operation, ...]:
+        """Policy's view of this look, and what it takes to get there."""
         networkmanager = self._networkmanager()
         ours = seen(self._ours, kernel.endpoints)
-        snapshot = Snapshot(kernel, networkmanager, ours, self._overdue(), dict(self._refused))
-        desired = decide(snapshot)
-        claims = desired.claims if networkmanager.running else desired.claims | ours.claims
-        self._ours = ours = decided(ours, kernel.endpoints, claims)
+        now = time.monotonic()
+        self._flaps.look({index for index, link in kernel.links.items() if not (link.up and link.carrier)}, now)
+        snapshot = Snapshot(
+            kernel,
+            networkmanager,
+            ours,
+            self._overdue(),
+            dict(self._refused),
+            held=self._flaps.held(now),
+            wilted=self._healing.due(now),
+        )
+        desired = decide(snapshot, self._config)
+        if desired.asks_connections:
+            snapshot = replace(snapshot, connections=await self._connections())
+            desired = decide(snapshot, self._config)
+        if not networkmanager.running:
+            desired = replace(desired, claims=desired.claims | ours.claims)
+        self._ours = ours = decided(ours, kernel, desired)
         self.view = View(replace(snapshot, ours=ours), desired)
+        self._waits_for_connections = desired.awaits_connections
         self._await_networkmanager(desired)
         self._tell(desired)
         return plan(desired, kernel, ours)
+
+    async def _connections(self) -> Mapping[frozenset[str], int] | None:
+        try:
+            return await self._kernel.connections()
+        except KernelError as error:
+            self._complain(f"{error}; endpoints of lost links stay, since live connections may depend on them")
+            return None
 
     async def _apply(self, operations: tuple[Operation, ...], kernel: Kernel) -> bool:
         """Write; the record comes first. False when nothing of it succeeded: then trying again at once is of no use."""
@@ -172,11 +248,17 @@ class Engine:
             if op.action in (Action.ADD, Action.SET_FLAGS) and isinstance(op.value, Endpoint)
         ]
         self._ours = with_endpoints(self._ours, written)
-        for operation in operations:
-            if isinstance(operation.value, Limits):
-                self._ours = with_limits(self._ours, kernel.limits, operation.value)
-        if written or any(isinstance(op.value, Limits) for op in operations):
+        settings = [op.value for op in operations if isinstance(op.value, LinkdownSetting)]
+        self._ours = with_linkdown(self._ours, settings)
+        limits = [op.value for op in operations if isinstance(op.value, Limits)]
+        for wanted in limits:
+            self._ours = with_limits(self._ours, kernel.limits, wanted)
+        taken = self.view.desired.taken if self.view else frozenset()
+        if written or settings or limits or taken:
             self._save()
+        for address in self.view.desired.renewed if self.view else ():
+            self._healing.tried(address, time.monotonic())
+            _log.info("%s: its subflows died by an error; the endpoint is tried again", address)
         failures = await self._kernel.execute(operations)
         for operation, error in failures:
             self._failed(operation, error, kernel)
@@ -229,14 +311,17 @@ class Engine:
     def _save(self) -> None:
         paths = self.view.desired.paths if self.view else ()
         began = since(self._record.contents.since, paths, time.time())
-        self._record.save(Contents(self._ours, began))
+        known = self.view.snapshot.kernel.endpoints_max if self.view else 0
+        self._record.save(Contents(self._ours, began, known))
 
     def _tell(self, desired: Desired) -> None:
         """One line in the log for each path that changed; nothing is repeated."""
         told: dict[tuple[str, int], tuple[object, ...]] = {}
         for path in desired.paths:
             place = (path.address, path.ifindex)
-            told[place] = (path.state, path.reason.why, path.flags if path.state is not State.EXCLUDED else None)
+            # Why an active path is active may change without anything changing for anybody.
+            active, excluded = path.state is State.ACTIVE, path.state is State.EXCLUDED
+            told[place] = (path.state, None if active else path.reason.why, None if excluded else path.flags)
             if not self._dry_run and told[place] != self._told.get(place) and self._worth_telling(path):
                 _log.info("%s", _line(path))
         if not self._dry_run:
@@ -259,10 +344,10 @@ class Engine:
             for _ in range(_ROUNDS):
                 kernel = await self._kernel.look(thorough=True)
                 ours = seen(self._ours, kernel.endpoints)
-                ours = decided(ours, kernel.endpoints, ours.claims)
+                desired = decide(Snapshot(kernel, self._networkmanager(), ours))
+                ours = decided(ours, kernel, replace(desired, taken=frozenset(), linkdown=ours.linkdown))
                 # What NetworkManager has adopted is its own by now.
-                snapshot = Snapshot(kernel, self._networkmanager(), ours)
-                adopted = {path.address for path in decide(snapshot).paths if path.owner is Owner.NETWORKMANAGER}
+                adopted = {path.address for path in desired.paths if path.owner is Owner.NETWORKMANAGER}
                 self._ours = ours = replace(
                     ours, endpoints=frozenset(own for own in ours.endpoints if own.address not in adopted)
                 )
@@ -271,13 +356,12 @@ class Engine:
                     break
                 for operation, error in await self._kernel.execute(operations):
                     self._failed(operation, error, kernel)
-                for operation in operations:
-                    if isinstance(operation.value, Limits):
-                        self._ours = replace(self._ours, limits={})
+                # Once is enough, also where the kernel refused: what holds something else by now is somebody else's.
+                self._ours = replace(self._ours, limits={}, taken=frozenset(), linkdown=frozenset())
             self._ours = Ours(claims=self._ours.claims)
-            self._record.forget()
+            self._record.save(Contents(endpoints_max=self._record.contents.endpoints_max))
             with contextlib.suppress(KernelError):
-                self._decide(await self._kernel.look(thorough=True))
+                await self._decide(await self._kernel.look(thorough=True))
 
     def resume(self) -> None:
         """End what :meth:`clear` began."""

@@ -222,6 +222,8 @@ class Kernel:
     rules: tuple[Rule, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     limits: Limits = Limits()
+    #: whether ``ignore_routes_with_linkdown`` is set on an interface, as far as it was looked up
+    linkdown_ignored: Mapping[tuple[Family, int], bool] = field(default_factory=dict)
 
 
 # --- what NetworkManager says --------------------------------------------------------------------------------------
@@ -330,6 +332,7 @@ class NetworkManager:
     startup: bool = False  #: it runs, but is still taking over what it finds
     version: str = ""
     devices: tuple[Device, ...] = ()
+    default_flags: DefaultFlags = DefaultFlags()  #: for a device that no ``match-device`` singles out
 
     @property
     def has_mptcp(self) -> bool:
@@ -392,6 +395,10 @@ class Ours:
     claims: frozenset[str] = frozenset()
     #: "subflows" and "add_addr_accepted", as far as we raised them
     limits: Mapping[str, Written] = field(default_factory=dict)
+    #: NetworkManager's endpoints that we took out for a while; they come back with the same address, interface and flags
+    taken: frozenset[Endpoint] = frozenset()
+    #: interfaces on which we set ``ignore_routes_with_linkdown``
+    linkdown: frozenset[tuple[Family, int]] = frozenset()
 
     def owns(self, endpoint: Endpoint) -> bool:
         """Whether this endpoint of the kernel is one that we added, and not one that replaced it."""
@@ -409,6 +416,12 @@ class Snapshot:
     overdue: frozenset[str] = frozenset()
     #: endpoints that the kernel refused, by place, with its words
     refused: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    #: how many live MPTCP connections stand on exactly these local addresses with established subflows; None: not asked
+    connections: Mapping[frozenset[str], int] | None = None
+    #: interfaces that lost their link too often of late, and for how long each is held back (s)
+    held: Mapping[int, float] = field(default_factory=dict)
+    #: addresses whose subflows died by an error while their endpoint stayed, due to be renewed
+    wilted: frozenset[str] = frozenset()
 
 
 # --- what we want --------------------------------------------------------------------------------------------------
@@ -475,6 +488,14 @@ class Desired:
     rules: frozenset[Rule] = frozenset()
     limits: Limits | None = None  #: None: as they are
     claims: frozenset[str] = frozenset()  #: activations whose endpoints are NetworkManager's
+    taken: frozenset[Endpoint] = frozenset()  #: NetworkManager's endpoints that must not stand now; ids are 0
+    unseated: frozenset[str] = frozenset()  #: addresses without an endpoint whose initial subflows are to end (id 0)
+    severed: frozenset[str] = frozenset()  #: addresses whose subflows are to end where a live sibling stands elsewhere
+    lost: frozenset[str] = frozenset()  #: addresses that no sibling is live on
+    renewed: frozenset[str] = frozenset()  #: addresses whose endpoint is to be deleted and added again
+    linkdown: frozenset[tuple[Family, int]] = frozenset()  #: where ``ignore_routes_with_linkdown`` is to be set
+    asks_connections: bool = False  #: decide again with :attr:`Snapshot.connections`: something depends on them
+    awaits_connections: bool = False  #: decide again when a connection or subflow comes or goes
 
 
 # --- what has to be done -------------------------------------------------------------------------------------------
@@ -487,7 +508,26 @@ class Action(enum.StrEnum):
     REPLACE = "replace"
     DELETE = "delete"
     SET_FLAGS = "set-flags"
-    SET_LIMITS = "set-limits"
+    SET = "set"
+    SEVER = "sever"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkdownSetting:
+    """The sysctl ``ignore_routes_with_linkdown`` of an interface."""
+
+    family: Family
+    ifindex: int
+    name: str
+    ignored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Severance:
+    """The end of those subflows on ``addresses`` whose connection has an established one outside of ``lost``."""
+
+    addresses: frozenset[str]
+    lost: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -495,4 +535,4 @@ class Operation:
     """One write to the kernel. For SET_FLAGS ``value`` is the endpoint as it is to be, with its id."""
 
     action: Action
-    value: Endpoint | Route | Rule | Limits
+    value: Endpoint | Route | Rule | Limits | LinkdownSetting | Severance

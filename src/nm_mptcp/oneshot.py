@@ -1,40 +1,69 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One look without the service: what ``apply``, ``clear`` and ``status`` do where none runs."""
+"""One look without the service: what ``apply``, ``clear`` and ``status`` do where none runs.
+
+netlink is imported only where it is used: its library costs a third of a second, and beside a service nobody needs it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from .bus import Bus, BusError
-from .engine import Engine, View
-from .kernel.access import KernelAccess
+from .commands import command
 from .model import NetworkManager
 from .networkmanager.client import Client
+from .plan import plan
 from .state import Record
+
+if TYPE_CHECKING:
+    from .engine import Engine, View
 
 _log = logging.getLogger(__name__)
 
 
-@contextlib.asynccontextmanager
-async def engine(record: Record, *, dry_run: bool) -> AsyncIterator[Engine]:
-    """An engine for one look; NetworkManager not running, or no bus, are ordinary states."""
-    record.load()
-    networkmanager = await _networkmanager()
-    kernel = KernelAccess()
-    try:
-        yield Engine(kernel, lambda: networkmanager, record, dry_run=dry_run)
-    finally:
-        await kernel.close()
+async def apply(record: Record) -> None:
+    """Bring the kernel to what is wanted now; the caller holds the record's lock."""
+    async with _engine(record, dry_run=False) as engine:
+        await engine.converge()
+
+
+async def clear(record: Record) -> None:
+    """Take out all that is ours and put back what was there before; the caller holds the record's lock."""
+    async with _engine(record, dry_run=False) as engine:
+        await engine.clear()
 
 
 async def look(record: Record) -> View:
     """What is there and what would be decided; writes nothing."""
-    async with engine(record, dry_run=True) as one:
-        await one.converge()
-        assert one.view is not None
-        return one.view
+    async with _engine(record, dry_run=True) as engine:
+        await engine.converge()
+        assert engine.view is not None
+        return engine.view
+
+
+async def pending(record: Record) -> list[str]:
+    """The commands that would do what :func:`apply` would do."""
+    view = await look(record)
+    kernel = view.snapshot.kernel
+    return [command(operation, kernel.links) for operation in plan(view.desired, kernel, view.snapshot.ours)]
+
+
+@contextlib.asynccontextmanager
+async def _engine(record: Record, *, dry_run: bool) -> AsyncIterator[Engine]:
+    """An engine for one look; NetworkManager not running, or no bus, are ordinary states."""
+    from .engine import Engine
+    from .kernel.access import KernelAccess
+
+    record.load()
+    networkmanager = await _networkmanager()
+    kernel = KernelAccess(endpoints_max=record.contents.endpoints_max)
+    try:
+        yield Engine(kernel, lambda: networkmanager, record, dry_run=dry_run)
+    finally:
+        await kernel.close()
 
 
 async def _networkmanager() -> NetworkManager:

@@ -8,9 +8,11 @@ each connection and never again, so its address, routes and rules have to be the
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from .flags import EndpointFlag
 from .model import (
+    MAIN_TABLE,
     TABLES,
     Action,
     Desired,
@@ -18,10 +20,12 @@ from .model import (
     Family,
     Kernel,
     Limits,
+    LinkdownSetting,
     Operation,
     Ours,
     Route,
     Rule,
+    Severance,
 )
 from .tables import is_our_rule, is_ours
 
@@ -31,12 +35,15 @@ CHANGEABLE = EndpointFlag.BACKUP | EndpointFlag.FULLMESH
 
 def plan(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
     """The operations that lead from what the kernel has to what is desired, touching only what is ours."""
-    gone, changed, new = _endpoints(desired.endpoints, kernel, ours)
+    gone, changed, new = _endpoints(desired, kernel, ours)
     new_routes, old_routes = _routes(desired.routes, kernel)
     new_rules, old_rules = _rules(desired.rules, kernel)
     return (
+        *_severed(desired),
         *(Operation(Action.DELETE, endpoint) for endpoint in gone),
+        *(Operation(Action.DELETE, Endpoint(address)) for address in sorted(desired.unseated)),
         *(Operation(Action.SET_FLAGS, endpoint) for endpoint in changed),
+        *_linkdown(desired.linkdown, kernel, ours),
         *_limits(desired.limits, kernel),
         *new_routes,
         *(Operation(Action.ADD, rule) for rule in new_rules),
@@ -53,23 +60,45 @@ def restore(kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
         name: ours.limits[name].before if name in ours.limits and ours.limits[name].written == value else value
         for name, value in have.items()
     }
-    return plan(Desired(limits=Limits(**before)), kernel, ours)
+    back = {endpoint for endpoint in ours.taken if _has_address(kernel, endpoint)}
+    return plan(Desired(endpoints=frozenset(back), limits=Limits(**before)), kernel, ours)
+
+
+def _has_address(kernel: Kernel, endpoint: Endpoint) -> bool:
+    return any(address.address == endpoint.address for address in kernel.addresses.get(endpoint.ifindex, ()))
+
+
+def _severed(desired: Desired) -> Iterable[Operation]:
+    if desired.severed:
+        yield Operation(Action.SEVER, Severance(desired.severed, desired.lost))
+
+
+def _linkdown(wanted: frozenset[tuple[Family, int]], kernel: Kernel, ours: Ours) -> Iterable[Operation]:
+    """Settings to write: where it is wanted and not ours to leave alone, and back where we wrote it and it still holds."""
+    for place in sorted(wanted | ours.linkdown):
+        link = kernel.links.get(place[1])
+        have = kernel.linkdown_ignored.get(place)
+        if link is None or have is None:
+            continue
+        if place in wanted and not have and place not in ours.linkdown:
+            yield Operation(Action.SET, LinkdownSetting(*place, link.name, True))
+        elif place not in wanted and have:
+            yield Operation(Action.SET, LinkdownSetting(*place, link.name, False))
 
 
 def _limits(wanted: Limits | None, kernel: Kernel) -> Iterable[Operation]:
     if wanted is not None and wanted != kernel.limits:
-        yield Operation(Action.SET_LIMITS, wanted)
+        yield Operation(Action.SET, wanted)
 
 
-def _endpoints(
-    wanted: Iterable[Endpoint], kernel: Kernel, ours: Ours
-) -> tuple[list[Endpoint], list[Endpoint], list[Endpoint]]:
+def _endpoints(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[list[Endpoint], list[Endpoint], list[Endpoint]]:
     """Endpoints to delete, to change in place, and to add.
 
     An address that somebody else's endpoint stands on is left to it (the kernel would refuse a second one); an implicit
-    endpoint is the kernel's own and gives way.
+    endpoint is the kernel's own and gives way. What is NetworkManager's goes only while it is suspended, or is renewed.
     """
-    wishes = {wish.address: wish for wish in wanted}
+    wishes = {wish.address: wish for wish in desired.endpoints}
+    taken = {endpoint.place for endpoint in desired.taken}
     gone: list[Endpoint] = []
     changed: list[Endpoint] = []
     settled: set[str] = set()
@@ -77,7 +106,12 @@ def _endpoints(
         if endpoint.port:
             continue
         wish = wishes.get(endpoint.address)
-        if not ours.owns(endpoint):
+        if endpoint.place in taken:
+            gone.append(endpoint)
+        elif endpoint.address in desired.renewed:
+            gone.append(endpoint)
+            wishes[endpoint.address] = replace(endpoint, id=0)
+        elif not ours.owns(endpoint):
             if not endpoint.flags & EndpointFlag.IMPLICIT:
                 settled.add(endpoint.address)
         elif wish is None or wish.ifindex != endpoint.ifindex or (wish.flags ^ endpoint.flags) & ~CHANGEABLE:
@@ -86,6 +120,16 @@ def _endpoints(
             settled.add(endpoint.address)
             if wish.flags != endpoint.flags:
                 changed.append(Endpoint(endpoint.address, endpoint.ifindex, wish.flags, endpoint.id))
+    if len(gone) > 1:
+        # Each takes an RCU grace period: the family that new connections would leave by goes first.
+        used = {
+            route.family
+            for (table, _), routes in kernel.routes.items()
+            if table == MAIN_TABLE
+            for route in routes
+            if route.is_default
+        }
+        gone.sort(key=lambda endpoint: (endpoint.family not in used, endpoint.id))
     new = [wishes[address] for address in sorted(wishes) if address not in settled]
     return gone, changed, new
 
@@ -103,13 +147,14 @@ def _rules(wanted: frozenset[Rule], kernel: Kernel) -> tuple[list[Rule], list[Ru
 def _routes(wanted: frozenset[Route], kernel: Kernel) -> tuple[list[Operation], list[Operation]]:
     """Operations that bring routes, and those that take them away.
 
-    On-link prefixes come first and go last, since gateways are reached by them. An IPv4 route of the same destination,
-    service and metric is replaced in one step; IPv6 has siblings, so there the new one comes before the old one goes.
+    On-link prefixes come first and go last, since gateways are reached by them. A route that takes another's place in the
+    kernel replaces it in one step on IPv4; IPv6 would take the place of a sibling as well, so there the old one is deleted
+    just before. Any other new route comes before the old ones go.
     """
     have = {
         route for (table, _), routes in kernel.routes.items() if table in TABLES for route in routes if is_ours(route)
     }
-    standing = {_place(route) for route in have if route.family is Family.IPV4}
+    old = {_place(route): route for route in have - wanted}
 
     def order(route: Route) -> tuple[object, ...]:
         via = any(hop.gateway for hop in route.hops)
@@ -124,24 +169,22 @@ def _routes(wanted: frozenset[Route], kernel: Kernel) -> tuple[list[Operation], 
             str(route.hops),
         )
 
-    new = sorted(wanted - have, key=order)
-    replaced = {_place(route) for route in new if route.family is Family.IPV4}
-    old = [
-        route
-        for route in sorted(have - wanted, key=order, reverse=True)
-        if not (route.family is Family.IPV4 and _place(route) in replaced)
-    ]
-    return (
-        [
-            Operation(
-                Action.REPLACE if route.family is Family.IPV4 and _place(route) in standing else Action.ADD, route
-            )
-            for route in new
-        ],
-        [Operation(Action.DELETE, route) for route in old],
-    )
+    bring: list[Operation] = []
+    for route in sorted(wanted - have, key=order):
+        replaced = old.pop(_place(route), None)
+        if replaced is not None and route.family is Family.IPV4:
+            bring.append(Operation(Action.REPLACE, route))
+            continue
+        if replaced is not None:
+            bring.append(Operation(Action.DELETE, replaced))
+        bring.append(Operation(Action.ADD, route))
+    gone = sorted(old.values(), key=order, reverse=True)
+    return bring, [Operation(Action.DELETE, route) for route in gone]
 
 
 def _place(route: Route) -> tuple[object, ...]:
-    """What an IPv4 route is known by in the kernel: there is one of each (``fib_table_insert``)."""
-    return (route.table, route.destination, route.tos, route.metric)
+    """What a route is known by in the kernel: there is one of each (``fib_table_insert``, ``fib6_add_rt2node``)."""
+    place: tuple[object, ...] = (route.table, route.destination, route.tos, route.metric)
+    if route.family is Family.IPV4:
+        return place
+    return (*place, *((hop.ifindex, hop.gateway) for hop in route.hops))

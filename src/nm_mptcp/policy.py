@@ -8,15 +8,17 @@ nothing else is there, what finds a slot. Endpoints, routes, rules and limits fo
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
+from .config import DEFAULTS, Config, Failover
 from .flags import EndpointFlag, ProfileFlag, endpoint_flags
 from .kinds import is_metered, kind_of
 from .model import (
     MAIN_TABLE,
     Address,
     AddressFlag,
+    Connectivity,
     DefaultFlags,
     Desired,
     Device,
@@ -38,11 +40,37 @@ from .tables import Source, default_route, gateway, is_our_rule, routing
 
 _UNIQUE_LOCAL = ipaddress.ip_network("fc00::/7")
 
-#: Verdicts that come from circumstances, not from somebody's will: the last path of a family outlives them.
-_CIRCUMSTANCES = frozenset({Why.NO_DEFAULT_ROUTE, Why.DEACTIVATING, Why.ACTIVATING})
+#: Verdicts that come from circumstances, not from somebody's will: the last path of a family outlives them, and an
+#: endpoint outlives them while a live connection has its only subflow on it.
+_CIRCUMSTANCES = frozenset(
+    {
+        Why.NO_DEFAULT_ROUTE,
+        Why.DEACTIVATING,
+        Why.ACTIVATING,
+        Why.NO_CARRIER,
+        Why.LINK_DOWN,
+        Why.HELD_BACK,
+        Why.DEPRECATED,
+    }
+)
+
+#: Of these, those in which nothing goes by the link any more: subflows with a live sibling are better closed.
+_DEAD = frozenset({Why.DEACTIVATING, Why.NO_CARRIER, Why.LINK_DOWN})
+
+#: Endpoints that stay until their last dependent ends.
+_KEPT_FOR_CONNECTIONS = frozenset({Why.KEPT_FOR_CONNECTIONS, Why.KEPT_UNTIL_REPLACED})
+
+#: What NetworkManager's check found when there is a network, but not the Internet. "None" it says of a device that is not
+#: fully activated or has no default route: that is no finding, and the routes tell it better.
+_HELD_UP = (Connectivity.PORTAL, Connectivity.LIMITED)
 
 #: While NetworkManager is away or starting, these say nothing about what the user wants.
-_NETWORKMANAGER_AWAY = _CIRCUMSTANCES | {Why.NOT_MANAGED, Why.NOT_CONNECTED, Why.EXTERNAL, Why.UNREADABLE}
+_NETWORKMANAGER_AWAY = frozenset({Why.NO_DEFAULT_ROUTE, Why.DEACTIVATING, Why.ACTIVATING}) | {
+    Why.NOT_MANAGED,
+    Why.NOT_CONNECTED,
+    Why.EXTERNAL,
+    Why.UNREADABLE,
+}
 
 #: No endpoint of ours, or none yet, but routed all the same: NetworkManager's endpoint shall find its table ready.
 _ROUTED_ANYHOW = frozenset({Why.WAITS_FOR_NETWORKMANAGER, Why.NO_SLOT})
@@ -51,20 +79,34 @@ _ROUTED_ANYHOW = frozenset({Why.WAITS_FOR_NETWORKMANAGER, Why.NO_SLOT})
 _ROUTED_WITH_OTHERS = frozenset({Why.TEMPORARY, Why.DEPRECATED})
 
 
-def decide(snapshot: Snapshot) -> Desired:
+def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
     """What should be in the kernel of ours, given all the facts of one look."""
     facts = _Facts(snapshot)
     claims = _claims(facts)
     verdicts = [_judge(facts, address, claims) for address in facts.addresses()]
-    verdicts = _keep_deprecated(facts, verdicts)
-    verdicts = _keep_last(facts, verdicts)
-    verdicts = _fill_slots(facts, verdicts)
+    verdicts = _mind_links(facts, verdicts, config)
+    verdicts = _mind_connectivity(facts, verdicts)
+    leaving = _leave(facts, verdicts, config)
+    verdicts = _fill_slots(facts, leaving.verdicts)
     routed = routing(snapshot.kernel, _sources(facts, verdicts))
-    paths = tuple(_path(facts, verdict, routed.table_of) for verdict in verdicts)
-    endpoints = frozenset(
-        Endpoint(verdict.address, verdict.ifindex, verdict.flags) for verdict in verdicts if verdict.wants_endpoint
+    return Desired(
+        paths=tuple(_path(facts, verdict, routed.table_of) for verdict in verdicts),
+        endpoints=frozenset(
+            Endpoint(verdict.address, verdict.ifindex, verdict.flags) for verdict in verdicts if verdict.wants_endpoint
+        ),
+        routes=routed.routes,
+        rules=routed.rules,
+        limits=_limits(facts, verdicts),
+        claims=claims,
+        taken=leaving.taken,
+        unseated=leaving.unseated,
+        severed=leaving.severed,
+        lost=leaving.lost,
+        renewed=_renewed(facts, verdicts),
+        linkdown=_linkdown(facts, verdicts),
+        asks_connections=leaving.asks or bool(snapshot.wilted and snapshot.connections is None),
+        awaits_connections=any(verdict.reason.why in _KEPT_FOR_CONNECTIONS for verdict in verdicts),
     )
-    return Desired(paths, endpoints, routed.routes, routed.rules, _limits(facts, verdicts), claims)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +149,8 @@ class _Facts:
         self.endpoint_at = {endpoint.address: endpoint for endpoint in self.kernel.endpoints if not endpoint.port}
         self.device_of = {device.ip_interface: device for device in self.networkmanager.devices}
         self.has_rules = {rule.source for rule in self.kernel.rules if is_our_rule(rule)}
+        self.away = not self.networkmanager.running or self.networkmanager.startup
+        self.taken = {endpoint.address: endpoint for endpoint in snapshot.ours.taken}
         self._defaults: dict[tuple[int, Family, int], Route | None] = {}
 
     def addresses(self) -> Iterable[Address]:
@@ -131,6 +175,32 @@ class _Facts:
         """The endpoint of ours that stands on this address, None where there is none or it is not ours."""
         endpoint = self.endpoint_at.get(address.address)
         return endpoint if endpoint and self.snapshot.ours.owns(endpoint) else None
+
+    def standing_endpoint(self, verdict: _Verdict) -> Endpoint | None:
+        """The endpoint on a verdict's address that is ours, or NetworkManager's to take out: never anybody else's."""
+        endpoint = self.endpoint_at.get(verdict.address)
+        if endpoint is None or endpoint.ifindex != verdict.ifindex:
+            return None
+        mine = self.snapshot.ours.owns(endpoint)
+        theirs = verdict.owner is Owner.NETWORKMANAGER and not endpoint.flags & EndpointFlag.IMPLICIT
+        return endpoint if mine or theirs else None
+
+    def dependents(self, address: str, lost: Set[str]) -> int:
+        """How many live connections stand on this address and on nothing outside of ``lost``."""
+        connections = self.snapshot.connections or {}
+        return sum(count for places, count in connections.items() if address in places and places <= lost)
+
+    def replaced(self, verdict: _Verdict) -> bool:
+        """Whether a deprecated address's interface has an endpoint on another one; any other address needs none."""
+        if verdict.reason.why is not Why.DEPRECATED:
+            return True
+        return any(
+            address.family is verdict.family
+            and not address.flags & (AddressFlag.DEPRECATED | AddressFlag.TEMPORARY)
+            and (endpoint := self.endpoint_at.get(address.address))
+            and endpoint.ifindex == verdict.ifindex
+            for address in self.kernel.addresses[verdict.ifindex]
+        )
 
     def foreign_endpoint(self, address: Address) -> Endpoint | None:
         """The endpoint of somebody else on this address; the kernel's own (implicit) ones are replaceable, and so none."""
@@ -159,22 +229,24 @@ class _Intent:
 def _claims(facts: _Facts) -> frozenset[str]:
     """The activations whose endpoints NetworkManager writes although our drop-in would leave them to us.
 
-    Seen by an endpoint that we did not add, or that replaced ours: the drop-in counts for a device only from its first
-    activation after NetworkManager loaded it. Valid until the device's next activation.
+    Seen by an endpoint with its built-in default flags that we did not add: the drop-in counts for a device only from its
+    first activation after NetworkManager loaded it. Valid until the device's next activation. (With a profile's own flags
+    NetworkManager is the owner anyway; other flags are a hand-made endpoint's, or those of a reapply under way.)
     """
     builtin = endpoint_flags(facts.networkmanager.builtin_flags)
-    replaced = {own.address for own in facts.snapshot.ours.endpoints}
     claims = set()
     for ifindex, addresses in facts.kernel.addresses.items():
         device = facts.device(ifindex) if ifindex in facts.kernel.links else None
         if device is None or not device.activation or not facts.networkmanager.has_mptcp:
+            continue
+        if device.profile and device.profile.mptcp_flags:
             continue
         if device.activation in facts.snapshot.ours.claims:
             claims.add(device.activation)
             continue
         for address in addresses:
             endpoint = facts.foreign_endpoint(address)
-            if endpoint and endpoint.ifindex == ifindex and (endpoint.flags == builtin or address.address in replaced):
+            if endpoint and endpoint.ifindex == ifindex and endpoint.flags == builtin:
                 claims.add(device.activation)
     return frozenset(claims)
 
@@ -241,9 +313,8 @@ def _kind_reason(words: str) -> Reason:
 def _judge(facts: _Facts, address: Address, claims: frozenset[str]) -> _Verdict:
     """The verdict for an address, by itself."""
     verdict = _judge_by_facts(facts, address, claims)
-    away = not facts.networkmanager.running or facts.networkmanager.startup
     own = facts.own_endpoint(address)
-    if away and own and own.ifindex == address.ifindex and verdict.reason.why in _NETWORKMANAGER_AWAY:
+    if facts.away and own and own.ifindex == address.ifindex and verdict.reason.why in _NETWORKMANAGER_AWAY:
         how = "not running" if not facts.networkmanager.running else "starting"
         reason = Reason(Why.KEPT_NETWORKMANAGER_AWAY, how)
         return replace(verdict, state=State.ACTIVE, reason=reason, flags=own.flags, wants_endpoint=True)
@@ -265,7 +336,8 @@ def _judge_by_facts(facts: _Facts, address: Address, claims: frozenset[str]) -> 
     if device.unreadable:
         return _excluded(address, Reason(Why.UNREADABLE, device.unreadable), device)
     if device.profile is None:
-        return _Verdict(address, State.WAITING, Reason(Why.ACTIVATING, _words(state)), device)
+        words = _words(state) if state < DeviceState.ACTIVATED else "its profile is being read"
+        return _Verdict(address, State.WAITING, Reason(Why.ACTIVATING, words), device)
 
     intent = _intent(device, facts.networkmanager, facts.kernel.laminar, claims)
     known = _Verdict(address, State.ACTIVE, intent.reason, device, intent.flags, intent.flags_from, intent.owner)
@@ -273,6 +345,8 @@ def _judge_by_facts(facts: _Facts, address: Address, claims: frozenset[str]) -> 
         return replace(known, state=State.EXCLUDED)
     foreign = facts.foreign_endpoint(address)
     if foreign and intent.owner is Owner.NETWORKMANAGER and foreign.ifindex == address.ifindex:
+        if state is DeviceState.DEACTIVATING:
+            return replace(known, flags=foreign.flags, state=State.SUSPENDED, reason=Reason(Why.DEACTIVATING))
         return replace(known, flags=foreign.flags)
     if foreign:
         return replace(known, reason=Reason(Why.SOMEBODY_ELSE_OWNS), flags=foreign.flags, owner=Owner.OTHER)
@@ -295,6 +369,11 @@ def _judge_by_facts(facts: _Facts, address: Address, claims: frozenset[str]) -> 
             return replace(known, state=State.WAITING, reason=Reason(Why.NO_DEFAULT_ROUTE, family.label))
     if state is DeviceState.DEACTIVATING:
         return replace(known, state=State.SUSPENDED, reason=Reason(Why.DEACTIVATING))
+    taken = facts.taken.get(address.address)
+    if taken and taken.ifindex == address.ifindex and intent.owner is Owner.NETWORKMANAGER:
+        return _wished(facts, replace(known, flags=taken.flags))
+    if address.flags & AddressFlag.DEPRECATED:
+        return replace(known, state=State.EXCLUDED, reason=Reason(Why.DEPRECATED))
     if intent.owner is Owner.NETWORKMANAGER and address.address not in facts.snapshot.overdue:
         waiting = replace(known, state=State.WAITING, reason=Reason(Why.WAITS_FOR_NETWORKMANAGER))
         own = facts.own_endpoint(address)
@@ -348,43 +427,190 @@ def _not_a_path_address(address: Address) -> Reason | None:
 # --- all addresses together ----------------------------------------------------------------------------------------
 
 
-def _keep_deprecated(facts: _Facts, verdicts: list[_Verdict]) -> list[_Verdict]:
-    """A deprecated address gets no new endpoint; one that has it keeps it until its replacement has one."""
-    replaced = {
-        (verdict.ifindex, verdict.family)
+def _mind_links(facts: _Facts, verdicts: list[_Verdict], config: Config) -> list[_Verdict]:
+    """A path on a link that is lost is suspended, and one on a link that flaps is held back before it returns."""
+    if config.failover is Failover.OFF:
+        return verdicts
+    return [
+        replace(verdict, state=State.SUSPENDED, reason=reason, wants_endpoint=False)
+        if verdict.state is State.ACTIVE
+        and verdict.owner is not Owner.OTHER
+        and (reason := _link_reason(facts, verdict))
+        else verdict
         for verdict in verdicts
-        if not verdict.on.flags & AddressFlag.DEPRECATED
-        and (endpoint := facts.endpoint_at.get(verdict.address))
-        and endpoint.ifindex == verdict.ifindex
+    ]
+
+
+def _link_reason(facts: _Facts, verdict: _Verdict) -> Reason | None:
+    link = facts.link(verdict.ifindex)
+    if not link.up:
+        return Reason(Why.LINK_DOWN)
+    if not link.carrier:
+        return Reason(Why.NO_CARRIER)
+    held = facts.snapshot.held.get(verdict.ifindex)
+    if held and facts.standing_endpoint(verdict) is None:
+        return Reason(Why.HELD_BACK, f"{held:g} s")
+    return None
+
+
+def _mind_connectivity(facts: _Facts, verdicts: list[_Verdict]) -> list[_Verdict]:
+    """Behind a portal a new endpoint waits and an existing one becomes backup - while another path has full connectivity.
+
+    Only then, so that an outage of the check's own server costs nobody a path. Explicit flags are not overruled.
+    """
+    full = {
+        (verdict.family, verdict.ifindex)
+        for verdict in verdicts
+        if verdict.state is State.ACTIVE
+        and verdict.device
+        and verdict.device.connectivity(verdict.family) is Connectivity.FULL
     }
     result = []
     for verdict in verdicts:
-        if verdict.on.flags & AddressFlag.DEPRECATED and verdict.wants_endpoint:
-            kept = facts.own_endpoint(verdict.on) and (verdict.ifindex, verdict.family) not in replaced
-            verdict = (
-                replace(verdict, reason=Reason(Why.KEPT_UNTIL_REPLACED))
-                if kept
-                else replace(verdict, state=State.EXCLUDED, reason=Reason(Why.DEPRECATED), wants_endpoint=False)
-            )
+        found = verdict.device.connectivity(verdict.family) if verdict.device else Connectivity.UNKNOWN
+        others = any(family is verdict.family and ifindex != verdict.ifindex for family, ifindex in full)
+        if verdict.state is State.ACTIVE and verdict.owner is Owner.OURS and found in _HELD_UP and others:
+            reason = Reason(Why.NO_CONNECTIVITY, found.name.lower())
+            if facts.own_endpoint(verdict.on):
+                verdict = replace(
+                    verdict, state=State.SUSPENDED, reason=reason, flags=verdict.flags | EndpointFlag.BACKUP
+                )
+            else:
+                verdict = replace(verdict, state=State.WAITING, reason=reason, wants_endpoint=False)
         result.append(verdict)
     return result
 
 
-def _keep_last(facts: _Facts, verdicts: list[_Verdict]) -> list[_Verdict]:
-    """An endpoint of ours outlives mere circumstances while no other path of its family is there.
+@dataclass(frozen=True, slots=True)
+class _Leaving:
+    """The verdicts after it was seen what may go, and what has to be done for live connections."""
 
-    Deleting it would close its subflows, and a connection that has no other would be lost although it could outlive them.
+    verdicts: list[_Verdict]
+    taken: frozenset[Endpoint] = frozenset()
+    unseated: frozenset[str] = frozenset()
+    severed: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
+    asks: bool = False
+
+
+def _leave(facts: _Facts, verdicts: list[_Verdict], config: Config) -> _Leaving:
+    """Which endpoints may go that circumstances are against: never the last path, never a connection's last subflow.
+
+    Deleting an endpoint closes its subflows. A connection that has no other, and whose server refuses joins, would be
+    dead for ever although it could outlive the circumstance; so its endpoint stays, and only subflows with a live sibling
+    are closed.
     """
-    carried = {verdict.family for verdict in verdicts if verdict.state is State.ACTIVE}
-    return [
-        replace(verdict, state=State.ACTIVE, reason=Reason(Why.KEPT_LAST, str(verdict.reason)), wants_endpoint=True)
-        if verdict.reason.why in _CIRCUMSTANCES
-        and verdict.family not in carried
-        and (own := facts.own_endpoint(verdict.on))
-        and own.ifindex == verdict.ifindex
-        else verdict
+    staying = {v.family for v in verdicts if v.state is State.ACTIVE and facts.link(v.ifindex).carrier}
+    leaving = [v for v in verdicts if v.reason.why in _CIRCUMSTANCES and v.family in staying]
+    dead = {verdict.ifindex for verdict in leaving if verdict.reason.why in _DEAD}
+    # On a dead link no address carries anything, also none that is no path itself.
+    seats = {v.address for v in verdicts if v.ifindex in dead and v.family in staying}
+    lost = frozenset(seats | {verdict.address for verdict in leaving})
+    known = facts.snapshot.connections
+    result: list[_Verdict] = []
+    taken: set[Endpoint] = set()
+    severed: set[str] = set()
+    asks = False
+    for verdict in verdicts:
+        endpoint = facts.standing_endpoint(verdict)
+        if verdict.reason.why not in _CIRCUMSTANCES:
+            result.append(verdict)
+        elif verdict.family not in staying:
+            result.append(_last(facts, verdict, endpoint))
+        elif endpoint is None:
+            result.append(verdict)
+        elif config.failover is Failover.SAFE and verdict.reason.why in _DEAD and facts.own_endpoint(verdict.on):
+            result.append(replace(verdict, flags=endpoint.flags | EndpointFlag.BACKUP, wants_endpoint=True))
+        elif known is None or facts.dependents(verdict.address, lost) or not facts.replaced(verdict):
+            asks |= known is None
+            result.append(_kept(facts, verdict, endpoint))
+            if verdict.reason.why in _DEAD:
+                severed.add(verdict.address)
+        else:
+            result.append(verdict)
+            if not facts.own_endpoint(verdict.on):
+                taken.add(Endpoint(endpoint.address, endpoint.ifindex, endpoint.flags))
+    standing = {endpoint.address for endpoint in facts.kernel.endpoints}
+    unseated: set[str] = set()
+    if config.failover is Failover.FAST:
+        asks |= known is None and bool(seats)
+        for address in seats - standing:
+            (severed if facts.dependents(address, lost) else unseated).add(address)
+    with_sibling = _with_sibling(known or {}, lost)
+    return _Leaving(
+        result,
+        frozenset(taken),
+        frozenset(unseated & with_sibling),
+        frozenset(severed & with_sibling),
+        lost,
+        asks,
+    )
+
+
+def _with_sibling(connections: Mapping[frozenset[str], int], lost: Set[str]) -> set[str]:
+    """The lost addresses on which a connection stands that also stands elsewhere."""
+    found: set[str] = set()
+    for places in connections:
+        if not places <= lost:
+            found |= places & lost
+    return found
+
+
+def _last(facts: _Facts, verdict: _Verdict, endpoint: Endpoint | None) -> _Verdict:
+    """No other path of this family is there: what stands stays, and what was only held back comes at once."""
+    own = facts.own_endpoint(verdict.on)
+    if verdict.reason.why is Why.HELD_BACK:
+        wants = verdict.owner is Owner.OURS or verdict.address in facts.taken
+        return replace(verdict, state=State.ACTIVE, wants_endpoint=wants)
+    if endpoint is None:
+        return verdict
+    reason = Reason(Why.KEPT_LAST, str(verdict.reason))
+    return replace(verdict, state=State.ACTIVE, reason=reason, flags=endpoint.flags, wants_endpoint=own is not None)
+
+
+def _kept(facts: _Facts, verdict: _Verdict, endpoint: Endpoint) -> _Verdict:
+    """Live connections depend on it: it stays as it is."""
+    deprecated = verdict.reason.why is Why.DEPRECATED
+    return replace(
+        verdict,
+        state=State.ACTIVE if deprecated else State.SUSPENDED,
+        reason=Reason(Why.KEPT_UNTIL_REPLACED) if deprecated else Reason(Why.KEPT_FOR_CONNECTIONS, str(verdict.reason)),
+        flags=endpoint.flags,
+        wants_endpoint=facts.own_endpoint(verdict.on) is not None,
+    )
+
+
+def _renewed(facts: _Facts, verdicts: list[_Verdict]) -> frozenset[str]:
+    """Endpoints whose subflows died by an error, on which none stands now although live connections could use one."""
+    connections = facts.snapshot.connections
+    if not connections:
+        return frozenset()
+    carried = frozenset[str]().union(*connections)
+    families = {Family.of(address) for address in carried}
+    return frozenset(
+        verdict.address
         for verdict in verdicts
-    ]
+        if verdict.address in facts.snapshot.wilted - carried
+        and verdict.state is State.ACTIVE
+        and verdict.family in families
+        and facts.standing_endpoint(verdict)
+    )
+
+
+def _linkdown(facts: _Facts, verdicts: list[_Verdict]) -> frozenset[tuple[Family, int]]:
+    """Interfaces whose routes shall not be used without carrier: those beside which another path of the family is active.
+
+    New connections then leave by that one at once; on a lone link they are to wait for the link, as ever.
+    """
+    active: dict[Family, set[int]] = {}
+    for verdict in verdicts:
+        if verdict.state is State.ACTIVE and facts.link(verdict.ifindex).carrier:
+            active.setdefault(verdict.family, set()).add(verdict.ifindex)
+    return frozenset(
+        (verdict.family, verdict.ifindex)
+        for verdict in verdicts
+        if verdict.state in (State.ACTIVE, State.SUSPENDED) and active.get(verdict.family, set()) - {verdict.ifindex}
+    )
 
 
 def _fill_slots(facts: _Facts, verdicts: list[_Verdict]) -> list[_Verdict]:
@@ -443,7 +669,7 @@ def _sources(facts: _Facts, verdicts: list[_Verdict]) -> list[Source]:
         if verdict.state in (State.ACTIVE, State.SUSPENDED)
         or verdict.wants_endpoint
         or verdict.reason.why in _ROUTED_ANYHOW
-        or (verdict.reason.why is Why.NO_DEFAULT_ROUTE and verdict.address in facts.has_rules)
+        or (verdict.address in facts.has_rules and (facts.away or verdict.reason.why is Why.NO_DEFAULT_ROUTE))
     ]
     places = {(verdict.ifindex, verdict.family) for verdict in routed}
     routed += [

@@ -19,7 +19,7 @@ class Why(enum.Enum):
     )
     SOMEBODY_ELSE_OWNS = "somebody else made this endpoint; it is left as it is"
     KEPT_LAST = "kept although {0}: no other path could carry its connections"
-    KEPT_UNTIL_REPLACED = "deprecated, kept until its replacement works"
+    KEPT_UNTIL_REPLACED = "deprecated, kept until its replacement carries all its connections"
     KEPT_NETWORKMANAGER_AWAY = "kept as it was: NetworkManager is {0}"
     # waiting
     ACTIVATING = "NetworkManager is still setting the device up ({0})"
@@ -29,6 +29,11 @@ class Why(enum.Enum):
     REFUSED = "the kernel refused the endpoint: {0}"
     # suspended
     DEACTIVATING = "NetworkManager is taking the connection down"
+    NO_CARRIER = "no carrier"
+    LINK_DOWN = "the interface is down"
+    HELD_BACK = "the link came and went: held back for {0}"
+    NO_CONNECTIVITY = "NetworkManager's connectivity check says {0}, and another path has full connectivity"
+    KEPT_FOR_CONNECTIONS = "{0}; its endpoint stays for connections that have no other subflow"
     # excluded
     NOT_MANAGED = "NetworkManager does not manage this interface"
     EXTERNAL = "the interface was set up by somebody else; NetworkManager only looks on"

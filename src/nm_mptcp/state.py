@@ -20,7 +20,19 @@ from pathlib import Path as File
 from typing import Any
 
 from .flags import EndpointFlag
-from .model import Endpoint, Limits, Ours, OwnEndpoint, Path, Written
+from .model import (
+    Desired,
+    Endpoint,
+    Family,
+    Kernel,
+    Limits,
+    LinkdownSetting,
+    Ours,
+    OwnEndpoint,
+    Owner,
+    Path,
+    Written,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +42,10 @@ DIRECTORY = File(os.environ.get("NM_MPTCP_STATE_DIR") or "/run/nm-mptcp")
 
 class StateError(Exception):
     """The record cannot be read, written or locked; one line that says which file and why."""
+
+
+class BusyError(StateError):
+    """Another nm-mptcp writes; the line says which process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +63,7 @@ class Contents:
 
     ours: Ours = field(default_factory=Ours)
     since: Mapping[str, Since] = field(default_factory=dict)  #: by ``ADDRESS%IFINDEX``
+    endpoints_max: int = 0  #: how many endpoints the kernel takes, asked once per boot; 0: not asked yet
 
 
 class Record:
@@ -97,15 +114,11 @@ class Record:
             raise StateError(f"{self.file}: cannot be written: {_words(error)}") from None
         self.contents = contents
 
-    def forget(self) -> None:
-        """Remove the record: nothing is ours any more."""
-        self.contents = Contents()
-        with contextlib.suppress(FileNotFoundError):
-            self.file.unlink()
-
     @contextlib.contextmanager
     def lock(self, timeout: float) -> Iterator[None]:
-        """Be the only writer, waiting at most ``timeout`` seconds for the one that is; raises :class:`StateError`."""
+        """Be the only writer, waiting at most ``timeout`` seconds for the one that is; raises :class:`StateError`,
+        :class:`BusyError` when that one goes on.
+        """
         try:
             self._directory()
             handle = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -119,7 +132,7 @@ class Record:
                     break
                 except BlockingIOError:
                     if time.monotonic() >= deadline:
-                        raise StateError(
+                        raise BusyError(
                             f"{self.directory / 'lock'}: another nm-mptcp is at work (process {_holder(handle)})"
                         ) from None
                     time.sleep(0.02)
@@ -148,11 +161,29 @@ def seen(ours: Ours, endpoints: Iterable[Endpoint]) -> Ours:
     return ours if kept == ours.endpoints else replace(ours, endpoints=frozenset(kept))
 
 
-def decided(ours: Ours, endpoints: Iterable[Endpoint], claims: frozenset[str]) -> Ours:
-    """``ours`` after policy has seen it: the claims it found, and no endpoint that somebody else replaced."""
-    at = {endpoint.address: endpoint for endpoint in endpoints if not endpoint.port}
-    kept = frozenset(own for own in ours.endpoints if own.address in at and own.is_(at[own.address]))
-    return ours if (kept, claims) == (ours.endpoints, ours.claims) else replace(ours, endpoints=kept, claims=claims)
+def decided(ours: Ours, kernel: Kernel, desired: Desired) -> Ours:
+    """``ours`` after policy has seen it: its claims, what it took from NetworkManager, and nothing that is past.
+
+    Past is an endpoint that somebody replaced, one of NetworkManager's that stands again or whose address is gone, and a
+    linkdown setting that somebody changed since or whose interface is gone.
+    """
+    at = {endpoint.address: endpoint for endpoint in kernel.endpoints if not endpoint.port}
+    present = {(address.address, ifindex) for ifindex, group in kernel.addresses.items() for address in group}
+    standing = {endpoint.place for endpoint in at.values()}
+    owned = {(path.address, path.ifindex) for path in desired.paths if path.owner is Owner.NETWORKMANAGER}
+    away = {endpoint for endpoint in ours.taken if endpoint.place in present & owned and endpoint.place not in standing}
+    result = replace(
+        ours,
+        endpoints=frozenset(own for own in ours.endpoints if own.address in at and own.is_(at[own.address])),
+        claims=desired.claims,
+        taken=desired.taken | away,
+        linkdown=frozenset(
+            place
+            for place in ours.linkdown
+            if place[1] in kernel.links and (place in desired.linkdown or kernel.linkdown_ignored.get(place))
+        ),
+    )
+    return ours if result == ours else result
 
 
 def with_endpoints(ours: Ours, written: Iterable[Endpoint]) -> Ours:
@@ -190,6 +221,14 @@ def with_limits(ours: Ours, before: Limits, written: Limits) -> Ours:
     return replace(ours, limits=limits)
 
 
+def with_linkdown(ours: Ours, settings: Iterable[LinkdownSetting]) -> Ours:
+    """``ours`` with settings that are about to be written."""
+    linkdown = set(ours.linkdown)
+    for setting in settings:
+        (linkdown.add if setting.ignored else linkdown.discard)((setting.family, setting.ifindex))
+    return replace(ours, linkdown=frozenset(linkdown))
+
+
 def since(before: Mapping[str, Since], paths: Iterable[Path], now: float) -> dict[str, Since]:
     """Since when each path is in its state for its reason; ``now`` where that has just changed."""
     result = {}
@@ -210,7 +249,12 @@ def _encode(contents: Contents) -> dict[str, Any]:
             for own in sorted(ours.endpoints, key=lambda own: (own.address, own.ifindex))
         ],
         "claims": sorted(ours.claims),
+        "taken": [
+            [e.address, e.ifindex, int(e.flags)] for e in sorted(ours.taken, key=lambda e: (e.address, e.ifindex))
+        ],
+        "linkdown": sorted([int(family), ifindex] for family, ifindex in ours.linkdown),
         "limits": {name: [value.before, value.written] for name, value in sorted(ours.limits.items())},
+        "endpoints_max": contents.endpoints_max,
         "since": {key: [value.state, value.why, value.time] for key, value in sorted(contents.since.items())},
     }
 
@@ -225,8 +269,11 @@ def _decode(data: Any) -> Contents:
         ),
         frozenset(str(claim) for claim in data["claims"]),
         {str(name): Written(int(before), int(written)) for name, (before, written) in data["limits"].items()},
+        frozenset(Endpoint(str(a), int(ifindex), EndpointFlag(flags)) for a, ifindex, flags in data["taken"]),
+        frozenset((Family(family), int(ifindex)) for family, ifindex in data["linkdown"]),
     )
-    return Contents(ours, {str(key): Since(str(s), str(w), float(t)) for key, (s, w, t) in data["since"].items()})
+    began = {str(key): Since(str(state), str(why), float(time)) for key, (state, why, time) in data["since"].items()}
+    return Contents(ours, began, int(data["endpoints_max"]))
 
 
 def _holder(handle: int) -> str:

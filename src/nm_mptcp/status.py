@@ -25,8 +25,9 @@ def document(snapshot: Snapshot, desired: Desired, since: Mapping[str, Since], *
         "service": "active" if service else "absent",
         "networkmanager": {
             "running": networkmanager.running,
-            "version": networkmanager.version,
-            "default_flags": _default_flags(snapshot),
+            "version": networkmanager.version if networkmanager.running else "",
+            "default_flags": names(networkmanager.default_flags.flags or networkmanager.builtin_flags),
+            "default_flags_section": networkmanager.default_flags.section,
         },
         "kernel": {
             "mptcp_enabled": kernel.mptcp_enabled,
@@ -35,18 +36,6 @@ def document(snapshot: Snapshot, desired: Desired, since: Mapping[str, Since], *
         },
         "limits": {"subflows": kernel.limits.subflows, "add_addr_accepted": kernel.limits.add_addr_accepted},
         "paths": [_path(path, since) for path in desired.paths],
-    }
-
-
-def _default_flags(snapshot: Snapshot) -> dict[str, Any]:
-    """What counts where a profile leaves the flags alone: by device, since NetworkManager's defaults may match devices."""
-    return {
-        "builtin": names(snapshot.networkmanager.builtin_flags),
-        "configured": {
-            device.ip_interface: {"flags": names(device.default_flags.flags), "section": device.default_flags.section}
-            for device in snapshot.networkmanager.devices
-            if device.default_flags.flags is not None
-        },
     }
 
 

@@ -64,6 +64,9 @@ class Situation:
         self.startup = False
         self.overdue: frozenset[str] = frozenset()
         self.refused: dict[tuple[str, int], str] = {}
+        self.connections: dict[frozenset[str], int] | None = {}
+        self.held: dict[int, float] = {}
+        self.wilted: frozenset[str] = frozenset()
 
     def link(
         self, name: str, *addresses: str, gateway: bool = True, metric: int = 100, flags: int = 0, **device: Any
@@ -133,7 +136,19 @@ class Situation:
             routes=grouped(self.routes),
             rules=tuple(self.rules),
             endpoints=tuple(self.endpoints),
-            **self.kernel,
+            **{
+                "linkdown_ignored": {(family, ifindex): False for ifindex in self.links for family in Family},
+                **self.kernel,
+            },
         )
         networkmanager = NetworkManager(self.running, self.startup, self.version, tuple(self.devices.values()))
-        return Snapshot(kernel, networkmanager, self.ours, self.overdue, self.refused)
+        return Snapshot(
+            kernel,
+            networkmanager,
+            self.ours,
+            self.overdue,
+            self.refused,
+            self.connections,
+            self.held,
+            self.wilted,
+        )

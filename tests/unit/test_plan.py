@@ -22,6 +22,7 @@ from nm_mptcp.model import (
     Hop,
     Kernel,
     Limits,
+    LinkdownSetting,
     Operation,
     Ours,
     OwnEndpoint,
@@ -32,7 +33,7 @@ from nm_mptcp.model import (
 )
 from nm_mptcp.plan import plan, restore
 from nm_mptcp.policy import decide
-from nm_mptcp.state import decided, seen, with_endpoints
+from nm_mptcp.state import decided, seen, with_endpoints, with_linkdown
 from nm_mptcp.tables import is_our_rule, is_ours
 
 from .situations import BACKUP, LEFT_TO_US, MODEM, SUBFLOW, WIFI, Situation, grouped
@@ -52,7 +53,7 @@ def planned(situation: Situation) -> tuple[Operation, ...]:
 def test_on_the_way_up_the_endpoint_comes_last_and_limits_before_it() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
-    assert verbs(planned(situation)) == ["set-limits limits"] + ["add route"] * 3 + ["add rule"] * 3 + ["add endpoint"]
+    assert verbs(planned(situation)) == ["set limits"] + ["add route"] * 3 + ["add rule"] * 3 + ["add endpoint"]
 
 
 def test_on_the_way_down_the_endpoint_goes_first() -> None:
@@ -113,6 +114,20 @@ def test_a_changed_gateway_is_replaced_in_one_step_on_ipv4_and_added_before_dele
     assert changed("2001:db8:1::2/64", "2001:db8:1::254") == ["add route", "delete route"]
 
 
+def test_an_ipv6_route_that_differs_in_its_mtu_alone_is_deleted_before_it_is_added() -> None:
+    situation = Situation()
+    situation.link("e1", "2001:db8:1::2/64")
+    kernel, ours = apply(planned(situation), situation.snapshot().kernel, Ours())
+    routes = [
+        replace(route, metrics=(("RTAX_MTU", 1400),)) if route.is_default and route.protocol == 16 else route
+        for group in kernel.routes.values()
+        for route in group
+    ]
+    kernel = replace(kernel, routes=grouped(routes))
+    snapshot = replace(situation.snapshot(), kernel=kernel, ours=ours)
+    assert verbs(plan(decide(snapshot), kernel, ours)) == ["delete route", "add route"]
+
+
 def test_a_recreated_interface_moves_its_endpoint() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
@@ -123,7 +138,7 @@ def test_a_recreated_interface_moves_its_endpoint() -> None:
 def test_restoring_gives_back_a_limit_only_where_it_holds_what_we_wrote() -> None:
     ours = Ours(limits={"subflows": Written(2, 4), "add_addr_accepted": Written(0, 2)})
     (operation,) = restore(Kernel(limits=Limits(4, 3)), ours)
-    assert operation == Operation(Action.SET_LIMITS, Limits(2, 3))
+    assert operation == Operation(Action.SET, Limits(2, 3))
 
 
 def test_nothing_is_deleted_that_merely_looks_like_ours() -> None:
@@ -149,10 +164,14 @@ def apply(operations: Iterable[Operation], kernel: Kernel, ours: Ours) -> tuple[
     rules = list(kernel.rules)
     endpoints = list(kernel.endpoints)
     limits = kernel.limits
+    ignored = dict(kernel.linkdown_ignored)
     written = []
     for operation in operations:
         value = operation.value
-        if isinstance(value, Limits):
+        if isinstance(value, LinkdownSetting):
+            ignored[value.family, value.ifindex] = value.ignored
+            ours = with_linkdown(ours, [value])
+        elif isinstance(value, Limits):
             assert max(value.subflows, value.add_addr_accepted) <= kernel.endpoints_max
             limits = value
         elif isinstance(value, Rule):
@@ -185,7 +204,14 @@ def apply(operations: Iterable[Operation], kernel: Kernel, ours: Ours) -> tuple[
             (place,) = [i for i, e in enumerate(endpoints) if e.id == value.id]
             endpoints[place] = value
     ours = with_endpoints(ours, written)
-    result = replace(kernel, routes=grouped(routes), rules=tuple(rules), endpoints=tuple(endpoints), limits=limits)
+    result = replace(
+        kernel,
+        routes=grouped(routes),
+        rules=tuple(rules),
+        endpoints=tuple(endpoints),
+        limits=limits,
+        linkdown_ignored=ignored,
+    )
     return result, seen(ours, result.endpoints)
 
 
@@ -196,7 +222,8 @@ def _same_place(one: Route, other: Route) -> bool:
         other.tos,
         other.metric,
     )
-    return same and (one.family is Family.IPV4 or one.hops == other.hops)
+    hops = [[(hop.ifindex, hop.gateway) for hop in route.hops] for route in (one, other)]
+    return same and (one.family is Family.IPV4 or hops[0] == hops[1])
 
 
 @st.composite
@@ -242,12 +269,18 @@ def situations(draw: st.DrawFn) -> Situation:
     return situation
 
 
-def _foreign(snapshot: Snapshot) -> tuple[object, ...]:
+def _foreign(snapshot: Snapshot, taken: Iterable[Endpoint]) -> tuple[object, ...]:
+    """All that is not ours, but for what is taken from NetworkManager for a while."""
     kernel = snapshot.kernel
+    places = {endpoint.place for endpoint in taken}
     return (
         {route for group in kernel.routes.values() for route in group if not is_ours(route)},
         [rule for rule in kernel.rules if not is_our_rule(rule)],
-        [e for e in kernel.endpoints if not snapshot.ours.owns(e) and not e.flags & EndpointFlag.IMPLICIT],
+        [
+            e
+            for e in kernel.endpoints
+            if not snapshot.ours.owns(e) and not e.flags & EndpointFlag.IMPLICIT and e.place not in places
+        ],
     )
 
 
@@ -256,7 +289,7 @@ def _foreign(snapshot: Snapshot) -> tuple[object, ...]:
 def test_any_situation_is_settled_by_one_plan_that_touches_nothing_foreign(situation: Situation) -> None:
     snapshot = situation.snapshot()
     desired = decide(snapshot)
-    ours = decided(snapshot.ours, snapshot.kernel.endpoints, desired.claims)
+    ours = decided(snapshot.ours, snapshot.kernel, desired)
     operations = plan(desired, snapshot.kernel, ours)
 
     names = verbs(operations)
@@ -269,7 +302,7 @@ def test_any_situation_is_settled_by_one_plan_that_touches_nothing_foreign(situa
     kernel, after = apply(operations, snapshot.kernel, ours)
     assert len(kernel.endpoints) <= kernel.endpoints_max
     again = replace(snapshot, kernel=kernel, ours=after)
-    assert _foreign(again) == _foreign(replace(snapshot, ours=ours))
+    assert _foreign(again, desired.taken) == _foreign(replace(snapshot, ours=ours), desired.taken)
 
     # A second look may see that a replacement works now, and then leave what it replaced; a third has nothing to do.
     kernel, after = apply(plan(decide(again), kernel, after), kernel, after)

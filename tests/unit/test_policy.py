@@ -231,14 +231,32 @@ def test_a_claim_lasts_until_the_next_activation() -> None:
     assert not desired.claims
 
 
-def test_an_endpoint_that_replaced_ours_means_that_networkmanager_owns_it() -> None:
+def test_an_endpoint_with_its_default_flags_that_replaced_ours_means_that_networkmanager_owns_it() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24", type=MODEM)
     own = situation.endpoint(A, e1, BACKUP, ours=True)
-    situation.endpoints = [replace(own, flags=EndpointFlag.SIGNAL)]  # the kernel gave it the id that ours had
+    situation.endpoints = [replace(own, flags=SUBFLOW)]  # the kernel gave it the id that ours had
     desired = decide(situation.snapshot())
     assert desired.claims
     assert not desired.endpoints
+
+
+def test_an_endpoint_with_other_flags_that_replaced_ours_is_left_while_it_stands() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24")
+    own = situation.endpoint(A, e1, SUBFLOW, ours=True)
+    situation.endpoints = [replace(own, flags=BACKUP)]  # a reapply with flags of its own, not read yet
+    desired = decide(situation.snapshot())
+    assert not desired.claims
+    assert not desired.endpoints
+
+
+def test_a_claim_ends_when_the_profile_gets_flags_of_its_own() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24", profile={"mptcp_flags": ProfileFlag(0x22)})
+    situation.endpoint(A, e1, SUBFLOW, ours=False)
+    situation.ours = replace(situation.ours, claims=frozenset({":1.5/2"}))
+    assert not decide(situation.snapshot()).claims
 
 
 def test_a_hand_made_endpoint_is_left_and_its_neighbours_are_still_ours() -> None:

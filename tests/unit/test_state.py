@@ -9,7 +9,7 @@ from pathlib import Path as File
 
 import pytest
 
-from nm_mptcp.model import Endpoint, Limits, Ours, OwnEndpoint, Path, State, Written
+from nm_mptcp.model import Desired, Endpoint, Kernel, Limits, Ours, OwnEndpoint, Path, State, Written
 from nm_mptcp.reasons import Reason, Why
 from nm_mptcp.state import (
     Contents,
@@ -120,7 +120,7 @@ def test_an_endpoint_that_is_gone_is_forgotten() -> None:
 def test_a_replaced_one_is_kept_for_policy_to_see_and_then_forgotten() -> None:
     replaced = [Endpoint("10.0.1.2", 2, BACKUP, 7)]
     assert seen(OURS, replaced).endpoints == OURS.endpoints
-    after = decided(OURS, replaced, frozenset({"claim"}))
+    after = decided(OURS, Kernel(endpoints=tuple(replaced)), Desired(claims=frozenset({"claim"})))
     assert (after.endpoints, after.claims) == (frozenset(), frozenset({"claim"}))
 
 

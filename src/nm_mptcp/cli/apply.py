@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 
 from ..bus import BusError
 from ..state import StateError
 from . import fail, record_of, remote
-
-#: Seconds to wait for another writer.
-_PATIENCE = 10.0
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -23,31 +21,19 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Only one writer at a time: a running service is asked to look, else we write, under the record's lock."""
-    try:
-        if not arguments.dry_run and remote.ask("Resume", "Sync") is not None:
-            return 0
-    except BusError as error:
-        return fail(f"the service could not do it: {error}")
-
-    from ..commands import command
     from ..kernel.errors import KernelError
-    from ..oneshot import engine, look
-    from ..plan import plan
+    from ..oneshot import apply, pending
 
     record = record_of(arguments)
+    # An event is no wish: only a person's apply ends what clear began.
+    members = ("Sync",) if "NM_DISPATCHER_ACTION" in os.environ else ("Resume", "Sync")
     try:
         if arguments.dry_run:
-            view = asyncio.run(look(record))
-            for operation in plan(view.desired, view.snapshot.kernel, view.snapshot.ours):
-                print(command(operation, view.snapshot.kernel.links))
-            return 0
-
-        async def apply() -> None:
-            async with engine(record, dry_run=False) as one:
-                await one.converge()
-
-        with record.lock(_PATIENCE):
-            asyncio.run(apply())
+            print("".join(f"{line}\n" for line in asyncio.run(pending(record))), end="")
+        else:
+            remote.have_done(record, members, lambda: asyncio.run(apply(record)))
+    except BusError as error:
+        return fail(f"the service could not do it: {error}")
     except (KernelError, StateError) as error:
         return fail(error)
     return 0

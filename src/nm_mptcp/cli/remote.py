@@ -5,13 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections.abc import Callable
 
 from ..bus import Bus, BusError
 from ..service_names import INTERFACE, NAME, PATH
+from ..state import BusyError, Record
 from ..status import Document
 
 #: Seconds for one answer of the service; a convergence takes milliseconds, deleting 8 endpoints less than a second.
 _PATIENCE = 10.0
+
+#: Seconds to wait for another writer before the service is looked for again.
+_TURN = 0.1
 
 
 def ask(*members: str) -> list[object] | None:
@@ -20,6 +26,25 @@ def ask(*members: str) -> list[object] | None:
     Raises :class:`BusError` when the service is there and refuses or fails.
     """
     return asyncio.run(_ask(members))
+
+
+def have_done(record: Record, members: tuple[str, ...], work: Callable[[], None]) -> bool:
+    """Have the running service do something, by these methods; else do it ourselves, as the only writer.
+
+    True when the service did it. A service that is just starting holds the lock before it is on the bus, so both are tried
+    in turn. Raises :class:`BusError`, :class:`StateError` and what ``work`` raises.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        if ask(*members) is not None:
+            return True
+        try:
+            with record.lock(_TURN):
+                work()
+                return False
+        except BusyError:
+            if time.monotonic() >= deadline:
+                raise
 
 
 def status() -> Document | None:

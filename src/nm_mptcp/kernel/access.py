@@ -34,7 +34,8 @@ _TRIES = 3
 class KernelAccess:
     """Looks at the kernel and writes to it, in the network namespace of the thread that makes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, endpoints_max: int = 0) -> None:
+        """``endpoints_max``: what the kernel answered before, since this boot; 0: it is asked at the first look."""
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
         self._routing = Routing()
         self._path_manager = PathManager()
@@ -43,7 +44,7 @@ class KernelAccess:
         self._mirror = Mirror()
         self._monitor: Monitor | None = None
         self._events: PathManagerEvents | None = None
-        self._endpoints_max: int | None = None
+        self._endpoints_max = endpoints_max
 
     async def watch(
         self, on_change: Callable[[Changes], None], on_event: Callable[[PathManagerEvent | None], None]
@@ -87,7 +88,7 @@ class KernelAccess:
             mptcp_enabled=sysctl.mptcp_enabled(),
             path_manager=sysctl.path_manager(),
             laminar=sysctl.knows_laminar(),
-            endpoints_max=self._endpoints_max or 0,
+            endpoints_max=self._endpoints_max,
             links=mirror.links,
             addresses=mirror.addresses,
             routes=mirror.routes,
@@ -113,7 +114,6 @@ class KernelAccess:
     def _endpoints_and_limits(self) -> tuple[tuple[Endpoint, ...], Limits]:
         """A kernel without MPTCP has neither, and is an ordinary one: then ``path_manager`` is empty."""
         if not sysctl.path_manager():
-            self._endpoints_max = 0
             return (), Limits(0, 0)
         if not self._endpoints_max:
             self._endpoints_max = self._path_manager.endpoints_max()

@@ -53,10 +53,14 @@ _DEVICE_PROPERTIES = frozenset(
     )
 )
 _ACTIVE_PROPERTIES = frozenset(("StateFlags",))
-_MANAGER_PROPERTIES = frozenset(("Startup", "Version"))
+_MANAGER_PROPERTIES = frozenset(("ConnectivityCheckAvailable", "ConnectivityCheckEnabled", "Startup", "Version"))
 
 #: Seconds between two tries to read the tree of a NetworkManager that does not answer; doubled up to the second.
 _RETRY = (0.1, 10.0)
+
+
+#: What no ``match-device`` singles out.
+_NO_DEVICE = Device("", "", 0, DeviceState.UNKNOWN)
 
 
 class _Malformed(Exception):
@@ -89,6 +93,13 @@ class _Tracked:
     def forget(self) -> None:
         """The activation that the profile belonged to is over."""
         self.profile, self.unreadable, self.read_for, self.default_flags = None, "", "", DefaultFlags()
+
+
+def _version(objects: Mapping[str, Any]) -> str:
+    """NetworkManager's version among its objects, "" where it does not say."""
+    manager = objects.get(names.PATH, {})
+    properties = manager.get(names.MANAGER, {}) if isinstance(manager, dict) else {}
+    return _get(unpack(properties) if isinstance(properties, dict) else {}, "Version", str, "")
 
 
 class Client:
@@ -151,7 +162,7 @@ class Client:
     async def refresh_profiles(self, timeout: float = 2.0) -> bool:
         """Read the applied connection of every active device again; False when ``timeout`` (s) was not enough."""
         for path, tracked in self._tracked.items():
-            if tracked.active:
+            if tracked.active and self._owner:
                 self._read(path, tracked)
         return await self.settled(timeout)
 
@@ -201,6 +212,7 @@ class Client:
                 names.BUS, "/org/freedesktop/DBus", names.BUS, "GetConnectionUnixProcessID", "s", owner
             )
         objects = await self._managed_objects(owner)
+        await self._defaults.refresh(pid=self._pid, version=_version(objects))
         before = self._tracked
         self._manager, self._tracked, self._active, self._devices = {}, {}, {}, {}
         for path, interfaces in objects.items():
@@ -280,7 +292,7 @@ class Client:
     def _properties_changed(self, path: str, interface: str, changed: Mapping[str, Any]) -> None:
         if interface == names.MANAGER:
             if _take(self._manager, changed, _MANAGER_PROPERTIES):
-                self._refresh()
+                self._refresh(*self._tracked)
         elif interface == names.ACTIVE_CONNECTION:
             if path in self._active and _take(self._active[path], changed, _ACTIVE_PROPERTIES):
                 self._refresh(*self._using(path))
@@ -419,6 +431,7 @@ class Client:
                 running=True,
                 startup=_get(self._manager, "Startup", bool, False),
                 version=_get(self._manager, "Version", str, ""),
+                default_flags=self._defaults.flags(_NO_DEVICE),
                 devices=tuple(sorted(self._devices.values(), key=lambda device: device.interface)),
             )
         )
@@ -455,8 +468,8 @@ class Client:
             managed=_get(properties, "Managed", bool, False),
             external=bool(flags & names.STATE_FLAG_EXTERNAL),
             metered=_get(properties, "Metered", int, 0),
-            ipv4_connectivity=_enum(Connectivity, _get(properties, "Ip4Connectivity", int, 0)),
-            ipv6_connectivity=_enum(Connectivity, _get(properties, "Ip6Connectivity", int, 0)),
+            ipv4_connectivity=self._connectivity(properties, "Ip4Connectivity"),
+            ipv6_connectivity=self._connectivity(properties, "Ip6Connectivity"),
             activation=f"{self._owner}{active}" if active else "",
             # Without the active connection's own object nobody knows whether it is external: wait for it.
             profile=tracked.profile if known is not None and not broken else None,
@@ -467,6 +480,13 @@ class Client:
             type_name=_type_name(properties, kind),
             driver_version=_get(properties, "DriverVersion", str, ""),
         )
+
+    def _connectivity(self, properties: Mapping[str, Any], name: str) -> Connectivity:
+        """What the check found; where nothing is checked NetworkManager only says which device has its default route."""
+        for switch in ("ConnectivityCheckAvailable", "ConnectivityCheckEnabled"):
+            if not _get(self._manager, switch, bool, True):
+                return Connectivity.UNKNOWN
+        return _enum(Connectivity, _get(properties, name, int, 0))
 
     def _complain(self, problem: str) -> None:
         """One line in the log for each thing that is wrong, however often it is met."""

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Subflows that died by an error while their endpoint stayed: when to try that endpoint again.
+
+The kernel tries an endpoint once for each connection and never again. Deleting and adding it makes it try; that is done
+with a growing delay, a bounded number of times, and never for a connection whose peer refused.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field
+
+from .kernel.events import EventName, PathManagerEvent
+
+#: Seconds before the first try; doubled with each, up to the second.
+_DELAY = (1.0, 300.0)
+
+#: Tries after which an address is given up until a subflow on it lived, or its endpoint came anew.
+_TRIES = 12
+
+#: Seconds that a subflow has to live for its address to count as healed.
+_HEALED = 60.0
+
+#: The peer said no: it is not asked again.
+_REFUSED = frozenset({errno.ECONNREFUSED, errno.ECONNRESET})
+
+_Subflow = tuple[str, int, str, int]
+
+
+@dataclass(slots=True)
+class _Wound:
+    """An address whose subflows died: which connections lost one, and when to try next (the caller's clock, s)."""
+
+    tokens: set[int] = field(default_factory=set)
+    tries: int = 0
+    due: float = 0.0
+
+
+class Healing:
+    """Remembers deaths. It has no clock: the caller says what time it is."""
+
+    def __init__(self) -> None:
+        self._wounds: dict[str, _Wound] = {}
+        self._established: dict[int, dict[_Subflow, float]] = {}
+        self._refusing: set[int] = set()
+
+    def event(self, event: PathManagerEvent, now: float) -> bool:
+        """Take in an event of the path manager; True when an address needs healing that did not before."""
+        if event.name is EventName.CLOSED:
+            self._forget(event.token)
+        if event.local is None or event.remote is None:
+            return False
+        subflow = (event.local, event.local_port, event.remote, event.remote_port)
+        alive = self._established.setdefault(event.token, {})
+        if event.name in (EventName.ESTABLISHED, EventName.SUBFLOW_ESTABLISHED):
+            alive[subflow] = now
+            if wound := self._wounds.get(event.local):
+                wound.tokens.discard(event.token)
+        elif event.name is EventName.SUBFLOW_CLOSED:
+            began = alive.pop(subflow, None)
+            if event.error in _REFUSED and began is None:
+                self._refusing.add(event.token)
+            elif event.error and event.token not in self._refusing:
+                return self._wounded(event.local, event.token, began, now)
+        if not alive:
+            self._established.pop(event.token, None)
+        return False
+
+    def due(self, now: float) -> frozenset[str]:
+        """Addresses whose endpoint is to be tried again now."""
+        return frozenset(
+            address
+            for address, wound in self._wounds.items()
+            if wound.tokens - self._refusing and wound.tries < _TRIES and wound.due <= now
+        )
+
+    def next_due(self, now: float) -> float | None:
+        """When the next try is; None when there is none."""
+        times = [
+            wound.due
+            for wound in self._wounds.values()
+            if wound.tokens - self._refusing and wound.tries < _TRIES and wound.due > now
+        ]
+        return min(times, default=None)
+
+    def tried(self, address: str, now: float) -> None:
+        """The endpoint was deleted and added again."""
+        if wound := self._wounds.get(address):
+            wound.tries += 1
+            wound.due = now + min(_DELAY[0] * 2**wound.tries, _DELAY[1])
+
+    def forget(self) -> None:
+        """All delays begin anew: the machine slept."""
+        self._wounds.clear()
+
+    def _wounded(self, address: str, token: int, began: float | None, now: float) -> bool:
+        wound = self._wounds.setdefault(address, _Wound())
+        if began is not None and now - began >= _HEALED:
+            wound.tries = 0
+        if not wound.tokens and wound.due <= now:
+            wound.due = now + min(_DELAY[0] * 2**wound.tries, _DELAY[1])
+        wound.tokens.add(token)
+        return True
+
+    def _forget(self, token: int) -> None:
+        self._established.pop(token, None)
+        self._refusing.discard(token)
+        for address, wound in list(self._wounds.items()):
+            wound.tokens.discard(token)
+            if not wound.tokens and not wound.tries:
+                del self._wounds[address]

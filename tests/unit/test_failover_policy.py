@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What may go when a link is lost, and what must not; what comes back, and when."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nm_mptcp.config import Config, Failover
+from nm_mptcp.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model import (
+    Action,
+    Connectivity,
+    Desired,
+    DeviceState,
+    Endpoint,
+    Family,
+    Link,
+    LinkdownSetting,
+    Operation,
+    Path,
+    Severance,
+    State,
+)
+from nm_mptcp.plan import plan, restore
+from nm_mptcp.policy import decide
+from nm_mptcp.reasons import Why
+from nm_mptcp.state import decided
+
+from .situations import BACKUP, MODEM, SUBFLOW, Situation
+
+A, B, TEMPORARY = "10.0.1.2", "10.0.2.2", "2001:db8:1::7777"
+A6, B6 = "2001:db8:1::2", "2001:db8:2::2"
+
+
+def two_links(**first: object) -> Situation:
+    """Two links with their endpoints; the first lost its carrier."""
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24", **first)  # type: ignore[arg-type]
+    situation.endpoint(A, e1, ours=True)
+    e2 = situation.link("e2", f"{B}/24")
+    situation.endpoint(B, e2, ours=True)
+    lose(situation, e1)
+    return situation
+
+
+def lose(situation: Situation, ifindex: int) -> None:
+    situation.links[ifindex] = replace(situation.links[ifindex], carrier=False)
+
+
+def path(desired: Desired, address: str) -> Path:
+    return next(path for path in desired.paths if path.address == address)
+
+
+def wished(desired: Desired) -> set[str]:
+    return {endpoint.address for endpoint in desired.endpoints}
+
+
+def operations(situation: Situation, config: Config | None = None) -> tuple[Operation, ...]:
+    snapshot = situation.snapshot()
+    desired = decide(snapshot, config) if config else decide(snapshot)
+    return plan(desired, snapshot.kernel, decided(snapshot.ours, snapshot.kernel, desired))
+
+
+@pytest.mark.parametrize(
+    ("link", "why"),
+    [(Link(2, "e1", carrier=False), Why.NO_CARRIER), (Link(2, "e1", up=False, carrier=False), Why.LINK_DOWN)],
+)
+def test_a_lost_link_is_suspended_while_another_path_stays(link: Link, why: Why) -> None:
+    situation = two_links()
+    situation.links[2] = link
+    desired = decide(situation.snapshot())
+    assert (path(desired, A).state, path(desired, A).reason.why) == (State.SUSPENDED, why)
+    assert wished(desired) == {B}
+
+
+def test_the_delete_is_the_first_thing_that_is_done() -> None:
+    first, *_ = operations(two_links())
+    assert (first.action, first.value) == (Action.DELETE, Endpoint(A, 2, SUBFLOW, 1))
+
+
+def test_a_lone_link_is_never_suspended() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24")
+    situation.endpoint(A, e1, ours=True)
+    lose(situation, e1)
+    desired = decide(situation.snapshot())
+    assert wished(desired) == {A}
+    assert path(desired, A).reason.why is Why.KEPT_LAST
+
+
+def test_a_path_of_the_other_family_does_not_carry_its_connections() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24")
+    situation.endpoint(A, e1, ours=True)
+    e2 = situation.link("e2", f"{B6}/64")
+    situation.endpoint(B6, e2, ours=True)
+    lose(situation, e1)
+    assert wished(decide(situation.snapshot())) == {A, B6}
+
+
+def test_two_dead_links_are_no_alternative_to_each_other() -> None:
+    situation = two_links()
+    lose(situation, 3)
+    assert wished(decide(situation.snapshot())) == {A, B}
+
+
+def test_nothing_goes_before_it_is_known_which_connections_depend_on_it() -> None:
+    situation = two_links()
+    situation.connections = None
+    desired = decide(situation.snapshot())
+    assert desired.asks_connections
+    assert wished(desired) == {A, B}
+
+
+def test_an_endpoint_stays_for_connections_that_have_no_other_subflow() -> None:
+    situation = two_links()
+    situation.connections = {frozenset({A}): 2, frozenset({A, B}): 1, frozenset({B}): 5}
+    desired = decide(situation.snapshot())
+    assert wished(desired) == {A, B}
+    assert str(path(desired, A).reason) == "no carrier; its endpoint stays for connections that have no other subflow"
+    assert path(desired, A).state is State.SUSPENDED
+    assert desired.awaits_connections
+    # and those that have one are moved
+    (sever,) = [operation for operation in operations(situation) if operation.action is Action.SEVER]
+    assert sever.value == Severance(frozenset({A}), frozenset({A}))
+
+
+def test_when_all_have_another_subflow_nothing_is_severed_but_the_endpoint_goes() -> None:
+    situation = two_links()
+    situation.connections = {frozenset({A, B}): 3}
+    verbs = [operation.action for operation in operations(situation)]
+    assert verbs[0] is Action.DELETE
+    assert Action.SEVER not in verbs
+
+
+def test_siblings_on_lost_links_do_not_count() -> None:
+    situation = two_links()
+    e3 = situation.link("e3", "10.0.3.2/24")
+    situation.endpoint("10.0.3.2", e3, ours=True)
+    lose(situation, 3)  # B as well
+    situation.connections = {frozenset({A, B}): 1}
+    assert wished(decide(situation.snapshot())) == {A, B, "10.0.3.2"}
+
+
+def test_the_initial_subflow_on_a_temporary_address_moves_too() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A6}/64")
+    situation.address(e1, f"{TEMPORARY}/64", flags=0x01)
+    situation.endpoint(A6, e1, ours=True)
+    e2 = situation.link("e2", f"{B6}/64")
+    situation.endpoint(B6, e2, ours=True)
+    lose(situation, e1)
+    situation.connections = {frozenset({TEMPORARY, B6}): 1}
+    deleted = [op.value for op in operations(situation) if op.action is Action.DELETE]
+    assert deleted == [Endpoint(A6, e1, SUBFLOW, 1), Endpoint(TEMPORARY)]
+    situation.connections = {frozenset({TEMPORARY}): 1, frozenset({TEMPORARY, B6}): 1}
+    done = operations(situation)
+    assert Endpoint(TEMPORARY) not in [op.value for op in done]
+    assert done[0].value == Severance(frozenset({TEMPORARY}), frozenset({A6, TEMPORARY}))
+
+
+def test_networkmanagers_own_endpoint_is_taken_out_and_comes_back_the_same() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24", profile={"mptcp_flags": ProfileFlag(0x62)})
+    theirs = situation.endpoint(A, e1, BACKUP, ours=False)
+    e2 = situation.link("e2", f"{B}/24")
+    situation.endpoint(B, e2, ours=True)
+    lose(situation, e1)
+    snapshot = situation.snapshot()
+    desired = decide(snapshot)
+    situation.ours = decided(snapshot.ours, snapshot.kernel, desired)
+    assert situation.ours.taken == {Endpoint(A, e1, BACKUP)}
+    first, *_ = plan(desired, snapshot.kernel, situation.ours)
+    assert first == Operation(Action.DELETE, theirs)
+
+    situation.endpoints.remove(theirs)
+    assert A not in wished(decide(situation.snapshot()))
+    situation.links[e1] = Link(e1, "e1")
+    assert Endpoint(A, e1, BACKUP) in decide(situation.snapshot()).endpoints
+
+
+def test_what_networkmanager_adds_again_while_the_reason_lasts_is_taken_out_again() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24", profile={"mptcp_flags": ProfileFlag(0x22)})
+    e2 = situation.link("e2", f"{B}/24")
+    situation.endpoint(B, e2, ours=True)
+    lose(situation, e1)
+    situation.ours = replace(situation.ours, taken=frozenset({Endpoint(A, e1, SUBFLOW)}))
+    again = situation.endpoint(A, e1, SUBFLOW, ours=False)
+    assert operations(situation)[0] == Operation(Action.DELETE, again)
+
+
+def test_clear_gives_networkmanager_back_what_was_taken() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24", profile={"mptcp_flags": ProfileFlag(0x22)})
+    situation.ours = replace(situation.ours, taken=frozenset({Endpoint(A, e1, SUBFLOW), Endpoint("192.0.2.9", 9)}))
+    snapshot = situation.snapshot()
+    assert [op.value for op in restore(snapshot.kernel, snapshot.ours) if op.action is Action.ADD] == [
+        Endpoint(A, e1, SUBFLOW)
+    ]
+
+
+def test_a_hand_made_endpoint_on_a_lost_link_is_left_alone() -> None:
+    situation = two_links()
+    situation.ours = replace(situation.ours, endpoints=frozenset())
+    situation.endpoints = [Endpoint(A, 2, EndpointFlag.SIGNAL, 1)]
+    assert not [op for op in operations(situation) if op.action is Action.DELETE and isinstance(op.value, Endpoint)]
+
+
+# --- return ---
+
+
+def test_a_flapping_link_is_held_back_and_a_lone_one_is_not() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24")
+    situation.held = {e1: 2.0}
+    assert wished(decide(situation.snapshot())) == {A}
+    situation.link("e2", f"{B}/24")
+    desired = decide(situation.snapshot())
+    assert wished(desired) == {B}
+    assert str(path(desired, A).reason) == "the link came and went: held back for 2 s"
+
+
+def test_an_endpoint_that_stayed_through_the_flap_is_not_held_back() -> None:
+    situation = two_links()
+    situation.links[2] = Link(2, "e1")
+    situation.held = {2: 2.0}
+    assert path(decide(situation.snapshot()), A).state is State.ACTIVE
+
+
+# --- the other modes ---
+
+
+def test_safe_only_makes_it_backup() -> None:
+    situation = two_links()
+    (change,) = [op for op in operations(situation, Config(Failover.SAFE)) if isinstance(op.value, Endpoint)]
+    assert change == Operation(Action.SET_FLAGS, Endpoint(A, 2, BACKUP, 1))
+
+
+def test_off_leaves_it_to_networkmanager() -> None:
+    situation = two_links()
+    assert not [op for op in operations(situation, Config(Failover.OFF)) if isinstance(op.value, Endpoint)]
+
+
+# --- planned ---
+
+
+def test_a_connection_that_goes_down_leaves_when_another_stays() -> None:
+    situation = two_links()
+    situation.links[2] = Link(2, "e1")
+    situation.device("e1", state=DeviceState.DEACTIVATING)
+    assert operations(situation)[0] == Operation(Action.DELETE, Endpoint(A, 2, SUBFLOW, 1))
+    situation.connections = {frozenset({A}): 1}
+    assert wished(decide(situation.snapshot())) == {A, B}
+
+
+# --- connectivity ---
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "new", "existing"),
+    [
+        (Connectivity.FULL, Connectivity.FULL, True, SUBFLOW),
+        (Connectivity.UNKNOWN, Connectivity.FULL, True, SUBFLOW),
+        (Connectivity.NONE, Connectivity.FULL, True, SUBFLOW),
+        (Connectivity.PORTAL, Connectivity.FULL, False, BACKUP),
+        (Connectivity.LIMITED, Connectivity.FULL, False, BACKUP),
+        (Connectivity.PORTAL, Connectivity.LIMITED, True, SUBFLOW),  # the check's own server may be away
+        (Connectivity.LIMITED, Connectivity.UNKNOWN, True, SUBFLOW),
+    ],
+)
+def test_behind_a_portal_a_new_endpoint_waits_and_an_existing_one_becomes_backup(
+    mine: Connectivity, others: Connectivity, new: bool, existing: EndpointFlag
+) -> None:
+    def situation() -> Situation:
+        situation = Situation()
+        situation.link("e1", f"{A}/24", ipv4_connectivity=mine)
+        situation.link("e2", f"{B}/24", ipv4_connectivity=others)
+        return situation
+
+    assert (A in wished(decide(situation().snapshot()))) == new
+    standing = situation()
+    standing.endpoint(A, 2, SUBFLOW, ours=True)
+    assert Endpoint(A, 2, existing) in decide(standing.snapshot()).endpoints
+
+
+def test_a_lone_link_behind_a_portal_is_a_path() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24", ipv4_connectivity=Connectivity.PORTAL)
+    assert wished(decide(situation.snapshot())) == {A}
+
+
+# --- new connections ---
+
+
+def settings(situation: Situation) -> list[tuple[Family, int, bool]]:
+    values = [operation.value for operation in operations(situation) if isinstance(operation.value, LinkdownSetting)]
+    return [(value.family, value.ifindex, value.ignored) for value in values]
+
+
+def test_routes_of_a_dead_link_are_ignored_while_another_path_of_that_family_is_active() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24")
+    assert settings(situation) == []
+    e2 = situation.link("e2", f"{B}/24", f"{B6}/64")
+    assert settings(situation) == [(Family.IPV4, e1, True), (Family.IPV4, e2, True)]
+
+
+def test_with_the_first_link_dead_only_it_is_beside_an_active_path() -> None:
+    situation = two_links()
+    assert settings(situation) == [(Family.IPV4, 2, True)]
+
+
+def test_the_setting_is_put_back_where_it_still_holds() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24")
+    situation.ours = replace(situation.ours, linkdown=frozenset({(Family.IPV4, e1)}))
+    situation.kernel["linkdown_ignored"] = {(Family.IPV4, e1): True}
+    assert settings(situation) == [(Family.IPV4, e1, False)]
+
+
+def test_an_administrators_own_setting_is_respected() -> None:
+    situation = two_links()
+    situation.kernel["linkdown_ignored"] = {(Family.IPV4, 2): True, (Family.IPV4, 3): True}
+    assert settings(situation) == []  # his ones stay, also where we would not want it
+    situation.kernel["linkdown_ignored"] = {(Family.IPV4, 2): False, (Family.IPV4, 3): False}
+    situation.ours = replace(situation.ours, linkdown=frozenset({(Family.IPV4, 2)}))
+    assert settings(situation) == []  # he turned it off after we had turned it on
+
+
+# --- healing ---
+
+
+def test_an_endpoint_whose_subflows_died_is_renewed_when_none_stands_on_it() -> None:
+    situation = two_links(type=MODEM)
+    situation.links[2] = Link(2, "e1")
+    situation.endpoints[0] = replace(situation.endpoints[0], flags=SUBFLOW)
+    situation.device("e1", type=1)
+    situation.wilted = frozenset({A})
+    situation.connections = {frozenset({B}): 1}
+    renewed = [op for op in operations(situation) if isinstance(op.value, Endpoint)]
+    assert renewed == [
+        Operation(Action.DELETE, Endpoint(A, 2, SUBFLOW, 1)),
+        Operation(Action.ADD, Endpoint(A, 2, SUBFLOW)),
+    ]
+    situation.connections = {frozenset({B}): 1, frozenset({A, B}): 1}
+    assert not [op for op in operations(situation) if isinstance(op.value, Endpoint)]  # one stands: it would be cut
