@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The product as a bed has it: what ``make install`` puts on a system, with the command under test."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+from .bed import REPOSITORY, command
+
+
+def install(root: Path) -> Path:
+    """``make install`` into ``root``, the command replaced by the one under test (it notes each start); gives ``root``."""
+    subprocess.run(
+        ["make", "-C", str(REPOSITORY), "install", f"DESTDIR={root}", "PREFIX=/usr"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    runner = root / "usr/bin/nm-mptcp"
+    runner.parent.mkdir(parents=True, exist_ok=True)
+    runner.unlink(missing_ok=True)
+    runner.write_text(f'#!/bin/sh\necho "$*" >>/run/nm-mptcp-started\nexec {shlex.join(command())} "$@"\n')
+    runner.chmod(0o755)
+    for directory in (root, *root.parents):
+        if directory.stat().st_uid != os.geteuid() or directory == Path("/tmp"):
+            break
+        directory.chmod(directory.stat().st_mode | 0o055)  # dbus-daemon reads its policy as messagebus
+    return root

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The service may die, stop and start at any moment; ``clear`` puts back what was there before."""
+
+from __future__ import annotations
+
+import pytest
+
+from .bed import PROTOCOL, SERVER, Bed, command
+from .observe import writes_of
+from .traffic import Connection, EchoServer
+from .uplinks import Links
+
+
+@pytest.fixture
+def up(bed: Bed, links: Links) -> Links:
+    """Only the service acts; both links up."""
+    bed.without_dispatcher_scripts()
+    EchoServer(bed.far)
+    bed.start_service()
+    bed.up("Wi-Fi", "LTE")
+    for link in (links.wifi, links.lte):
+        bed.wait_endpoint(link.address)
+    bed.sync()
+    return links
+
+
+def over_both(bed: Bed, links: Links) -> Connection:
+    """A connection with a subflow on each link."""
+    connection = Connection(bed.machine, SERVER)
+    connection.wait_subflow(links.lte.address)
+    return connection
+
+
+def test_after_kill_what_went_stale_is_cleaned_up_and_the_valid_is_untouched(bed: Bed, up: Links) -> None:
+    connection = over_both(bed, up)
+    wifi = bed.wait_endpoint(up.wifi.address)
+    assert bed.service
+    bed.service.kill()
+    bed.down("LTE")
+    third = bed.uplink("eth0", dhcp="10.3.0.0/24")
+    bed.profile("Ethernet", "eth0", "ipv4.route-metric 800")
+    bed.up("Ethernet")
+    assert bed.endpoint(up.lte.address), "somebody else cleaned up; this test proves nothing"
+    subflows = {each for each in connection.subflows() if each[0] == up.wifi.address}
+    bed.start_service()
+    bed.sync()
+    assert {each.address for each in bed.endpoints()} == {up.wifi.address, third.address}
+    assert bed.endpoint(up.wifi.address) == wifi
+    assert bed.rules(up.lte.address) == []
+    assert {rule["src"] for rule in bed.rules(protocol=PROTOCOL)} == {up.wifi.address, third.address}
+    assert subflows <= connection.subflows()
+    connection.echo()
+
+
+def test_after_kill_a_link_that_came_back_with_another_index_is_put_right(bed: Bed, up: Links) -> None:
+    assert bed.service
+    bed.service.kill()
+    up.lte.remove()
+    up.lte.create()
+    bed.start_service()
+    bed.up("LTE")
+    bed.sync()
+    assert bed.wait_endpoint(up.lte.address).device == "wwan0"
+    assert bed.default_of(up.lte.address)["dev"] == "wwan0"
+    assert len(bed.rules(protocol=PROTOCOL)) == 6
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_a_restart_cuts_nothing(bed: Bed, up: Links, how: str) -> None:
+    connection = over_both(bed, up)
+    before, subflows = bed.footprint(), connection.subflows()
+    assert bed.service
+    if how == "kill":
+        bed.service.kill()
+    else:
+        assert bed.service.stop() == 0
+    assert bed.footprint() == before
+    connection.echo()
+    bed.start_service()
+    bed.sync()
+    assert bed.footprint() == before
+    assert connection.subflows() == subflows
+    connection.echo()
+    for link in (up.wifi, up.lte):
+        assert bed.status().path(link.address)["owner"] == "nm-mptcp"
+
+
+@pytest.mark.usefixtures("up")
+def test_the_first_look_after_a_restart_writes_nothing_to_the_kernel(bed: Bed) -> None:
+    assert bed.service
+    bed.service.stop()
+    assert writes_of(bed, *command(), "apply") == []
+
+
+def test_after_a_restart_ours_is_still_ours_to_take_away(bed: Bed, up: Links) -> None:
+    assert bed.service
+    bed.service.kill()
+    bed.start_service()
+    bed.down("LTE")
+    bed.wait_no_endpoint(up.lte.address)
+    bed.sync()
+    assert bed.rules(up.lte.address) == []
+
+
+def test_nothing_of_ours_is_recorded_that_somebody_else_made_meanwhile(bed: Bed, up: Links) -> None:
+    assert bed.service
+    bed.service.kill()
+    bed.sh(f"ip mptcp endpoint del id {bed.wait_endpoint(up.lte.address).id}")
+    bed.sh(f"ip mptcp endpoint add {up.lte.address} dev wwan0 id 99 signal")
+    bed.start_service()
+    bed.sync()
+    endpoint = bed.wait_endpoint(up.lte.address)
+    assert (endpoint.id, endpoint.flags) == (99, {"signal"})
+    assert bed.status().path(up.lte.address)["owner"] != "nm-mptcp"
+
+
+@pytest.mark.parametrize("service", ["stopped", "running"])
+def test_clear_puts_everything_back(bed: Bed, links: Links, service: str) -> None:
+    bed.without_dispatcher_scripts()
+    bed.up("Wi-Fi", "LTE")
+    before = bed.footprint()
+    running = bed.start_service()
+    for link in (links.wifi, links.lte):
+        bed.wait_endpoint(link.address)
+    bed.sync()
+    assert bed.footprint() != before
+    if service == "stopped":
+        running.stop()
+    bed.nm_mptcp("clear")
+    if service == "stopped":
+        assert bed.footprint() == before
+        assert writes_of_clear(bed) == []
+    else:
+        # The service decides whether it goes on; what it must not do is leave half.
+        bed.sync()
+        running.stop()
+        bed.nm_mptcp("clear")
+        assert bed.footprint() == before
+
+
+def writes_of_clear(bed: Bed) -> list[str]:
+    """What a second ``clear`` writes."""
+    return writes_of(bed, *command(), "clear")
+
+
+@pytest.mark.usefixtures("up")
+def test_clear_leaves_limits_that_an_administrator_changed_since(bed: Bed) -> None:
+    assert bed.service
+    bed.service.stop()
+    bed.sh("ip mptcp limits set subflows 5 add_addr_accepted 7")
+    bed.nm_mptcp("clear")
+    assert bed.path_manager.limits() == {"subflows": 5, "add_addr_accepted": 7}
+
+
+def test_clear_leaves_networkmanagers_own_endpoints(bed: Bed, links: Links) -> None:
+    bed.modify("LTE", "connection.mptcp-flags 0x62")
+    service = bed.start_service()
+    bed.up("Wi-Fi", "LTE")
+    for link in (links.wifi, links.lte):
+        bed.wait_endpoint(link.address)
+    bed.sync()
+    service.stop()
+    bed.nm_mptcp("clear")
+    assert [each.address for each in bed.endpoints()] == [links.lte.address]
+    assert bed.rules(protocol=PROTOCOL) == []
+
+
+@pytest.mark.usefixtures("up")
+def test_clear_works_without_networkmanager(bed: Bed) -> None:
+    assert bed.service
+    bed.service.stop()
+    bed.stop_networkmanager()
+    bed.nm_mptcp("clear")
+    assert bed.endpoints() == ()
+    assert bed.rules(protocol=PROTOCOL) == []
+
+
+@pytest.mark.usefixtures("up")
+def test_apply_after_clear_is_a_fresh_start(bed: Bed) -> None:
+    assert bed.service
+    bed.service.stop()
+    before = bed.footprint()
+    bed.nm_mptcp("clear")
+    bed.nm_mptcp("apply")
+    after = bed.footprint()
+    assert (after["rules"], after["tables"], after["limits"]) == (before["rules"], before["tables"], before["limits"])
+    assert {each.address for each in after["endpoints"]} == {each.address for each in before["endpoints"]}
+
+
+def test_a_lost_record_harms_nobody(bed: Bed, up: Links) -> None:
+    connection = over_both(bed, up)
+    before = bed.footprint()
+    assert bed.service
+    bed.service.kill()
+    bed.machine.run("rm", "-rf", "/run/nm-mptcp")
+    bed.start_service()
+    bed.sync()
+    assert bed.footprint() == before
+    connection.echo()
+
+
+@pytest.mark.usefixtures("up")
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 99}', "\\0\\0\\0"])
+def test_a_broken_record_is_said_and_harms_nobody(bed: Bed, content: str) -> None:
+    before = bed.footprint()
+    assert bed.service
+    bed.service.kill()
+    for file in bed.path("/run/nm-mptcp").iterdir():
+        if file.is_file():
+            file.write_text(content)
+    bed.start_service()
+    bed.sync()
+    assert bed.footprint() == before
