@@ -484,7 +484,8 @@ class Desired:
 
     paths: tuple[Path, ...] = ()
     endpoints: frozenset[Endpoint] = frozenset()  #: ids are 0
-    routes: frozenset[Route] = frozenset()
+    #: by (table, ifindex), as :class:`Kernel` has them
+    routes: Mapping[tuple[int, int], frozenset[Route]] = field(default_factory=dict)
     rules: frozenset[Rule] = frozenset()
     limits: Limits | None = None  #: None: as they are
     claims: frozenset[str] = frozenset()  #: activations whose endpoints are NetworkManager's

@@ -7,10 +7,11 @@ each connection and never again, so its address, routes and rules have to be the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from .flags import EndpointFlag
+from .memory import remembered
 from .model import (
     MAIN_TABLE,
     TABLES,
@@ -27,7 +28,7 @@ from .model import (
     Rule,
     Severance,
 )
-from .tables import is_our_rule, is_ours
+from .tables import defaults, is_our_rule, is_ours
 
 #: What ``set-flags`` can change on a live endpoint (kernel: ``mptcp_pm_nl_set_flags``); anything else is delete and add.
 CHANGEABLE = EndpointFlag.BACKUP | EndpointFlag.FULLMESH
@@ -123,11 +124,7 @@ def _endpoints(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[list[Endpo
     if len(gone) > 1:
         # Each takes an RCU grace period: the family that new connections would leave by goes first.
         used = {
-            route.family
-            for (table, _), routes in kernel.routes.items()
-            if table == MAIN_TABLE
-            for route in routes
-            if route.is_default
+            family for (table, _), routes in kernel.routes.items() if table == MAIN_TABLE for family in defaults(routes)
         }
         gone.sort(key=lambda endpoint: (endpoint.family not in used, endpoint.id))
     new = [wishes[address] for address in sorted(wishes) if address not in settled]
@@ -144,30 +141,44 @@ def _rules(wanted: frozenset[Rule], kernel: Kernel) -> tuple[list[Rule], list[Ru
     return sorted(wanted - have, key=order), sorted(have - wanted, key=order, reverse=True)
 
 
-def _routes(wanted: frozenset[Route], kernel: Kernel) -> tuple[list[Operation], list[Operation]]:
-    """Operations that bring routes, and those that take them away.
+def _routes(
+    wanted: Mapping[tuple[int, int], frozenset[Route]], kernel: Kernel
+) -> tuple[list[Operation], list[Operation]]:
+    """Operations that bring routes, and those that take them away, for all our tables and their interfaces."""
+    bring: list[Operation] = []
+    take: list[Operation] = []
+    # An interface's own routes come before the end of its table, and go after it.
+    for place in sorted(wanted.keys() | {key for key in kernel.routes if key[0] in TABLES}, key=_end_last):
+        new, old = _difference(wanted.get(place, _NONE), kernel.routes.get(place, ()))
+        bring += new
+        take = [*old, *take]
+    return bring, take
+
+
+_NONE: frozenset[Route] = frozenset()
+
+
+def _end_last(place: tuple[int, int]) -> tuple[int, bool, int]:
+    table, ifindex = place
+    return (table, ifindex == 0, ifindex)
+
+
+@remembered(objects=2)
+def _difference(
+    wanted: frozenset[Route], standing: tuple[Route, ...]
+) -> tuple[tuple[Operation, ...], tuple[Operation, ...]]:
+    """What brings the wanted routes of one table and interface, and what takes away those of ours that are not.
 
     On-link prefixes come first and go last, since gateways are reached by them. A route that takes another's place in the
     kernel replaces it in one step on IPv4; IPv6 would take the place of a sibling as well, so there the old one is deleted
     just before. Any other new route comes before the old ones go.
     """
-    have = {
-        route for (table, _), routes in kernel.routes.items() if table in TABLES for route in routes if is_ours(route)
-    }
+    have = {route for route in standing if is_ours(route)}
     old = {_place(route): route for route in have - wanted}
 
     def order(route: Route) -> tuple[object, ...]:
         via = any(hop.gateway for hop in route.hops)
-        return (
-            route.table,
-            route.family,
-            not route.hops,
-            via,
-            route.destination,
-            route.metric,
-            route.tos,
-            str(route.hops),
-        )
+        return (route.family, via, route.destination, route.metric, route.tos, str(route.hops))
 
     bring: list[Operation] = []
     for route in sorted(wanted - have, key=order):
@@ -179,7 +190,7 @@ def _routes(wanted: frozenset[Route], kernel: Kernel) -> tuple[list[Operation], 
             bring.append(Operation(Action.DELETE, replaced))
         bring.append(Operation(Action.ADD, route))
     gone = sorted(old.values(), key=order, reverse=True)
-    return bring, [Operation(Action.DELETE, route) for route in gone]
+    return tuple(bring), tuple(Operation(Action.DELETE, route) for route in gone)
 
 
 def _place(route: Route) -> tuple[object, ...]:

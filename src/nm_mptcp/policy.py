@@ -7,6 +7,7 @@ nothing else is there, what finds a slot. Endpoints, routes, rules and limits fo
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,7 @@ from .model import (
 from .reasons import Reason, Why
 from .tables import Source, default_route, gateway, is_our_rule, routing
 
+_SCOPE_LINK, _SCOPE_HOST = 253, 254  # RT_SCOPE_*
 _UNIQUE_LOCAL = ipaddress.ip_network("fc00::/7")
 
 #: Verdicts that come from circumstances, not from somebody's will: the last path of a family outlives them, and an
@@ -407,20 +409,32 @@ def _not_a_path_address(address: Address) -> Reason | None:
     As NetworkManager has it: not loopback, link-local, IPv6 ULA; RFC 1918 and fec0::/10 are in. A temporary address is
     not kept, and a privacy address shall not be told to every server.
     """
-    value = ipaddress.ip_address(address.address)
-    if value.is_link_local or address.scope == 253:
+    if address.scope == _SCOPE_LINK:
         return Reason(Why.LINK_LOCAL)
-    if value.is_loopback or value.is_multicast or value.is_unspecified or address.scope == 254:
-        return Reason(Why.NOT_GLOBAL)
-    if isinstance(value, ipaddress.IPv6Address):
-        if value in _UNIQUE_LOCAL:
-            return Reason(Why.UNIQUE_LOCAL)
-        if value.ipv4_mapped is not None:
-            return Reason(Why.NOT_GLOBAL)
+    why = Why.NOT_GLOBAL if address.scope == _SCOPE_HOST else _kind_of_address(address.address)
+    if why:
+        return Reason(why)
+    if address.family is Family.IPV6:
         if address.flags & AddressFlag.TEMPORARY:
             return Reason(Why.TEMPORARY)
         if address.flags & AddressFlag.DADFAILED:
             return Reason(Why.DAD_FAILED)
+    return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _kind_of_address(address: str) -> Why | None:
+    """Why an address of this kind can be no path."""
+    value = ipaddress.ip_address(address)
+    if value.is_link_local:
+        return Why.LINK_LOCAL
+    if value.is_loopback or value.is_multicast or value.is_unspecified:
+        return Why.NOT_GLOBAL
+    if isinstance(value, ipaddress.IPv6Address):
+        if value in _UNIQUE_LOCAL:
+            return Why.UNIQUE_LOCAL
+        if value.ipv4_mapped is not None:
+            return Why.NOT_GLOBAL
     return None
 
 

@@ -18,9 +18,10 @@ no default of its own the end is a rule instead of a route, and containers stay 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from .memory import remembered
 from .model import (
     MAIN_TABLE,
     PROTOCOL,
@@ -33,6 +34,8 @@ from .model import (
     Rule,
     RuleAction,
 )
+
+_DEFAULTS = frozenset(family.default for family in Family)
 
 #: After NetworkManager's rules for WireGuard (30768 to 31767), before main (32766).
 PRIORITY = 32000
@@ -57,7 +60,7 @@ class Source:
 class Routing:
     """The routes and rules that some sources need, and the table each uses."""
 
-    routes: frozenset[Route]
+    routes: Mapping[tuple[int, int], frozenset[Route]]  #: by table and interface, as :class:`Kernel` has them
     rules: frozenset[Rule]
     table_of: dict[str, int]
 
@@ -66,35 +69,43 @@ def routing(kernel: Kernel, sources: Iterable[Source]) -> Routing:
     """What the sources need in the kernel; all of it carries our protocol number."""
     sources = tuple(sources)
     assigned = _assign(kernel, sources)
-    routes: set[Route] = set()
     rules: set[Rule] = set()
     table_of: dict[str, int] = {}
-    ends: dict[tuple[int, Family], bool] = {}  # whether the table itself ends in a reject
+    families: dict[tuple[int, int], set[Family]] = {}  # of the sources of each table and interface
     for source in sources:
-        family = source.family
         table = source.table if source.table != MAIN_TABLE else assigned.get(source.ifindex, 0)
         if not table:  # more interfaces than tables: this one is routed as anybody's
             continue
-        key = (table, family)
-        if key not in ends:
-            copied = copies(kernel, source.ifindex, family, table) if source.table == MAIN_TABLE else ()
-            ends[key] = any(route.is_default for route in copied)
-            routes.update(copied)
-            if ends[key]:
-                routes.add(_unreachable(family, table))
-        rules.update(_rules(source.address, family, table, ends[key]))
         table_of[source.address] = table
-    return Routing(frozenset(routes), frozenset(rules), table_of)
+        families.setdefault((table, source.ifindex), set()).add(source.family)
+        ends = source.table == MAIN_TABLE and default_route(kernel, source.ifindex, source.family) is not None
+        rules.update(_rules(source.address, source.family, table, ends))
+    routes: dict[tuple[int, int], frozenset[Route]] = {}
+    for (table, ifindex), wanted in families.items():
+        if table in TABLES and assigned.get(ifindex) == table:
+            group = kernel.routes.get((MAIN_TABLE, ifindex), ())
+            routes[table, ifindex] = copies(group, ifindex, frozenset(wanted), table)
+            routes[table, 0] = frozenset(
+                _unreachable(family, table) for family in wanted if default_route(kernel, ifindex, family)
+            )
+    return Routing(routes, frozenset(rules), table_of)
 
 
 def default_route(kernel: Kernel, ifindex: int, family: Family, table: int = MAIN_TABLE) -> Route | None:
     """The best unicast default route that leaves by the interface, None where there is none."""
-    defaults = [
-        route
-        for route in kernel.routes.get((table, ifindex), ())
-        if route.is_default and route.family is family and route.type is RouteType.UNICAST
-    ]
-    return min(defaults, key=lambda route: route.metric, default=None)
+    return defaults(kernel.routes.get((table, ifindex), ())).get(family)
+
+
+@remembered(objects=1)
+def defaults(routes: tuple[Route, ...]) -> Mapping[Family, Route]:
+    """The best unicast default route of each family among these."""
+    best: dict[Family, Route] = {}
+    for route in routes:
+        if route.destination in _DEFAULTS and route.type is RouteType.UNICAST:
+            family = route.family
+            if family not in best or route.metric < best[family].metric:
+                best[family] = route
+    return best
 
 
 def gateway(route: Route | None, ifindex: int) -> str | None:
@@ -102,15 +113,17 @@ def gateway(route: Route | None, ifindex: int) -> str | None:
     return next((hop.gateway for hop in route.hops if hop.ifindex == ifindex), None) if route else None
 
 
-def copies(kernel: Kernel, ifindex: int, family: Family, table: int) -> tuple[Route, ...]:
-    """The routes of main that leave by the interface, as they are to stand in ``table``.
+@remembered(objects=1)
+def copies(routes: tuple[Route, ...], ifindex: int, families: frozenset[Family], table: int) -> frozenset[Route]:
+    """Main's routes that leave by the interface, as they are to stand in ``table``.
 
     Of a multipath route only the hops by this interface are taken. Where main has two routes of one destination, service
     and metric, the kernel uses the first, and so only that one is copied (IPv6 takes them all: siblings of one route).
     """
     found: dict[tuple[object, ...], Route] = {}
-    for route in kernel.routes.get((MAIN_TABLE, ifindex), ()):
-        if route.family is not family or route.type is not RouteType.UNICAST or route.protocol == PROTOCOL:
+    for route in routes:
+        family = route.family
+        if family not in families or route.type is not RouteType.UNICAST or route.protocol == PROTOCOL:
             continue
         hops = tuple(hop for hop in route.hops if hop.ifindex == ifindex)
         if len(hops) == 1:
@@ -118,7 +131,12 @@ def copies(kernel: Kernel, ifindex: int, family: Family, table: int) -> tuple[Ro
         copy = replace(route, table=table, protocol=PROTOCOL, hops=hops)
         key: tuple[object, ...] = (copy.destination, copy.tos, copy.metric)
         found.setdefault(key + hops if family is Family.IPV6 else key, copy)
-    return tuple(found.values())
+    return frozenset(found.values())
+
+
+@remembered(objects=1)
+def _has_foreign(routes: tuple[Route, ...]) -> bool:
+    return any(route.protocol != PROTOCOL for route in routes)
 
 
 def is_ours(route: Route) -> bool:
@@ -146,7 +164,7 @@ def _rules(address: str, family: Family, table: int, table_ends: bool) -> Iterab
 def _assign(kernel: Kernel, sources: tuple[Source, ...]) -> dict[int, int]:
     """A table for each interface: the one it has, else the lowest that nobody uses."""
     in_range = [(table, ifindex, routes) for (table, ifindex), routes in kernel.routes.items() if table in TABLES]
-    others = {table for table, _, routes in in_range if any(route.protocol != PROTOCOL for route in routes)}
+    others = {table for table, _, routes in in_range if _has_foreign(routes)}
     others |= {rule.table for rule in kernel.rules if rule.table in TABLES and not is_our_rule(rule)}
     had: dict[int, set[int]] = {}
     owner_of = {source.address: source.ifindex for source in sources}
