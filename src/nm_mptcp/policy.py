@@ -235,7 +235,7 @@ def _claims(facts: _Facts) -> frozenset[str]:
     first activation after NetworkManager loaded it. Valid until the device's next activation. (With a profile's own flags
     NetworkManager is the owner anyway; other flags are a hand-made endpoint's, or those of a reapply under way.)
     """
-    builtin = endpoint_flags(facts.networkmanager.builtin_flags)
+    builtin = _known_flags(facts.networkmanager.builtin_flags, facts.kernel.laminar)
     claims = set()
     for ifindex, addresses in facts.kernel.addresses.items():
         device = facts.device(ifindex) if ifindex in facts.kernel.links else None
@@ -259,7 +259,7 @@ def _intent(device: Device, networkmanager: NetworkManager, laminar: bool, claim
     if explicit:
         if explicit & ProfileFlag.DISABLED:
             return _Intent(Owner.NETWORKMANAGER, reason=Reason(Why.DISABLED_BY_PROFILE), excluded=True)
-        return _of_networkmanager(explicit, FlagsFrom.PROFILE, Reason(Why.FLAGS_OF_PROFILE))
+        return _of_networkmanager(explicit, laminar, FlagsFrom.PROFILE, Reason(Why.FLAGS_OF_PROFILE))
     if not networkmanager.has_mptcp:
         return _of_kind(device, laminar)
     default = device.default_flags
@@ -270,20 +270,26 @@ def _intent(device: Device, networkmanager: NetworkManager, laminar: bool, claim
         if device.activation not in claims:
             return _of_kind(device, laminar)
         return _of_networkmanager(
-            networkmanager.builtin_flags, FlagsFrom.NETWORKMANAGER, Reason(Why.NETWORKMANAGER_OWNS)
+            networkmanager.builtin_flags, laminar, FlagsFrom.NETWORKMANAGER, Reason(Why.NETWORKMANAGER_OWNS)
         )
     where = f"[{default.section}]" if default.flags else "its built-in default"
     return _of_networkmanager(
         default.flags or networkmanager.builtin_flags,
+        laminar,
         FlagsFrom.NETWORKMANAGER,
         Reason(Why.FLAGS_OF_NETWORKMANAGER, where),
     )
 
 
-def _of_networkmanager(flags: ProfileFlag, flags_from: FlagsFrom, reason: Reason) -> _Intent:
+def _known_flags(flags: ProfileFlag, laminar: bool) -> EndpointFlag:
+    """The endpoint flags as the kernel will tell them: one that does not know laminar drops it without a word."""
+    return endpoint_flags(flags if laminar else flags & ~ProfileFlag.LAMINAR)
+
+
+def _of_networkmanager(flags: ProfileFlag, laminar: bool, flags_from: FlagsFrom, reason: Reason) -> _Intent:
     return _Intent(
         Owner.NETWORKMANAGER,
-        endpoint_flags(flags),
+        _known_flags(flags, laminar),
         flags_from,
         reason,
         without_sysctl=bool(flags & ProfileFlag.ALSO_WITHOUT_SYSCTL),

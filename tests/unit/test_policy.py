@@ -220,6 +220,14 @@ def test_an_endpoint_with_networkmanagers_default_flags_means_that_it_owns_the_a
     assert path(desired, A6).reason.why is Why.WAITS_FOR_NETWORKMANAGER
 
 
+def test_networkmanagers_laminar_default_is_known_on_a_kernel_that_drops_the_flag() -> None:
+    situation = Situation()
+    situation.version = "1.56.0"
+    e1 = situation.link("e1", f"{A}/24")
+    situation.endpoint(A, e1, SUBFLOW, ours=False)
+    assert decide(situation.snapshot()).claims
+
+
 def test_a_claim_lasts_until_the_next_activation() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
