@@ -51,6 +51,7 @@ class Why(enum.Enum):
     TEMPORARY = "temporary (privacy) address"
     DAD_FAILED = "duplicate address detection failed"
     DEPRECATED = "deprecated address"
+    TWICE = "the same address is a path on {0}"
     NO_SLOT = "left out: the kernel takes {0} endpoints"
 
 

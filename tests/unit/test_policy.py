@@ -372,6 +372,18 @@ def test_a_claim_is_forgotten_only_by_a_networkmanager_that_runs() -> None:
     assert not decide(situation.snapshot()).claims
 
 
+def test_an_address_on_two_interfaces_is_a_path_where_it_has_its_endpoint() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24")
+    e2 = situation.link("e2", f"{A}/24")
+    situation.endpoint(A, e2, ours=True)
+    desired = decide(situation.snapshot())
+    assert [
+        (path.interface, path.state, str(path.reason)) for path in desired.paths if path.state is State.EXCLUDED
+    ] == [("e1", State.EXCLUDED, "the same address is a path on e2")]
+    assert {(endpoint.address, endpoint.ifindex) for endpoint in desired.endpoints} == {(A, e2)}
+
+
 # --- slots ---
 
 

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pure: which addresses are paths, with which flags, made by whom - decided for all together, each with its reason.
+
+First every address is judged by itself (``judgement``), then the verdicts are seen together: what must be kept because
+nothing else is there, what finds a slot. Endpoints, routes, rules and limits follow from the paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..config import DEFAULTS, Config
+from ..flags import EndpointFlag
+from ..kinds import kind_of
+from ..model import Desired, Endpoint, Limits, Path, Snapshot, State
+from ..reasons import Why
+from ..tables import Source, gateway, routing
+from .facts import Facts, Verdict
+from .intent import claims_of
+from .judgement import judge
+from .leaving import KEPT_FOR_CONNECTIONS, leave, linkdown, mind_connectivity, mind_links, renewed
+from .slots import fill_slots, once
+
+__all__ = ["decide"]
+
+#: No endpoint of ours, or none yet, but routed all the same: NetworkManager's endpoint shall find its table ready.
+_ROUTED_ANYHOW = frozenset({Why.WAITS_FOR_NETWORKMANAGER, Why.NO_SLOT})
+
+#: Addresses that are no path themselves, but leave by their own interface where it has one.
+_ROUTED_WITH_OTHERS = frozenset({Why.TEMPORARY, Why.DEPRECATED})
+
+
+def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
+    """What should be in the kernel of ours, given all the facts of one look."""
+    facts = Facts(snapshot)
+    claims = claims_of(facts)
+    verdicts = [judge(facts, address, claims) for address in facts.addresses()]
+    verdicts = mind_links(facts, verdicts, config)
+    verdicts = mind_connectivity(facts, verdicts)
+    leaving = leave(facts, verdicts, config)
+    verdicts = fill_slots(facts, once(facts, leaving.verdicts))
+    routed = routing(snapshot.kernel, _sources(facts, verdicts))
+    return Desired(
+        paths=tuple(_path(facts, verdict, routed.table_of) for verdict in verdicts),
+        endpoints=frozenset(
+            Endpoint(verdict.address, verdict.ifindex, verdict.flags) for verdict in verdicts if verdict.wants_endpoint
+        ),
+        routes=routed.routes,
+        rules=routed.rules,
+        limits=_limits(facts, verdicts),
+        claims=claims,
+        taken=leaving.taken,
+        unseated=leaving.unseated,
+        severed=leaving.severed,
+        lost=leaving.lost,
+        renewed=renewed(facts, verdicts),
+        linkdown=linkdown(facts, verdicts),
+        asks_connections=leaving.asks or bool(snapshot.wilted and snapshot.connections is None),
+        awaits_connections=any(verdict.reason.why in KEPT_FOR_CONNECTIONS for verdict in verdicts),
+    )
+
+
+def _sources(facts: Facts, verdicts: list[Verdict]) -> list[Source]:
+    """The addresses that leave by their own interface: paths, what may become one again, and what stands beside them.
+
+    An address whose interface lost its default keeps its rules, or its packets would leave by another link with a source
+    that nobody there routes. A temporary address stands beside the stable one: connections begin on it.
+    """
+    routed = [
+        verdict
+        for verdict in verdicts
+        if verdict.state in (State.ACTIVE, State.SUSPENDED)
+        or verdict.wants_endpoint
+        or verdict.reason.why in _ROUTED_ANYHOW
+        or (verdict.address in facts.has_rules and (facts.away or verdict.reason.why is Why.NO_DEFAULT_ROUTE))
+    ]
+    places = {(verdict.ifindex, verdict.family) for verdict in routed}
+    routed += [
+        verdict
+        for verdict in verdicts
+        if verdict.reason.why in _ROUTED_WITH_OTHERS and (verdict.ifindex, verdict.family) in places
+    ]
+    sources: dict[str, Source] = {}
+    for verdict in routed:
+        sources.setdefault(verdict.address, Source(verdict.address, verdict.ifindex, verdict.route_table))
+    return list(sources.values())
+
+
+def _limits(facts: Facts, verdicts: list[Verdict]) -> Limits | None:
+    """Limits high enough for all paths and as many addresses of the peer; never lower than they are.
+
+    A limit that somebody else has changed since we raised it is his.
+    """
+    paths = [verdict for verdict in verdicts if verdict.state is State.ACTIVE]
+    if not paths:
+        return None
+    accepted = len(paths)
+    meshed = sum(1 for verdict in paths if verdict.flags & EndpointFlag.FULLMESH)
+    most = facts.kernel.endpoints_max
+    need = {"subflows": len(paths) + accepted + meshed * accepted, "add_addr_accepted": accepted}
+    have = {
+        "subflows": facts.kernel.limits.subflows,
+        "add_addr_accepted": facts.kernel.limits.add_addr_accepted,
+    }
+    wanted = {name: _limit(facts, name, have[name], min(value, most)) for name, value in need.items()}
+    return None if wanted == have else Limits(**wanted)
+
+
+def _limit(facts: Facts, name: str, have: int, need: int) -> int:
+    raised = facts.snapshot.ours.limits.get(name)
+    return have if raised and raised.written != have else max(have, need)
+
+
+def _path(facts: Facts, verdict: Verdict, table_of: Mapping[str, int]) -> Path:
+    link = facts.link(verdict.ifindex)
+    device = verdict.device
+    profile = device.profile if device else None
+    endpoint = facts.endpoint_at.get(verdict.address)
+    route = facts.default(verdict.ifindex, verdict.family, verdict.route_table)
+    return Path(
+        verdict.address,
+        verdict.ifindex,
+        link.name,
+        verdict.state,
+        verdict.reason,
+        kind=kind_of(device).name if device else (link.kind or ""),
+        profile=profile.id if profile else "",
+        uuid=profile.uuid if profile else "",
+        flags=verdict.flags,
+        flags_from=verdict.flags_from,
+        owner=verdict.owner,
+        endpoint_id=endpoint.id if endpoint and endpoint.ifindex in (0, verdict.ifindex) else None,
+        table=table_of.get(verdict.address),
+        gateway=gateway(route, verdict.ifindex),
+    )

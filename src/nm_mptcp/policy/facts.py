@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What policy looks at: a snapshot with its look-ups, and the verdict on an address while it is being made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+
+from ..flags import EndpointFlag
+from ..model import (
+    MAIN_TABLE,
+    Address,
+    AddressFlag,
+    Device,
+    Endpoint,
+    Family,
+    FlagsFrom,
+    Link,
+    Owner,
+    Route,
+    Snapshot,
+    State,
+)
+from ..reasons import Reason, Why
+from ..tables import default_route, is_our_rule
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was decided for an address, before it becomes a :class:`Path`."""
+
+    on: Address
+    state: State
+    reason: Reason
+    device: Device | None = None
+    flags: EndpointFlag = EndpointFlag(0)
+    flags_from: FlagsFrom = FlagsFrom.KIND
+    owner: Owner = Owner.OURS
+    wants_endpoint: bool = False  #: ours to make
+
+    @property
+    def address(self) -> str:
+        """The address."""
+        return self.on.address
+
+    @property
+    def ifindex(self) -> int:
+        """The interface that it is on."""
+        return self.on.ifindex
+
+    @property
+    def family(self) -> Family:
+        """IPv4 or IPv6."""
+        return self.on.family
+
+    @property
+    def route_table(self) -> int:
+        """The table that NetworkManager puts this address's routes in."""
+        profile = self.device.profile if self.device else None
+        return profile.route_table(self.family) if profile else MAIN_TABLE
+
+    @property
+    def explicit(self) -> bool:
+        """Whether the profile itself says which flags."""
+        return self.flags_from is FlagsFrom.PROFILE
+
+
+class Facts:
+    """A snapshot with the look-ups that policy needs, each made once."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.kernel = snapshot.kernel
+        self.networkmanager = snapshot.networkmanager
+        self.endpoint_at = {endpoint.address: endpoint for endpoint in self.kernel.endpoints if not endpoint.port}
+        self.device_of = {device.ip_interface: device for device in self.networkmanager.devices}
+        self.has_rules = {rule.source for rule in self.kernel.rules if is_our_rule(rule)}
+        self.away = not self.networkmanager.running or self.networkmanager.startup
+        self.taken = {endpoint.address: endpoint for endpoint in snapshot.ours.taken}
+        self._defaults: dict[tuple[int, Family, int], Route | None] = {}
+
+    def addresses(self) -> Iterable[Address]:
+        """All addresses, by interface."""
+        for ifindex in sorted(self.kernel.addresses):
+            if ifindex in self.kernel.links:
+                yield from self.kernel.addresses[ifindex]
+
+    def link(self, ifindex: int) -> Link:
+        """The link with that index."""
+        return self.kernel.links[ifindex]
+
+    def device(self, ifindex: int) -> Device | None:
+        """NetworkManager's device on that link, None where it knows none."""
+        return self.device_of.get(self.link(ifindex).name)
+
+    def default(self, ifindex: int, family: Family, table: int) -> Route | None:
+        """The best default route by that link in a table."""
+        key = (ifindex, family, table)
+        if key not in self._defaults:
+            self._defaults[key] = default_route(self.kernel, ifindex, family, table)
+        return self._defaults[key]
+
+    def own_endpoint(self, address: Address) -> Endpoint | None:
+        """The endpoint of ours that stands on this address, None where there is none or it is not ours."""
+        endpoint = self.endpoint_at.get(address.address)
+        return endpoint if endpoint and self.snapshot.ours.owns(endpoint) else None
+
+    def standing_endpoint(self, verdict: Verdict) -> Endpoint | None:
+        """The endpoint on a verdict's address that is ours, or NetworkManager's to take out: never anybody else's."""
+        endpoint = self.endpoint_at.get(verdict.address)
+        if endpoint is None or endpoint.ifindex != verdict.ifindex:
+            return None
+        mine = self.snapshot.ours.owns(endpoint)
+        theirs = verdict.owner is Owner.NETWORKMANAGER and not endpoint.flags & EndpointFlag.IMPLICIT
+        return endpoint if mine or theirs else None
+
+    def dependents(self, address: str, lost: Set[str]) -> int:
+        """How many live connections stand on this address and on nothing outside of ``lost``."""
+        connections = self.snapshot.connections or {}
+        return sum(count for places, count in connections.items() if address in places and places <= lost)
+
+    def replaced(self, verdict: Verdict) -> bool:
+        """Whether a deprecated address's interface has an endpoint on another one; any other address needs none."""
+        if verdict.reason.why is not Why.DEPRECATED:
+            return True
+        return any(
+            address.family is verdict.family
+            and not address.flags & (AddressFlag.DEPRECATED | AddressFlag.TEMPORARY)
+            and (endpoint := self.endpoint_at.get(address.address))
+            and endpoint.ifindex == verdict.ifindex
+            for address in self.kernel.addresses[verdict.ifindex]
+        )
+
+    def foreign_endpoint(self, address: Address) -> Endpoint | None:
+        """The endpoint of somebody else on this address; the kernel's own (implicit) ones are replaceable, and so none."""
+        endpoint = self.endpoint_at.get(address.address)
+        if endpoint is None or endpoint.flags & EndpointFlag.IMPLICIT or self.snapshot.ours.owns(endpoint):
+            return None
+        return endpoint

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Who makes a device's endpoints, and with which flags: the profile's word, NetworkManager's default, or the kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..flags import EndpointFlag, ProfileFlag, endpoint_flags
+from ..kinds import is_metered, kind_of
+from ..model import (
+    DefaultFlags,
+    Device,
+    FlagsFrom,
+    NetworkManager,
+    Owner,
+)
+from ..reasons import Reason, Why
+from .facts import Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a device's profile and defaults ask for."""
+
+    owner: Owner
+    flags: EndpointFlag = EndpointFlag(0)
+    flags_from: FlagsFrom = FlagsFrom.KIND
+    reason: Reason = field(default_factory=lambda: Reason(Why.FLAGS_OF_KIND))
+    excluded: bool = False
+    without_sysctl: bool = False
+    without_default_route: bool = False
+
+
+def claims_of(facts: Facts) -> frozenset[str]:
+    """The activations whose endpoints NetworkManager writes although our drop-in would leave them to us.
+
+    Seen by an endpoint with its built-in default flags that we did not add: the drop-in counts for a device only from its
+    first activation after NetworkManager loaded it. Valid until the device's next activation. (With a profile's own flags
+    NetworkManager is the owner anyway; other flags are a hand-made endpoint's, or those of a reapply under way.)
+    """
+    builtin = _known_flags(facts.networkmanager.builtin_flags, facts.kernel.laminar)
+    claims = set()
+    for ifindex, addresses in facts.kernel.addresses.items():
+        device = facts.device(ifindex) if ifindex in facts.kernel.links else None
+        if device is None or not device.activation or not facts.networkmanager.has_mptcp:
+            continue
+        if device.profile and device.profile.mptcp_flags:
+            continue
+        if device.activation in facts.snapshot.ours.claims:
+            claims.add(device.activation)
+            continue
+        for address in addresses:
+            endpoint = facts.foreign_endpoint(address)
+            if endpoint and endpoint.ifindex == ifindex and endpoint.flags == builtin:
+                claims.add(device.activation)
+    return frozenset(claims)
+
+
+def intent_of(device: Device, networkmanager: NetworkManager, laminar: bool, claims: frozenset[str]) -> Intent:
+    """What is asked for on this device; ``claims`` are the activations that NetworkManager is seen to own."""
+    assert device.profile is not None
+    explicit = device.profile.mptcp_flags
+    if explicit:
+        if explicit & ProfileFlag.DISABLED:
+            return Intent(Owner.NETWORKMANAGER, reason=Reason(Why.DISABLED_BY_PROFILE), excluded=True)
+        return _of_networkmanager(explicit, laminar, FlagsFrom.PROFILE, Reason(Why.FLAGS_OF_PROFILE))
+    if not networkmanager.has_mptcp:
+        return _of_kind(device, laminar)
+    default = device.default_flags
+    if default.flags and default.flags & ProfileFlag.DISABLED:
+        if default.section != DefaultFlags.OUR_SECTION:
+            reason = Reason(Why.DISABLED_BY_NETWORKMANAGER, default.section)
+            return Intent(Owner.NETWORKMANAGER, flags_from=FlagsFrom.NETWORKMANAGER, reason=reason, excluded=True)
+        if device.activation not in claims:
+            return _of_kind(device, laminar)
+        return _of_networkmanager(
+            networkmanager.builtin_flags, laminar, FlagsFrom.NETWORKMANAGER, Reason(Why.NETWORKMANAGER_OWNS)
+        )
+    where = f"[{default.section}]" if default.flags else "its built-in default"
+    return _of_networkmanager(
+        default.flags or networkmanager.builtin_flags,
+        laminar,
+        FlagsFrom.NETWORKMANAGER,
+        Reason(Why.FLAGS_OF_NETWORKMANAGER, where),
+    )
+
+
+def _known_flags(flags: ProfileFlag, laminar: bool) -> EndpointFlag:
+    """The endpoint flags as the kernel will tell them: one that does not know laminar drops it without a word."""
+    return endpoint_flags(flags if laminar else flags & ~ProfileFlag.LAMINAR)
+
+
+def _of_networkmanager(flags: ProfileFlag, laminar: bool, flags_from: FlagsFrom, reason: Reason) -> Intent:
+    return Intent(
+        Owner.NETWORKMANAGER,
+        _known_flags(flags, laminar),
+        flags_from,
+        reason,
+        without_sysctl=bool(flags & ProfileFlag.ALSO_WITHOUT_SYSCTL),
+        without_default_route=bool(flags & ProfileFlag.ALSO_WITHOUT_DEFAULT_ROUTE),
+    )
+
+
+def _of_kind(device: Device, laminar: bool) -> Intent:
+    """Automatic flags: every uplink is a path; what is paid for, or slow to wake, is backup (mode ``auto``)."""
+    kind = kind_of(device)
+    if not kind.uplink:
+        return Intent(Owner.OURS, reason=Reason(Why.KIND_IS_NO_PATH, kind.name), excluded=True)
+    flags = EndpointFlag.SUBFLOW | (EndpointFlag.LAMINAR if laminar else EndpointFlag(0))
+    if kind.backup:
+        return Intent(
+            Owner.OURS, flags | EndpointFlag.BACKUP, reason=_kind_reason(f"backup, as {kind.name} is by default")
+        )
+    if is_metered(device):
+        why = f"backup, since NetworkManager holds this {kind.name} connection to be metered"
+        return Intent(Owner.OURS, flags | EndpointFlag.BACKUP, reason=_kind_reason(why))
+    return Intent(Owner.OURS, flags, reason=_kind_reason(f"a regular path, as {kind.name} is by default"))
+
+
+def _kind_reason(words: str) -> Reason:
+    return Reason(Why.FLAGS_OF_KIND, words)

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One address by itself: the first rule that decides."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from dataclasses import replace
+
+from ..model import (
+    MAIN_TABLE,
+    Address,
+    AddressFlag,
+    Device,
+    DeviceState,
+    Family,
+    Owner,
+    State,
+)
+from ..reasons import Reason, Why
+from .facts import Facts, Verdict
+from .intent import intent_of
+
+_SCOPE_LINK, _SCOPE_HOST = 253, 254  # RT_SCOPE_*
+
+_UNIQUE_LOCAL = ipaddress.ip_network("fc00::/7")
+
+#: While NetworkManager is away or starting, these say nothing about what the user wants.
+_NETWORKMANAGER_AWAY = frozenset({Why.NO_DEFAULT_ROUTE, Why.DEACTIVATING, Why.ACTIVATING}) | {
+    Why.NOT_MANAGED,
+    Why.NOT_CONNECTED,
+    Why.EXTERNAL,
+    Why.UNREADABLE,
+}
+
+
+def judge(facts: Facts, address: Address, claims: frozenset[str]) -> Verdict:
+    """The verdict for an address, by itself."""
+    verdict = _judge_by_facts(facts, address, claims)
+    own = facts.own_endpoint(address)
+    if facts.away and own and own.ifindex == address.ifindex and verdict.reason.why in _NETWORKMANAGER_AWAY:
+        how = "not running" if not facts.networkmanager.running else "starting"
+        reason = Reason(Why.KEPT_NETWORKMANAGER_AWAY, how)
+        return replace(verdict, state=State.ACTIVE, reason=reason, flags=own.flags, wants_endpoint=True)
+    return verdict
+
+
+def _judge_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -> Verdict:
+    device = facts.device(address.ifindex)
+    no_path = _not_a_path_address(address)
+    if device is None or (not device.managed and not device.external):
+        return _excluded(address, no_path or Reason(Why.NOT_MANAGED), device)
+    if device.external:
+        return _excluded(address, no_path or Reason(Why.EXTERNAL), device)
+    if no_path:
+        return _excluded(address, no_path, device)
+    state = device.state
+    if state is DeviceState.FAILED or state < DeviceState.PREPARE:
+        return _excluded(address, Reason(Why.NOT_CONNECTED, _words(state)), device)
+    if device.unreadable:
+        return _excluded(address, Reason(Why.UNREADABLE, device.unreadable), device)
+    if device.profile is None:
+        words = _words(state) if state < DeviceState.ACTIVATED else "its profile is being read"
+        return Verdict(address, State.WAITING, Reason(Why.ACTIVATING, words), device)
+
+    intent = intent_of(device, facts.networkmanager, facts.kernel.laminar, claims)
+    known = Verdict(address, State.ACTIVE, intent.reason, device, intent.flags, intent.flags_from, intent.owner)
+    if intent.excluded:
+        return replace(known, state=State.EXCLUDED)
+    foreign = facts.foreign_endpoint(address)
+    if foreign and intent.owner is Owner.NETWORKMANAGER and foreign.ifindex == address.ifindex:
+        if state is DeviceState.DEACTIVATING:
+            return replace(known, flags=foreign.flags, state=State.SUSPENDED, reason=Reason(Why.DEACTIVATING))
+        return replace(known, flags=foreign.flags)
+    if foreign:
+        return replace(known, reason=Reason(Why.SOMEBODY_ELSE_OWNS), flags=foreign.flags, owner=Owner.OTHER)
+
+    family = address.family
+    if device.profile.shared(family):
+        return replace(known, state=State.EXCLUDED, reason=Reason(Why.SHARED))
+    if not facts.kernel.mptcp_enabled and not intent.without_sysctl:
+        return replace(known, state=State.EXCLUDED, reason=Reason(Why.SYSCTL_OFF))
+    if state < DeviceState.IP_CONFIG:
+        return replace(known, state=State.WAITING, reason=Reason(Why.ACTIVATING, _words(state)))
+    if address.flags & AddressFlag.TENTATIVE:
+        return replace(known, state=State.WAITING, reason=Reason(Why.TENTATIVE))
+    if not intent.without_default_route:
+        if device.profile.never_default(family):
+            return replace(known, state=State.EXCLUDED, reason=Reason(Why.NEVER_DEFAULT, family.label))
+        # NetworkManager itself counts a default route in main only (nm-l3cfg.c).
+        table = MAIN_TABLE if intent.owner is Owner.NETWORKMANAGER else device.profile.route_table(family)
+        if facts.default(address.ifindex, family, table) is None:
+            return replace(known, state=State.WAITING, reason=Reason(Why.NO_DEFAULT_ROUTE, family.label))
+    if state is DeviceState.DEACTIVATING:
+        return replace(known, state=State.SUSPENDED, reason=Reason(Why.DEACTIVATING))
+    taken = facts.taken.get(address.address)
+    if taken and taken.ifindex == address.ifindex and intent.owner is Owner.NETWORKMANAGER:
+        return _wished(facts, replace(known, flags=taken.flags))
+    if address.flags & AddressFlag.DEPRECATED:
+        return replace(known, state=State.EXCLUDED, reason=Reason(Why.DEPRECATED))
+    if intent.owner is Owner.NETWORKMANAGER and address.address not in facts.snapshot.overdue:
+        waiting = replace(known, state=State.WAITING, reason=Reason(Why.WAITS_FOR_NETWORKMANAGER))
+        own = facts.own_endpoint(address)
+        if own is None or own.ifindex != address.ifindex:
+            return waiting
+        # Ours from before, or added for NetworkManager: what has the right flags it adopts, the rest it is about to replace.
+        same = own.flags == intent.flags
+        return replace(known if same else waiting, flags=own.flags, wants_endpoint=True)
+    return _wished(facts, known)
+
+
+def _wished(facts: Facts, verdict: Verdict) -> Verdict:
+    """A path whose endpoint is ours to make; one that the kernel refuses waits, and is tried again at every look."""
+    refusal = facts.snapshot.refused.get((verdict.address, verdict.ifindex))
+    if refusal:
+        verdict = replace(verdict, state=State.WAITING, reason=Reason(Why.REFUSED, refusal))
+    return replace(verdict, wants_endpoint=True)
+
+
+def _excluded(address: Address, reason: Reason, device: Device | None) -> Verdict:
+    return Verdict(address, State.EXCLUDED, reason, device)
+
+
+def _words(state: DeviceState) -> str:
+    return state.name.lower().replace("_", " ")
+
+
+def _not_a_path_address(address: Address) -> Reason | None:
+    """Why this address can be no path whatever the profile says; None when it can.
+
+    As NetworkManager has it: not loopback, link-local, IPv6 ULA; RFC 1918 and fec0::/10 are in. A temporary address is
+    not kept, and a privacy address shall not be told to every server.
+    """
+    if address.scope == _SCOPE_LINK:
+        return Reason(Why.LINK_LOCAL)
+    why = Why.NOT_GLOBAL if address.scope == _SCOPE_HOST else _kind_of_address(address.address)
+    if why:
+        return Reason(why)
+    if address.family is Family.IPV6:
+        if address.flags & AddressFlag.TEMPORARY:
+            return Reason(Why.TEMPORARY)
+        if address.flags & AddressFlag.DADFAILED:
+            return Reason(Why.DAD_FAILED)
+    return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _kind_of_address(address: str) -> Why | None:
+    """Why an address of this kind can be no path."""
+    value = ipaddress.ip_address(address)
+    if value.is_link_local:
+        return Why.LINK_LOCAL
+    if value.is_loopback or value.is_multicast or value.is_unspecified:
+        return Why.NOT_GLOBAL
+    if isinstance(value, ipaddress.IPv6Address):
+        if value in _UNIQUE_LOCAL:
+            return Why.UNIQUE_LOCAL
+        if value.ipv4_mapped is not None:
+            return Why.NOT_GLOBAL
+    return None

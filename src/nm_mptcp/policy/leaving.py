@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What may go when a link is lost, goes down or leads nowhere, and what must stay for live connections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
+
+from ..config import Config, Failover
+from ..flags import EndpointFlag
+from ..model import (
+    Connectivity,
+    Endpoint,
+    Family,
+    Owner,
+    State,
+)
+from ..reasons import Reason, Why
+from .facts import Facts, Verdict
+
+#: Verdicts that come from circumstances, not from somebody's will: the last path of a family outlives them, and an
+#: endpoint outlives them while a live connection has its only subflow on it.
+_CIRCUMSTANCES = frozenset(
+    {
+        Why.NO_DEFAULT_ROUTE,
+        Why.DEACTIVATING,
+        Why.ACTIVATING,
+        Why.NO_CARRIER,
+        Why.LINK_DOWN,
+        Why.HELD_BACK,
+        Why.DEPRECATED,
+    }
+)
+
+#: Of these, those in which nothing goes by the link any more: subflows with a live sibling are better closed.
+_DEAD = frozenset({Why.DEACTIVATING, Why.NO_CARRIER, Why.LINK_DOWN})
+
+#: Endpoints that stay until their last dependent ends.
+KEPT_FOR_CONNECTIONS = frozenset({Why.KEPT_FOR_CONNECTIONS, Why.KEPT_UNTIL_REPLACED})
+
+#: What NetworkManager's check found when there is a network, but not the Internet. "None" it says of a device that is not
+#: fully activated or has no default route: that is no finding, and the routes tell it better.
+_HELD_UP = (Connectivity.PORTAL, Connectivity.LIMITED)
+
+
+def mind_links(facts: Facts, verdicts: list[Verdict], config: Config) -> list[Verdict]:
+    """A path on a link that is lost is suspended, and one on a link that flaps is held back before it returns."""
+    if config.failover is Failover.OFF:
+        return verdicts
+    return [
+        replace(verdict, state=State.SUSPENDED, reason=reason, wants_endpoint=False)
+        if verdict.state is State.ACTIVE
+        and verdict.owner is not Owner.OTHER
+        and (reason := _link_reason(facts, verdict))
+        else verdict
+        for verdict in verdicts
+    ]
+
+
+def _link_reason(facts: Facts, verdict: Verdict) -> Reason | None:
+    link = facts.link(verdict.ifindex)
+    if not link.up:
+        return Reason(Why.LINK_DOWN)
+    if not link.carrier:
+        return Reason(Why.NO_CARRIER)
+    held = facts.snapshot.held.get(verdict.ifindex)
+    if held and facts.standing_endpoint(verdict) is None:
+        return Reason(Why.HELD_BACK, f"{held:g} s")
+    return None
+
+
+def mind_connectivity(facts: Facts, verdicts: list[Verdict]) -> list[Verdict]:
+    """Behind a portal a new endpoint waits and an existing one becomes backup - while another path has full connectivity.
+
+    Only then, so that an outage of the check's own server costs nobody a path. Explicit flags are not overruled.
+    """
+    full = {
+        (verdict.family, verdict.ifindex)
+        for verdict in verdicts
+        if verdict.state is State.ACTIVE
+        and verdict.device
+        and verdict.device.connectivity(verdict.family) is Connectivity.FULL
+    }
+    result = []
+    for verdict in verdicts:
+        found = verdict.device.connectivity(verdict.family) if verdict.device else Connectivity.UNKNOWN
+        others = any(family is verdict.family and ifindex != verdict.ifindex for family, ifindex in full)
+        if verdict.state is State.ACTIVE and verdict.owner is Owner.OURS and found in _HELD_UP and others:
+            reason = Reason(Why.NO_CONNECTIVITY, found.name.lower())
+            if facts.own_endpoint(verdict.on):
+                verdict = replace(
+                    verdict, state=State.SUSPENDED, reason=reason, flags=verdict.flags | EndpointFlag.BACKUP
+                )
+            else:
+                verdict = replace(verdict, state=State.WAITING, reason=reason, wants_endpoint=False)
+        result.append(verdict)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The verdicts after it was seen what may go, and what has to be done for live connections."""
+
+    verdicts: list[Verdict]
+    taken: frozenset[Endpoint] = frozenset()
+    unseated: frozenset[str] = frozenset()
+    severed: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
+    asks: bool = False
+
+
+def leave(facts: Facts, verdicts: list[Verdict], config: Config) -> Leaving:
+    """Which endpoints may go that circumstances are against: never the last path, never a connection's last subflow.
+
+    Deleting an endpoint closes its subflows. A connection that has no other, and whose server refuses joins, would be
+    dead for ever although it could outlive the circumstance; so its endpoint stays, and only subflows with a live sibling
+    are closed.
+    """
+    staying = {v.family for v in verdicts if v.state is State.ACTIVE and facts.link(v.ifindex).carrier}
+    leaving = [v for v in verdicts if v.reason.why in _CIRCUMSTANCES and v.family in staying]
+    dead = {verdict.ifindex for verdict in leaving if verdict.reason.why in _DEAD}
+    # On a dead link no address carries anything, also none that is no path itself.
+    seats = {v.address for v in verdicts if v.ifindex in dead and v.family in staying}
+    lost = frozenset(seats | {verdict.address for verdict in leaving})
+    known = facts.snapshot.connections
+    result: list[Verdict] = []
+    taken: set[Endpoint] = set()
+    severed: set[str] = set()
+    asks = False
+    for verdict in verdicts:
+        endpoint = facts.standing_endpoint(verdict)
+        if verdict.reason.why not in _CIRCUMSTANCES:
+            result.append(verdict)
+        elif verdict.family not in staying:
+            result.append(_last(facts, verdict, endpoint))
+        elif endpoint is None:
+            result.append(verdict)
+        elif config.failover is Failover.SAFE and verdict.reason.why in _DEAD and facts.own_endpoint(verdict.on):
+            result.append(replace(verdict, flags=endpoint.flags | EndpointFlag.BACKUP, wants_endpoint=True))
+        elif known is None or facts.dependents(verdict.address, lost) or not facts.replaced(verdict):
+            asks |= known is None
+            result.append(_kept(facts, verdict, endpoint))
+            if verdict.reason.why in _DEAD:
+                severed.add(verdict.address)
+        else:
+            result.append(verdict)
+            if not facts.own_endpoint(verdict.on):
+                taken.add(Endpoint(endpoint.address, endpoint.ifindex, endpoint.flags))
+    standing = {endpoint.address for endpoint in facts.kernel.endpoints}
+    unseated: set[str] = set()
+    if config.failover is Failover.FAST:
+        asks |= known is None and bool(seats)
+        for address in seats - standing:
+            (severed if facts.dependents(address, lost) else unseated).add(address)
+    with_sibling = _with_sibling(known or {}, lost)
+    return Leaving(
+        result,
+        frozenset(taken),
+        frozenset(unseated & with_sibling),
+        frozenset(severed & with_sibling),
+        lost,
+        asks,
+    )
+
+
+def _with_sibling(connections: Mapping[frozenset[str], int], lost: Set[str]) -> set[str]:
+    """The lost addresses on which a connection stands that also stands elsewhere."""
+    found: set[str] = set()
+    for places in connections:
+        if not places <= lost:
+            found |= places & lost
+    return found
+
+
+def _last(facts: Facts, verdict: Verdict, endpoint: Endpoint | None) -> Verdict:
+    """No other path of this family is there: what stands stays, and what was only held back comes at once."""
+    own = facts.own_endpoint(verdict.on)
+    if verdict.reason.why is Why.HELD_BACK:
+        wants = verdict.owner is Owner.OURS or verdict.address in facts.taken
+        return replace(verdict, state=State.ACTIVE, wants_endpoint=wants)
+    if endpoint is None:
+        return verdict
+    reason = Reason(Why.KEPT_LAST, str(verdict.reason))
+    return replace(verdict, state=State.ACTIVE, reason=reason, flags=endpoint.flags, wants_endpoint=own is not None)
+
+
+def _kept(facts: Facts, verdict: Verdict, endpoint: Endpoint) -> Verdict:
+    """Live connections depend on it: it stays as it is."""
+    deprecated = verdict.reason.why is Why.DEPRECATED
+    return replace(
+        verdict,
+        state=State.ACTIVE if deprecated else State.SUSPENDED,
+        reason=Reason(Why.KEPT_UNTIL_REPLACED) if deprecated else Reason(Why.KEPT_FOR_CONNECTIONS, str(verdict.reason)),
+        flags=endpoint.flags,
+        wants_endpoint=facts.own_endpoint(verdict.on) is not None,
+    )
+
+
+def renewed(facts: Facts, verdicts: list[Verdict]) -> frozenset[str]:
+    """Endpoints whose subflows died by an error, on which none stands now although live connections could use one."""
+    connections = facts.snapshot.connections
+    if not connections:
+        return frozenset()
+    carried = frozenset[str]().union(*connections)
+    families = {Family.of(address) for address in carried}
+    return frozenset(
+        verdict.address
+        for verdict in verdicts
+        if verdict.address in facts.snapshot.wilted - carried
+        and verdict.state is State.ACTIVE
+        and verdict.family in families
+        and facts.standing_endpoint(verdict)
+    )
+
+
+def linkdown(facts: Facts, verdicts: list[Verdict]) -> frozenset[tuple[Family, int]]:
+    """Interfaces whose routes shall not be used without carrier: those beside which another path of the family is active.
+
+    New connections then leave by that one at once; on a lone link they are to wait for the link, as ever.
+    """
+    active: dict[Family, set[int]] = {}
+    for verdict in verdicts:
+        if verdict.state is State.ACTIVE and facts.link(verdict.ifindex).carrier:
+            active.setdefault(verdict.family, set()).add(verdict.ifindex)
+    return frozenset(
+        (verdict.family, verdict.ifindex)
+        for verdict in verdicts
+        if verdict.state in (State.ACTIVE, State.SUSPENDED) and active.get(verdict.family, set()) - {verdict.ifindex}
+    )
