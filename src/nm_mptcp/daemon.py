@@ -13,6 +13,7 @@ import signal
 
 from . import notify
 from .bus import Bus, BusError, Signal
+from .config import Config
 from .engine import Engine
 from .kernel.access import KernelAccess
 from .model import NetworkManager
@@ -37,10 +38,11 @@ _SETTLE = 1.0
 class Daemon:
     """The whole service; :meth:`run` ends at SIGTERM or SIGINT and leaves working paths behind."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, config: Config) -> None:
         self._record = record
         self._kernel = KernelAccess(endpoints_max=record.contents.endpoints_max)
-        self._engine = Engine(self._kernel, self._networkmanager, record)
+        self._engine = Engine(self._kernel, self._networkmanager, record, config=config, on_look=self._ask_again)
+        self._asking: asyncio.Task[bool] | None = None
         self._client: Client | None = None
         self._known = asyncio.Event()  #: NetworkManager was asked once, or cannot be
 
@@ -74,6 +76,11 @@ class Daemon:
 
     def _networkmanager(self) -> NetworkManager:
         return self._client.state if self._client else NetworkManager()
+
+    def _ask_again(self) -> None:
+        """Read the applied connections again, beside everything else: no signal tells of a reapply."""
+        if self._client is not None and (self._asking is None or self._asking.done()):
+            self._asking = asyncio.create_task(self._client.refresh_profiles())
 
     async def _keep_alive(self) -> None:
         """Tell the service manager that we are ready, and from then on that the loop turns."""
@@ -168,10 +175,10 @@ class Daemon:
         return document(view.snapshot, view.desired, self._record.contents.since, service=True)
 
 
-def run(record: Record) -> None:
+def run(record: Record, config: Config) -> None:
     """Run the service in this process until it is told to stop."""
 
     async def main() -> None:
-        await Daemon(record).run()
+        await Daemon(record, config).run()
 
     asyncio.run(main())

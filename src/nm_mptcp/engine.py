@@ -81,7 +81,8 @@ class View:
 class Engine:
     """Brings the kernel to what policy wants, whenever something changed.
 
-    ``networkmanager`` is asked for what NetworkManager says at each look. One engine at a time may write: whoever makes
+    ``networkmanager`` is asked for what NetworkManager says at each look; ``on_look`` is called at the looks after a burst,
+    to ask again what nobody is told of (a reapply). One engine at a time may write: whoever makes
     one holds the record's lock (a dry run needs none).
     """
 
@@ -93,6 +94,7 @@ class Engine:
         *,
         config: Config = DEFAULTS,
         dry_run: bool = False,
+        on_look: Callable[[], None] = lambda: None,
     ) -> None:
         self.view: View | None = None
         self._afresh = False
@@ -103,6 +105,7 @@ class Engine:
         self._ours = record.contents.ours
         self._config = config
         self._dry_run = dry_run
+        self._on_look = on_look
         self._turn = asyncio.Lock()
         self._dirty = asyncio.Event()
         self._refused: dict[tuple[str, int], str] = {}
@@ -150,6 +153,7 @@ class Engine:
         def look() -> None:
             nonlocal due
             due = True
+            self._on_look()
             self._dirty.set()
 
         self.wake()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from nm_mptcp.flags import EndpointFlag
-from nm_mptcp.kernel import families
+from nm_mptcp.kernel import families, sysctl
 from nm_mptcp.kernel.errors import KernelError
 from nm_mptcp.kernel.mptcp import PathManager
 from nm_mptcp.kernel.sockets import subflows
@@ -39,7 +39,6 @@ def manager(network: Network) -> Iterator[PathManager]:  # noqa: ARG001
         Endpoint("2001:db8::1", flags=SUBFLOW),
         Endpoint("10.0.0.1", flags=SUBFLOW | BACKUP, id=200),
         Endpoint("10.0.0.1", flags=SUBFLOW | FULLMESH | BACKUP),
-        Endpoint("10.0.0.1", flags=SUBFLOW | EndpointFlag.LAMINAR),
         Endpoint("10.0.0.1", flags=SUBFLOW, ifindex=300),
         Endpoint("2001:db8::1", flags=SIGNAL, ifindex=70000),
         Endpoint("127.0.0.2", flags=SIGNAL, port=5000),
@@ -55,6 +54,16 @@ def test_an_endpoint_is_read_back_as_it_was_added(manager: PathManager, endpoint
     assert there.id == (endpoint.id or 1)
     manager.delete(there)
     assert manager.endpoints() == ()
+
+
+def test_laminar_is_kept_where_the_kernel_knows_it_and_otherwise_dropped_without_a_word(manager: PathManager) -> None:
+    """6.1.176 and 6.12.107 drop it; other old kernels may store a flag that they do not know."""
+    manager.add(Endpoint("10.0.0.1", flags=SUBFLOW | EndpointFlag.LAMINAR))
+    (there,) = manager.endpoints()
+    if sysctl.knows_laminar():
+        assert there.flags == SUBFLOW | EndpointFlag.LAMINAR
+    else:
+        assert there.flags & ~EndpointFlag.LAMINAR == SUBFLOW
 
 
 def test_ip_mptcp_shows_what_was_added(manager: PathManager) -> None:

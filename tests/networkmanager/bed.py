@@ -57,7 +57,7 @@ rc-manager=unmanaged
 dhcp=internal
 hostname-mode=none
 [keyfile]
-unmanaged-devices=interface-name:hand*;interface-name:ctr*;interface-name:vctr*
+unmanaged-devices=interface-name:hand*;interface-name:ctr*;interface-name:vctr*;interface-name:tun*
 [device]
 managed=1
 [connectivity]

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,51 +23,64 @@ def result(bed: Bed) -> dict[str, object]:
     return found | {"endpoints": {(each.address, each.device, each.flags) for each in found["endpoints"]}}
 
 
-def history(bed: Bed, *, service: bool) -> list[tuple[str, dict[str, object]]]:
-    """Some steps with two links, and what there is after each."""
-    found = []
+def lte_flags(bed: Bed) -> frozenset[str] | None:
+    """The flags of LTE's endpoint, if there is one."""
+    endpoint = bed.endpoint("10.2.0.50")
+    return endpoint.flags if endpoint else None
 
-    def after(step: str) -> None:
-        bed.scripts_are_done()
-        if service:
-            bed.sync()
-        found.append((step, result(bed)))
 
+def history(bed: Bed, reached: Callable[[str, frozenset[str] | None], None]) -> None:
+    """What happens to two links; ``reached`` is called after each step, with the flags that LTE's endpoint shall have."""
     bed.up("Wi-Fi", "LTE")
-    after("up")
+    reached("up", DEFAULT_FLAGS)
     bed.modify("LTE", "ipv4.routes 198.51.100.0/24 10.2.0.3")
     bed.reapply("wwan0")
-    after("reapply")
+    reached("reapply", DEFAULT_FLAGS)
     bed.modify("LTE", "connection.mptcp-flags 0x62")
     bed.reapply("wwan0")
-    after("other flags")
+    reached("other flags", frozenset({"subflow", "backup"}))
     bed.modify("LTE", "connection.mptcp-flags 0")
     bed.reapply("wwan0")
-    after("default flags again")
+    reached("default flags again", DEFAULT_FLAGS)
     bed.down("LTE")
-    after("down")
+    reached("down", None)
     bed.down("Wi-Fi")
-    after("all down")
-    return found
+    reached("all down", None)
 
 
 @pytest.mark.usefixtures("links")
 def test_the_scripts_alone_give_what_the_service_gives(
     bed: Bed, installed: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    alone = history(bed, service=False)
+    with_service: dict[str, dict[str, object]] = {}
     other = Bed(tmp_path_factory.mktemp("beside"), installed=installed)
     try:
         other.without_dispatcher_scripts()
         Links.plug_in(other)
         other.start_service()
-        beside = history(other, service=True)
+
+        def note(step: str, flags: frozenset[str] | None) -> None:
+            def synced() -> bool:
+                other.sync()  # nothing else tells of a reapply that changes no address or route
+                return lte_flags(other) == flags
+
+            wait_for(f"{step}: {flags}", synced)
+            with_service[step] = result(other)
+
+        history(other, note)
     finally:
         other.stop()
-    for (step, one), (_, two) in zip(alone, beside, strict=True):
-        assert one == two, step
-    assert len(alone[0][1]["endpoints"]) == 2  # type: ignore[arg-type]
-    assert alone[-1][1]["endpoints"] == set()
+    assert len(with_service["up"]["endpoints"]) == 2  # type: ignore[arg-type]
+    assert with_service["all down"]["endpoints"] == set()
+
+    def compare(step: str, flags: frozenset[str] | None) -> None:
+        with contextlib.suppress(AssertionError):
+            wait_for("the same as with the service", lambda: result(bed) == with_service[step])
+        bed.scripts_are_done()
+        assert result(bed) == with_service[step], step
+        assert lte_flags(bed) == flags
+
+    history(bed, compare)
     assert bed.rules(protocol=PROTOCOL) == []
 
 

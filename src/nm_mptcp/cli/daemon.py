@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+from ..bus import BusError
+from ..config import DEFAULTS, ConfigError, load
 from ..state import StateError
-from . import fail, record_of
-
-#: Seconds to wait for another writer; a one-shot ``apply`` is done within them, another service is not.
-_PATIENCE = 10.0
+from . import fail, record_of, remote
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """``--config``."""
-    parser.add_argument("--config", metavar="FILE", help="read this configuration instead of /etc/nm-mptcp")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="read the settings in this file")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -24,9 +24,14 @@ def main(arguments: argparse.Namespace) -> int:
 
     record = record_of(arguments)
     try:
-        with record.lock(_PATIENCE):
+        config = load(arguments.config) if arguments.config else DEFAULTS
+
+        def serve() -> None:
             record.load()
-            run(record)
-    except (KernelError, StateError) as error:
+            run(record, config)
+
+        if remote.have_done(record, (), serve):
+            return fail("a service is running already: see 'nm-mptcp status' or 'systemctl status nm-mptcp'")
+    except (BusError, ConfigError, KernelError, StateError) as error:
         return fail(error)
     return 0
