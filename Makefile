@@ -47,6 +47,7 @@ help:
 	@echo "make test-unit         the tests that need neither root nor NetworkManager"
 	@echo "make test-matrix       all tests with the oldest, a middle and the newest libraries"
 	@echo "make bench-failover    links are lost: NetworkManager alone, with mptcpd, with nm-mptcp (root; 15 minutes)"
+	@echo "sudo make test-machine the tests inside Debian machines that boot in qemu (MACHINES=bookworm trixie)"
 	@echo "make lint, format      ruff, mypy --strict, shellcheck; bring the code into form"
 	@echo "make clean             take away all that was made here"
 
@@ -88,6 +89,13 @@ test-middle: deps
 test-newest: deps
 	@tools/venv -p "$$(tools/python $(NEWEST_PYTHON))" .venv-newest -e '.[fast,test]'
 	@$(call PYTEST,.venv-newest) $(filter-out tests/test_lint.py,$(TESTS))
+
+# Debian's own kernel, NetworkManager, Python and libraries; what is missing is told as the reason to skip.
+MACHINES ?= bookworm trixie
+
+.PHONY: test-machine
+test-machine: venv
+	@NM_MPTCP_MACHINES='$(MACHINES)' $(VENV)/bin/python -m pytest tests/machine $(PYTEST_ARGUMENTS)
 
 lint: venv
 	@$(VENV)/bin/python -m pytest tests/test_lint.py $(PYTEST_ARGUMENTS)

@@ -12,7 +12,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-SHELL_SCRIPTS = [".ci/run", "dispatcher.d/10-nm-mptcp", "tools/deps", "tools/python", "tools/venv"]
+SHELL_SCRIPTS = [
+    ".ci/run",
+    "dispatcher.d/10-nm-mptcp",
+    "tests/machine/guest/customize",
+    "tests/machine/guest/init",
+    "tools/deps",
+    "tools/python",
+    "tools/venv",
+]
 
 
 def check(*command: str) -> None:

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a test machine boots: a Debian kernel, and a Debian root that lives in memory. Built once, kept in ``.cache``.
+
+The root holds what our tests need, but nothing of this tree: that is put into the running machine, so that a change of
+the tree needs no new image. Where Debian is fetched from, and how, is what this machine's own apt says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CACHE = HERE.parents[1] / ".cache" / "machine"
+
+PACKAGES = (
+    # The system, and what takes the image apart and puts it together.
+    *("systemd-sysv", "udev", "dbus", "dbus-bin", "kmod", "cpio", "mount", "util-linux", "procps", "make"),
+    # The network, and what looks at it.
+    *("network-manager", "iproute2", "dnsmasq-base", "nftables", "strace", "tcpdump"),
+    # Our tests.
+    *("python3", "python3-pyroute2", "python3-pytest", "python3-hypothesis"),
+)
+
+#: The D-Bus library that our package would bring there.
+DBUS_LIBRARY = {"bookworm": "python3-dbus-next"}
+
+#: The files of these folders only make the image larger.
+LEFT_OUT = ("doc", "info", "locale", "man", "lintian", "bug")
+
+
+@dataclass(frozen=True)
+class Image:
+    """A kernel and its root."""
+
+    distribution: str
+    kernel: Path
+    initrd: Path
+
+
+def reason_to_skip() -> str | None:
+    """Why no machine can be built or booted here, None when it can."""
+    if os.geteuid() != 0:
+        return "needs root (a Debian root is built)"
+    if os.uname().machine != "x86_64":
+        return f"the test machines are x86_64, this one is {os.uname().machine}"
+    for program, package in (
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("mmdebstrap", "mmdebstrap"),
+        ("apt-get", "apt"),
+    ):
+        if shutil.which(program) is None:
+            return f"needs {program} (Debian package: {package})"
+    if "Debian" not in _archives():
+        return "this machine's apt knows no Debian archive (main archive of origin Debian)"
+    return None
+
+
+def image(distribution: str) -> Image:
+    """The image of a Debian distribution by code name, built if it is not there; RuntimeError when that fails.
+
+    To have the newest packages again, remove the cache.
+    """
+    place = CACHE / f"{distribution}-{_key(distribution)}"
+    if not place.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE, prefix=f"building-{distribution}-") as scratch:
+            _build(distribution, Path(scratch))
+            for old in CACHE.glob(f"{distribution}-*"):
+                shutil.rmtree(old)
+            Path(scratch, "image").rename(place)
+    return Image(distribution, place / "vmlinuz", place / "initrd")
+
+
+def _packages(distribution: str) -> tuple[str, ...]:
+    return (*PACKAGES, DBUS_LIBRARY.get(distribution, "python3-dbus-fast"))
+
+
+def _key(distribution: str) -> str:
+    """Changes with all that goes into the image."""
+    told = hashlib.sha256(repr((_packages(distribution), LEFT_OUT)).encode())
+    for path in sorted((HERE / "guest").iterdir()):
+        if path.is_file():
+            told.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return told.hexdigest()[:12]
+
+
+def _build(distribution: str, scratch: Path) -> None:
+    settings = scratch / "apt.conf"
+    output = scratch / "image"
+    output.mkdir()
+    settings.write_text(_apt_settings())
+    command = [
+        *("nice", "-n", "10", "mmdebstrap", "--mode=root", "--variant=minbase", "--format=null", "--quiet"),
+        f"--include={','.join(_packages(distribution))}",
+        f"--aptopt={settings}",
+        *(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in LEFT_OUT),
+        f"--customize-hook={HERE / 'guest' / 'customize'}",
+        *(distribution, "-", *_sources(distribution)),
+    ]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "GUEST": str(HERE / "guest"), "OUTPUT": str(output)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode or not (output / "initrd").exists():
+        raise RuntimeError(f"the image of {distribution} cannot be built:\n{done.stdout[-4000:]}")
+
+
+def _archives() -> dict[str, str]:
+    """Where this machine gets Debian's archives from, by label: Debian, Debian-Security."""
+    if shutil.which("apt-get") is None:
+        return {}
+    question = ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)", "Created-By: Packages"]
+    told = subprocess.run(question, capture_output=True, text=True, check=False).stdout
+    lines = [line.split("|") for line in told.splitlines()]
+    return {label: place for origin, label, place in lines if origin == "Debian"}
+
+
+def _sources(distribution: str) -> list[str]:
+    """Lines of sources.list: with the security updates, as everybody has them (sid has none)."""
+    archives = _archives()
+    lines = [f"deb {archives['Debian']} {distribution} main"]
+    if distribution != "sid" and (security := archives.get("Debian-Security")):
+        lines.append(f"deb {security} {distribution}-security main")
+    return lines
+
+
+def _apt_settings() -> str:
+    """This machine's ways of fetching (proxies, certificates, clocks), for the apt of the new root."""
+    told = subprocess.run(["apt-config", "dump", "Acquire"], capture_output=True, text=True, check=True).stdout
+    # The rest tells which indexes to fetch, which is the new root's own business.
+    ways = re.compile(r"Acquire::(http|https|ftp|Check-\w+(-\w+)*|Retries|Force\w+)(::\S*)? ", re.IGNORECASE)
+    kept = [line for line in told.splitlines() if ways.match(line) and not line.endswith('"";')]
+    return "\n".join(['APT::Install-Recommends "false";', *kept, ""])

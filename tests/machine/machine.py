@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine that boots: an image in qemu, in software (nested KVM is not to be relied on), and commands run inside it.
+
+What happens in it does not reach this machine's network: it has no network card. Commands go over a virtio port, the
+kernel's console into a file.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ctypes
+import io
+import json
+import re
+import signal
+import socket
+import subprocess
+import tarfile
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from .guest.agent import PORT
+from .image import Image
+
+ROOT = Path(__file__).parents[2]
+
+#: Seconds that a boot may take here: about 10 without and 40 with systemd, when nothing else runs.
+BOOT = 300
+
+#: What goes from this tree into a machine.
+TREE = ("src", "tests", "dispatcher.d", "packaging", "Makefile", "pyproject.toml", "README.md", "LICENSE")
+
+#: What a kernel says when something is wrong with it.
+_COMPLAINT = re.compile(r"WARNING:|BUG:|Oops|general protection|KASAN|UBSAN|refcount_t|blocked for more than|stall")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended; ``status`` is None when it took too long and was killed."""
+
+    command: tuple[str, ...]
+    status: int | None
+    output: str
+
+    def checked(self) -> str:
+        """Its output; AssertionError with it when the command failed."""
+        if self.status != 0:
+            how = "took too long" if self.status is None else f"failed ({self.status})"
+            raise AssertionError(f"in the machine, {' '.join(self.command)} {how}:\n{self.output}")
+        return self.output
+
+
+class Machine:
+    """A running machine; killed at the end of ``with``, or with this process. ``kernel`` is its kernel's release."""
+
+    def __init__(self, image: Image, *, systemd: bool = False) -> None:
+        self.image = image
+        self._stack = contextlib.ExitStack()
+        self._place = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="nm-mptcp-machine-")))
+        self._console = self._place / "console"
+        self._received = b""
+        init = "/sbin/init" if systemd else "/usr/lib/nm-mptcp-machine/init"
+        try:
+            self._start(init)
+            self._port = self._stack.enter_context(self._connected())
+            self.kernel = str(self._answer(BOOT, "boot")["ready"])
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill it."""
+        self._stack.close()
+
+    def run(self, *command: str, given: bytes = b"", seconds: float = 60) -> Done:
+        """Run a command in it as root, ``given`` on its standard input; AssertionError when the machine is dead."""
+        asked = {"command": command, "input": base64.b64encode(given).decode(), "seconds": seconds}
+        self._port.settimeout(seconds + 60)
+        try:
+            self._port.sendall(json.dumps(asked).encode() + b"\n")
+        except OSError as error:
+            raise AssertionError(f"the machine takes no command ({error})\n{self._last_words()}") from None
+        output = b""
+        while True:
+            answer = self._answer(seconds + 60, " ".join(command))
+            if "status" in answer:
+                return Done(command, answer["status"], output.decode(errors="replace"))
+            output += base64.b64decode(answer["output"])
+
+    def shell(self, script: str, *, seconds: float = 60) -> Done:
+        """Run a shell script in it."""
+        return self.run("sh", "-euc", script, seconds=seconds)
+
+    def put_tree(self, place: str = "/nm-mptcp") -> None:
+        """Put this tree into it (what is in the working copy now)."""
+        packed = io.BytesIO()
+
+        def wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+            name = Path(member.name).name
+            return None if name == "__pycache__" or name.endswith(".egg-info") else member
+
+        with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=3) as archive:
+            for name in TREE:
+                if (ROOT / name).exists():
+                    archive.add(ROOT / name, name, filter=wanted)
+        self.run("mkdir", "-p", place).checked()
+        self.run("tar", "-xz", "--no-same-owner", "-C", place, given=packed.getvalue()).checked()
+
+    def complaints(self) -> list[str]:
+        """What its kernel complained of since it started: warnings with a trace, bugs, stalls."""
+        said = self._console.read_text(errors="replace").splitlines()
+        said += self.run("dmesg").checked().splitlines()
+        return list(dict.fromkeys(re.sub(r"^\[[^]]*\] ", "", line) for line in said if _COMPLAINT.search(line)))
+
+    def _start(self, init: str) -> None:
+        qemu = [
+            *("nice", "-n", "10", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"),
+            *("-display", "none", "-monitor", "none", "-nic", "none"),
+            *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3072"),
+            *("-kernel", str(self.image.kernel), "-initrd", str(self.image.initrd)),
+            # The agent's output is not on the console, which is slow; a panic ends the machine.
+            *("-append", f"rdinit={init} console=ttyS0 loglevel=5 panic=-1 systemd.log_target=journal"),
+            *("-serial", f"file:{self._console}"),
+            *("-device", "virtio-rng-pci"),
+            *("-chardev", f"socket,id=agent,path={self._place / 'agent'},server=on,wait=off"),
+            *("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=agent,name={PORT}"),
+        ]
+        with (self._place / "qemu").open("wb") as log:
+            self._qemu = subprocess.Popen(
+                qemu, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent
+            )
+        self._stack.callback(self._qemu.wait)
+        self._stack.callback(self._qemu.kill)
+
+    def _connected(self) -> socket.socket:
+        end = time.monotonic() + 30
+        while True:
+            port = socket.socket(socket.AF_UNIX)
+            try:
+                port.connect(str(self._place / "agent"))
+            except OSError:
+                port.close()
+                if self._qemu.poll() is not None or time.monotonic() > end:
+                    raise AssertionError(f"qemu does not start\n{self._last_words()}") from None
+                time.sleep(0.05)
+            else:
+                return port
+
+    def _answer(self, seconds: float, what: str) -> dict[str, Any]:
+        self._port.settimeout(seconds)
+        while b"\n" not in self._received:
+            try:
+                piece = self._port.recv(1 << 16)
+            except TimeoutError:
+                raise AssertionError(f"after {seconds:g} s no answer: {what}\n{self._last_words()}") from None
+            except OSError:
+                piece = b""
+            if not piece:
+                raise AssertionError(f"the machine has ended: {what}\n{self._last_words()}")
+            self._received += piece
+        line, _, self._received = self._received.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _last_words(self) -> str:
+        said = ""
+        for name in ("qemu", "console"):
+            if (path := self._place / name).exists():
+                said += path.read_text(errors="replace")[-3000:]
+        return said
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Our other test suites, run inside a machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from .machine import Machine
+
+
+def run_tests(machine: Machine, *tests: str, seconds: float) -> None:
+    """Run these there with pytest and fail with what failed there; tells how many were run or skipped and why."""
+    command = ("python3", "-m", "pytest", "-q", "-rs", "--tb=short", "-p", "no:cacheprovider", *tests)
+    done = machine.shell(
+        f"cd /nm-mptcp; NM_MPTCP_COMMAND=/nm-mptcp/command PYTHONPATH=src exec {' '.join(command)}", seconds=seconds
+    )
+    print(f"{machine.image.distribution}, kernel {machine.kernel}:", done.output.rstrip().rpartition("\n")[2])
+    if done.status != 0:
+        how = "failed" if done.status is not None else f"not done after {seconds:g} s"
+        told = done.output[-20_000:]
+        pytest.fail(f"{how} in {machine.image.distribution} (kernel {machine.kernel}):\n{told}", pytrace=False)
