@@ -8,6 +8,7 @@ with a growing delay, a bounded number of times, and never for a connection whos
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from dataclasses import dataclass, field
 
 from .kernel.events import EventName, PathManagerEvent
@@ -23,6 +24,9 @@ _HEALED = 60.0
 
 #: The peer said no: it is not asked again.
 _REFUSED = frozenset({errno.ECONNREFUSED, errno.ECONNRESET})
+
+#: A single reset of a join may be a peer that has not yet noticed the end of the subflow before; a second one is a no.
+_PATIENCE = 2
 
 _Subflow = tuple[str, int, str, int]
 
@@ -43,6 +47,7 @@ class Healing:
         self._wounds: dict[str, _Wound] = {}
         self._established: dict[int, dict[_Subflow, float]] = {}
         self._refusing: set[int] = set()
+        self._resets: Counter[int] = Counter()
 
     def event(self, event: PathManagerEvent, now: float) -> bool:
         """Take in an event of the path manager; True when an address needs healing that did not before."""
@@ -58,7 +63,7 @@ class Healing:
                 wound.tokens.discard(event.token)
         elif event.name is EventName.SUBFLOW_CLOSED:
             began = alive.pop(subflow, None)
-            if event.error in _REFUSED and began is None:
+            if event.error in _REFUSED and began is None and self._is_no(event):
                 self._refusing.add(event.token)
             elif event.error and event.token not in self._refusing:
                 return self._wounded(event.local, event.token, began, now)
@@ -93,6 +98,10 @@ class Healing:
         """All delays begin anew: the machine slept."""
         self._wounds.clear()
 
+    def _is_no(self, event: PathManagerEvent) -> bool:
+        self._resets[event.token] += 1
+        return event.error == errno.ECONNREFUSED or self._resets[event.token] >= _PATIENCE
+
     def _wounded(self, address: str, token: int, began: float | None, now: float) -> bool:
         wound = self._wounds.setdefault(address, _Wound())
         if began is not None and now - began >= _HEALED:
@@ -105,6 +114,7 @@ class Healing:
     def _forget(self, token: int) -> None:
         self._established.pop(token, None)
         self._refusing.discard(token)
+        self._resets.pop(token, None)
         for address, wound in list(self._wounds.items()):
             wound.tokens.discard(token)
             if not wound.tokens and not wound.tries:

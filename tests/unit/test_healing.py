@@ -51,6 +51,15 @@ def test_a_peer_that_refused_is_not_asked_again() -> None:
     assert healing.due(100.0) == frozenset()
 
 
+def test_a_join_that_was_reset_is_tried_once_more() -> None:
+    healing = Healing()
+    assert healing.event(event(EventName.SUBFLOW_CLOSED, error=errno.ECONNRESET), 1.0)
+    assert healing.due(2.0) == {A}
+    healing.tried(A, 2.0)
+    assert not healing.event(event(EventName.SUBFLOW_CLOSED, error=errno.ECONNRESET, port=4001), 2.1)
+    assert healing.due(100.0) == frozenset()
+
+
 def test_a_reset_of_an_established_subflow_is_no_refusal() -> None:
     healing = Healing()
     died(healing, 1.0, error=errno.ECONNRESET)

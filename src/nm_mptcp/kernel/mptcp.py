@@ -104,7 +104,23 @@ class PathManager:
             attrs.append(("MPTCP_PM_ADDR_ATTR_PORT", endpoint.port))
         if endpoint.ifindex:
             attrs.append(("MPTCP_PM_ADDR_ATTR_IF_IDX", endpoint.ifindex))
-        self._send(_ADD_ADDR, attrs, f"add endpoint {describe(endpoint)}")
+        try:
+            self._send(_ADD_ADDR, attrs, f"add endpoint {describe(endpoint)}")
+        except KernelError as error:
+            raise self._told_apart(error, endpoint) from None
+
+    def _told_apart(self, error: KernelError, endpoint: Endpoint) -> KernelError:
+        """6.1 answers EINVAL, "too many addresses or duplicate one", where newer kernels tell these apart."""
+        if error.errno != errno.EINVAL or "duplicate" not in error.text:
+            return error
+        there = self.endpoints()
+        if any((other.address, other.port) == (endpoint.address, endpoint.port) for other in there):
+            number = errno.EEXIST
+        elif endpoint.id and any(other.id == endpoint.id for other in there):
+            number = errno.EBUSY
+        else:
+            number = errno.ERANGE
+        return KernelError(number, error.what, error.text)
 
     def delete(self, endpoint: Endpoint) -> None:
         """Delete an endpoint, by its id. With id 0 the initial subflow that uses this address is closed instead.

@@ -70,5 +70,5 @@ def kernel_release() -> tuple[int, int]:
 
 
 def knows_laminar() -> bool:
-    """Whether this kernel knows the endpoint flag ``laminar`` (6.18); older ones store it and do nothing with it."""
+    """Whether this kernel knows the endpoint flag ``laminar`` (6.18); older ones drop it without a word."""
     return kernel_release() >= (6, 18)
