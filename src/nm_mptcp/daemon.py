@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sys
 
 from . import notify
 from .bus import Bus, BusError, Signal
@@ -175,8 +176,14 @@ class Daemon:
         return document(view.snapshot, view.desired, self._record.contents.since, service=True)
 
 
+#: Seconds after which the loop gives way to the netlink thread and back. Python's 5 ms are longer than a link's loss may
+#: take to be acted on, and a burst of NetworkManager's signals keeps the loop busy for more than that.
+_SWITCH = 0.0005
+
+
 def run(record: Record, config: Config) -> None:
     """Run the service in this process until it is told to stop."""
+    sys.setswitchinterval(_SWITCH)
 
     async def main() -> None:
         await Daemon(record, config).run()

@@ -214,7 +214,8 @@ class Engine:
         networkmanager = self._networkmanager()
         ours = seen(self._ours, kernel.endpoints)
         now = time.monotonic()
-        self._flaps.look({index for index, link in kernel.links.items() if not (link.up and link.carrier)}, now)
+        up = {index for index, link in kernel.links.items() if link.up and link.carrier}
+        self._flaps.look(up, kernel.links.keys() - up, now)
         snapshot = Snapshot(
             kernel,
             networkmanager,

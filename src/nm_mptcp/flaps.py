@@ -15,7 +15,7 @@ from dataclasses import dataclass
 _HOLD = (0.5, 30.0)
 
 #: Seconds from a loss to the earliest return.
-SETTLED = 0.5
+SETTLED = 0.4
 
 #: Seconds of being there after which a link's past is forgiven.
 FORGIVEN = 10.0
@@ -41,11 +41,13 @@ class Flaps:
 
     def __init__(self) -> None:
         self._past: dict[int, _Past] = {}
+        self._seen_up: set[int] = set()
 
-    def look(self, down: Set[int], now: float) -> None:
-        """Take in which links (ifindexes) are down now."""
-        for ifindex in down - self._past.keys():
+    def look(self, up: Set[int], down: Set[int], now: float) -> None:
+        """Take in which links (ifindexes) are up and down now; one that was never up cannot be lost."""
+        for ifindex in (down & self._seen_up) - self._past.keys():
             self._past[ifindex] = _Past(now)
+        self._seen_up = (self._seen_up | up) & (up | down)
         for ifindex, past in list(self._past.items()):
             if ifindex in down and not past.down:
                 past.losses = 1 if now - past.up_since >= FORGIVEN else past.losses + 1

@@ -165,7 +165,7 @@ def decided(ours: Ours, kernel: Kernel, desired: Desired) -> Ours:
     """``ours`` after policy has seen it: its claims, what it took from NetworkManager, and nothing that is past.
 
     Past is an endpoint that somebody replaced, one of NetworkManager's that stands again or whose address is gone, and a
-    linkdown setting that somebody changed since or whose interface is gone.
+    linkdown setting whose interface is gone (one that somebody changed since is remembered, and left to him).
     """
     at = {endpoint.address: endpoint for endpoint in kernel.endpoints if not endpoint.port}
     present = {(address.address, ifindex) for ifindex, group in kernel.addresses.items() for address in group}
@@ -177,11 +177,7 @@ def decided(ours: Ours, kernel: Kernel, desired: Desired) -> Ours:
         endpoints=frozenset(own for own in ours.endpoints if own.address in at and own.is_(at[own.address])),
         claims=desired.claims,
         taken=desired.taken | away,
-        linkdown=frozenset(
-            place
-            for place in ours.linkdown
-            if place[1] in kernel.links and (place in desired.linkdown or kernel.linkdown_ignored.get(place))
-        ),
+        linkdown=frozenset(place for place in ours.linkdown if place[1] in kernel.links),
     )
     return ours if result == ours else result
 

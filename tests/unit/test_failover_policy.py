@@ -75,6 +75,15 @@ def test_a_lost_link_is_suspended_while_another_path_stays(link: Link, why: Why)
     assert wished(desired) == {B}
 
 
+def test_a_link_that_is_taken_down_is_lost_although_its_routes_went_first() -> None:
+    situation = two_links()
+    situation.rules = list(decide(situation.snapshot()).rules)
+    situation.links[2] = Link(2, "e1", up=False, carrier=False)
+    situation.routes = [route for route in situation.routes if route.hops[0].ifindex != 2]
+    desired = decide(situation.snapshot())
+    assert (path(desired, A).state, path(desired, A).reason.why) == (State.SUSPENDED, Why.LINK_DOWN)
+
+
 def test_the_delete_is_the_first_thing_that_is_done() -> None:
     first, *_ = operations(two_links())
     assert (first.action, first.value) == (Action.DELETE, Endpoint(A, 2, SUBFLOW, 1))

@@ -7,8 +7,19 @@ from nm_mptcp.flaps import FORGIVEN, SETTLED, Flaps
 
 
 def lost(flaps: Flaps, at: float, back: float, ifindex: int = 2) -> None:
-    flaps.look({ifindex}, at)
-    flaps.look(set(), back)
+    others = {2, 3} - {ifindex}
+    flaps.look({2, 3}, set(), at - 0.01)
+    flaps.look(others, {ifindex}, at)
+    flaps.look({2, 3}, set(), back)
+
+
+def test_a_link_that_was_never_up_cannot_be_lost() -> None:
+    flaps = Flaps()
+    flaps.look(set(), {2}, 0.0)
+    flaps.look({2}, set(), 0.1)
+    assert flaps.held(0.1) == {}
+    lost(flaps, 1.0, 1.6)
+    assert flaps.held(1.6) == {}
 
 
 def test_a_return_is_immediate_once_the_peer_has_learnt_of_the_loss() -> None:
@@ -20,7 +31,7 @@ def test_a_return_is_immediate_once_the_peer_has_learnt_of_the_loss() -> None:
 def test_a_return_right_after_the_loss_waits_for_that() -> None:
     flaps = Flaps()
     lost(flaps, 100.0, 100.1)
-    assert flaps.held(100.1) == {2: 0.4}
+    assert flaps.held(100.1) == {2: 0.3}
     assert flaps.next_end(100.1) == 100.0 + SETTLED
     assert flaps.held(100.0 + SETTLED) == {}
 

@@ -173,11 +173,11 @@ class KernelAccess:
                     self._sockets.destroy(subflow)  # gone already, or a kernel that cannot: then TCP's timers decide
 
     def _linkdown_ignored(self, *, thorough: bool) -> Mapping[tuple[Family, int], bool]:
-        """The setting on every interface with an address; there is no event for it: read once, and at thorough looks."""
+        """The setting on every interface; there is no event for it: read once, and at thorough looks."""
         known = {} if thorough else self._linkdown
         result = {}
         for ifindex, link in self._mirror.links.items():
-            if link.loopback or ifindex not in self._mirror.addresses:
+            if link.loopback:
                 continue
             for family in Family:
                 value = known.get((family, ifindex))

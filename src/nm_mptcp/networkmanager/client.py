@@ -376,11 +376,17 @@ class Client:
                 active, state = tracked.active, tracked.state
                 if not active:
                     return
-                if first:
-                    await self._defaults.refresh(pid=self._pid, version=_get(self._manager, "Version", str, ""))
-                    if active == tracked.active:
-                        tracked.default_flags = self._defaults.flags(self._device(path, tracked))
-                profile, unreadable = await self._ask(path, tracked)
+                asked = asyncio.ensure_future(self._call_applied(path))
+                try:
+                    if first:  # NetworkManager answers when its loop is free: its files are looked at meanwhile
+                        version = _get(self._manager, "Version", str, "")
+                        await self._defaults.refresh(pid=self._pid, version=version)
+                    await asyncio.wait((asked,))
+                finally:
+                    asked.cancel()
+                if first and active == tracked.active:
+                    tracked.default_flags = self._defaults.flags(self._device(path, tracked))
+                profile, unreadable = self._answered(path, tracked, asked)
                 first = active != tracked.active
                 if first or tracked.again or (profile is None and tracked.state != state):
                     continue
@@ -393,11 +399,14 @@ class Client:
                 if self._tracked.get(path) is tracked:
                     self._refresh(path)
 
-    async def _ask(self, path: str, tracked: _Tracked) -> tuple[Profile | None, str]:
-        """One ``GetAppliedConnection``: the profile, or why it could not be read ("" where there is simply none)."""
+    async def _call_applied(self, path: str) -> Any:
+        """One ``GetAppliedConnection``. Raises :class:`BusError`."""
+        return await self._bus.call(self._owner, path, names.DEVICE, "GetAppliedConnection", "u", 0)
+
+    def _answered(self, path: str, tracked: _Tracked, asked: asyncio.Future[Any]) -> tuple[Profile | None, str]:
+        """What was answered: the profile, or why it could not be read ("" where there is simply none)."""
         try:
-            body = await self._bus.call(self._owner, path, names.DEVICE, "GetAppliedConnection", "u", 0)
-            profile = _profile(unpack(body[0]))
+            profile = _profile(unpack(asked.result()[0]))
         except BusError as error:
             if error.gone or error.name == names.NOT_ACTIVE or (error.name == BusError.NO_REPLY and tracked.profile):
                 return tracked.profile, tracked.unreadable  # not yet or no longer there, or busy: no news

@@ -49,12 +49,19 @@ def mind_links(facts: Facts, verdicts: list[Verdict], config: Config) -> list[Ve
         return verdicts
     return [
         replace(verdict, state=State.SUSPENDED, reason=reason, wants_endpoint=False)
-        if verdict.state is State.ACTIVE
+        if _is_or_was_a_path(facts, verdict)
         and verdict.owner is not Owner.OTHER
         and (reason := _link_reason(facts, verdict))
         else verdict
         for verdict in verdicts
     ]
+
+
+def _is_or_was_a_path(facts: Facts, verdict: Verdict) -> bool:
+    """A link that is taken down loses its IPv4 routes as well: the link is what is lost."""
+    if verdict.state is State.ACTIVE:
+        return True
+    return verdict.reason.why is Why.NO_DEFAULT_ROUTE and verdict.address in facts.has_rules
 
 
 def _link_reason(facts: Facts, verdict: Verdict) -> Reason | None:
