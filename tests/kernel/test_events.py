@@ -72,8 +72,10 @@ def test_a_connection_and_its_subflows_come_and_go(
 
 def test_lost_events_are_told_as_such(listener: Listener, network: Network, far: Network) -> None:
     two_paths(network, far)
-    assert listener.events._socket is not None
-    listener.events._socket.setsockopt(socket.SOL_SOCKET, 33, 1)  # SO_RCVBUFFORCE: as little room as there can be
+    assert listener.events._subscription.socket is not None
+    listener.events._subscription.socket.setsockopt(
+        socket.SOL_SOCKET, 33, 1
+    )  # SO_RCVBUFFORCE: as little room as there can be
     for port in range(5001, 5021):
         with Echo(far, "10.9.0.1", port=port):
             pass

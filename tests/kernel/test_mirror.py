@@ -262,14 +262,14 @@ def test_the_loss_of_an_address_is_told(subject: Subject, links: tuple[int, int]
 def test_a_loss_that_only_a_look_sees_is_told_too(subject: Subject, links: tuple[int, int]) -> None:
     """Events were lost meanwhile."""
     subject.changes.clear()
-    held = subject.monitor._socket
-    subject.monitor._socket = None
+    held = subject.monitor._subscription.socket
+    subject.monitor._subscription.socket = None
     ip("addr del 10.1.0.1/24 dev va")
     ip("link set vb down")
     fresh = Subject()
     subject.monitor.begin_look()
     subject.monitor.end_look(fresh.mirror)
-    subject.monitor._socket = held
+    subject.monitor._subscription.socket = held
     fresh.close()
     (change,) = subject.changes
     assert links[1] in change.lost_links

@@ -142,8 +142,10 @@ def test_an_overflow_is_told_and_a_look_heals_it() -> None:
             veth("va", "vb")
             ip("addr add 10.0.0.1/24 dev va")
             await watcher.until(lambda: "10.0.0.0/24" in watcher.destinations())
-            assert watcher.monitor._socket is not None
-            watcher.monitor._socket.setsockopt(socket.SOL_SOCKET, 33, 1)  # SO_RCVBUFFORCE: as little as there can be
+            assert watcher.monitor._subscription.socket is not None
+            watcher.monitor._subscription.socket.setsockopt(
+                socket.SOL_SOCKET, 33, 1
+            )  # SO_RCVBUFFORCE: as little as there can be
             # The loop does not run meanwhile, so nothing is read.
             batch("\n".join(f"route add 10.{100 + i // 250}.{i % 250}.0/24 via 10.0.0.2" for i in range(500)))
             await watcher.until(lambda: watcher.losses)
@@ -162,8 +164,8 @@ def test_a_look_during_which_events_were_lost_is_not_complete() -> None:
     async def story() -> None:
         async with watching() as watcher:
             veth("va", "vb")
-            assert watcher.monitor._socket is not None
-            watcher.monitor._socket.setsockopt(socket.SOL_SOCKET, 33, 1)
+            assert watcher.monitor._subscription.socket is not None
+            watcher.monitor._subscription.socket.setsockopt(socket.SOL_SOCKET, 33, 1)
             watcher.monitor.begin_look()
             fresh = await asyncio.get_running_loop().run_in_executor(watcher.worker, look, watcher.routing)
             batch("\n".join(f"route add 10.{i}.0.0/16 dev va" for i in range(100)))
@@ -182,8 +184,8 @@ def test_others_messages_are_not_believed() -> None:
 
     async def story() -> None:
         async with watching() as watcher:
-            assert watcher.monitor._socket is not None
-            port = watcher.monitor._socket.getsockname()[0]
+            assert watcher.monitor._subscription.socket is not None
+            port = watcher.monitor._subscription.socket.getsockname()[0]
             with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as liar:
                 liar.bind((0, 0))
                 liar.sendto(b"\x20\x00\x00\x00" + bytes(28), (port, 0))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from . import families
 from .errors import KernelError
-from .netlink import GENERIC, Message, Netlink, attributes, grow_receive_buffer, join, messages
+from .netlink import GENERIC, Message, Netlink, Subscription, attributes, messages
 
 _log = logging.getLogger(__name__)
 
@@ -74,8 +74,7 @@ class PathManagerEvents:
 
     def __init__(self, callback: Callable[[PathManagerEvent | None], None]) -> None:
         self._callback = callback
-        self._socket: socket.socket | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._subscription = Subscription()
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Subscribe, in the network namespace of this thread. Raises :class:`KernelError` (``absent``: no MPTCP)."""
@@ -85,41 +84,24 @@ class PathManagerEvents:
         group = family.groups.get(families.MPTCP_PM_EVENTS)
         if group is None:
             raise KernelError(errno.ENOENT, what, "this kernel has no such events (5.12 or newer is needed)")
-        try:
-            sock = socket.socket(
-                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, GENERIC
-            )
-        except OSError as error:
-            raise KernelError(error.errno or 0, what, error.strerror) from error
-        try:
-            grow_receive_buffer(sock, _ROOM)
-            sock.bind((0, 0))
-            join(sock, group)
-        except OSError as error:
-            sock.close()
-            raise KernelError(error.errno or 0, what, error.strerror) from error
-        self._socket, self._loop = sock, loop
-        loop.add_reader(sock.fileno(), self.read)
+        self._subscription.open(loop, GENERIC, (group,), self.read, room=_ROOM, what=what)
 
     def close(self) -> None:
         """Unsubscribe."""
-        if self._socket is not None:
-            if self._loop is not None and not self._loop.is_closed():
-                self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
-        self._socket = self._loop = None
+        self._subscription.close()
 
     def fileno(self) -> int:
         """The socket, -1 when it is closed."""
-        return self._socket.fileno() if self._socket is not None else -1
+        return self._subscription.fileno()
 
     def read(self) -> None:
         """Read what waits, up to a bound; called by the loop."""
         for _ in range(_BATCH):
-            if self._socket is None:
+            sock = self._subscription.socket
+            if sock is None:
                 return
             try:
-                data, _ancillary, _flags, sender = self._socket.recvmsg(65536)
+                data, _ancillary, _flags, sender = sock.recvmsg(65536)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:

@@ -18,16 +18,14 @@ meanwhile events act on what was known before, so a lost carrier is never late.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
 from collections.abc import Callable
 
 from . import parse
-from .errors import KernelError
 from .mirror import NOTHING, Changes, Mirror
-from .netlink import NLMSG_OVERRUN, ROUTE, grow_receive_buffer, join, messages
+from .netlink import NLMSG_OVERRUN, ROUTE, Subscription, messages
 from .routing import Routing
 
 # linux/rtnetlink.h: RTNLGRP_*
@@ -71,42 +69,22 @@ class Monitor:
         self.lost = True
         self._on_change = on_change
         self._on_lost = on_lost
-        self._socket: socket.socket | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._subscription = Subscription()
         self._kept: list[parse.Event] | None = None  # events since begin_look, None when there is no look
         self._kept_whole = True
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Subscribe, in the network namespace of this thread. Raises :class:`KernelError`."""
         what = "listen to the kernel's network events"
-        try:
-            sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, ROUTE)
-        except OSError as error:
-            raise KernelError(error.errno or 0, what, error.strerror) from error
-        try:
-            grow_receive_buffer(sock, _ROOM)
-            sock.bind((0, 0))
-            for group in _GROUPS:
-                join(sock, group)
-            with contextlib.suppress(OSError):
-                join(sock, _NEXTHOP)  # 5.3
-        except OSError as error:
-            sock.close()
-            raise KernelError(error.errno or 0, what, error.strerror) from error
-        self._socket, self._loop = sock, loop
-        loop.add_reader(sock.fileno(), self._readable)
+        self._subscription.open(loop, ROUTE, _GROUPS, self._readable, room=_ROOM, what=what, wished=(_NEXTHOP,))  # 5.3
 
     def close(self) -> None:
         """Unsubscribe."""
-        if self._socket is not None:
-            if self._loop is not None and not self._loop.is_closed():
-                self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
-        self._socket = self._loop = None
+        self._subscription.close()
 
     def fileno(self) -> int:
         """The socket, -1 when it is closed."""
-        return self._socket.fileno() if self._socket is not None else -1
+        return self._subscription.fileno()
 
     # --- a full look
 
@@ -173,9 +151,9 @@ class Monitor:
 
     def _receive(self) -> bytes | None:
         """The next datagram from the kernel, None when there is none."""
-        while self._socket is not None:
+        while (sock := self._subscription.socket) is not None:
             try:
-                data, _ancillary, flags, sender = self._socket.recvmsg(_DATAGRAM)
+                data, _ancillary, flags, sender = sock.recvmsg(_DATAGRAM)
             except BlockingIOError:
                 return None
             except InterruptedError:

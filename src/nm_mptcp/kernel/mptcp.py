@@ -10,8 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pyroute2.netlink import genlmsg, nla
 
@@ -19,7 +18,7 @@ from ..flags import EndpointFlag
 from ..model import Endpoint, Family, Limits
 from . import families
 from .errors import KernelError
-from .netlink import GENERIC, Message, Netlink, attributes, encoded
+from .netlink import GENERIC, Message, Requester, attributes, encoded
 
 _ADD_ADDR, _DEL_ADDR, _GET_ADDR, _SET_LIMITS, _GET_LIMITS, _SET_FLAGS = 1, 2, 3, 5, 6, 7
 
@@ -64,27 +63,17 @@ class _message(genlmsg):  # type: ignore[misc]
     address = _address
 
 
-class PathManager:
+class PathManager(Requester):
     """Endpoints and limits: synchronous, for one thread, opened at first use, in that thread's network namespace.
 
     Everything raises :class:`~nm_mptcp.kernel.errors.KernelError`; a kernel without MPTCP says so in one line.
     """
 
+    PROTOCOL = GENERIC
+
     def __init__(self) -> None:
-        self._netlink = Netlink(GENERIC)
+        super().__init__()
         self._family: families.GenericFamily | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._netlink.close()
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """All endpoints, in the kernel's order."""

@@ -8,14 +8,15 @@ build our requests. What the kernel floods us with is read by :func:`attributes`
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from .errors import KernelError
 
@@ -120,7 +121,93 @@ def join(sock: socket.socket, group: int) -> None:
     sock.setsockopt(SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
 
 
-class Netlink:
+class Closing:
+    """A context manager that closes what it is."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        raise NotImplementedError
+
+
+class Requester(Closing):
+    """Requests of one protocol: synchronous, for one thread, opened at first use, in that thread's network namespace.
+
+    Everything raises :class:`KernelError`.
+    """
+
+    PROTOCOL: ClassVar[int]
+
+    def __init__(self) -> None:
+        self._netlink = Netlink(self.PROTOCOL)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._netlink.close()
+
+
+class Subscription:
+    """Multicast groups of a protocol, read in an asyncio loop."""
+
+    def __init__(self) -> None:
+        self.socket: socket.socket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def open(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        protocol: int,
+        groups: Iterable[int],
+        on_readable: Callable[[], None],
+        *,
+        room: int,
+        what: str,
+        wished: Iterable[int] = (),
+    ) -> None:
+        """Subscribe, in the network namespace of this thread; ``room`` is how many bytes of events may wait, ``wished`` are
+        groups that older kernels lack. Raises :class:`KernelError`.
+        """
+        try:
+            sock = socket.socket(
+                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol
+            )
+        except OSError as error:
+            raise KernelError(error.errno or 0, what, error.strerror) from error
+        try:
+            grow_receive_buffer(sock, room)
+            sock.bind((0, 0))
+            for group in groups:
+                join(sock, group)
+            for group in wished:
+                with contextlib.suppress(OSError):
+                    join(sock, group)
+        except OSError as error:
+            sock.close()
+            raise KernelError(error.errno or 0, what, error.strerror) from error
+        self.socket, self._loop = sock, loop
+        loop.add_reader(sock.fileno(), on_readable)
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        if self.socket is not None:
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.remove_reader(self.socket.fileno())
+            self.socket.close()
+        self.socket = self._loop = None
+
+    def fileno(self) -> int:
+        """The socket, -1 when it is closed."""
+        return self.socket.fileno() if self.socket is not None else -1
+
+
+class Netlink(Closing):
     """A socket for requests: synchronous, for one thread at a time, opened at the first request.
 
     It works in the network namespace of the thread that made the first request.
@@ -131,14 +218,6 @@ class Netlink:
         self._socket: socket.socket | None = None
         self._sequence = 0
         self._buffer = bytearray(0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the socket; the next request would open another."""

@@ -6,8 +6,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
@@ -15,31 +14,18 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from ..model import Address, Family, Hop, Link, Route, RouteType, Rule, RuleAction
 from . import parse
 from .errors import KernelError
-from .netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, ROUTE, Netlink, encoded
+from .netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, ROUTE, Requester, encoded
 
 _RTM_F_ONLINK = 0x4
 
 
-class Routing:
+class Routing(Requester):
     """rtnetlink requests: synchronous, for one thread, opened at first use, in that thread's network namespace.
 
     Everything raises :class:`~nm_mptcp.kernel.errors.KernelError`.
     """
 
-    def __init__(self) -> None:
-        self._netlink = Netlink(ROUTE)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._netlink.close()
+    PROTOCOL = ROUTE
 
     # --- reading
 

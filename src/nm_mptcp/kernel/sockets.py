@@ -12,11 +12,9 @@ import ipaddress
 import socket
 import struct
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 from ..model import Family
-from .netlink import SOCK_DIAG, Message, Netlink, attributes
+from .netlink import SOCK_DIAG, Message, Requester, attributes
 
 _SOCK_DIAG_BY_FAMILY = 20
 _SOCK_DESTROY = 21
@@ -120,26 +118,13 @@ class Subflow:
         return bool(self.flags & (SubflowFlag.BACKUP_LOCAL | SubflowFlag.BACKUP_REMOTE))
 
 
-class Sockets:
+class Sockets(Requester):
     """Socket diagnosis: synchronous, for one thread, opened at first use, in that thread's network namespace.
 
     Everything raises :class:`~nm_mptcp.kernel.errors.KernelError`.
     """
 
-    def __init__(self) -> None:
-        self._netlink = Netlink(SOCK_DIAG)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._netlink.close()
+    PROTOCOL = SOCK_DIAG
 
     def subflows(self) -> tuple[Subflow, ...]:
         """All subflows of live connections; a connection that fell back to TCP has none."""
