@@ -254,6 +254,7 @@ class Engine:
         ]
         self._ours = with_endpoints(self._ours, written)
         settings = [op.value for op in operations if isinstance(op.value, LinkdownSetting)]
+        before = self._ours.linkdown
         self._ours = with_linkdown(self._ours, settings)
         limits = [op.value for op in operations if isinstance(op.value, Limits)]
         for wanted in limits:
@@ -270,6 +271,10 @@ class Engine:
         refused = [op.value for op, _ in failures if op.action is Action.ADD and isinstance(op.value, Endpoint)]
         if refused:
             self._ours = without_endpoints(self._ours, refused)
+        # A setting that somebody else changed meanwhile is as much or as little ours as it was before.
+        kept = {(op.value.family, op.value.ifindex) for op, _ in failures if isinstance(op.value, LinkdownSetting)}
+        if kept:
+            self._ours = replace(self._ours, linkdown=(self._ours.linkdown - kept) | (before & kept))
         for endpoint in written:
             if endpoint not in refused:
                 self._refused.pop(endpoint.place, None)

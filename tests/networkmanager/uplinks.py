@@ -55,7 +55,8 @@ class Capture:
 
     def __init__(self, pid: int, interface: str) -> None:
         with network_of(pid):
-            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
+            # No protocol before it is bound: until then it would hear every interface.
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
         with network_of(pid):
             self._socket.bind((interface, ETH_P_ALL))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -139,8 +140,7 @@ class KernelAccess:
             case Operation(Action.SET, Limits() as limits):
                 self._path_manager.set_limits(limits)
             case Operation(Action.SET, LinkdownSetting() as setting):
-                sysctl.write(_linkdown(setting.family, setting.name), int(setting.ignored))
-                self._linkdown = {**self._linkdown, (setting.family, setting.ifindex): setting.ignored}
+                self._set_linkdown(setting)
             case Operation(Action.SEVER, Severance() as severance):
                 self._sever(severance)
             case Operation(Action.ADD, Route() as route):
@@ -162,6 +162,16 @@ class KernelAccess:
             if subflow.established:
                 places.setdefault(subflow.token, set()).add(subflow.local)
         return Counter(frozenset(addresses) for addresses in places.values())
+
+    def _set_linkdown(self, setting: LinkdownSetting) -> None:
+        """Looked at anew, since no event tells of a change: what somebody else has set by now is his (EEXIST)."""
+        path = _linkdown(setting.family, setting.name)
+        there = (sysctl.read(path) or "0") != "0"
+        if there != setting.ignored:
+            sysctl.write(path, int(setting.ignored))
+        self._linkdown = {**self._linkdown, (setting.family, setting.ifindex): setting.ignored}
+        if there == setting.ignored:
+            raise KernelError(errno.EEXIST, f"set the sysctl {path} to {setting.ignored:d}", "somebody else has set it")
 
     def _sever(self, severance: Severance) -> None:
         """Looked at anew: a connection whose last sibling ended meanwhile is left alone."""
