@@ -103,6 +103,7 @@ def test_a_link_that_flaps_leaves_nothing_stale(bed: Bed, up: Links) -> None:
     for _ in range(3):
         bed.sh("ip link set wwan0 down")
         bed.sh("ip link set wwan0 up")
+    bed.up("LTE")  # NetworkManager may have given it up in the storm ("ip-config-unavailable")
     wait_for("LTE is up again", lambda: bed.machine.ip("route", "show", "default", "dev", "wwan0"), seconds=20)
     bed.wait_endpoint(up.lte.address)
     bed.sync()
