@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .flags import EndpointFlag, names
+from .flags import CHANGEABLE, names
 from .model import (
     Action,
     Endpoint,
@@ -51,13 +51,10 @@ def _endpoint(action: Action, endpoint: Endpoint, links: Mapping[int, Link]) -> 
     words = names(endpoint.flags)
     if action is Action.SET_FLAGS:
         # "change" knows only what can be changed in place, each with its opposite.
-        has = [name if flag & endpoint.flags else f"no{name}" for flag, name in _CHANGEABLE]
+        has = [name if name in words else f"no{name}" for name in names(CHANGEABLE)]
         return " ".join(["ip mptcp endpoint change id", str(endpoint.id), *has])
     port = [f"port {endpoint.port}"] if endpoint.port else []
     return " ".join(["ip mptcp endpoint add", endpoint.address, *port, *_dev(endpoint.ifindex, links), *words])
-
-
-_CHANGEABLE = ((EndpointFlag.BACKUP, "backup"), (EndpointFlag.FULLMESH, "fullmesh"))
 
 
 def _rule(action: Action, rule: Rule) -> str:

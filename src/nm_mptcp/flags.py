@@ -36,6 +36,9 @@ class ProfileFlag(enum.IntFlag):
     LAMINAR = 0x100
 
 
+#: What ``set-flags`` can change on an endpoint that is there (kernel: ``mptcp_pm_nl_set_flags``); all else is delete and add.
+CHANGEABLE = EndpointFlag.BACKUP | EndpointFlag.FULLMESH
+
 #: Profile flag -> endpoint flag. Only these describe an endpoint; the other profile flags say *whether* there is one.
 _PAIRS: tuple[tuple[ProfileFlag, EndpointFlag], ...] = (
     (ProfileFlag.SIGNAL, EndpointFlag.SIGNAL),

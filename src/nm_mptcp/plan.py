@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from .flags import EndpointFlag
+from .flags import CHANGEABLE, EndpointFlag
 from .memory import remembered
 from .model import (
     MAIN_TABLE,
@@ -29,9 +29,6 @@ from .model import (
     Severance,
 )
 from .tables import defaults, is_our_rule, is_ours
-
-#: What ``set-flags`` can change on a live endpoint (kernel: ``mptcp_pm_nl_set_flags``); anything else is delete and add.
-CHANGEABLE = EndpointFlag.BACKUP | EndpointFlag.FULLMESH
 
 
 def plan(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:

@@ -12,6 +12,7 @@ import pytest
 
 from .bed import Bed, missing
 from .product import install
+from .traffic import EchoServer
 from .uplinks import Links
 
 FAILED = pytest.StashKey[bool]()
@@ -57,6 +58,19 @@ def bed(request: pytest.FixtureRequest, tmp_path: Path, installed: Path) -> Iter
 def links(bed: Bed) -> Links:
     """Two networks with DHCP."""
     return Links.plug_in(bed)
+
+
+@pytest.fixture
+def up(bed: Bed, links: Links) -> Links:
+    """Only the service acts; both links up."""
+    bed.without_dispatcher_scripts()
+    EchoServer(bed.far)
+    bed.start_service()
+    bed.up("Wi-Fi", "LTE")
+    for link in (links.wifi, links.lte):
+        bed.wait_endpoint(link.address)
+    bed.sync()
+    return links
 
 
 @pytest.fixture

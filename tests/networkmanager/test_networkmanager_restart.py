@@ -9,21 +9,8 @@ import pytest
 
 from .bed import PROTOCOL, SERVER, Bed
 from .namespaces import wait_for
-from .traffic import Connection, EchoServer
+from .traffic import Connection
 from .uplinks import Links
-
-
-@pytest.fixture
-def up(bed: Bed, links: Links) -> Links:
-    """Only the service acts; both links up."""
-    bed.without_dispatcher_scripts()
-    EchoServer(bed.far)
-    bed.start_service()
-    bed.up("Wi-Fi", "LTE")
-    for link in (links.wifi, links.lte):
-        bed.wait_endpoint(link.address)
-    bed.sync()
-    return links
 
 
 def told(log: str, what: str) -> list[str]:

@@ -8,7 +8,7 @@ import asyncio
 import json
 
 from ..bus import BusError
-from ..state import Record, StateError
+from ..state import StateError
 from ..status import document, text
 from . import fail, record_of, remote
 
@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace) -> int:
         from ..kernel.errors import KernelError
         from ..oneshot import look
 
-        record: Record = record_of(arguments)
+        record = record_of(arguments)
         try:
             view = asyncio.run(look(record))
         except (KernelError, StateError) as error:

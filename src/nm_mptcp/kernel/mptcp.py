@@ -14,7 +14,7 @@ from typing import Any
 
 from pyroute2.netlink import genlmsg, nla
 
-from ..flags import EndpointFlag
+from ..flags import CHANGEABLE, EndpointFlag
 from ..model import Endpoint, Family, Limits
 from . import families
 from .errors import KernelError
@@ -33,9 +33,6 @@ ENDPOINTS_MAX = 8
 
 #: The next step that is known to come (64); whatever lies between is found by halving.
 _ENDPOINTS_PROBED = 255
-
-#: The only flags that can be changed on an endpoint that is there.
-CHANGEABLE = EndpointFlag.BACKUP | EndpointFlag.FULLMESH
 
 
 class _address(nla):  # type: ignore[misc]
