@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from .detours import has_detours
 from .flags import CHANGEABLE, EndpointFlag
 from .memory import remembered
 from .model import (
@@ -36,14 +37,17 @@ def plan(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
     gone, changed, new = _endpoints(desired, kernel, ours)
     new_routes, old_routes = _routes(desired.routes, kernel)
     new_rules, old_rules = _rules(desired.rules, kernel)
+    settings = list(_linkdown(desired.linkdown, kernel, ours))
     return (
         *_severed(desired),
         *(Operation(Action.DELETE, endpoint) for endpoint in gone),
         *(Operation(Action.DELETE, Endpoint(address)) for address in sorted(desired.unseated)),
         *(Operation(Action.SET_FLAGS, endpoint) for endpoint in changed),
-        *_linkdown(desired.linkdown, kernel, ours),
+        *(Operation(Action.SET, setting) for setting in settings if setting.ignored),
         *_limits(desired.limits, kernel),
         *new_routes,
+        # Their routes were ignored until other ways led around them.
+        *(Operation(Action.SET, setting) for setting in settings if not setting.ignored),
         *(Operation(Action.ADD, rule) for rule in new_rules),
         *(Operation(Action.ADD, endpoint) for endpoint in new),
         *(Operation(Action.DELETE, rule) for rule in old_rules),
@@ -71,7 +75,7 @@ def _severed(desired: Desired) -> Iterable[Operation]:
         yield Operation(Action.SEVER, Severance(desired.severed, desired.lost))
 
 
-def _linkdown(wanted: frozenset[tuple[Family, int]], kernel: Kernel, ours: Ours) -> Iterable[Operation]:
+def _linkdown(wanted: frozenset[tuple[Family, int]], kernel: Kernel, ours: Ours) -> Iterable[LinkdownSetting]:
     """Settings to write: where it is wanted and not ours to leave alone, and back where we wrote it and it still holds."""
     for place in sorted(wanted | ours.linkdown):
         link = kernel.links.get(place[1])
@@ -79,9 +83,9 @@ def _linkdown(wanted: frozenset[tuple[Family, int]], kernel: Kernel, ours: Ours)
         if link is None or have is None:
             continue
         if place in wanted and not have and place not in ours.linkdown:
-            yield Operation(Action.SET, LinkdownSetting(*place, link.name, True))
+            yield LinkdownSetting(*place, link.name, True)
         elif place not in wanted and have:
-            yield Operation(Action.SET, LinkdownSetting(*place, link.name, False))
+            yield LinkdownSetting(*place, link.name, False)
 
 
 def _limits(wanted: Limits | None, kernel: Kernel) -> Iterable[Operation]:
@@ -145,7 +149,8 @@ def _routes(
     bring: list[Operation] = []
     take: list[Operation] = []
     # An interface's own routes come before the end of its table, and go after it.
-    for place in sorted(wanted.keys() | {key for key in kernel.routes if key[0] in TABLES}, key=_end_last):
+    standing = {place for place, routes in kernel.routes.items() if place[0] in TABLES or has_detours(routes)}
+    for place in sorted(wanted.keys() | standing, key=_end_last):
         new, old = _difference(wanted.get(place, _NONE), kernel.routes.get(place, ()))
         bring += new
         take = [*old, *take]

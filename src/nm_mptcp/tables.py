@@ -98,10 +98,10 @@ def default_route(kernel: Kernel, ifindex: int, family: Family, table: int = MAI
 
 @remembered(objects=1)
 def defaults(routes: tuple[Route, ...]) -> Mapping[Family, Route]:
-    """The best unicast default route of each family among these."""
+    """The best unicast default route of each family among these, ours aside."""
     best: dict[Family, Route] = {}
     for route in routes:
-        if route.destination in _DEFAULTS and route.type is RouteType.UNICAST:
+        if route.destination in _DEFAULTS and route.type is RouteType.UNICAST and route.protocol != PROTOCOL:
             family = route.family
             if family not in best or route.metric < best[family].metric:
                 best[family] = route
@@ -140,8 +140,8 @@ def _has_foreign(routes: tuple[Route, ...]) -> bool:
 
 
 def is_ours(route: Route) -> bool:
-    """Whether a route of the kernel is one that we made."""
-    return route.protocol == PROTOCOL and route.table in TABLES
+    """Whether a route of the kernel is one that we made: all of a table of ours, or a detour in main."""
+    return route.protocol == PROTOCOL and (route.table in TABLES or route.table == MAIN_TABLE)
 
 
 def is_our_rule(rule: Rule) -> bool:

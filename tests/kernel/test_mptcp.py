@@ -199,6 +199,29 @@ def test_an_endpoint_opens_and_closes_its_subflow_and_id_0_closes_the_initial_on
         echo.echo()
 
 
+def test_id_0_with_a_port_closes_one_connections_initial_subflow_and_tells_its_peer(
+    manager: PathManager, network: Network, far: Network
+) -> None:
+    _, second = two_paths(network, far)
+    manager.add(Endpoint("10.2.0.1", second, SUBFLOW))
+
+    def places(port: int) -> set[str]:
+        with far.entered():
+            return {each.remote for each in subflows() if each.local_port == port and each.established}
+
+    with Echo(far, "10.9.0.1", port=5001) as moved, Echo(far, "10.9.0.1", port=5002) as other:
+        for port in (5001, 5002):
+            wait_for("both subflows", lambda port=port: places(port) == {"10.1.0.1", "10.2.0.1"})
+        initial = next(each for each in subflows() if each.remote_port == 5001 and each.initial)
+        far.ip("link set v1 down")  # the peer can only hear of it by the other way
+        manager.delete(Endpoint("10.1.0.1", port=initial.local_port))
+        wait_for("the second alone", lambda: places(5001) == {"10.2.0.1"})
+        moved.echo()
+        assert places(5002) == {"10.1.0.1", "10.2.0.1"}
+        far.ip("link set v1 up")
+        other.echo()
+
+
 def test_a_changed_priority_reaches_the_live_subflow(manager: PathManager, network: Network, far: Network) -> None:
     _, second = two_paths(network, far)
     manager.add(Endpoint("10.2.0.1", second, SUBFLOW))

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import hashlib
 import http.server
+import json
 import math
 import random
 import socket
@@ -18,7 +19,7 @@ import pytest
 
 from nm_mptcp.flaps import SETTLED
 
-from .bed import DEFAULT_FLAGS, SERVER, SERVER6, SYSCTLS, Bed, Namespace
+from .bed import DEFAULT_FLAGS, PROTOCOL, SERVER, SERVER6, SYSCTLS, Bed, Namespace
 from .namespaces import network_of, wait_for
 from .observe import Writes
 from .traffic import IPPROTO_MPTCP, Connection, EchoServer
@@ -426,6 +427,43 @@ def test_a_new_connection_leaves_by_the_other_link(bed: Bed, up: Links) -> None:
     bed.wait_no_endpoint(up.wifi.address)
     connection = Connection(bed.machine, SERVER)
     assert {local for local, _ in connection.subflows()} == {up.lte.address}
+
+
+def routed(bed: Bed, *selectors: str) -> str:
+    """The interface that a packet to the server leaves by; "" where there is no way."""
+    answer = bed.machine.attempt("ip", "-json", "route", "get", SERVER, *selectors)
+    return str(json.loads(answer.stdout)[0]["dev"]) if answer.returncode == 0 else ""
+
+
+def ways_around(bed: Bed) -> list[dict[str, object]]:
+    return [route for route in bed.routes("main") if route.get("protocol") == PROTOCOL]
+
+
+def test_what_stands_on_a_dead_link_waits_for_it_while_new_connections_are_led_around(bed: Bed, up: Links) -> None:
+    wait_for("both are ignored without carrier", lambda: ignored(bed, up.wifi) == ignored(bed, up.lte) == "1")
+    up.wifi.carrier(False)
+    wait_for("the dead link's routes count again", lambda: ignored(bed, up.wifi) == "0")
+    assert routed(bed) == up.lte.name
+    assert routed(bed, "from", up.wifi.address) == up.wifi.name  # TCP tries again as if nothing had been said
+    up.wifi.carrier(True)
+    wait_for("no way around is left", lambda: not ways_around(bed))
+    assert routed(bed) == up.wifi.name
+    wait_for("it is ignored without carrier again", lambda: ignored(bed, up.wifi) == "1")
+
+
+def test_the_way_around_goes_with_the_lost_route(bed: Bed, up: Links) -> None:
+    up.wifi.carrier(False)
+    wait_for("a way around", lambda: ways_around(bed))
+    bed.down("Wi-Fi")
+    wait_for("no way around is left", lambda: not ways_around(bed))
+    assert routed(bed) == up.lte.name
+
+
+def test_clear_takes_the_way_around_away(bed: Bed, up: Links) -> None:
+    up.wifi.carrier(False)
+    wait_for("a way around", lambda: ways_around(bed))
+    bed.nm_mptcp("clear")
+    assert not ways_around(bed)
 
 
 def test_on_the_only_link_a_plain_connect_waits_for_the_carrier(bed: Bed, lone: Uplink) -> None:

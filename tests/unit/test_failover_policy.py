@@ -317,11 +317,6 @@ def test_routes_of_a_dead_link_are_ignored_while_another_path_of_that_family_is_
     assert settings(situation) == [(Family.IPV4, e1, True), (Family.IPV4, e2, True)]
 
 
-def test_with_the_first_link_dead_only_it_is_beside_an_active_path() -> None:
-    situation = two_links()
-    assert settings(situation) == [(Family.IPV4, 2, True)]
-
-
 def test_the_setting_is_put_back_where_it_still_holds() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24")
@@ -331,12 +326,14 @@ def test_the_setting_is_put_back_where_it_still_holds() -> None:
 
 
 def test_an_administrators_own_setting_is_respected() -> None:
-    situation = two_links()
+    situation = Situation()
+    situation.link("e1", f"{A}/24")
+    situation.link("e2", f"{B}/24")
     situation.kernel["linkdown_ignored"] = {(Family.IPV4, 2): True, (Family.IPV4, 3): True}
     assert settings(situation) == []  # his ones stay, also where we would not want it
     situation.kernel["linkdown_ignored"] = {(Family.IPV4, 2): False, (Family.IPV4, 3): False}
     situation.ours = replace(situation.ours, linkdown=frozenset({(Family.IPV4, 2)}))
-    assert settings(situation) == []  # he turned it off after we had turned it on
+    assert settings(situation) == [(Family.IPV4, 3, True)]  # he turned the first off after we had turned it on
 
 
 # --- healing ---

@@ -24,7 +24,7 @@ from .monitor import Monitor
 from .monitor import look as full_look
 from .mptcp import PathManager
 from .routing import Routing
-from .sockets import Sockets
+from .sockets import Sockets, Subflow
 
 _Answer = TypeVar("_Answer")
 
@@ -179,8 +179,19 @@ class KernelAccess:
         alive = {subflow.token for subflow in established if subflow.local not in severance.lost}
         for subflow in established:
             if subflow.local in severance.addresses and subflow.token in alive:
-                with contextlib.suppress(KernelError):
-                    self._sockets.destroy(subflow)  # gone already, or a kernel that cannot: then TCP's timers decide
+                with contextlib.suppress(
+                    KernelError
+                ):  # gone already, or a kernel that cannot: then TCP's timers decide
+                    self._end(subflow)
+
+    def _end(self, subflow: Subflow) -> None:
+        """An initial subflow by the path manager, which tells the peer by another one (RM_ADDR): it stops sending there at
+        once. For an additional one there is no such way, but to delete the endpoint; its peer finds out by its own timers.
+        """
+        if subflow.local_id == 0:
+            self._path_manager.delete(Endpoint(subflow.local, port=subflow.local_port))
+        else:
+            self._sockets.destroy(subflow)
 
     def _linkdown_ignored(self, *, thorough: bool) -> Mapping[tuple[Family, int], bool]:
         """The setting on every interface; there is no event for it: read once, and at thorough looks."""

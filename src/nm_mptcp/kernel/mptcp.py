@@ -109,7 +109,8 @@ class PathManager(Requester):
         return KernelError(number, error.what, error.text)
 
     def delete(self, endpoint: Endpoint) -> None:
-        """Delete an endpoint, by its id. With id 0 the initial subflow that uses this address is closed instead.
+        """Delete an endpoint, by its id. With id 0 the initial subflows that use this address are closed instead, and their
+        peers are told; with a port that one alone which leaves from it (``mptcp_nl_remove_id_zero_address``).
 
         Returns only after an RCU grace period (5 to 15 ms); the subflows are closed before that. Error: ``absent``.
         """
@@ -118,7 +119,10 @@ class PathManager(Requester):
             self._send(_DEL_ADDR, [("MPTCP_PM_ADDR_ATTR_ID", endpoint.id)], what)
         else:
             # Without its interface: id 0 belongs to the address alone.
-            self._send(_DEL_ADDR, [*_place(endpoint), ("MPTCP_PM_ADDR_ATTR_ID", 0)], what)
+            attrs = [*_place(endpoint), ("MPTCP_PM_ADDR_ATTR_ID", 0)]
+            if endpoint.port:
+                attrs.append(("MPTCP_PM_ADDR_ATTR_PORT", endpoint.port))
+            self._send(_DEL_ADDR, attrs, what)
 
     def set_flags(self, endpoint: Endpoint, flags: EndpointFlag) -> None:
         """Change an endpoint's flags in place. Only backup (told to the peer, MP_PRIO) and fullmesh can be changed;

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..config import DEFAULTS, Config
+from ..detours import detours
 from ..flags import EndpointFlag
 from ..kinds import kind_of
 from ..model import Desired, Endpoint, Limits, Path, Snapshot, State
@@ -18,7 +19,7 @@ from ..tables import Source, gateway, routing
 from .facts import Facts, Verdict
 from .intent import claims_of
 from .judgement import judge
-from .leaving import KEPT_FOR_CONNECTIONS, leave, linkdown, mind_connectivity, mind_links, renewed
+from .leaving import KEPT_FOR_CONNECTIONS, leave, mind_connectivity, mind_links, renewed, replaceable
 from .slots import fill_slots, once
 
 __all__ = ["decide"]
@@ -40,12 +41,14 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
     leaving = leave(facts, verdicts, config)
     verdicts = fill_slots(facts, once(facts, leaving.verdicts))
     routed = routing(snapshot.kernel, _sources(facts, verdicts))
+    linkdown = replaceable(facts, verdicts, config)
+    around = detours(snapshot.kernel, {place for place in linkdown if _without_carrier(facts, place[1])})
     return Desired(
         paths=tuple(_path(facts, verdict, routed.table_of) for verdict in verdicts),
         endpoints=frozenset(
             Endpoint(verdict.address, verdict.ifindex, verdict.flags) for verdict in verdicts if verdict.wants_endpoint
         ),
-        routes=routed.routes,
+        routes={**routed.routes, **around.routes},
         rules=routed.rules,
         limits=_limits(facts, verdicts),
         claims=claims,
@@ -54,10 +57,16 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
         severed=leaving.severed,
         lost=leaving.lost,
         renewed=renewed(facts, verdicts),
-        linkdown=linkdown(facts, verdicts),
+        linkdown=linkdown - around.covered,
         asks_connections=leaving.asks or bool(snapshot.wilted and snapshot.connections is None),
         awaits_connections=any(verdict.reason.why in KEPT_FOR_CONNECTIONS for verdict in verdicts),
     )
+
+
+def _without_carrier(facts: Facts, ifindex: int) -> bool:
+    """Whether a link is up and leads nowhere; of one that is down the kernel takes the routes away."""
+    link = facts.link(ifindex)
+    return link.up and not link.carrier
 
 
 def _sources(facts: Facts, verdicts: list[Verdict]) -> list[Source]:

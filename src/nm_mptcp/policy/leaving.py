@@ -220,11 +220,13 @@ def renewed(facts: Facts, verdicts: list[Verdict]) -> frozenset[str]:
     )
 
 
-def linkdown(facts: Facts, verdicts: list[Verdict]) -> frozenset[tuple[Family, int]]:
-    """Interfaces whose routes shall not be used without carrier: those beside which another path of the family is active.
+def replaceable(facts: Facts, verdicts: list[Verdict], config: Config) -> frozenset[tuple[Family, int]]:
+    """Interfaces whose routes need not be used without carrier: those beside which another path of the family is active.
 
     New connections then leave by that one at once; on a lone link they are to wait for the link, as ever.
     """
+    if config.failover is Failover.OFF:
+        return frozenset()
     active: dict[Family, set[int]] = {}
     for verdict in verdicts:
         if verdict.state is State.ACTIVE and facts.link(verdict.ifindex).carrier:
