@@ -245,7 +245,8 @@ class Bus:
             raise RuntimeError("a Bus connects once: make a new one")
         try:
             self._connection = _MessageBus(bus_address=address, bus_type=_package.BusType.SYSTEM)
-            await asyncio.wait_for(self._connection.connect(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._connection.connect()
         except asyncio.CancelledError:
             self.close()
             raise

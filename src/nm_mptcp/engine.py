@@ -161,9 +161,10 @@ class Engine:
             await self._dirty.wait()
             by_look, due = due, False
             self._dirty.clear()
+            loss = self._urgent.is_set()
             self._urgent.clear()
             thorough, self._afresh = by_look or self._afresh, False
-            wrote = await self._converge_safely(thorough=thorough)
+            wrote = await self._converge_safely(thorough=thorough, loss=loss)
             if wrote or not by_look:
                 for handle in looks:
                     handle.cancel()
@@ -173,13 +174,15 @@ class Engine:
             now = time.monotonic()
             ends = [end for end in (self._flaps.next_end(now), self._healing.next_due(now)) if end is not None]
             alarm = loop.call_later(min(ends) - now + 0.001, self.wake) if ends else None
+            # Not wait_for: that of Python 3.11 loses a cancellation in the moment of an event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._urgent.wait(), _COALESCE)
+                async with asyncio.timeout(_COALESCE):
+                    await self._urgent.wait()
 
-    async def _converge_safely(self, *, thorough: bool) -> bool:
+    async def _converge_safely(self, *, thorough: bool, loss: bool) -> bool:
         """One convergence; what goes wrong in it is told, and the service stays up."""
         try:
-            wrote = await self.converge(thorough=thorough)
+            wrote = await self.converge(thorough=thorough, loss=loss)
         except (KernelError, StateError) as error:
             self._complain(str(error))
         except Exception:
@@ -190,17 +193,18 @@ class Engine:
 
     # --- one convergence ---
 
-    async def converge(self, *, thorough: bool = False) -> bool:
+    async def converge(self, *, thorough: bool = False, loss: bool = False) -> bool:
         """Bring the kernel to what is desired now, and verify it; True when something was written.
 
-        With ``thorough`` what the kernel may have changed silently is read again. Raises :class:`KernelError` when the kernel
+        With ``thorough`` what the kernel may have changed silently is read again; with ``loss`` it is known beforehand that
+        policy will ask for the live connections, so it is not asked twice. Raises :class:`KernelError` when the kernel
         cannot be looked at at all, :class:`StateError` when the record cannot be written (then no endpoint is added).
         """
         async with self._turn:
             wrote = False
             for _ in range(_ROUNDS):
                 kernel = await self._kernel.look(thorough=thorough and not wrote)
-                operations = await self._decide(kernel)
+                operations = await self._decide(kernel, await self._connections() if loss else None)
                 if not operations or self._dry_run or self.paused:
                     break
                 if not await self._apply(operations, kernel):
@@ -209,7 +213,9 @@ class Engine:
             self._remember()
             return wrote
 
-    async def _decide(self, kernel: Kernel) -> tuple[Operation, ...]:
+    async def _decide(
+        self, kernel: Kernel, connections: Mapping[frozenset[str], int] | None = None
+    ) -> tuple[Operation, ...]:
         """Policy's view of this look, and what it takes to get there."""
         networkmanager = self._networkmanager()
         ours = seen(self._ours, kernel.endpoints)
@@ -222,11 +228,12 @@ class Engine:
             ours,
             self._overdue(),
             dict(self._refused),
+            connections,
             held=self._flaps.held(now),
             wilted=self._healing.due(now),
         )
         desired = decide(snapshot, self._config)
-        if desired.asks_connections:
+        if desired.asks_connections and connections is None:
             snapshot = replace(snapshot, connections=await self._connections())
             desired = decide(snapshot, self._config)
         if not networkmanager.running:
