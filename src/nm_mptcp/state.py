@@ -107,7 +107,7 @@ class Record:
             with tempfile.NamedTemporaryFile(
                 "w", encoding="utf-8", dir=self.directory, prefix=".state-", delete=False
             ) as new:
-                json.dump(_encode(contents), new)
+                new.write(json.dumps(_encode(contents)))  # not dump(), which is in Python: a lost link waits for it
                 os.fchmod(new.fileno(), 0o644)
             os.replace(new.name, self.file)
         except OSError as error:

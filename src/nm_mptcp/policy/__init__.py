@@ -18,7 +18,7 @@ from ..reasons import Why
 from ..tables import Source, gateway, routing
 from .facts import Facts, Verdict
 from .intent import claims_of
-from .judgement import judge
+from .judgement import judge, strangers
 from .leaving import KEPT_FOR_CONNECTIONS, leave, mind_connectivity, mind_links, renewed, replaceable
 from .slots import fill_slots, once
 
@@ -44,7 +44,7 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
     linkdown = replaceable(facts, verdicts, config)
     around = detours(snapshot.kernel, {place for place in linkdown if _without_carrier(facts, place[1])})
     return Desired(
-        paths=tuple(_path(facts, verdict, routed.table_of) for verdict in verdicts),
+        paths=_paths(facts, verdicts, routed.table_of),
         endpoints=frozenset(
             Endpoint(verdict.address, verdict.ifindex, verdict.flags) for verdict in verdicts if verdict.wants_endpoint
         ),
@@ -120,11 +120,21 @@ def _limit(facts: Facts, name: str, have: int, need: int) -> int:
     return have if raised and raised.written != have else max(have, need)
 
 
+def _paths(facts: Facts, verdicts: list[Verdict], table_of: Mapping[str, int]) -> tuple[Path, ...]:
+    paths = [_path(facts, verdict, table_of) for verdict in verdicts]
+    for ifindex in facts.strangers():
+        link, device = facts.link(ifindex), facts.device(ifindex)
+        kind = kind_of(device).name if device else (link.kind or "")
+        paths += strangers(facts.kernel.addresses[ifindex], link.name, kind)
+    return tuple(sorted(paths, key=lambda path: path.ifindex))
+
+
 def _path(facts: Facts, verdict: Verdict, table_of: Mapping[str, int]) -> Path:
     link = facts.link(verdict.ifindex)
     device = verdict.device
-    profile = device.profile if device else None
+    kind = kind_of(device).name if device else (link.kind or "")
     endpoint = facts.endpoint_at.get(verdict.address)
+    profile = device.profile if device else None
     route = facts.default(verdict.ifindex, verdict.family, verdict.route_table)
     return Path(
         verdict.address,
@@ -132,7 +142,7 @@ def _path(facts: Facts, verdict: Verdict, table_of: Mapping[str, int]) -> Path:
         link.name,
         verdict.state,
         verdict.reason,
-        kind=kind_of(device).name if device else (link.kind or ""),
+        kind=kind,
         profile=profile.id if profile else "",
         uuid=profile.uuid if profile else "",
         flags=verdict.flags,

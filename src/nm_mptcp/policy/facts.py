@@ -7,6 +7,7 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from ..flags import EndpointFlag
+from ..memory import remembered
 from ..model import (
     MAIN_TABLE,
     Address,
@@ -80,10 +81,26 @@ class Facts:
         self._defaults: dict[tuple[int, Family, int], Route | None] = {}
 
     def addresses(self) -> Iterable[Address]:
-        """All addresses, by interface."""
+        """The addresses that are to be judged, by interface: all but those of strangers."""
         for ifindex in sorted(self.kernel.addresses):
-            if ifindex in self.kernel.links:
+            if ifindex in self.kernel.links and not self._is_strange(ifindex):
                 yield from self.kernel.addresses[ifindex]
+
+    def strangers(self) -> Iterable[int]:
+        """Interfaces that NetworkManager does not manage, without an endpoint: nothing is ever decided about them.
+
+        There may be hundreds (containers, a server's addresses), and a lost link waits while its neighbours are judged.
+        """
+        return (
+            ifindex for ifindex in self.kernel.addresses if ifindex in self.kernel.links and self._is_strange(ifindex)
+        )
+
+    def _is_strange(self, ifindex: int) -> bool:
+        device = self.device(ifindex)
+        if device is not None and (device.managed or device.external):
+            return False
+        addresses = _texts(self.kernel.addresses[ifindex])
+        return not any(address in addresses for address in self.endpoint_at)
 
     def link(self, ifindex: int) -> Link:
         """The link with that index."""
@@ -137,3 +154,8 @@ class Facts:
         if endpoint is None or endpoint.flags & EndpointFlag.IMPLICIT or self.snapshot.ours.owns(endpoint):
             return None
         return endpoint
+
+
+@remembered(objects=1)
+def _texts(addresses: tuple[Address, ...]) -> frozenset[str]:
+    return frozenset(address.address for address in addresses)

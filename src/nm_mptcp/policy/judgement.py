@@ -7,6 +7,7 @@ import functools
 import ipaddress
 from dataclasses import replace
 
+from ..memory import remembered
 from ..model import (
     MAIN_TABLE,
     Address,
@@ -15,6 +16,7 @@ from ..model import (
     DeviceState,
     Family,
     Owner,
+    Path,
     State,
 )
 from ..reasons import Reason, Why
@@ -107,6 +109,22 @@ def _judge_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -> V
         same = own.flags == intent.flags
         return replace(known if same else waiting, flags=own.flags, wants_endpoint=True)
     return _wished(facts, known)
+
+
+@remembered(objects=1)
+def strangers(addresses: tuple[Address, ...], name: str, kind: str) -> tuple[Path, ...]:
+    """What is said of an interface that NetworkManager does not manage."""
+    return tuple(
+        Path(
+            address.address,
+            address.ifindex,
+            name,
+            State.EXCLUDED,
+            _not_a_path_address(address) or Reason(Why.NOT_MANAGED),
+            kind,
+        )
+        for address in addresses
+    )
 
 
 def _wished(facts: Facts, verdict: Verdict) -> Verdict:
