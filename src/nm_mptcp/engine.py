@@ -203,11 +203,13 @@ class Engine:
         async with self._turn:
             wrote = False
             for _ in range(_ROUNDS):
-                kernel = await self._kernel.look(thorough=thorough and not wrote)
-                operations = await self._decide(kernel, await self._connections() if loss else None)
-                if not operations or self._dry_run or self.paused:
-                    break
-                if not await self._apply(operations, kernel):
+                look = self._kernel.look(thorough=thorough and not wrote)
+                kernel, connections = await asyncio.gather(look, self._connections()) if loss else (await look, None)
+                operations = await self._decide(kernel, connections)
+                idle = not operations or self._dry_run or self.paused
+                written = not idle and await self._apply(operations, kernel)
+                self._tell()
+                if not written:
                     break
                 wrote = True
             self._remember()
@@ -242,7 +244,6 @@ class Engine:
         self.view = View(replace(snapshot, ours=ours), desired)
         self._waits_for_connections = desired.awaits_connections
         self._await_networkmanager(desired)
-        self._tell(desired)
         return plan(desired, kernel, ours)
 
     async def _connections(self) -> Mapping[frozenset[str], int] | None:
@@ -331,8 +332,10 @@ class Engine:
         known = self.view.snapshot.kernel.endpoints_max if self.view else 0
         self._record.save(Contents(self._ours, began, known))
 
-    def _tell(self, desired: Desired) -> None:
+    def _tell(self) -> None:
         """One line in the log for each path that changed; nothing is repeated."""
+        assert self.view is not None
+        desired = self.view.desired
         told: dict[tuple[str, int], tuple[object, ...]] = {}
         for path in desired.paths:
             place = (path.address, path.ifindex)
