@@ -134,7 +134,15 @@ class PathManager(Requester):
         attrs: list[tuple[str, Any]] = [("MPTCP_PM_ADDR_ATTR_FLAGS", int(flags & CHANGEABLE))]
         # By id alone: with a family beside it the kernel wants the address too, and looks for that.
         attrs += [("MPTCP_PM_ADDR_ATTR_ID", endpoint.id)] if endpoint.id else _place(endpoint)
-        self._send(_SET_FLAGS, attrs, what)
+        try:
+            self._send(_SET_FLAGS, attrs, what)
+        except KernelError as error:
+            # 6.1 answers EINVAL where newer kernels say that there is no such endpoint.
+            if error.errno == errno.EINVAL and not any(
+                other.id == endpoint.id if endpoint.id else other.place == endpoint.place for other in self.endpoints()
+            ):
+                raise KernelError(errno.ENOENT, what, error.text) from None
+            raise
 
     def limits(self) -> Limits:
         """The limits in force."""
