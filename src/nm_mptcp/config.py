@@ -1,17 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What an administrator may choose, in NetworkManager.conf's style; errors name file, section, key and what is allowed."""
+"""What an administrator may choose: the nouns of ``nm-mptcp.conf``, their defaults, and which choice counts for a path.
+
+Pure. ``configfiles`` reads the files, ``keys`` knows what each key takes.
+"""
 
 from __future__ import annotations
 
-import configparser
 import enum
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from .flags import ProfileFlag
+from .model import Device, Numbering
+from .selector import Selector
+
+_Value = TypeVar("_Value")
 
 
-class ConfigError(Exception):
-    """A configuration file is no good; one line that says which, where in it, and what is allowed."""
+class Mode(enum.StrEnum):
+    """Which paths carry, as long as no profile and no section says otherwise."""
+
+    AUTO = "auto"  #: by kind: cellular, Bluetooth and metered links are backup
+    HANDOVER = "handover"  #: only the link with the best route metric carries, all others are backup
+    AGGREGATE = "aggregate"  #: all carry
+    OFF = "off"  #: nothing is made a path
 
 
 class Failover(enum.StrEnum):
@@ -22,48 +35,143 @@ class Failover(enum.StrEnum):
     OFF = "off"  #: nothing; NetworkManager acts when it gives the link up
 
 
+class MeteredPolicy(enum.StrEnum):
+    """What a path is that NetworkManager holds to be paid for by volume."""
+
+    BACKUP = "backup"
+    EXCLUDE = "exclude"
+    IGNORE = "ignore"
+
+
+class RoamingPolicy(enum.StrEnum):
+    """What a cellular path is while its modem roams."""
+
+    EXCLUDE = "exclude"
+    BACKUP = "backup"
+    IGNORE = "ignore"
+
+
+class LimitsPolicy(enum.StrEnum):
+    """Whether the kernel's limits are raised as paths need it."""
+
+    AUTO = "auto"
+    KEEP = "keep"
+
+
+class ConnectivityPolicy(enum.StrEnum):
+    """Whether NetworkManager's connectivity check counts for a path."""
+
+    CHECK = "check"
+    IGNORE = "ignore"
+
+
+class IPv6Address(enum.StrEnum):
+    """Which of an interface's IPv6 addresses become paths."""
+
+    STABLE = "stable"
+    TEMPORARY = "temporary"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class WeakSignal:
+    """Strengths of a Wi-Fi signal (percent): below ``leave`` its path becomes backup, at ``enter`` it carries again."""
+
+    leave: int = 30  #: 0: the signal does not count
+    enter: int = 45
+
+    def __str__(self) -> str:
+        return f"{self.leave},{self.enter}" if self.leave else "0"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value comes from."""
+
+    file: str
+    line: int
+    section: str
+
+    def __str__(self) -> str:
+        return f"[{self.section}] in {self.file}"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting(Generic[_Value]):
+    """A value, and where it comes from; two that say the same are equal."""
+
+    value: _Value
+    origin: Origin | None = field(default=None, compare=False)  #: None: it is the default
+
+    def __str__(self) -> str:
+        return str(self.origin) if self.origin else "the default"
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Tables and rules for paths: whether there are any, and the numbers that are ours."""
+
+    enabled: bool = True
+    tables: range = Numbering().tables
+    rule_priority: int = Numbering().rule_priority  #: of the first of four rules
+    protocol: int = Numbering().protocol
+
+    @property
+    def numbering(self) -> Numbering:
+        """The numbers alone."""
+        return Numbering(self.protocol, self.tables, self.rule_priority)
+
+
+@dataclass(frozen=True, slots=True)
+class PathOptions:
+    """All that can be chosen for a path, and where each choice comes from."""
+
+    flags: Setting[ProfileFlag] = Setting(ProfileFlag(0))  #: 0: nobody chose; else as in a profile
+    metered: Setting[MeteredPolicy] = Setting(MeteredPolicy.BACKUP)
+    roaming: Setting[RoamingPolicy] = Setting(RoamingPolicy.EXCLUDE)
+    weak_signal: Setting[WeakSignal] = Setting(WeakSignal())
+    routing: Setting[bool] = Setting(True)
+    connectivity: Setting[ConnectivityPolicy] = Setting(ConnectivityPolicy.CHECK)
+    slot_priority: Setting[int] = Setting(0)  #: higher keeps a slot first
+    ipv6_address: Setting[IPv6Address] = Setting(IPv6Address.STABLE)
+    signal_port: Setting[int] = Setting(0)  #: 0: none
+
+
+@dataclass(frozen=True, slots=True)
+class PathSection:
+    """A ``[path-NAME]`` section: which paths it is for, and what it says of them."""
+
+    name: str  #: with the ``path-``
+    selector: Selector = Selector()
+    settings: Mapping[str, Setting[Any]] = field(default_factory=dict)  #: by the names in :class:`PathOptions`
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """All settings, with their defaults."""
 
+    mode: Mode = Mode.AUTO
     failover: Failover = Failover.FAST
+    vpn_guard: bool = True
+    metered: MeteredPolicy = MeteredPolicy.BACKUP
+    roaming: RoamingPolicy = RoamingPolicy.EXCLUDE
+    limits: LimitsPolicy = LimitsPolicy.AUTO
+    routing: Routing = Routing()
+    sections: tuple[PathSection, ...] = ()  #: highest priority first
+    #: where the values of ``[main]`` and ``[routing]`` come from, by section and key, as far as they are no defaults
+    origins: Mapping[tuple[str, str], Origin] = field(default_factory=dict, compare=False)
+
+    def for_path(self, device: Device, *, profile_id: str, profile_uuid: str, address: str) -> PathOptions:
+        """What counts for a path: each choice by the first section that matches and makes it, else by ``[main]``."""
+        chosen: dict[str, Setting[Any]] = {
+            "metered": Setting(self.metered, self.origins.get(("main", "metered"))),
+            "roaming": Setting(self.roaming, self.origins.get(("main", "roaming"))),
+        }
+        for section in reversed(self.sections):
+            if section.selector.matches(device, profile_id=profile_id, profile_uuid=profile_uuid, address=address):
+                chosen.update(section.settings)
+        return PathOptions(**chosen)
 
 
 #: What counts where nobody chose anything.
 DEFAULTS = Config()
-
-#: Section -> key -> the values that it takes, all of which are words.
-_KEYS = {"main": {"failover": Failover}}
-
-
-def load(file: Path) -> Config:
-    """The settings of a file. Raises :class:`ConfigError`."""
-    parser = configparser.RawConfigParser(
-        delimiters=("=",), comment_prefixes=("#",), default_section="", strict=True, empty_lines_in_values=False
-    )
-    try:
-        parser.read_string(file.read_text(encoding="utf-8"), str(file))
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: is not UTF-8 text") from None
-    except configparser.Error as error:
-        raise ConfigError(f"{file}: {' '.join(error.message.split())}") from None
-    values: dict[str, Failover] = {}
-    for section in parser.sections():
-        if section not in _KEYS:
-            raise ConfigError(f"{file}: [{section}]: no such section (there is {_list(_KEYS)})")
-        for key, text in parser.items(section):
-            kind = _KEYS[section].get(key)
-            if kind is None:
-                raise ConfigError(f"{file}: [{section}] {key}: no such key (there is {_list(_KEYS[section])})")
-            try:
-                values[key] = kind(text)
-            except ValueError:
-                raise ConfigError(f"{file}: [{section}] {key}={text}: must be {_list(kind, 'or')}") from None
-    return Config(**values)
-
-
-def _list(words: Iterable[str], last: str = "and") -> str:
-    known = [str(word) for word in words]
-    return f" {last} ".join([", ".join(known[:-1]), known[-1]]) if len(known) > 1 else known[0]

@@ -21,6 +21,9 @@ PROTOCOL = 77
 #: The tables that may be ours (``rt_tables.d``); not base + ifindex, since WireGuard's begin at 51820.
 TABLES = range(42000, 43000)
 
+#: Where our rules are: after NetworkManager's for WireGuard (30768 to 31767), before the main table's (32766).
+RULE_PRIORITY = 32000
+
 MAIN_TABLE = 254
 
 #: The kernel's worst metric: the table's last word (``IP6_RT_PRIO`` ends there as well).
@@ -353,6 +356,15 @@ class NetworkManager:
 
 
 # --- what is ours --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Numbering:
+    """The numbers by which routes and rules are known to be ours."""
+
+    protocol: int = PROTOCOL
+    tables: range = TABLES
+    rule_priority: int = RULE_PRIORITY  #: of the first of four
 
 
 @dataclass(frozen=True, slots=True)

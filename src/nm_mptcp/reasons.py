@@ -12,6 +12,7 @@ class Why(enum.Enum):
 
     # active
     FLAGS_OF_PROFILE = "the profile's mptcp-flags say so"
+    FLAGS_OF_CONFIGURATION = "{0} says so"
     FLAGS_OF_KIND = "{0}"
     FLAGS_OF_NETWORKMANAGER = "NetworkManager's own default for this device says so: {0}"
     NETWORKMANAGER_OWNS = (
@@ -40,6 +41,8 @@ class Why(enum.Enum):
     NOT_CONNECTED = "not connected ({0})"
     UNREADABLE = "the profile cannot be read: {0}"
     DISABLED_BY_PROFILE = "the profile's mptcp-flags say disabled"
+    DISABLED_BY_CONFIGURATION = "{0} says disabled"
+    METERED = "NetworkManager holds this connection to be metered, and {0} says metered=exclude"
     DISABLED_BY_NETWORKMANAGER = "NetworkManager.conf [{0}] says connection.mptcp-flags=disabled"
     SYSCTL_OFF = "net.mptcp.enabled is 0"
     KIND_IS_NO_PATH = "{0} is no uplink"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nm_mptcp.config import Config, ConfigError, Failover, load
+from nm_mptcp.config import Config, Failover
+from nm_mptcp.configfiles import ConfigError, load
 
 
 @pytest.mark.parametrize(
@@ -14,8 +15,8 @@ from nm_mptcp.config import Config, ConfigError, Failover, load
         ("", Config()),
         ("# nothing\n", Config()),
         ("[main]\n", Config()),
-        ("[main]\nfailover=safe\n", Config(Failover.SAFE)),
-        ("[main]\nfailover = off\n", Config(Failover.OFF)),
+        ("[main]\nfailover=safe\n", Config(failover=Failover.SAFE)),
+        ("[main]\nfailover = off\n", Config(failover=Failover.OFF)),
     ],
 )
 def test_a_file_says_what_it_says(text: str, config: Config, tmp_path: Path) -> None:

@@ -244,13 +244,13 @@ def test_an_endpoint_that_stayed_through_the_flap_is_not_held_back() -> None:
 
 def test_safe_only_makes_it_backup() -> None:
     situation = two_links()
-    (change,) = [op for op in operations(situation, Config(Failover.SAFE)) if isinstance(op.value, Endpoint)]
+    (change,) = [op for op in operations(situation, Config(failover=Failover.SAFE)) if isinstance(op.value, Endpoint)]
     assert change == Operation(Action.SET_FLAGS, Endpoint(A, 2, BACKUP, 1))
 
 
 def test_off_leaves_it_to_networkmanager() -> None:
     situation = two_links()
-    assert not [op for op in operations(situation, Config(Failover.OFF)) if isinstance(op.value, Endpoint)]
+    assert not [op for op in operations(situation, Config(failover=Failover.OFF)) if isinstance(op.value, Endpoint)]
 
 
 # --- planned ---

@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 
 from ..bus import BusError
-from ..config import DEFAULTS, ConfigError, load
+from ..config import DEFAULTS
+from ..configfiles import ConfigError, load
 from ..state import StateError
 from . import fail, record_of, remote
 
