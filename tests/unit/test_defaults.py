@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from nm_mptcp import keyfile
 from nm_mptcp.flags import ProfileFlag
+from nm_mptcp.keyfile import parse
 from nm_mptcp.model import DefaultFlags, Device, DeviceState, Family
-from nm_mptcp.networkmanager.defaults import Defaults, Files, normalize, parse, read
+from nm_mptcp.networkmanager.defaults import Defaults, Files, normalize, read
 
 ETH0 = Device(interface="eth0", ip_interface="eth0", type=1, state=DeviceState.ACTIVATED, type_name="ethernet")
 SECTION = "[connection-{0}]\nconnection.mptcp-flags={1}\n"
@@ -161,6 +163,8 @@ def test_any_number_is_made_usable_flags(number: int, flags: ProfileFlag) -> Non
         ("[a]\nkey\n", "x.conf, line 2: 'key' is neither 'key=value' nor a comment"),
         ("key=1\n", "x.conf, line 1: 'key' stands before any section"),
         ("\n[a\n", "x.conf, line 2: '[a' is no section header"),
+        ("[a]b\n", "x.conf, line 1: '[a]b' is no section header"),
+        ("[a]b=c\n", "x.conf, line 1: '[a]b' stands before any section"),
         ("[a]\n=1\n", "x.conf, line 2: '=1' is neither 'key=value' nor a comment"),
     ],
 )
@@ -201,13 +205,13 @@ def test_files_are_read_again_only_when_they_changed(
     tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    original = Path.open
+    original = keyfile.contents
 
-    def counting(self: Path, *args: object, **kwargs: object) -> object:
-        opened.append(self.name)
-        return original(self, *args, **kwargs)  # type: ignore[call-overload]
+    def counting(path: Path) -> bytes:
+        opened.append(path.name)
+        return original(path)
 
-    monkeypatch.setattr(Path, "open", counting)
+    monkeypatch.setattr(keyfile, "contents", counting)
     defaults = Defaults(root=tmp_path)
     path = write("etc/10.conf", SECTION.format("a", 2))
 

@@ -17,11 +17,12 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from .. import keyfile
 from ..flags import ProfileFlag
 from ..match import DeviceMatch, decide, split
 from ..model import DefaultFlags, Device, Family
@@ -32,13 +33,7 @@ _FLAGS = "connection.mptcp-flags"
 _PREFIX = "connection"
 _MATCH = "match-device"
 _STOP = "stop-match"
-_TRUE = ("yes", "on", "true", "1")
-_FALSE = ("no", "off", "false", "0")
-_ESCAPES = {"s": " ", "n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 _NUMBER = re.compile(r"\s*\+?(0x[0-9a-f]+|[0-9]+)\s*", re.IGNORECASE | re.ASCII)
-
-#: Longest file that is read, in bytes: configuration is short, and a mistake must not fill the memory.
-_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +47,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class Files(keyfile.Files):
     """Where NetworkManager's configuration is; the defaults are what it is built with on every distribution we know."""
 
     main: Path = Path("/etc/NetworkManager/NetworkManager.conf")
@@ -73,25 +68,6 @@ class Files:
                 continue
             places[key] = Path(value if equals else next(options, "") or places[key])
         return cls(main=places["config"], system=places["system-config-dir"], etc=places["config-dir"])
-
-    def under(self, root: Path) -> Files:
-        """The same places under another root."""
-        main, system, run, etc = (root / str(each).lstrip("/") for each in (self.main, self.system, self.run, self.etc))
-        return Files(main, system, run, etc)
-
-    def in_order(self) -> Iterator[Path]:
-        """The files that count, lowest priority first."""
-        system, run, etc = (_snippets(directory) for directory in (self.system, self.run, self.etc))
-        if self.run in (self.system, self.etc):
-            run = {}
-        yield from (path for name, path in system.items() if name not in run and name not in etc)
-        yield from (path for name, path in run.items() if name not in etc)
-        yield self.main
-        yield from etc.values()
-
-    def signature(self) -> tuple[tuple[str, int, int, int], ...]:
-        """Changes when any of the files that count does: names, modification times (ns), sizes and inodes."""
-        return tuple(_stamp(path) for path in self.in_order())
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +110,10 @@ def read(files: Files, *, version: str = "", tag: str = "") -> Configuration:
     dhcp_plugin = "internal"
     for path in files.in_order():
         try:
-            with path.open("rb") as file:
-                data = file.read(_LIMIT)
+            data = keyfile.contents(path)
         except FileNotFoundError:
             continue  # no main file, or a snippet that has just gone
-        groups = parse(data.decode(errors="replace"), str(path))
+        groups = keyfile.parse(data.decode(errors="replace"), str(path))
         if path != files.main and not _enabled(groups.get(".config", {}), version, tag):
             continue
         _merge(merged, groups)
@@ -202,29 +177,6 @@ class Defaults:
             self._complained = ""
 
 
-def parse(text: str, name: str) -> dict[str, dict[str, str]]:
-    """A key file's groups, in order (GLib's ``GKeyFile``); raises :class:`ValueError` with file and line."""
-    groups: dict[str, dict[str, str]] = {}
-    group: dict[str, str] | None = None
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.lstrip(" \t\r\f\v").removesuffix("\r")
-        if not line or line.startswith("#"):
-            continue
-        if line.startswith("["):
-            inside, bracket, _ = line[1:].rpartition("]")
-            if not bracket or not inside:
-                raise ValueError(f"{name}, line {number}: '{line}' is no section header")
-            group = groups.setdefault(inside, {})
-            continue
-        key, equals, value = line.partition("=")
-        if not equals or not key.strip():
-            raise ValueError(f"{name}, line {number}: '{line}' is neither 'key=value' nor a comment")
-        if group is None:
-            raise ValueError(f"{name}, line {number}: '{key.strip()}' stands before any section")
-        group[key.rstrip()] = value.lstrip()
-    return groups
-
-
 def _merge(merged: dict[str, dict[str, str]], groups: Mapping[str, Mapping[str, str]]) -> None:
     """Add a file's connection sections: in reverse, since the whole is read backwards in the end (``read_config``)."""
     for name in reversed([name for name in groups if name.startswith(_PREFIX)]):
@@ -257,19 +209,9 @@ def _section(name: str, values: Mapping[str, str]) -> Section:
     return Section(
         name=name,
         match=None if match is None else DeviceMatch.lenient(match),
-        stop=_boolean(values.get(_STOP, "")) is True,
-        values={key: _unescape(value) for key, value in values.items() if key not in (_MATCH, _STOP)},
+        stop=keyfile.boolean(values.get(_STOP, "")) is True,
+        values={key: keyfile.unescape(value) for key, value in values.items() if key not in (_MATCH, _STOP)},
     )
-
-
-def _unescape(value: str) -> str:
-    """A value as ``g_key_file_get_string`` gives it; an unknown escape stays as it is written."""
-    return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[0]), value)
-
-
-def _boolean(value: str) -> bool | None:
-    word = value.strip().lower()
-    return True if word in _TRUE else False if word in _FALSE else None
 
 
 def _enabled(config: Mapping[str, str], version: str, tag: str) -> bool:
@@ -277,7 +219,7 @@ def _enabled(config: Mapping[str, str], version: str, tag: str) -> bool:
     value = config.get("enable")
     if value is None:
         return True
-    plain = _boolean(value)
+    plain = keyfile.boolean(value)
     if plain is not None:
         return plain
     terms = []
@@ -325,22 +267,6 @@ def _number(value: str) -> int | None:
     except ValueError:
         return None  # 8 or 9 in an octal number
     return number if number <= 0x7FFFFFFFFFFFFFFF else None
-
-
-def _snippets(directory: Path) -> dict[str, Path]:
-    try:
-        names = sorted(name for name in os.listdir(directory) if name.endswith(".conf"))
-    except OSError:
-        return {}
-    return {name: directory / name for name in names}
-
-
-def _stamp(path: Path) -> tuple[str, int, int, int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return (str(path), 0, 0, 0)
-    return (str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
 
 def _arguments(cmdline: Path) -> list[str]:
