@@ -14,7 +14,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
 from .memory import remembered
-from .model import MAIN_TABLE, PROTOCOL, WORST_METRIC, Family, Kernel, Route, RouteType
+from .model import MAIN_TABLE, MARKS, WORST_METRIC, Family, Kernel, Marks, Route, RouteType
 
 #: Destination and type of service: of the routes that share them the kernel uses the one with the lowest metric.
 _Key = tuple[str, int]
@@ -32,10 +32,10 @@ class Detours:
     covered: frozenset[tuple[Family, int]]
 
 
-def detours(kernel: Kernel, lost: Set[tuple[Family, int]]) -> Detours:
+def detours(kernel: Kernel, lost: Set[tuple[Family, int]], marks: Marks = MARKS) -> Detours:
     """The ways around the lost links; a route with metric 0 cannot be led around, and a link with one is not covered."""
     # Looked up also while nothing is lost: then it is known already when something is.
-    best = {ifindex: _best(routes) for (table, ifindex), routes in kernel.routes.items() if table == MAIN_TABLE}
+    best = {ifindex: _best(routes, marks) for (table, ifindex), routes in kernel.routes.items() if table == MAIN_TABLE}
     dead = {ifindex for _, ifindex in lost}
     alive = [ifindex for ifindex in best if ifindex not in dead and _carries(kernel, ifindex)] if lost else []
     first: dict[_Key, int] = {}  # the best metric by a lost link
@@ -61,7 +61,7 @@ def detours(kernel: Kernel, lost: Set[tuple[Family, int]]) -> Detours:
             uncovered |= owners[key]
             continue
         hops = tuple(replace(hop, weight=1) for hop in route.hops if hop.ifindex == ifindex)[:1]
-        way = replace(route, protocol=PROTOCOL, metric=first[key] - 1, hops=hops)
+        way = replace(route, protocol=marks.now.protocol, metric=first[key] - 1, hops=hops)
         ways.setdefault((MAIN_TABLE, ifindex), set()).add(way)
     return Detours({place: frozenset(routes) for place, routes in ways.items()}, frozenset(lost) - uncovered)
 
@@ -71,28 +71,19 @@ def _carries(kernel: Kernel, ifindex: int) -> bool:
     return link is not None and link.up and link.carrier
 
 
-def is_detour(route: Route) -> bool:
-    """Whether a route of the kernel is one that we wrote into main."""
-    return route.protocol == PROTOCOL and route.table == MAIN_TABLE
-
-
 @remembered(objects=1)
-def has_detours(routes: tuple[Route, ...]) -> bool:
+def has_detours(routes: tuple[Route, ...], marks: Marks) -> bool:
     """Whether any of these routes is one that we wrote into main."""
-    return any(is_detour(route) for route in routes)
+    return any(route.table == MAIN_TABLE and marks.on_route(route) for route in routes)
 
 
 @remembered(objects=1)
-def _best(routes: tuple[Route, ...]) -> Mapping[_Key, Route]:
+def _best(routes: tuple[Route, ...], marks: Marks) -> Mapping[_Key, Route]:
     """The best route of somebody else's to each destination; link-local ones lead nowhere without their interface."""
     best: dict[_Key, Route] = {}
     for route in routes:
         key = (route.destination, route.tos)
-        if (
-            route.type is not RouteType.UNICAST
-            or route.protocol == PROTOCOL
-            or route.destination.startswith(_LINK_LOCAL)
-        ):
+        if route.type is not RouteType.UNICAST or marks.on_route(route) or route.destination.startswith(_LINK_LOCAL):
             continue
         if key not in best or route.metric < best[key].metric:
             best[key] = route

@@ -268,7 +268,8 @@ class Engine:
         for wanted in limits:
             self._ours = with_limits(self._ours, kernel.limits, wanted)
         taken = self.view.desired.taken if self.view else frozenset()
-        if written or settings or limits or taken:
+        numbered = self._ours.numberings != self._record.contents.ours.numberings
+        if written or settings or limits or taken or numbered:
             self._save()
         for address in self.view.desired.renewed if self.view else ():
             self._healing.tried(address, time.monotonic())
@@ -357,6 +358,11 @@ class Engine:
 
     # --- what people ask for ---
 
+    def configure(self, config: Config) -> None:
+        """Decide by these settings from now on."""
+        self._config = config
+        self.wake()
+
     async def clear(self) -> None:
         """Take out all that is ours, put back what was there before, and write nothing more until :meth:`resume`."""
         async with self._turn:
@@ -364,14 +370,14 @@ class Engine:
             for _ in range(_ROUNDS):
                 kernel = await self._kernel.look(thorough=True)
                 ours = seen(self._ours, kernel.endpoints)
-                desired = decide(Snapshot(kernel, self._networkmanager(), ours))
+                desired = decide(Snapshot(kernel, self._networkmanager(), ours), self._config)
                 ours = decided(ours, kernel, replace(desired, taken=frozenset(), linkdown=ours.linkdown))
                 # What NetworkManager has adopted is its own by now.
                 adopted = {path.address for path in desired.paths if path.owner is Owner.NETWORKMANAGER}
                 self._ours = ours = replace(
                     ours, endpoints=frozenset(own for own in ours.endpoints if own.address not in adopted)
                 )
-                operations = restore(kernel, ours)
+                operations = restore(kernel, ours, desired.marks)
                 if not operations:
                     break
                 for operation, error in await self._kernel.execute(operations):

@@ -24,6 +24,9 @@ TABLES = range(42000, 43000)
 #: Where our rules are: after NetworkManager's for WireGuard (30768 to 31767), before the main table's (32766).
 RULE_PRIORITY = 32000
 
+#: How many priorities our rules take.
+RULES = 4
+
 MAIN_TABLE = 254
 
 #: The kernel's worst metric: the table's last word (``IP6_RT_PRIO`` ends there as well).
@@ -368,6 +371,36 @@ class Numbering:
 
 
 @dataclass(frozen=True, slots=True)
+class Marks:
+    """How routes and rules are known to be ours: by the numbers that count now, or by those that counted before."""
+
+    now: Numbering = Numbering()
+    before: frozenset[Numbering] = frozenset()
+
+    def on_route(self, route: Route) -> bool:
+        """Whether a route of the kernel is one that we made: all of a table of ours, or a detour in main."""
+        return any(
+            route.protocol == known.protocol and (route.table in known.tables or route.table == MAIN_TABLE)
+            for known in (self.now, *self.before)
+        )
+
+    def on_rule(self, rule: Rule) -> bool:
+        """Whether a rule of the kernel is one that we made."""
+        return not rule.foreign and any(
+            rule.protocol == known.protocol and 0 <= rule.priority - known.rule_priority < RULES
+            for known in (self.now, *self.before)
+        )
+
+    def on_table(self, table: int) -> bool:
+        """Whether a table may be one of ours."""
+        return any(table in known.tables for known in (self.now, *self.before))
+
+
+#: What marks ours unless somebody chose other numbers.
+MARKS = Marks()
+
+
+@dataclass(frozen=True, slots=True)
 class OwnEndpoint:
     """An endpoint that we added, as the record under /run tells it. ``id`` is 0 from the record to the first look.
 
@@ -400,7 +433,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """What is ours in the kernel and cannot be told from the kernel itself (routes and rules can: :data:`PROTOCOL`)."""
+    """What is ours in the kernel and cannot be told from the kernel itself (routes and rules can: :class:`Numbering`)."""
 
     endpoints: frozenset[OwnEndpoint] = frozenset()
     #: activations in which NetworkManager was seen to write the endpoints: it owns them until the next activation
@@ -411,6 +444,8 @@ class Ours:
     taken: frozenset[Endpoint] = frozenset()
     #: interfaces on which we set ``ignore_routes_with_linkdown``
     linkdown: frozenset[tuple[Family, int]] = frozenset()
+    #: the numbers that our routes and rules may carry: those that count now, and those before while anything has them
+    numberings: frozenset[Numbering] = frozenset()
 
     def owns(self, endpoint: Endpoint) -> bool:
         """Whether this endpoint of the kernel is one that we added, and not one that replaced it."""
@@ -499,6 +534,7 @@ class Desired:
     #: by (table, ifindex), as :class:`Kernel` has them
     routes: Mapping[tuple[int, int], frozenset[Route]] = field(default_factory=dict)
     rules: frozenset[Rule] = frozenset()
+    marks: Marks = MARKS  #: what carries any of these and is not wanted goes
     limits: Limits | None = None  #: None: as they are
     claims: frozenset[str] = frozenset()  #: activations whose endpoints are NetworkManager's
     taken: frozenset[Endpoint] = frozenset()  #: NetworkManager's endpoints that must not stand now; ids are 0

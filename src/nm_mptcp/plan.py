@@ -15,7 +15,7 @@ from .flags import CHANGEABLE, EndpointFlag
 from .memory import remembered
 from .model import (
     MAIN_TABLE,
-    TABLES,
+    MARKS,
     Action,
     Desired,
     Endpoint,
@@ -23,20 +23,21 @@ from .model import (
     Kernel,
     Limits,
     LinkdownSetting,
+    Marks,
     Operation,
     Ours,
     Route,
     Rule,
     Severance,
 )
-from .tables import defaults, is_our_rule, is_ours
+from .tables import defaults
 
 
 def plan(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
     """The operations that lead from what the kernel has to what is desired, touching only what is ours."""
     gone, changed, new = _endpoints(desired, kernel, ours)
-    new_routes, old_routes = _routes(desired.routes, kernel)
-    new_rules, old_rules = _rules(desired.rules, kernel)
+    new_routes, old_routes = _routes(desired.routes, kernel, desired.marks)
+    new_rules, old_rules = _rules(desired.rules, kernel, desired.marks)
     settings = list(_linkdown(desired.linkdown, kernel, ours))
     return (
         *_severed(desired),
@@ -55,7 +56,7 @@ def plan(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
     )
 
 
-def restore(kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
+def restore(kernel: Kernel, ours: Ours, marks: Marks = MARKS) -> tuple[Operation, ...]:
     """The operations that put back what was there before us; a limit only where it still holds what we wrote."""
     have = {"subflows": kernel.limits.subflows, "add_addr_accepted": kernel.limits.add_addr_accepted}
     before = {
@@ -63,7 +64,7 @@ def restore(kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
         for name, value in have.items()
     }
     back = {endpoint for endpoint in ours.taken if _has_address(kernel, endpoint)}
-    return plan(Desired(endpoints=frozenset(back), limits=Limits(**before)), kernel, ours)
+    return plan(Desired(endpoints=frozenset(back), limits=Limits(**before), marks=marks), kernel, ours)
 
 
 def _has_address(kernel: Kernel, endpoint: Endpoint) -> bool:
@@ -125,16 +126,19 @@ def _endpoints(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[list[Endpo
     if len(gone) > 1:
         # Each takes an RCU grace period: the family that new connections would leave by goes first.
         used = {
-            family for (table, _), routes in kernel.routes.items() if table == MAIN_TABLE for family in defaults(routes)
+            family
+            for (table, _), routes in kernel.routes.items()
+            if table == MAIN_TABLE
+            for family in defaults(routes, desired.marks)
         }
         gone.sort(key=lambda endpoint: (endpoint.family not in used, endpoint.id))
     new = [wishes[address] for address in sorted(wishes) if address not in settled]
     return gone, changed, new
 
 
-def _rules(wanted: frozenset[Rule], kernel: Kernel) -> tuple[list[Rule], list[Rule]]:
+def _rules(wanted: frozenset[Rule], kernel: Kernel, marks: Marks) -> tuple[list[Rule], list[Rule]]:
     """Rules to add and to delete; the more specific look-up comes first and goes last."""
-    have = {rule for rule in kernel.rules if is_our_rule(rule)}
+    have = {rule for rule in kernel.rules if marks.on_rule(rule)}
 
     def order(rule: Rule) -> tuple[object, ...]:
         return (rule.priority, rule.family, rule.source, rule.table)
@@ -143,15 +147,17 @@ def _rules(wanted: frozenset[Rule], kernel: Kernel) -> tuple[list[Rule], list[Ru
 
 
 def _routes(
-    wanted: Mapping[tuple[int, int], frozenset[Route]], kernel: Kernel
+    wanted: Mapping[tuple[int, int], frozenset[Route]], kernel: Kernel, marks: Marks
 ) -> tuple[list[Operation], list[Operation]]:
     """Operations that bring routes, and those that take them away, for all our tables and their interfaces."""
     bring: list[Operation] = []
     take: list[Operation] = []
     # An interface's own routes come before the end of its table, and go after it.
-    standing = {place for place, routes in kernel.routes.items() if place[0] in TABLES or has_detours(routes)}
+    standing = {
+        place for place, routes in kernel.routes.items() if marks.on_table(place[0]) or has_detours(routes, marks)
+    }
     for place in sorted(wanted.keys() | standing, key=_end_last):
-        new, old = _difference(wanted.get(place, _NONE), kernel.routes.get(place, ()))
+        new, old = _difference(wanted.get(place, _NONE), kernel.routes.get(place, ()), marks)
         bring += new
         take = [*old, *take]
     return bring, take
@@ -167,7 +173,7 @@ def _end_last(place: tuple[int, int]) -> tuple[int, bool, int]:
 
 @remembered(objects=2)
 def _difference(
-    wanted: frozenset[Route], standing: tuple[Route, ...]
+    wanted: frozenset[Route], standing: tuple[Route, ...], marks: Marks
 ) -> tuple[tuple[Operation, ...], tuple[Operation, ...]]:
     """What brings the wanted routes of one table and interface, and what takes away those of ours that are not.
 
@@ -175,7 +181,7 @@ def _difference(
     kernel replaces it in one step on IPv4; IPv6 would take the place of a sibling as well, so there the old one is deleted
     just before. Any other new route comes before the old ones go.
     """
-    have = {route for route in standing if is_ours(route)}
+    have = {route for route in standing if marks.on_route(route)}
     old = {_place(route): route for route in have - wanted}
 
     def order(route: Route) -> tuple[object, ...]:

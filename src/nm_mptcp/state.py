@@ -27,6 +27,8 @@ from .model import (
     Kernel,
     Limits,
     LinkdownSetting,
+    Marks,
+    Numbering,
     Ours,
     OwnEndpoint,
     Owner,
@@ -165,21 +167,32 @@ def decided(ours: Ours, kernel: Kernel, desired: Desired) -> Ours:
     """``ours`` after policy has seen it: its claims, what it took from NetworkManager, and nothing that is past.
 
     Past is an endpoint that somebody replaced, one of NetworkManager's that stands again or whose address is gone, and a
-    linkdown setting whose interface is gone (one that somebody changed since is remembered, and left to him).
+    linkdown setting whose interface is gone (one that somebody changed since is remembered, and left to him). Numbers that
+    count no longer are past once nothing carries them.
     """
     at = {endpoint.address: endpoint for endpoint in kernel.endpoints if not endpoint.port}
     present = {(address.address, ifindex) for ifindex, group in kernel.addresses.items() for address in group}
     standing = {endpoint.place for endpoint in at.values()}
     owned = {(path.address, path.ifindex) for path in desired.paths if path.owner is Owner.NETWORKMANAGER}
     away = {endpoint for endpoint in ours.taken if endpoint.place in present & owned and endpoint.place not in standing}
+    now = desired.marks.now
     result = replace(
         ours,
         endpoints=frozenset(own for own in ours.endpoints if own.address in at and own.is_(at[own.address])),
         claims=desired.claims,
         taken=desired.taken | away,
         linkdown=frozenset(place for place in ours.linkdown if place[1] in kernel.links),
+        numberings=frozenset({now} | {known for known in ours.numberings - {now} if _stands(known, kernel)}),
     )
     return ours if result == ours else result
+
+
+def _stands(numbering: Numbering, kernel: Kernel) -> bool:
+    """Whether anything in the kernel carries these numbers."""
+    marks = Marks(numbering)
+    return any(map(marks.on_rule, kernel.rules)) or any(
+        marks.on_route(route) for routes in kernel.routes.values() for route in routes
+    )
 
 
 def with_endpoints(ours: Ours, written: Iterable[Endpoint]) -> Ours:
@@ -250,6 +263,9 @@ def _encode(contents: Contents) -> dict[str, Any]:
         ],
         "linkdown": sorted([int(family), ifindex] for family, ifindex in ours.linkdown),
         "limits": {name: [value.before, value.written] for name, value in sorted(ours.limits.items())},
+        "numberings": sorted(
+            [each.protocol, each.tables.start, each.tables.stop, each.rule_priority] for each in ours.numberings
+        ),
         "endpoints_max": contents.endpoints_max,
         "since": {key: [value.state, value.why, value.time] for key, value in sorted(contents.since.items())},
     }
@@ -267,6 +283,10 @@ def _decode(data: Any) -> Contents:
         {str(name): Written(int(before), int(written)) for name, (before, written) in data["limits"].items()},
         frozenset(Endpoint(str(a), int(ifindex), EndpointFlag(flags)) for a, ifindex, flags in data["taken"]),
         frozenset((Family(family), int(ifindex)) for family, ifindex in data["linkdown"]),
+        frozenset(
+            Numbering(int(protocol), range(int(start), int(stop)), int(priority))
+            for protocol, start, stop, priority in data.get("numberings", ())
+        ),
     )
     began = {str(key): Since(str(state), str(why), float(time)) for key, (state, why, time) in data["since"].items()}
     return Contents(ours, began, int(data["endpoints_max"]))

@@ -24,11 +24,12 @@ from dataclasses import dataclass, replace
 from .memory import remembered
 from .model import (
     MAIN_TABLE,
-    PROTOCOL,
-    TABLES,
+    MARKS,
     WORST_METRIC,
     Family,
     Kernel,
+    Marks,
+    Numbering,
     Route,
     RouteType,
     Rule,
@@ -36,9 +37,6 @@ from .model import (
 )
 
 _DEFAULTS = frozenset(family.default for family in Family)
-
-#: After NetworkManager's rules for WireGuard (30768 to 31767), before main (32766).
-PRIORITY = 32000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +63,11 @@ class Routing:
     table_of: dict[str, int]
 
 
-def routing(kernel: Kernel, sources: Iterable[Source]) -> Routing:
-    """What the sources need in the kernel; all of it carries our protocol number."""
+def routing(kernel: Kernel, sources: Iterable[Source], marks: Marks = MARKS) -> Routing:
+    """What the sources need in the kernel; all of it carries the numbers that are ours now."""
     sources = tuple(sources)
-    assigned = _assign(kernel, sources)
+    numbering = marks.now
+    assigned = _assign(kernel, sources, marks)
     rules: set[Rule] = set()
     table_of: dict[str, int] = {}
     families: dict[tuple[int, int], set[Family]] = {}  # of the sources of each table and interface
@@ -78,30 +77,36 @@ def routing(kernel: Kernel, sources: Iterable[Source]) -> Routing:
             continue
         table_of[source.address] = table
         families.setdefault((table, source.ifindex), set()).add(source.family)
-        ends = source.table == MAIN_TABLE and default_route(kernel, source.ifindex, source.family) is not None
-        rules.update(_rules(source.address, source.family, table, ends))
+        ends = (
+            source.table == MAIN_TABLE and default_route(kernel, source.ifindex, source.family, marks=marks) is not None
+        )
+        rules.update(_rules(source.address, source.family, table, ends, numbering))
     routes: dict[tuple[int, int], frozenset[Route]] = {}
     for (table, ifindex), wanted in families.items():
-        if table in TABLES and assigned.get(ifindex) == table:
+        if table in numbering.tables and assigned.get(ifindex) == table:
             group = kernel.routes.get((MAIN_TABLE, ifindex), ())
-            routes[table, ifindex] = copies(group, ifindex, frozenset(wanted), table)
+            routes[table, ifindex] = copies(group, ifindex, frozenset(wanted), table, marks)
             routes[table, 0] = frozenset(
-                _unreachable(family, table) for family in wanted if default_route(kernel, ifindex, family)
+                _unreachable(family, table, numbering.protocol)
+                for family in wanted
+                if default_route(kernel, ifindex, family, marks=marks)
             )
     return Routing(routes, frozenset(rules), table_of)
 
 
-def default_route(kernel: Kernel, ifindex: int, family: Family, table: int = MAIN_TABLE) -> Route | None:
+def default_route(
+    kernel: Kernel, ifindex: int, family: Family, table: int = MAIN_TABLE, *, marks: Marks = MARKS
+) -> Route | None:
     """The best unicast default route that leaves by the interface, None where there is none."""
-    return defaults(kernel.routes.get((table, ifindex), ())).get(family)
+    return defaults(kernel.routes.get((table, ifindex), ()), marks).get(family)
 
 
 @remembered(objects=1)
-def defaults(routes: tuple[Route, ...]) -> Mapping[Family, Route]:
+def defaults(routes: tuple[Route, ...], marks: Marks) -> Mapping[Family, Route]:
     """The best unicast default route of each family among these, ours aside."""
     best: dict[Family, Route] = {}
     for route in routes:
-        if route.destination in _DEFAULTS and route.type is RouteType.UNICAST and route.protocol != PROTOCOL:
+        if route.destination in _DEFAULTS and route.type is RouteType.UNICAST and not marks.on_route(route):
             family = route.family
             if family not in best or route.metric < best[family].metric:
                 best[family] = route
@@ -114,7 +119,9 @@ def gateway(route: Route | None, ifindex: int) -> str | None:
 
 
 @remembered(objects=1)
-def copies(routes: tuple[Route, ...], ifindex: int, families: frozenset[Family], table: int) -> frozenset[Route]:
+def copies(
+    routes: tuple[Route, ...], ifindex: int, families: frozenset[Family], table: int, marks: Marks
+) -> frozenset[Route]:
     """Main's routes that leave by the interface, as they are to stand in ``table``.
 
     Of a multipath route only the hops by this interface are taken. Where main has two routes of one destination, service
@@ -123,53 +130,45 @@ def copies(routes: tuple[Route, ...], ifindex: int, families: frozenset[Family],
     found: dict[tuple[object, ...], Route] = {}
     for route in routes:
         family = route.family
-        if family not in families or route.type is not RouteType.UNICAST or route.protocol == PROTOCOL:
+        if family not in families or route.type is not RouteType.UNICAST or marks.on_route(route):
             continue
         hops = tuple(hop for hop in route.hops if hop.ifindex == ifindex)
         if len(hops) == 1:
             hops = (replace(hops[0], weight=1),)
-        copy = replace(route, table=table, protocol=PROTOCOL, hops=hops)
+        copy = replace(route, table=table, protocol=marks.now.protocol, hops=hops)
         key: tuple[object, ...] = (copy.destination, copy.tos, copy.metric)
         found.setdefault(key + hops if family is Family.IPV6 else key, copy)
     return frozenset(found.values())
 
 
 @remembered(objects=1)
-def _has_foreign(routes: tuple[Route, ...]) -> bool:
-    return any(route.protocol != PROTOCOL for route in routes)
+def _has_foreign(routes: tuple[Route, ...], marks: Marks) -> bool:
+    return not all(map(marks.on_route, routes))
 
 
-def is_ours(route: Route) -> bool:
-    """Whether a route of the kernel is one that we made: all of a table of ours, or a detour in main."""
-    return route.protocol == PROTOCOL and (route.table in TABLES or route.table == MAIN_TABLE)
+def _unreachable(family: Family, table: int, protocol: int) -> Route:
+    return Route(family.default, table, type=RouteType.UNREACHABLE, protocol=protocol, metric=WORST_METRIC)
 
 
-def is_our_rule(rule: Rule) -> bool:
-    """Whether a rule of the kernel is one that we made."""
-    return rule.protocol == PROTOCOL and not rule.foreign and PRIORITY <= rule.priority <= PRIORITY + 3
-
-
-def _unreachable(family: Family, table: int) -> Route:
-    return Route(family.default, table, type=RouteType.UNREACHABLE, protocol=PROTOCOL, metric=WORST_METRIC)
-
-
-def _rules(address: str, family: Family, table: int, table_ends: bool) -> Iterable[Rule]:
-    yield Rule(family, PRIORITY, address, table, protocol=PROTOCOL, suppress_prefixlength=0)
-    yield Rule(family, PRIORITY + 1, address, MAIN_TABLE, protocol=PROTOCOL, suppress_prefixlength=0)
-    yield Rule(family, PRIORITY + 2, address, table, protocol=PROTOCOL)
+def _rules(address: str, family: Family, table: int, table_ends: bool, numbering: Numbering) -> Iterable[Rule]:
+    first, ours = numbering.rule_priority, numbering.protocol
+    yield Rule(family, first, address, table, protocol=ours, suppress_prefixlength=0)
+    yield Rule(family, first + 1, address, MAIN_TABLE, protocol=ours, suppress_prefixlength=0)
+    yield Rule(family, first + 2, address, table, protocol=ours)
     if not table_ends:
-        yield Rule(family, PRIORITY + 3, address, action=RuleAction.UNREACHABLE, protocol=PROTOCOL)
+        yield Rule(family, first + 3, address, action=RuleAction.UNREACHABLE, protocol=ours)
 
 
-def _assign(kernel: Kernel, sources: tuple[Source, ...]) -> dict[int, int]:
+def _assign(kernel: Kernel, sources: tuple[Source, ...], marks: Marks) -> dict[int, int]:
     """A table for each interface: the one it has, else the lowest that nobody uses."""
-    in_range = [(table, ifindex, routes) for (table, ifindex), routes in kernel.routes.items() if table in TABLES]
-    others = {table for table, _, routes in in_range if _has_foreign(routes)}
-    others |= {rule.table for rule in kernel.rules if rule.table in TABLES and not is_our_rule(rule)}
+    tables = marks.now.tables
+    in_range = [(table, ifindex, routes) for (table, ifindex), routes in kernel.routes.items() if table in tables]
+    others = {table for table, _, routes in in_range if _has_foreign(routes, marks)}
+    others |= {rule.table for rule in kernel.rules if rule.table in tables and not marks.on_rule(rule)}
     had: dict[int, set[int]] = {}
     owner_of = {source.address: source.ifindex for source in sources}
     for rule in kernel.rules:
-        if is_our_rule(rule) and rule.table in TABLES and rule.source in owner_of:
+        if marks.on_rule(rule) and rule.table in tables and rule.source in owner_of:
             had.setdefault(owner_of[rule.source], set()).add(rule.table)
     for table, ifindex, _ in in_range:
         had.setdefault(ifindex, set()).add(table)
@@ -181,6 +180,6 @@ def _assign(kernel: Kernel, sources: tuple[Source, ...]) -> dict[int, int]:
         if kept:
             assigned[ifindex] = min(kept)
     taken = others | set(assigned.values()) | {table for table, _, _ in in_range}
-    free = (table for table in TABLES if table not in taken)
+    free = (table for table in tables if table not in taken)
     assigned.update(zip((ifindex for ifindex in wanted if ifindex not in assigned), free, strict=False))
     return assigned

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from nm_mptcp.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model import (
+    MARKS,
     PROTOCOL,
     Action,
     DefaultFlags,
@@ -34,7 +35,6 @@ from nm_mptcp.model import (
 from nm_mptcp.plan import plan, restore
 from nm_mptcp.policy import decide
 from nm_mptcp.state import decided, seen, with_endpoints, with_linkdown
-from nm_mptcp.tables import is_our_rule, is_ours
 
 from .situations import BACKUP, LEFT_TO_US, MODEM, SUBFLOW, WIFI, Situation, grouped
 
@@ -274,8 +274,8 @@ def _foreign(snapshot: Snapshot, taken: Iterable[Endpoint]) -> tuple[object, ...
     kernel = snapshot.kernel
     places = {endpoint.place for endpoint in taken}
     return (
-        {route for group in kernel.routes.values() for route in group if not is_ours(route)},
-        [rule for rule in kernel.rules if not is_our_rule(rule)],
+        {route for group in kernel.routes.values() for route in group if not MARKS.on_route(route)},
+        [rule for rule in kernel.rules if not MARKS.on_rule(rule)],
         [
             e
             for e in kernel.endpoints
@@ -312,8 +312,8 @@ def test_any_situation_is_settled_by_one_plan_that_touches_nothing_foreign(situa
     # And all of it can be taken back; what was taken from NetworkManager is given back, and so is there again.
     given_back = {endpoint.place for endpoint in after.taken}
     kernel, after = apply(restore(kernel, after), kernel, after)
-    assert not [route for group in kernel.routes.values() for route in group if is_ours(route)]
-    assert not [rule for rule in kernel.rules if is_our_rule(rule)]
+    assert not [route for group in kernel.routes.values() for route in group if MARKS.on_route(route)]
+    assert not [rule for rule in kernel.rules if MARKS.on_rule(rule)]
     assert not [e for e in kernel.endpoints if after.owns(e) and e.place not in given_back]
     assert given_back <= {endpoint.place for endpoint in kernel.endpoints}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..config import DEFAULTS, Config
+from ..config import DEFAULTS, Config, LimitsPolicy
 from ..detours import detours
 from ..flags import EndpointFlag
 from ..kinds import kind_of
@@ -33,16 +33,16 @@ _ROUTED_WITH_OTHERS = frozenset({Why.TEMPORARY, Why.DEPRECATED})
 
 def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
     """What should be in the kernel of ours, given all the facts of one look."""
-    facts = Facts(snapshot)
+    facts = Facts(snapshot, config)
     claims = claims_of(facts)
     verdicts = [judge(facts, address, claims) for address in facts.addresses()]
     verdicts = mind_links(facts, verdicts, config)
     verdicts = mind_connectivity(facts, verdicts)
     leaving = leave(facts, verdicts, config)
     verdicts = fill_slots(facts, once(facts, leaving.verdicts))
-    routed = routing(snapshot.kernel, _sources(facts, verdicts))
+    routed = routing(snapshot.kernel, _sources(facts, verdicts), facts.marks)
     linkdown = replaceable(facts, verdicts, config)
-    around = detours(snapshot.kernel, {place for place in linkdown if _without_carrier(facts, place[1])})
+    around = detours(snapshot.kernel, {place for place in linkdown if _without_carrier(facts, place[1])}, facts.marks)
     return Desired(
         paths=_paths(facts, verdicts, routed.table_of),
         endpoints=frozenset(
@@ -50,6 +50,7 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
         ),
         routes={**routed.routes, **around.routes},
         rules=routed.rules,
+        marks=facts.marks,
         limits=_limits(facts, verdicts),
         claims=claims,
         taken=leaving.taken,
@@ -75,6 +76,8 @@ def _sources(facts: Facts, verdicts: list[Verdict]) -> list[Source]:
     An address whose interface lost its default keeps its rules, or its packets would leave by another link with a source
     that nobody there routes. A temporary address stands beside the stable one: connections begin on it.
     """
+    if not facts.config.routing.enabled:
+        return []
     routed = [
         verdict
         for verdict in verdicts
@@ -91,6 +94,8 @@ def _sources(facts: Facts, verdicts: list[Verdict]) -> list[Source]:
     ]
     sources: dict[str, Source] = {}
     for verdict in routed:
+        if not facts.options(verdict.on).routing.value:
+            continue
         sources.setdefault(verdict.address, Source(verdict.address, verdict.ifindex, verdict.route_table))
     return list(sources.values())
 
@@ -101,7 +106,7 @@ def _limits(facts: Facts, verdicts: list[Verdict]) -> Limits | None:
     A limit that somebody else has changed since we raised it is his.
     """
     paths = [verdict for verdict in verdicts if verdict.state is State.ACTIVE]
-    if not paths:
+    if not paths or facts.config.limits is LimitsPolicy.KEEP:
         return None
     accepted = len(paths)
     meshed = sum(1 for verdict in paths if verdict.flags & EndpointFlag.FULLMESH)

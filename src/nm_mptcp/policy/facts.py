@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
+from ..config import DEFAULTS, Config, PathOptions
 from ..flags import EndpointFlag
 from ..memory import remembered
 from ..model import (
@@ -17,13 +18,14 @@ from ..model import (
     Family,
     FlagsFrom,
     Link,
+    Marks,
     Owner,
     Route,
     Snapshot,
     State,
 )
 from ..reasons import Reason, Why
-from ..tables import default_route, is_our_rule
+from ..tables import default_route
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Verdict:
     flags_from: FlagsFrom = FlagsFrom.KIND
     owner: Owner = Owner.OURS
     wants_endpoint: bool = False  #: ours to make
+    options: PathOptions = PathOptions()  #: what the configuration says of it
 
     @property
     def address(self) -> str:
@@ -69,13 +72,16 @@ class Verdict:
 class Facts:
     """A snapshot with the look-ups that policy needs, each made once."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, config: Config = DEFAULTS) -> None:
         self.snapshot = snapshot
+        self.config = config
+        now = config.routing.numbering
+        self.marks = Marks(now, snapshot.ours.numberings - {now})
         self.kernel = snapshot.kernel
         self.networkmanager = snapshot.networkmanager
         self.endpoint_at = {endpoint.address: endpoint for endpoint in self.kernel.endpoints if not endpoint.port}
         self.device_of = {device.ip_interface: device for device in self.networkmanager.devices}
-        self.has_rules = {rule.source for rule in self.kernel.rules if is_our_rule(rule)}
+        self.has_rules = {rule.source for rule in self.kernel.rules if self.marks.on_rule(rule)}
         self.away = not self.networkmanager.running or self.networkmanager.startup
         self.taken = {endpoint.address: endpoint for endpoint in snapshot.ours.taken}
         self._defaults: dict[tuple[int, Family, int], Route | None] = {}
@@ -114,8 +120,21 @@ class Facts:
         """The best default route by that link in a table."""
         key = (ifindex, family, table)
         if key not in self._defaults:
-            self._defaults[key] = default_route(self.kernel, ifindex, family, table)
+            self._defaults[key] = default_route(self.kernel, ifindex, family, table, marks=self.marks)
         return self._defaults[key]
+
+    def options(self, address: Address) -> PathOptions:
+        """What the configuration says of a path with this address."""
+        device = self.device(address.ifindex)
+        if device is None:
+            return PathOptions()
+        profile = device.profile
+        return self.config.for_path(
+            device,
+            profile_id=profile.id if profile else "",
+            profile_uuid=profile.uuid if profile else "",
+            address=address.address,
+        )
 
     def own_endpoint(self, address: Address) -> Endpoint | None:
         """The endpoint of ours that stands on this address, None where there is none or it is not ours."""

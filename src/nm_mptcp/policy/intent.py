@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..config import MeteredPolicy, PathOptions
 from ..flags import EndpointFlag, ProfileFlag, endpoint_flags
 from ..kinds import is_metered, kind_of
 from ..model import (
@@ -56,8 +57,17 @@ def claims_of(facts: Facts) -> frozenset[str]:
     return frozenset(claims)
 
 
-def intent_of(device: Device, networkmanager: NetworkManager, laminar: bool, claims: frozenset[str]) -> Intent:
-    """What is asked for on this device; ``claims`` are the activations that NetworkManager is seen to own."""
+def intent_of(
+    device: Device,
+    networkmanager: NetworkManager,
+    laminar: bool,
+    claims: frozenset[str],
+    options: PathOptions = PathOptions(),
+) -> Intent:
+    """What is asked for on this device; ``claims`` are the activations that NetworkManager is seen to own.
+
+    ``options`` is what our configuration says; the profile's own flags, and what NetworkManager makes itself, go before it.
+    """
     assert device.profile is not None
     explicit = device.profile.mptcp_flags
     if explicit:
@@ -65,14 +75,14 @@ def intent_of(device: Device, networkmanager: NetworkManager, laminar: bool, cla
             return Intent(Owner.NETWORKMANAGER, reason=Reason(Why.DISABLED_BY_PROFILE), excluded=True)
         return _of_networkmanager(explicit, laminar, FlagsFrom.PROFILE, Reason(Why.FLAGS_OF_PROFILE))
     if not networkmanager.has_mptcp:
-        return _of_kind(device, laminar)
+        return _of_ours(device, laminar, options)
     default = device.default_flags
     if default.flags and default.flags & ProfileFlag.DISABLED:
         if default.section != DefaultFlags.OUR_SECTION:
             reason = Reason(Why.DISABLED_BY_NETWORKMANAGER, default.section)
             return Intent(Owner.NETWORKMANAGER, flags_from=FlagsFrom.NETWORKMANAGER, reason=reason, excluded=True)
         if device.activation not in claims:
-            return _of_kind(device, laminar)
+            return _of_ours(device, laminar, options)
         return _of_networkmanager(
             networkmanager.builtin_flags, laminar, FlagsFrom.NETWORKMANAGER, Reason(Why.NETWORKMANAGER_OWNS)
         )
@@ -101,18 +111,35 @@ def _of_networkmanager(flags: ProfileFlag, laminar: bool, flags_from: FlagsFrom,
     )
 
 
-def _of_kind(device: Device, laminar: bool) -> Intent:
+def _of_ours(device: Device, laminar: bool, options: PathOptions) -> Intent:
+    """What a section for this path says, else what its kind does."""
+    flags, where = options.flags.value, str(options.flags)
+    if not flags:
+        return _of_kind(device, laminar, options)
+    if flags & ProfileFlag.DISABLED:
+        reason = Reason(Why.DISABLED_BY_CONFIGURATION, where)
+        return Intent(Owner.OURS, flags_from=FlagsFrom.CONFIG, reason=reason, excluded=True)
+    reason = Reason(Why.FLAGS_OF_CONFIGURATION, where)
+    return Intent(Owner.OURS, _known_flags(flags, laminar), FlagsFrom.CONFIG, reason)
+
+
+def _of_kind(device: Device, laminar: bool, options: PathOptions) -> Intent:
     """Automatic flags: every uplink is a path; what is paid for, or slow to wake, is backup (mode ``auto``)."""
     kind = kind_of(device)
     if not kind.uplink:
         return Intent(Owner.OURS, reason=Reason(Why.KIND_IS_NO_PATH, kind.name), excluded=True)
+    metered = is_metered(device) and options.metered.value
+    if metered is MeteredPolicy.EXCLUDE:
+        reason = Reason(Why.METERED, str(options.metered))
+        return Intent(Owner.OURS, flags_from=FlagsFrom.CONFIG, reason=reason, excluded=True)
     flags = EndpointFlag.SUBFLOW | (EndpointFlag.LAMINAR if laminar else EndpointFlag(0))
     if kind.backup:
         return Intent(
             Owner.OURS, flags | EndpointFlag.BACKUP, reason=_kind_reason(f"backup, as {kind.name} is by default")
         )
-    if is_metered(device):
-        why = f"backup, since NetworkManager holds this {kind.name} connection to be metered"
+    if metered is MeteredPolicy.BACKUP:
+        where = f", and {options.metered} says metered=backup" if options.metered.origin else ""
+        why = f"backup, since NetworkManager holds this {kind.name} connection to be metered{where}"
         return Intent(Owner.OURS, flags | EndpointFlag.BACKUP, reason=_kind_reason(why))
     return Intent(Owner.OURS, flags, reason=_kind_reason(f"a regular path, as {kind.name} is by default"))
 

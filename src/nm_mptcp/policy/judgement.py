@@ -65,8 +65,18 @@ def _judge_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -> V
         words = _words(state) if state < DeviceState.ACTIVATED else "its profile is being read"
         return Verdict(address, State.WAITING, Reason(Why.ACTIVATING, words), device)
 
-    intent = intent_of(device, facts.networkmanager, facts.kernel.laminar, claims)
-    known = Verdict(address, State.ACTIVE, intent.reason, device, intent.flags, intent.flags_from, intent.owner)
+    options = facts.options(address)
+    intent = intent_of(device, facts.networkmanager, facts.kernel.laminar, claims, options)
+    known = Verdict(
+        address,
+        State.ACTIVE,
+        intent.reason,
+        device,
+        intent.flags,
+        intent.flags_from,
+        intent.owner,
+        options=options,
+    )
     if intent.excluded:
         return replace(known, state=State.EXCLUDED)
     foreign = facts.foreign_endpoint(address)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
-from ..config import Config, Failover
+from ..config import Config, ConnectivityPolicy, Failover
 from ..flags import EndpointFlag
 from ..model import (
     Connectivity,
@@ -92,7 +92,8 @@ def mind_connectivity(facts: Facts, verdicts: list[Verdict]) -> list[Verdict]:
     for verdict in verdicts:
         found = verdict.device.connectivity(verdict.family) if verdict.device else Connectivity.UNKNOWN
         others = any(family is verdict.family and ifindex != verdict.ifindex for family, ifindex in full)
-        if verdict.state is State.ACTIVE and verdict.owner is Owner.OURS and found in _HELD_UP and others:
+        minded = verdict.owner is Owner.OURS and verdict.options.connectivity.value is ConnectivityPolicy.CHECK
+        if verdict.state is State.ACTIVE and minded and found in _HELD_UP and others:
             reason = Reason(Why.NO_CONNECTIVITY, found.name.lower())
             if facts.own_endpoint(verdict.on):
                 verdict = replace(

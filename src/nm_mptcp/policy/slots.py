@@ -46,7 +46,8 @@ def _claim(facts: Facts, verdict: Verdict) -> tuple[bool, bool, bool]:
 
 
 def fill_slots(facts: Facts, verdicts: list[Verdict]) -> list[Verdict]:
-    """The kernel takes only so many endpoints: explicit flags first, then one address an interface and family.
+    """The kernel takes only so many endpoints: explicit flags first, then what ``slot-priority`` says, then one
+    address an interface and family.
 
     Among equals the better route metric wins, then the one that has its endpoint already, so that nothing flaps.
     """
@@ -62,6 +63,7 @@ def fill_slots(facts: Facts, verdicts: list[Verdict]) -> list[Verdict]:
         nth = seen[place] = seen.get(place, -1) + 1
         ranks[verdict.address] = (
             not verdict.explicit,
+            -verdict.options.slot_priority.value,
             nth,
             _metric(facts, verdict),
             facts.own_endpoint(verdict.on) is None,
