@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from .flags import ProfileFlag
@@ -170,7 +170,10 @@ class Config:
         for section in reversed(self.sections):
             if section.selector.matches(device, profile_id=profile_id, profile_uuid=profile_uuid, address=address):
                 chosen.update(section.settings)
-        return PathOptions(**chosen)
+        options = PathOptions(**chosen)
+        # The kernel takes a port with "signal" and without "subflow" only (mptcp_pm_nl_add_addr_doit).
+        can_have_port = options.flags.value & (ProfileFlag.SIGNAL | ProfileFlag.SUBFLOW) == ProfileFlag.SIGNAL
+        return options if can_have_port else replace(options, signal_port=Setting(0))
 
 
 #: What counts where nobody chose anything.

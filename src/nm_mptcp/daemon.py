@@ -11,17 +11,20 @@ import contextlib
 import logging
 import signal
 import sys
+import time
 
 from . import notify
 from .bus import Bus, BusError, Signal
 from .config import Config
+from .configfiles import ConfigError, Source
 from .engine import Engine
 from .kernel.access import KernelAccess
+from .kernel.errors import KernelError
 from .model import NetworkManager
 from .networkmanager.client import Client
 from .service import Service
 from .service_names import NAME, PATH
-from .state import Record
+from .state import Record, StateError
 from .status import Document, document
 
 _log = logging.getLogger(__name__)
@@ -39,13 +42,17 @@ _SETTLE = 1.0
 class Daemon:
     """The whole service; :meth:`run` ends at SIGTERM or SIGINT and leaves working paths behind."""
 
-    def __init__(self, record: Record, config: Config) -> None:
+    def __init__(self, record: Record, config: Config, source: Source) -> None:
         self._record = record
+        self._source = source
         self._kernel = KernelAccess(endpoints_max=record.contents.endpoints_max)
         self._engine = Engine(self._kernel, self._networkmanager, record, config=config, on_look=self._ask_again)
         self._asking: asyncio.Task[bool] | None = None
         self._client: Client | None = None
         self._known = asyncio.Event()  #: NetworkManager was asked once, or cannot be
+        self._ready = False
+        self._turn = asyncio.Lock()  #: of the one that reads the configuration
+        self._reloads: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Work until told to stop. Raises :class:`KernelError` when the kernel cannot be watched at all."""
@@ -53,7 +60,7 @@ class Daemon:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._engine.wake)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         await self._kernel.watch(self._engine.changed, self._engine.happened)
         tasks: list[asyncio.Task[object]] = [asyncio.create_task(self._follow_bus())]
         try:
@@ -69,9 +76,9 @@ class Daemon:
             notify.notify("STOPPING=1")
             if self._client is not None:
                 self._client.close()
-            for task in tasks:
+            for task in (*tasks, *self._reloads):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, *self._reloads, return_exceptions=True)
             await self._kernel.close()
         _log.info("stopped; endpoints, rules and routes stay as they are")
 
@@ -86,6 +93,7 @@ class Daemon:
     async def _keep_alive(self) -> None:
         """Tell the service manager that we are ready, and from then on that the loop turns."""
         await self._sync()
+        self._ready = True
         notify.notify("READY=1")
         _log.info("ready")
         interval = notify.watchdog_interval()
@@ -94,6 +102,40 @@ class Daemon:
                 await asyncio.Event().wait()
             await asyncio.sleep(interval or 0)
             notify.notify("WATCHDOG=1")
+
+    def _hang_up(self) -> None:
+        """SIGHUP: read the configuration again; what comes of it is in the log."""
+
+        async def reload() -> None:
+            with contextlib.suppress(ConfigError, KernelError, StateError):
+                await self._reload()
+
+        task = asyncio.create_task(reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload(self) -> None:
+        """Read the configuration again; one that is no good changes nothing.
+
+        Raises :class:`ConfigError`, and what a look at the kernel raises.
+        """
+        async with self._turn:
+            if self._ready:
+                notify.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            try:
+                config = await asyncio.get_running_loop().run_in_executor(None, self._source.load)
+                self._engine.configure(config)
+                _log.info("the configuration was read again")
+                await self._engine.converge()
+            except ConfigError as error:
+                _log.error("%s; the configuration stays as it was", error)
+                raise
+            except (KernelError, StateError) as error:
+                _log.warning("%s", error)
+                raise
+            finally:
+                if self._ready:
+                    notify.notify("READY=1")
 
     async def _follow_bus(self) -> None:
         """Be on the bus whenever there is one; says once that it is away, and once that it is back."""
@@ -145,7 +187,13 @@ class Daemon:
         """Offer our interface; without it the service still does its work."""
         bus.export(
             PATH,
-            Service(sync=self._sync, status=self._status, clear=self._engine.clear, resume=self._engine.resume),
+            Service(
+                sync=self._sync,
+                status=self._status,
+                clear=self._engine.clear,
+                resume=self._engine.resume,
+                reload=self._reload,
+            ),
         )
         try:
             if not await bus.request_name(NAME):
@@ -181,11 +229,11 @@ class Daemon:
 _SWITCH = 0.0005
 
 
-def run(record: Record, config: Config) -> None:
-    """Run the service in this process until it is told to stop."""
+def run(record: Record, config: Config, source: Source) -> None:
+    """Run the service in this process until it is told to stop; ``source`` is where it reads its settings again."""
     sys.setswitchinterval(_SWITCH)
 
     async def main() -> None:
-        await Daemon(record, config).run()
+        await Daemon(record, config, source).run()
 
     asyncio.run(main())

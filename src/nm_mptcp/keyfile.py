@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from .text import printable
+
 #: Longest file that is read, in bytes: configuration is short, and a mistake must not fill the memory.
 LIMIT = 1 << 20
 
@@ -77,14 +79,17 @@ def contents(path: Path) -> bytes:
     Raises :class:`OSError`, and :class:`ValueError` (with the path) for what is no file or too long. ``/dev/null`` is empty.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    with open(handle, "rb") as file:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            if status.st_rdev == os.stat(os.devnull).st_rdev and stat.S_ISCHR(status.st_mode):
+            if stat.S_ISCHR(status.st_mode) and status.st_rdev == os.stat(os.devnull).st_rdev:
                 return b""
             kind = next((words for test, words in _KINDS if test(status.st_mode)), "something else")
             raise ValueError(f"{path}: is {kind}, not a file")
-        data = file.read(LIMIT + 1)
+        with open(handle, "rb", closefd=False) as file:
+            data = file.read(LIMIT + 1)
+    finally:
+        os.close(handle)
     if len(data) > LIMIT:
         raise ValueError(f"{path}: is longer than {LIMIT >> 20} MiB: that is no configuration")
     return data
@@ -104,11 +109,12 @@ def lines(text: str) -> Iterator[Line]:
         key, equals, value = line.partition("=")
         key = key.rstrip()
         if line.startswith("[") and not equals:
-            yield Line(number, section or "", problem=f"'{line}' is no section header")
+            section = ""  # what follows belongs to no section that we know
+            yield Line(number, problem=f"'{printable(line)}' is no section header")
         elif not equals or not key:
-            yield Line(number, section or "", problem=f"'{line}' is neither 'key=value' nor a comment")
+            yield Line(number, section or "", problem=f"'{printable(line)}' is neither 'key=value' nor a comment")
         elif section is None:
-            yield Line(number, problem=f"'{key}' stands before any section")
+            yield Line(number, problem=f"'{printable(key)}' stands before any section")
         else:
             yield Line(number, section, key, value.lstrip())
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from .bus import Bus, BusError
 from .commands import command
+from .config import DEFAULTS, Config
 from .model import NetworkManager
 from .networkmanager.client import Client
 from .plan import plan
@@ -24,35 +25,35 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-async def apply(record: Record) -> None:
+async def apply(record: Record, config: Config = DEFAULTS) -> None:
     """Bring the kernel to what is wanted now; the caller holds the record's lock."""
-    async with _engine(record, dry_run=False) as engine:
+    async with _engine(record, config, dry_run=False) as engine:
         await engine.converge()
 
 
-async def clear(record: Record) -> None:
+async def clear(record: Record, config: Config = DEFAULTS) -> None:
     """Take out all that is ours and put back what was there before; the caller holds the record's lock."""
-    async with _engine(record, dry_run=False) as engine:
+    async with _engine(record, config, dry_run=False) as engine:
         await engine.clear()
 
 
-async def look(record: Record) -> View:
+async def look(record: Record, config: Config = DEFAULTS) -> View:
     """What is there and what would be decided; writes nothing."""
-    async with _engine(record, dry_run=True) as engine:
+    async with _engine(record, config, dry_run=True) as engine:
         await engine.converge()
         assert engine.view is not None
         return engine.view
 
 
-async def pending(record: Record) -> list[str]:
+async def pending(record: Record, config: Config = DEFAULTS) -> list[str]:
     """The commands that would do what :func:`apply` would do."""
-    view = await look(record)
+    view = await look(record, config)
     kernel = view.snapshot.kernel
     return [command(operation, kernel.links) for operation in plan(view.desired, kernel, view.snapshot.ours)]
 
 
 @contextlib.asynccontextmanager
-async def _engine(record: Record, *, dry_run: bool) -> AsyncIterator[Engine]:
+async def _engine(record: Record, config: Config, *, dry_run: bool) -> AsyncIterator[Engine]:
     """An engine for one look; NetworkManager not running, or no bus, are ordinary states."""
     from .engine import Engine
     from .kernel.access import KernelAccess
@@ -61,7 +62,7 @@ async def _engine(record: Record, *, dry_run: bool) -> AsyncIterator[Engine]:
     networkmanager = await _networkmanager()
     kernel = KernelAccess(endpoints_max=record.contents.endpoints_max)
     try:
-        yield Engine(kernel, lambda: networkmanager, record, dry_run=dry_run)
+        yield Engine(kernel, lambda: networkmanager, record, config=config, dry_run=dry_run)
     finally:
         await kernel.close()
 

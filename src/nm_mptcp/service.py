@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from .bus import DBusError, ServiceInterface, method
+from .configfiles import ConfigError
 from .kernel.errors import KernelError
 from .service_names import INTERFACE
 from .state import StateError
@@ -28,12 +29,14 @@ class Service(ServiceInterface):
         status: Callable[[], Document],
         clear: Callable[[], Awaitable[None]],
         resume: Callable[[], None],
+        reload: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(INTERFACE)
         self._sync = sync
         self._status = status
         self._clear = clear
         self._resume = resume
+        self._reload = reload
 
     @method()
     async def Sync(self):  # type: ignore[no-untyped-def]  # an annotation would be taken for a signature
@@ -55,8 +58,13 @@ class Service(ServiceInterface):
         """Work again after Clear."""
         self._resume()
 
+    @method()
+    async def Reload(self):  # type: ignore[no-untyped-def]  # as above
+        """Read the configuration again; an error, and no change, where it is no good."""
+        await self._do(self._reload())
+
     async def _do(self, work: Awaitable[None]) -> None:
         try:
             await work
-        except (KernelError, StateError) as error:
+        except (ConfigError, KernelError, StateError) as error:
             raise DBusError(_FAILED, str(error)) from None

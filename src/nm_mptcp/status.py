@@ -13,6 +13,7 @@ from typing import Any
 from .flags import names
 from .model import Desired, Path, Snapshot, State
 from .state import Since
+from .text import printable
 
 Document = dict[str, Any]
 
@@ -103,10 +104,5 @@ def _row(path: Document) -> tuple[str, ...]:
         cell(path["endpoint_id"]),
         cell(path["table"]),
         cell(path["gateway"]),
-        cell(_printable(path["profile"])),
+        cell(printable(path["profile"])),
     )
-
-
-def _printable(name: str) -> str:
-    """A profile's name without what could disturb a terminal (control characters, direction marks)."""
-    return "".join(char if char.isprintable() else "?" for char in name)[:64]

@@ -9,11 +9,12 @@ import os
 
 from ..bus import BusError
 from ..state import StateError
-from . import fail, record_of, remote
+from . import fail, record_of, remote, settings
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """``--dry-run``."""
+    """``--dry-run`` and ``--config``."""
+    settings.option(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="print the ip commands that would do the same, and write nothing"
     )
@@ -29,9 +30,12 @@ def main(arguments: argparse.Namespace) -> int:
     members = ("Sync",) if "NM_DISPATCHER_ACTION" in os.environ else ("Resume", "Sync")
     try:
         if arguments.dry_run:
-            print("".join(f"{line}\n" for line in asyncio.run(pending(record))), end="")
+            print(
+                "".join(f"{line}\n" for line in asyncio.run(pending(record, settings.config_of(arguments)))),
+                end="",
+            )
         else:
-            remote.have_done(record, members, lambda: asyncio.run(apply(record)))
+            remote.have_done(record, members, lambda: asyncio.run(apply(record, settings.config_of(arguments))))
     except BusError as error:
         return fail(f"the service could not do it: {error}")
     except (KernelError, StateError) as error:

@@ -8,11 +8,12 @@ import asyncio
 
 from ..bus import BusError
 from ..state import StateError
-from . import fail, record_of, remote
+from . import fail, record_of, remote, settings
 
 
-def options(_parser: argparse.ArgumentParser) -> None:
-    """None."""
+def options(parser: argparse.ArgumentParser) -> None:
+    """``--config``."""
+    settings.option(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -22,7 +23,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     record = record_of(arguments)
     try:
-        if remote.have_done(record, ("Clear",), lambda: asyncio.run(clear(record))):
+        if remote.have_done(record, ("Clear",), lambda: asyncio.run(clear(record, settings.config_of(arguments)))):
             print("The running service has cleared; 'nm-mptcp apply' lets it work again.")
     except BusError as error:
         return fail(f"the service could not do it: {error}")

@@ -4,35 +4,41 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..bus import BusError
-from ..config import DEFAULTS
-from ..configfiles import ConfigError, load
+from ..configfiles import Source
 from ..state import StateError
-from . import fail, record_of, remote
+from . import fail, record_of, remote, settings
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """``--config``."""
-    parser.add_argument("--config", metavar="FILE", type=Path, help="read the settings in this file")
+    settings.option(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Serve until SIGTERM; the lock is held all the time, so that nobody else writes."""
+    """Serve until SIGTERM; the lock is held all the time, so that nobody else writes.
+
+    The service comes up whatever is in the configuration, without what is no good there. Only a file that was named and
+    cannot be read is refused: whoever named it meant it.
+    """
     from ..daemon import run
     from ..kernel.errors import KernelError
 
     record = record_of(arguments)
+    source = Source(arguments.config)
     try:
-        config = load(arguments.config) if arguments.config else DEFAULTS
+        reading = source.read()
+        if source.file and not reading.files:
+            return fail(reading.problems[0])
 
         def serve() -> None:
+            settings.tell(reading)
             record.load()
-            run(record, config)
+            run(record, reading.config, source)
 
         if remote.have_done(record, (), serve):
             return fail("a service is running already: see 'nm-mptcp status' or 'systemctl status nm-mptcp'")
-    except (BusError, ConfigError, KernelError, StateError) as error:
+    except (BusError, KernelError, StateError) as error:
         return fail(error)
     return 0

@@ -10,11 +10,12 @@ import json
 from ..bus import BusError
 from ..state import StateError
 from ..status import document, text
-from . import fail, record_of, remote
+from . import fail, record_of, remote, settings
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """``--json``."""
+    """``--json`` and ``--config``."""
+    settings.option(parser)
     parser.add_argument("--json", action="store_true", help="print the status as one JSON document")
 
 
@@ -30,7 +31,7 @@ def main(arguments: argparse.Namespace) -> int:
 
         record = record_of(arguments)
         try:
-            view = asyncio.run(look(record))
+            view = asyncio.run(look(record, settings.config_of(arguments)))
         except (KernelError, StateError) as error:
             return fail(error)
         shown = document(view.snapshot, view.desired, record.contents.since, service=False)

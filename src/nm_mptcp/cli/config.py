@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``nm-mptcp config``: what the configuration files say, merged, and where each value comes from; or whether all is good."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..configfiles import Given, Reading, Source
+from ..keys import KEYS, PATH
+from ..text import printable
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """``--check [FILE]`` and ``--json``."""
+    parser.add_argument(
+        "--check",
+        metavar="FILE",
+        nargs="?",
+        const="",
+        help="only say what is no good, in this file or in all of the configuration; exit status 1 when anything is",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Needs neither root nor a service: the files are what is looked at. A problem is a line on standard error."""
+    reading = Source(Path(arguments.check) if arguments.check else None).read()
+    if arguments.json:
+        print(json.dumps(_document(reading), indent=2))
+    elif arguments.check is None:
+        print(_text(reading))
+    for problem in reading.problems:
+        print(f"nm-mptcp: {problem}", file=sys.stderr)
+    return 1 if reading.problems else 0
+
+
+def _settings(reading: Reading) -> dict[str, dict[str, Given | str]]:
+    """Section -> key -> what is given, or else the default; a section for paths has no more than it says."""
+    merged: dict[str, dict[str, Given | str]] = {
+        section: {key: reading.given.get(section, {}).get(key, known.default) for key, known in keys.items()}
+        for section, keys in KEYS.items()
+        if section != PATH
+    }
+    merged.update((section, dict(keys)) for section, keys in reading.given.items() if section not in merged)
+    return merged
+
+
+def _document(reading: Reading) -> dict[str, Any]:
+    return {
+        "files": [str(path) for path in reading.files],
+        "sections": {
+            section: {
+                key: {"value": value, "file": None, "line": None}
+                if isinstance(value, str)
+                else {"value": value.text, "file": value.origin.file, "line": value.origin.line}
+                for key, value in keys.items()
+            }
+            for section, keys in _settings(reading).items()
+        },
+        "problems": [str(problem) for problem in reading.problems],
+    }
+
+
+def _text(reading: Reading) -> str:
+    """Sections as they would be written; of those for paths the first that matches counts. Beside each value its file."""
+    lines = [f"# {path}" for path in reading.files] or ["# no file: all is at its default"]
+    for section, keys in _settings(reading).items():
+        lines += ["", f"[{printable(section)}]"]
+        for key, value in keys.items():
+            written = value if isinstance(value, str) else printable(value.text, longest=1000)
+            where = "default" if isinstance(value, str) else f"{value.origin.file}, line {value.origin.line}"
+            lines.append(f"{f'{key}={written}':<32}  # {where}")
+    return "\n".join(lines)

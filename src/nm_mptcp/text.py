@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Words for people: what others wrote, made harmless, and lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def printable(text: str, longest: int = 64) -> str:
+    """Somebody's text without what could disturb a terminal (control characters, direction marks), cut where it is long."""
+    return "".join(char if char.isprintable() else "?" for char in text[:longest])
+
+
+def listed(words: Iterable[str], last: str = "and") -> str:
+    """Words as a person lists them."""
+    known = [str(word) for word in words]
+    return f" {last} ".join([", ".join(known[:-1]), known[-1]]) if len(known) > 1 else known[0]
