@@ -182,16 +182,17 @@ def decided(ours: Ours, kernel: Kernel, desired: Desired) -> Ours:
         claims=desired.claims,
         taken=desired.taken | away,
         linkdown=frozenset(place for place in ours.linkdown if place[1] in kernel.links),
-        numberings=frozenset({now} | {known for known in ours.numberings - {now} if _stands(known, kernel)}),
+        numberings=frozenset(
+            {now} | {known for known in ours.numberings - {now} if _stands(Marks(known), kernel, Marks(now))}
+        ),
     )
     return ours if result == ours else result
 
 
-def _stands(numbering: Numbering, kernel: Kernel) -> bool:
-    """Whether anything in the kernel carries these numbers."""
-    marks = Marks(numbering)
-    return any(map(marks.on_rule, kernel.rules)) or any(
-        marks.on_route(route) for routes in kernel.routes.values() for route in routes
+def _stands(marks: Marks, kernel: Kernel, now: Marks) -> bool:
+    """Whether anything in the kernel carries these numbers, and not those of now as well."""
+    return any(marks.on_rule(rule) and not now.on_rule(rule) for rule in kernel.rules) or any(
+        marks.on_route(route) and not now.on_route(route) for routes in kernel.routes.values() for route in routes
     )
 
 

@@ -120,7 +120,7 @@ def gateway(route: Route | None, ifindex: int) -> str | None:
 
 @remembered(objects=1)
 def copies(
-    routes: tuple[Route, ...], ifindex: int, families: frozenset[Family], table: int, marks: Marks
+    routes: tuple[Route, ...], ifindex: int, families: frozenset[Family], table: int, marks: Marks = MARKS
 ) -> frozenset[Route]:
     """Main's routes that leave by the interface, as they are to stand in ``table``.
 
