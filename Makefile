@@ -11,6 +11,10 @@ LIBDIR ?= $(PREFIX)/lib
 DATADIR ?= $(PREFIX)/share
 PACKAGEDIR ?= $(LIBDIR)/nm-mptcp
 DOCDIR ?= $(DATADIR)/doc/nm-mptcp
+MANDIR ?= $(DATADIR)/man
+CONFDIR ?= $(SYSCONFDIR)/nm-mptcp
+# nm-mptcp reads what is shipped there, whatever PREFIX is.
+DROPINDIR ?= /usr/lib/nm-mptcp/conf.d
 NMLIBDIR ?= $(LIBDIR)/NetworkManager
 UNITDIR ?= $(LIBDIR)/systemd/system
 DBUSPOLICYDIR ?= $(DATADIR)/dbus-1/system.d
@@ -163,6 +167,20 @@ install:
 	put 0644 packaging/dbus/org.nm_mptcp1.conf $(DBUSPOLICYDIR)/org.nm_mptcp1.conf; \
 	put 0644 packaging/iproute2/rt_protos.conf $(IPROUTE2DIR)/rt_protos.d/nm-mptcp.conf; \
 	put 0644 packaging/iproute2/rt_tables.conf $(IPROUTE2DIR)/rt_tables.d/nm-mptcp.conf; \
+	put 0644 packaging/conf/10-tethering.conf $(DROPINDIR)/10-tethering.conf; \
+	install -d -m 0755 '$(DESTDIR)$(CONFDIR)' '$(DESTDIR)$(CONFDIR)/conf.d'; \
+	if [ -e '$(DESTDIR)$(CONFDIR)/nm-mptcp.conf' ] || [ -L '$(DESTDIR)$(CONFDIR)/nm-mptcp.conf' ]; then \
+	    cmp -s packaging/conf/nm-mptcp.conf '$(DESTDIR)$(CONFDIR)/nm-mptcp.conf' \
+	        || echo "note: $(CONFDIR)/nm-mptcp.conf is left as it is"; \
+	else \
+	    put 0644 packaging/conf/nm-mptcp.conf $(CONFDIR)/nm-mptcp.conf; \
+	fi; \
+	if command -v scdoc >/dev/null 2>&1; then \
+	    scdoc <packaging/man/nm-mptcp.conf.5.scd >"$$scratch"; \
+	    put 0644 "$$scratch" $(MANDIR)/man5/nm-mptcp.conf.5; \
+	else \
+	    echo "note: without scdoc the manual page is not installed"; \
+	fi; \
 	put 0644 README.md $(DOCDIR)/README.md; \
 	put 0644 LICENSE $(DOCDIR)/LICENSE; \
 	if [ -z '$(DESTDIR)' ]; then \
@@ -170,7 +188,8 @@ install:
 	    echo "installed; now: systemctl daemon-reload && systemctl reload dbus NetworkManager && systemctl enable --now nm-mptcp"; \
 	fi
 
-# The service is stopped first by hand: `systemctl disable --now nm-mptcp; nm-mptcp clear`.
+# The service is stopped first by hand: `systemctl disable --now nm-mptcp; nm-mptcp clear`. Settings that somebody changed
+# stay.
 uninstall:
 	rm -rf '$(DESTDIR)$(PACKAGEDIR)/nm_mptcp'
 	rm -f '$(DESTDIR)$(BINDIR)/nm-mptcp' \
@@ -182,7 +201,15 @@ uninstall:
 	    '$(DESTDIR)$(DBUSPOLICYDIR)/org.nm_mptcp1.conf' \
 	    '$(DESTDIR)$(IPROUTE2DIR)/rt_protos.d/nm-mptcp.conf' \
 	    '$(DESTDIR)$(IPROUTE2DIR)/rt_tables.d/nm-mptcp.conf' \
+	    '$(DESTDIR)$(DROPINDIR)/10-tethering.conf' \
+	    '$(DESTDIR)$(MANDIR)/man5/nm-mptcp.conf.5' \
 	    '$(DESTDIR)$(DOCDIR)/README.md' '$(DESTDIR)$(DOCDIR)/LICENSE'
+	@if cmp -s packaging/conf/nm-mptcp.conf '$(DESTDIR)$(CONFDIR)/nm-mptcp.conf'; then \
+	    rm -f '$(DESTDIR)$(CONFDIR)/nm-mptcp.conf'; \
+	elif [ -e '$(DESTDIR)$(CONFDIR)/nm-mptcp.conf' ]; then \
+	    echo "note: $(CONFDIR)/nm-mptcp.conf was changed, and stays"; \
+	fi
+	-rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(CONFDIR)/conf.d' '$(DESTDIR)$(CONFDIR)' '$(DESTDIR)$(DROPINDIR)'
 	-rmdir '$(DESTDIR)$(PACKAGEDIR)' '$(DESTDIR)$(DOCDIR)'
 
 .PHONY: clean

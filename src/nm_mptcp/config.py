@@ -128,6 +128,7 @@ class PathOptions:
 
     flags: Setting[ProfileFlag] = Setting(ProfileFlag(0))  #: 0: nobody chose; else as in a profile
     metered: Setting[MeteredPolicy] = Setting(MeteredPolicy.BACKUP)
+    assume_metered: Setting[bool | None] = Setting(None)  #: where NetworkManager only guesses; None: its guess counts
     roaming: Setting[RoamingPolicy] = Setting(RoamingPolicy.EXCLUDE)
     weak_signal: Setting[WeakSignal] = Setting(WeakSignal())
     routing: Setting[bool] = Setting(True)

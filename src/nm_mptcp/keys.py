@@ -223,6 +223,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "match-address": Key(addresses, ""),
         "flags": Key(flags, ""),
         "metered": Key(one_of(MeteredPolicy), ""),
+        "assume-metered": Key(yes_or_no, ""),
         "roaming": Key(one_of(RoamingPolicy), ""),
         "weak-signal": Key(weak_signal, "30,45"),
         "routing": Key(yes_or_no, "yes"),

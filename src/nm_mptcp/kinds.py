@@ -61,6 +61,9 @@ _KINDS: dict[int, Kind] = {
 #: ``NMMetered``: yes and guess-yes.
 _METERED = (1, 3)
 
+#: ``NMMetered``: yes and no, as the profile says.
+_CERTAIN = (1, 2)
+
 
 def kind_of(device: Device) -> Kind:
     """The kind of a device; a VPN's is a tunnel whatever carries it."""
@@ -69,6 +72,12 @@ def kind_of(device: Device) -> Kind:
     return _KINDS.get(device.type, _UNKNOWN)
 
 
-def is_metered(device: Device) -> bool:
-    """Whether NetworkManager holds this device's traffic to be paid for by volume."""
+def is_metered(device: Device, assumed: bool | None = None) -> bool:
+    """Whether this device's traffic is paid for by volume: the profile's word, else what is assumed, else a guess.
+
+    NetworkManager guesses yes for cellular and Bluetooth links, and where a lease has Android's ``ANDROID_METERED``
+    (``nm_device_update_metered``); of an iPhone on USB it knows nothing.
+    """
+    if assumed is not None and device.metered not in _CERTAIN:
+        return assumed
     return device.metered in _METERED

@@ -42,7 +42,7 @@ class Why(enum.Enum):
     UNREADABLE = "the profile cannot be read: {0}"
     DISABLED_BY_PROFILE = "the profile's mptcp-flags say disabled"
     DISABLED_BY_CONFIGURATION = "{0} says disabled"
-    METERED = "NetworkManager holds this connection to be metered, and {0} says metered=exclude"
+    METERED = "{0} says metered=exclude"
     DISABLED_BY_NETWORKMANAGER = "NetworkManager.conf [{0}] says connection.mptcp-flags=disabled"
     SYSCTL_OFF = "net.mptcp.enabled is 0"
     KIND_IS_NO_PATH = "{0} is no uplink"

@@ -61,8 +61,8 @@ def _unreadable(path: Path) -> None:
 
 _MAIN = "there is mode, failover, vpn-guard, metered, roaming and limits"
 _PATH = (
-    "there is match-device, match-connection, match-address, flags, metered, roaming, weak-signal, routing, connectivity,"
-    " slot-priority, ipv6-address and signal-port"
+    "there is match-device, match-connection, match-address, flags, metered, assume-metered, roaming,"
+    " weak-signal, routing, connectivity, slot-priority, ipv6-address and signal-port"
 )
 _SECTIONS = "no such section (there is [main], [routing] and [path-NAME])"
 _WORDS = "subflow, backup, signal, fullmesh, laminar and disabled"
@@ -308,6 +308,7 @@ BAD = [
         path("flags=signal fullmesh"),
     ),
     Bad("path-metered", ", line 2: [path-x] metered=no: must be backup, exclude or ignore", path("metered=no")),
+    Bad("assume-metered", ", line 2: [path-x] assume-metered=guess: must be yes or no", path("assume-metered=guess")),
     Bad("path-roaming", ", line 2: [path-x] roaming=: must be exclude, backup or ignore", path("roaming=")),
     Bad("weak-signal-word", f", line 2: [path-x] weak-signal=off: {_PERCENT}", path("weak-signal=off")),
     Bad("weak-signal-dbm", f", line 2: [path-x] weak-signal=-70,-60: {_PERCENT}", path("weak-signal=-70,-60")),

@@ -125,6 +125,7 @@ SUBFLOW_BACKUP = ProfileFlag.ENABLED | ProfileFlag.SUBFLOW | ProfileFlag.BACKUP
         ),
         ("flags=disabled", {"flags": ProfileFlag.DISABLED}),
         ("metered=exclude", {"metered": MeteredPolicy.EXCLUDE}),
+        ("assume-metered=no", {"assume_metered": False}),
         ("roaming=ignore", {"roaming": RoamingPolicy.IGNORE}),
         ("weak-signal=0", {"weak_signal": WeakSignal(0, 0)}),
         ("weak-signal=20", {"weak_signal": WeakSignal(20, 35)}),

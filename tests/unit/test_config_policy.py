@@ -77,6 +77,14 @@ _BY_KIND, _BY_SECTION = Why.FLAGS_OF_KIND, Why.FLAGS_OF_CONFIGURATION
         ("[main]\nmetered=exclude", {"type": TUN, "metered": 1}, State.EXCLUDED, Why.KIND_IS_NO_PATH, None),
         ("[main]\nmetered=exclude\n[path-x]\nmetered=ignore", METERED, State.ACTIVE, _BY_KIND, SUBFLOW),
         ("[path-x]\nmetered=exclude", METERED, State.EXCLUDED, Why.METERED, None),
+        # a path may be assumed to be metered, or not, unless the profile says which
+        ("[path-x]\nassume-metered=yes", ETHERNET, State.ACTIVE, _BY_KIND, BACKUP),
+        ("[path-x]\nassume-metered=yes", {}, State.ACTIVE, _BY_KIND, BACKUP),
+        ("[path-x]\nassume-metered=yes", {"metered": 2}, State.ACTIVE, _BY_KIND, SUBFLOW),
+        ("[path-x]\nassume-metered=no", METERED, State.ACTIVE, _BY_KIND, BACKUP),
+        ("[path-x]\nassume-metered=no", GUESSED, State.ACTIVE, _BY_KIND, SUBFLOW),
+        ("[main]\nmetered=exclude\n[path-x]\nassume-metered=yes", ETHERNET, State.EXCLUDED, Why.METERED, None),
+        ("[main]\nmetered=ignore\n[path-x]\nassume-metered=yes", ETHERNET, State.ACTIVE, _BY_KIND, SUBFLOW),
         # a profile's flags, and what NetworkManager makes itself, are never overruled
         ("[path-x]\nflags=disabled", PROFILE, State.WAITING, Why.WAITS_FOR_NETWORKMANAGER, None),
         ("[main]\nmetered=exclude", PROFILE | METERED, State.WAITING, Why.WAITS_FOR_NETWORKMANAGER, None),

@@ -6,16 +6,34 @@ from __future__ import annotations
 import configparser
 import os
 import pwd
+import re
 import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nm_mptcp.model import PROTOCOL, TABLES, DefaultFlags
+from nm_mptcp.config import (
+    Config,
+    ConnectivityPolicy,
+    Failover,
+    IPv6Address,
+    LimitsPolicy,
+    MeteredPolicy,
+    Mode,
+    PathOptions,
+    RoamingPolicy,
+    Setting,
+)
+from nm_mptcp.configfiles import FILES as FILES_OF_OURS
+from nm_mptcp.configfiles import Source
+from nm_mptcp.keyfile import parse
+from nm_mptcp.keys import KEYS, PATH
+from nm_mptcp.model import PROTOCOL, TABLES, DefaultFlags, Device, DeviceState
 
 from ..networkmanager.bed import NEEDED
 from .private_bus import PrivateBus, private_bus
@@ -30,11 +48,16 @@ FILES = {
     "usr/lib/NetworkManager/conf.d/10-nm-mptcp.conf": 0o644,
     "usr/lib/systemd/system/nm-mptcp.service": 0o644,
     "usr/share/dbus-1/system.d/org.nm_mptcp1.conf": 0o644,
+    "usr/lib/nm-mptcp/conf.d/10-tethering.conf": 0o644,
+    "usr/share/man/man5/nm-mptcp.conf.5": 0o644,
     "usr/share/doc/nm-mptcp/README.md": 0o644,
     "usr/share/doc/nm-mptcp/LICENSE": 0o644,
+    "etc/nm-mptcp/nm-mptcp.conf": 0o644,
     "etc/iproute2/rt_protos.d/nm-mptcp.conf": 0o644,
     "etc/iproute2/rt_tables.d/nm-mptcp.conf": 0o644,
 }
+if shutil.which("scdoc") is None:
+    del FILES["usr/share/man/man5/nm-mptcp.conf.5"]
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user or mount")
 
@@ -78,7 +101,7 @@ def test_the_whole_package_is_installed_and_nothing_else(stage: Path) -> None:
     folder = stage / "usr" / "lib" / "nm-mptcp"
     there = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert {path for path in there if path.suffix == ".py"} == source
-    assert {path.name for path in there if path.suffix != ".py"} <= {"py.typed"}
+    assert {path.name for path in there if path.suffix != ".py"} <= {"py.typed", "10-tethering.conf"}
 
 
 def test_no_file_has_a_place_left_to_fill_in_or_names_the_stage(stage: Path) -> None:
@@ -192,6 +215,121 @@ def test_networkmanager_reads_the_drop_in(stage: Path, tmp_path: Path) -> None:
 def test_make_deps_brings_what_the_test_bed_needs(program: str) -> None:
     """Else a fresh machine would skip those tests, and nobody would notice."""
     assert f" has {program}\n" in (ROOT / "tools" / "deps").read_text()
+
+
+# --- configuration -----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_shipped_is_good_and_makes_phones_metered(stage: Path) -> None:
+    reading = Source(files=FILES_OF_OURS.under(stage)).read()
+    assert reading.problems == ()
+    assert [path.name for path in reading.files] == ["10-tethering.conf", "nm-mptcp.conf"]
+    assert replace(reading.config, sections=()) == Config()
+    for driver, metered in {
+        "ipheth": True,
+        "rndis_host": True,
+        "cdc_ncm": None,
+        "cdc_ether": None,
+        "r8152": None,
+    }.items():
+        device = Device("enx0", "enx0", 1, DeviceState.ACTIVATED, driver=driver)
+        options = reading.config.for_path(device, profile_id="Phone", profile_uuid="", address="192.0.2.7")
+        assert options == PathOptions(assume_metered=Setting(metered))
+
+
+def test_the_shipped_file_has_every_key_commented_out_and_nothing_else(stage: Path) -> None:
+    text = (stage / "etc/nm-mptcp/nm-mptcp.conf").read_text()
+    assert [line for line in text.splitlines() if line and line[0] not in "#["] == []
+    uncommented = re.sub(r"^#(?=[a-z][a-z0-9-]*=|\[)", "", text, flags=re.MULTILINE)
+    sections = parse(uncommented, "nm-mptcp.conf")
+    shipped = {PATH if name.startswith(PATH) else name: keys for name, keys in sections.items()}
+    assert {name: set(keys) for name, keys in shipped.items()} == {name: set(keys) for name, keys in KEYS.items()}
+    for name, keys in shipped.items():
+        for key, value in keys.items():
+            assert KEYS[name][key].default in (value, ""), key
+            KEYS[name][key].parse(value)
+
+
+def test_an_administrators_file_is_never_overwritten_and_stays(tmp_path: Path) -> None:
+    file = tmp_path / "etc/nm-mptcp/nm-mptcp.conf"
+    file.parent.mkdir(parents=True)
+    file.write_text("[main]\nmode=off\n")
+    assert "/etc/nm-mptcp/nm-mptcp.conf is left as it is" in make(
+        "install", f"DESTDIR={tmp_path}", f"PYTHON={sys.executable}"
+    )
+    assert file.read_text() == "[main]\nmode=off\n"
+    assert "/etc/nm-mptcp/nm-mptcp.conf was changed, and stays" in make("uninstall", f"DESTDIR={tmp_path}")
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == [file]
+
+
+def test_a_masked_main_file_stays_masked(tmp_path: Path) -> None:
+    file = tmp_path / "etc/nm-mptcp/nm-mptcp.conf"
+    file.parent.mkdir(parents=True)
+    file.symlink_to("/dev/null")
+    make("install", f"DESTDIR={tmp_path}", f"PYTHON={sys.executable}")
+    assert file.readlink() == Path("/dev/null")
+
+
+def test_everybody_may_ask_what_is_configured(stage: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.conf").write_text("[main]\nmode=best\n")
+    result = subprocess.run(
+        [stage / "usr/bin/nm-mptcp", "config", "--check", tmp_path / "x.conf"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.endswith("x.conf, line 2: [main] mode=best: must be auto, handover, aggregate or off\n")
+
+
+# --- manual pages ------------------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "packaging/man/nm-mptcp.conf.5.scd").read_text()
+
+
+def test_the_page_has_every_key_with_its_default_and_no_other() -> None:
+    written: dict[str, dict[str, str]] = {}
+    for section, text in re.findall(r"^# \[([\w-]+)\]\n(.*?)(?=^# )", PAGE, re.MULTILINE | re.DOTALL):
+        name = PATH if section == f"{PATH}NAME" else section
+        written[name] = {
+            key: " ".join(words.split())
+            for key, words in re.findall(r"^\*([a-z0-9-]+)\*=[^\n]+\n((?:\t[^\n]+\n)+)", text, re.MULTILINE)
+        }
+    assert {name: set(keys) for name, keys in written.items()} == {name: set(keys) for name, keys in KEYS.items()}
+    for name, keys in KEYS.items():
+        for key, known in keys.items():
+            default = re.search(r"Default: (.+)\.$", written[name][key])
+            assert default, f"[{name}] {key}: no default at the end"
+            if known.default:
+                assert default[1] == known.default, f"[{name}] {key}"
+
+
+def test_the_page_tells_all_words_that_a_key_takes() -> None:
+    for section, kinds in {
+        "main": {
+            "mode": Mode,
+            "failover": Failover,
+            "metered": MeteredPolicy,
+            "roaming": RoamingPolicy,
+            "limits": LimitsPolicy,
+        },
+        "path": {"connectivity": ConnectivityPolicy, "ipv6-address": IPv6Address},
+    }.items():
+        for key, kind in kinds.items():
+            assert f"\n*{key}*={'|'.join(kind)}\n" in PAGE, (section, key)
+
+
+@pytest.mark.skipif(None in (shutil.which("man"), shutil.which("scdoc")), reason="man or scdoc is not installed")
+def test_man_shows_the_page(stage: Path) -> None:
+    result = subprocess.run(
+        ["man", "--warnings", "-l", stage / "usr/share/man/man5/nm-mptcp.conf.5"],
+        env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "MANWIDTH": "100"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stderr == ""
+    assert "slot-priority=NUMBER" in result.stdout
 
 
 # --- iproute2 ----------------------------------------------------------------------------------------------------------

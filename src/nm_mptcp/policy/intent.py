@@ -128,9 +128,12 @@ def _of_kind(device: Device, laminar: bool, options: PathOptions) -> Intent:
     kind = kind_of(device)
     if not kind.uplink:
         return Intent(Owner.OURS, reason=Reason(Why.KIND_IS_NO_PATH, kind.name), excluded=True)
-    metered = is_metered(device) and options.metered.value
+    metered = is_metered(device, options.assume_metered.value) and options.metered.value
+    holder = (
+        str(options.assume_metered) if options.assume_metered.value and not is_metered(device) else "NetworkManager"
+    )
     if metered is MeteredPolicy.EXCLUDE:
-        reason = Reason(Why.METERED, str(options.metered))
+        reason = Reason(Why.METERED, f"{holder} holds this connection to be metered, and {options.metered}")
         return Intent(Owner.OURS, flags_from=FlagsFrom.CONFIG, reason=reason, excluded=True)
     flags = EndpointFlag.SUBFLOW | (EndpointFlag.LAMINAR if laminar else EndpointFlag(0))
     if kind.backup:
@@ -139,7 +142,7 @@ def _of_kind(device: Device, laminar: bool, options: PathOptions) -> Intent:
         )
     if metered is MeteredPolicy.BACKUP:
         where = f", and {options.metered} says metered=backup" if options.metered.origin else ""
-        why = f"backup, since NetworkManager holds this {kind.name} connection to be metered{where}"
+        why = f"backup, since {holder} holds this {kind.name} connection to be metered{where}"
         return Intent(Owner.OURS, flags | EndpointFlag.BACKUP, reason=_kind_reason(why))
     return Intent(Owner.OURS, flags, reason=_kind_reason(f"a regular path, as {kind.name} is by default"))
 
