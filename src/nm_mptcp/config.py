@@ -172,6 +172,8 @@ class Config:
             if section.selector.matches(device, profile_id=profile_id, profile_uuid=profile_uuid, address=address):
                 chosen.update(section.settings)
         options = PathOptions(**chosen)
+        if not options.signal_port.value:
+            return options
         # The kernel takes a port with "signal" and without "subflow" only (mptcp_pm_nl_add_addr_doit).
         can_have_port = options.flags.value & (ProfileFlag.SIGNAL | ProfileFlag.SUBFLOW) == ProfileFlag.SIGNAL
         return options if can_have_port else replace(options, signal_port=Setting(0))

@@ -8,6 +8,7 @@ route is ``0.0.0.0/0`` or ``::/0``), durations seconds, route metrics the kernel
 from __future__ import annotations
 
 import enum
+import functools
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -370,12 +371,15 @@ class Numbering:
     rule_priority: int = RULE_PRIORITY  #: of the first of four
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Marks:
-    """How routes and rules are known to be ours: by the numbers that count now, or by those that counted before."""
+    """How routes and rules are known to be ours: by the numbers that count now, or by those that counted before.
 
-    now: Numbering = Numbering()
-    before: frozenset[Numbering] = frozenset()
+    Made by :func:`marks_of`: the same numbers are the same object, since it is part of many keys and hashed often.
+    """
+
+    now: Numbering
+    before: frozenset[Numbering]
 
     def on_route(self, route: Route) -> bool:
         """Whether a route of the kernel is one that we made: all of a table of ours, or a detour in main."""
@@ -396,8 +400,14 @@ class Marks:
         return any(table in known.tables for known in (self.now, *self.before))
 
 
+@functools.lru_cache(maxsize=64)
+def marks_of(now: Numbering, before: frozenset[Numbering] = frozenset()) -> Marks:
+    """The marks with these numbers."""
+    return Marks(now, before)
+
+
 #: What marks ours unless somebody chose other numbers.
-MARKS = Marks()
+MARKS = marks_of(Numbering())
 
 
 @dataclass(frozen=True, slots=True)

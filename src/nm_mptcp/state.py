@@ -34,6 +34,7 @@ from .model import (
     Owner,
     Path,
     Written,
+    marks_of,
 )
 
 _log = logging.getLogger(__name__)
@@ -183,7 +184,7 @@ def decided(ours: Ours, kernel: Kernel, desired: Desired) -> Ours:
         taken=desired.taken | away,
         linkdown=frozenset(place for place in ours.linkdown if place[1] in kernel.links),
         numberings=frozenset(
-            {now} | {known for known in ours.numberings - {now} if _stands(Marks(known), kernel, Marks(now))}
+            {now} | {known for known in ours.numberings - {now} if _stands(marks_of(known), kernel, marks_of(now))}
         ),
     )
     return ours if result == ours else result

@@ -383,7 +383,8 @@ class Mirror:
         if not keys or any(other.address == text for group in self._addresses.values() for other in group.values()):
             return False
         gone = [key for key in keys if self._routes[key].table == MAIN_TABLE]
-        # A VRF's table is one that loses them as well, and nothing tells which table that is. Ours are none.
+        # A VRF's table is one that loses them as well, and nothing tells which table that is. Ours are none (where others
+        # than the usual ones are configured, it is only looked once more).
         if any(self._routes[key].table not in TABLES for key in keys if key not in gone):
             self.doubtful = True
         for key in gone:

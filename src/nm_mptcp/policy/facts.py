@@ -18,11 +18,11 @@ from ..model import (
     Family,
     FlagsFrom,
     Link,
-    Marks,
     Owner,
     Route,
     Snapshot,
     State,
+    marks_of,
 )
 from ..reasons import Reason, Why
 from ..tables import default_route
@@ -76,7 +76,7 @@ class Facts:
         self.snapshot = snapshot
         self.config = config
         now = config.routing.numbering
-        self.marks = Marks(now, snapshot.ours.numberings - {now})
+        self.marks = marks_of(now, snapshot.ours.numberings - {now})
         self.kernel = snapshot.kernel
         self.networkmanager = snapshot.networkmanager
         self.endpoint_at = {endpoint.address: endpoint for endpoint in self.kernel.endpoints if not endpoint.port}
@@ -84,6 +84,7 @@ class Facts:
         self.has_rules = {rule.source for rule in self.kernel.rules if self.marks.on_rule(rule)}
         self.away = not self.networkmanager.running or self.networkmanager.startup
         self.taken = {endpoint.address: endpoint for endpoint in snapshot.ours.taken}
+        self._options: dict[tuple[int, str], PathOptions] = {}
         self._defaults: dict[tuple[int, Family, int], Route | None] = {}
 
     def addresses(self) -> Iterable[Address]:
@@ -125,16 +126,22 @@ class Facts:
 
     def options(self, address: Address) -> PathOptions:
         """What the configuration says of a path with this address."""
-        device = self.device(address.ifindex)
-        if device is None:
-            return PathOptions()
-        profile = device.profile
-        return self.config.for_path(
-            device,
-            profile_id=profile.id if profile else "",
-            profile_uuid=profile.uuid if profile else "",
-            address=address.address,
-        )
+        place = (address.ifindex, address.address)
+        known = self._options.get(place)
+        if known is None:
+            device = self.device(address.ifindex)
+            profile = device.profile if device else None
+            known = self._options[place] = (
+                self.config.for_path(
+                    device,
+                    profile_id=profile.id if profile else "",
+                    profile_uuid=profile.uuid if profile else "",
+                    address=address.address,
+                )
+                if device
+                else PathOptions()
+            )
+        return known
 
     def own_endpoint(self, address: Address) -> Endpoint | None:
         """The endpoint of ours that stands on this address, None where there is none or it is not ours."""
