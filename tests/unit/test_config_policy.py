@@ -189,6 +189,18 @@ def test_one_path_may_be_routed_as_anybody(config: Any) -> None:
     assert wished(desired).keys() == {A, B}
 
 
+def test_without_routing_a_link_that_is_taken_down_is_a_lost_link_all_the_same(config: Any) -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24")
+    situation.link("e2", f"{B}/24")
+    situation.endpoint(A, e1, SUBFLOW, ours=True)
+    situation.links[e1] = replace(situation.links[e1], up=False, carrier=False)
+    situation.routes = [route for route in situation.routes if route.hops[0].ifindex != e1]
+    desired = decide(situation.snapshot(), config("[routing]\nenabled=no"))
+    assert (path(desired, A).state, path(desired, A).reason.why) == (State.SUSPENDED, Why.LINK_DOWN)
+    assert A not in wished(desired)
+
+
 def settled(snapshot: Snapshot, config: Config) -> Snapshot:
     """What there is after the plan for these settings; nothing is left to do then."""
     desired = decide(snapshot, config)

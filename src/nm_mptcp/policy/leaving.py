@@ -59,9 +59,10 @@ def mind_links(facts: Facts, verdicts: list[Verdict], config: Config) -> list[Ve
 
 def _is_or_was_a_path(facts: Facts, verdict: Verdict) -> bool:
     """A link that is taken down loses its IPv4 routes as well: the link is what is lost."""
-    if verdict.state is State.ACTIVE:
-        return True
-    return verdict.reason.why is Why.NO_DEFAULT_ROUTE and verdict.address in facts.has_rules
+    if verdict.state is State.ACTIVE or verdict.reason.why is not Why.NO_DEFAULT_ROUTE:
+        return verdict.state is State.ACTIVE
+    # Where no rules are made (routing=no), the endpoint tells.
+    return verdict.address in facts.has_rules or facts.standing_endpoint(verdict) is not None
 
 
 def _link_reason(facts: Facts, verdict: Verdict) -> Reason | None:
