@@ -45,7 +45,8 @@ class Problem:
     value: str | None = None
 
     def __str__(self) -> str:
-        where = f"{self.file}, line {self.line}:" if self.line else f"{self.file}:"
+        file = name_of(self.file)
+        where = f"{file}, line {self.line}:" if self.line else f"{file}:"
         section = f" [{printable(self.section)}]" if self.section else ""
         key = f" {printable(self.key)}" if self.key else ""
         value = f"={printable(self.value)}" if self.value is not None else ""
@@ -125,6 +126,11 @@ class Source:
         if reading.problems:
             raise ConfigError(reading.problems)
         return reading.config
+
+
+def name_of(path: Path) -> str:
+    """A file's name as it may stand in a line of text, whatever bytes it is made of."""
+    return printable(str(path), longest=4096)
 
 
 def _unlistable(files: Files) -> list[Problem]:
@@ -207,7 +213,7 @@ def _take(path: Path, line: Line, section: dict[str, Given], problems: list[Prob
         what = f"the key is there twice (first in line {section[line.key].origin.line})"
     else:
         try:
-            section[line.key] = Given(value, key.parse(value), Origin(str(path), line.number, line.section))
+            section[line.key] = Given(value, key.parse(value), Origin(name_of(path), line.number, line.section))
             return
         except ValueError as error:
             what = str(error)

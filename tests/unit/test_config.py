@@ -320,6 +320,21 @@ def test_a_bad_drop_in_leaves_all_other_files_in_force(bad: Bad, source: Source,
     assert (said.metered.value, said.roaming.value, said.slot_priority.value) == ("exclude", "ignore", 7)
 
 
+def test_whatever_a_file_is_called_it_is_told_in_one_line_of_text(
+    source: Source, write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("etc/10.conf", "").rename(source.files.etc / os.fsdecode(b"a\nb\x1b[31m\xff.conf"))
+    (source.files.etc / os.fsdecode(b"a\nb\x1b[31m\xff.conf")).write_text("[path-x]\nflags=subflow\nrouting=x\n")
+    reading = source.read()
+    assert (
+        str(reading.problems[0]) == f"{source.files.etc}/a?b?[31m?.conf, line 3: [path-x] routing=x: must be yes or no"
+    )
+    assert str(options(reading.config).flags) == f"[path-x] in {source.files.etc}/a?b?[31m?.conf"
+    monkeypatch.setattr("nm_mptcp.cli.config.Source", lambda _: source)
+    assert main(["config"]) == 1
+    assert capsys.readouterr().out.startswith(f"# {source.files.etc}/a?b?[31m?.conf\n")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_file_that_this_user_may_not_read_is_told() -> None:
     with tempfile.TemporaryDirectory() as folder:

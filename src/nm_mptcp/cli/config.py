@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..configfiles import Given, Reading, Source
+from ..configfiles import Given, Reading, Source, name_of
 from ..keys import KEYS, PATH
 from ..text import printable
 
@@ -51,7 +51,7 @@ def _settings(reading: Reading) -> dict[str, dict[str, Given | str]]:
 
 def _document(reading: Reading) -> dict[str, Any]:
     return {
-        "files": [str(path) for path in reading.files],
+        "files": [name_of(path) for path in reading.files],
         "sections": {
             section: {
                 key: {"value": value, "file": None, "line": None}
@@ -67,7 +67,7 @@ def _document(reading: Reading) -> dict[str, Any]:
 
 def _text(reading: Reading) -> str:
     """Sections as they would be written; of those for paths the first that matches counts. Beside each value its file."""
-    lines = [f"# {path}" for path in reading.files] or ["# no file: all is at its default"]
+    lines = [f"# {name_of(path)}" for path in reading.files] or ["# no file: all is at its default"]
     for section, keys in _settings(reading).items():
         lines += ["", f"[{printable(section)}]"]
         for key, value in keys.items():
