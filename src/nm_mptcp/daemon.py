@@ -193,6 +193,7 @@ class Daemon:
                 clear=self._engine.clear,
                 resume=self._engine.resume,
                 reload=self._reload,
+                set_mode=self._engine.set_mode,
             ),
         )
         try:
@@ -221,7 +222,7 @@ class Daemon:
         view = self._engine.view
         if view is None:
             return {}
-        return document(view.snapshot, view.desired, self._record.contents.since, service=True)
+        return document(view.snapshot, view.desired, self._record.contents, mode=view.mode, service=True)
 
 
 #: Seconds after which the loop gives way to the netlink thread and back. Python's 5 ms are longer than a link's loss may

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from .commands import command
-from .config import DEFAULTS, Config
+from .config import DEFAULTS, Config, Mode
 from .flags import names
 from .flaps import Flaps
 from .healing import Healing
@@ -76,6 +76,7 @@ class View:
 
     snapshot: Snapshot
     desired: Desired
+    mode: Mode = Mode.AUTO
 
 
 class Engine:
@@ -103,7 +104,7 @@ class Engine:
         self._networkmanager = networkmanager
         self._record = record
         self._ours = record.contents.ours
-        self._config = config
+        self._configured = config
         self._dry_run = dry_run
         self._on_look = on_look
         self._turn = asyncio.Lock()
@@ -234,14 +235,14 @@ class Engine:
             held=self._flaps.held(now),
             wilted=self._healing.due(now),
         )
-        desired = decide(snapshot, self._config)
+        desired = decide(snapshot, self.config)
         if desired.asks_connections and connections is None:
             snapshot = replace(snapshot, connections=await self._connections())
-            desired = decide(snapshot, self._config)
+            desired = decide(snapshot, self.config)
         if not networkmanager.running:
             desired = replace(desired, claims=desired.claims | ours.claims)
         self._ours = ours = decided(ours, kernel, desired)
-        self.view = View(replace(snapshot, ours=ours), desired)
+        self.view = View(replace(snapshot, ours=ours), desired, self.config.mode)
         self._waits_for_connections = desired.awaits_connections
         self._await_networkmanager(desired)
         return plan(desired, kernel, ours)
@@ -331,7 +332,7 @@ class Engine:
         paths = self.view.desired.paths if self.view else ()
         began = since(self._record.contents.since, paths, time.time())
         known = self.view.snapshot.kernel.endpoints_max if self.view else 0
-        self._record.save(Contents(self._ours, began, known))
+        self._record.save(Contents(self._ours, began, known, self._record.contents.mode))
 
     def _tell(self) -> None:
         """One line in the log for each path that changed; nothing is repeated."""
@@ -358,10 +359,26 @@ class Engine:
 
     # --- what people ask for ---
 
+    @property
+    def config(self) -> Config:
+        """The settings that count: as configured, in the mode that was chosen at run time."""
+        mode = self._record.contents.mode
+        return replace(self._configured, mode=mode) if mode else self._configured
+
     def configure(self, config: Config) -> None:
         """Decide by these settings from now on."""
-        self._config = config
+        self._configured = config
         self.wake()
+
+    async def set_mode(self, mode: Mode | None) -> None:
+        """Choose the mode until the next boot, or with None leave it to the configuration; and bring the kernel to it.
+
+        Raises what :meth:`converge` raises.
+        """
+        async with self._turn:
+            self._record.save(replace(self._record.contents, mode=mode))
+        _log.info("mode %s", mode or f"{self._configured.mode}, as configured")
+        await self.converge()
 
     async def clear(self) -> None:
         """Take out all that is ours, put back what was there before, and write nothing more until :meth:`resume`."""
@@ -370,7 +387,7 @@ class Engine:
             for _ in range(_ROUNDS):
                 kernel = await self._kernel.look(thorough=True)
                 ours = seen(self._ours, kernel.endpoints)
-                desired = decide(Snapshot(kernel, self._networkmanager(), ours), self._config)
+                desired = decide(Snapshot(kernel, self._networkmanager(), ours), self.config)
                 ours = decided(ours, kernel, replace(desired, taken=frozenset(), linkdown=ours.linkdown))
                 # What NetworkManager has adopted is its own by now.
                 adopted = {path.address for path in desired.paths if path.owner is Owner.NETWORKMANAGER}
@@ -385,7 +402,8 @@ class Engine:
                 # Once is enough, also where the kernel refused: what holds something else by now is somebody else's.
                 self._ours = replace(self._ours, limits={}, taken=frozenset(), linkdown=frozenset())
             self._ours = Ours(claims=self._ours.claims)
-            self._record.save(Contents(endpoints_max=self._record.contents.endpoints_max))
+            contents = self._record.contents
+            self._record.save(Contents(endpoints_max=contents.endpoints_max, mode=contents.mode))
             with contextlib.suppress(KernelError):
                 await self._decide(await self._kernel.look(thorough=True))
 

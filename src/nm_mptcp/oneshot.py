@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from .bus import Bus, BusError
 from .commands import command
-from .config import DEFAULTS, Config
+from .config import DEFAULTS, Config, Mode
 from .model import NetworkManager
 from .networkmanager.client import Client
 from .plan import plan
@@ -29,6 +29,12 @@ async def apply(record: Record, config: Config = DEFAULTS) -> None:
     """Bring the kernel to what is wanted now; the caller holds the record's lock."""
     async with _engine(record, config, dry_run=False) as engine:
         await engine.converge()
+
+
+async def set_mode(record: Record, mode: Mode | None, config: Config = DEFAULTS) -> None:
+    """Choose the mode until the next boot, None for the configured one; the caller holds the record's lock."""
+    async with _engine(record, config, dry_run=False) as engine:
+        await engine.set_mode(mode)
 
 
 async def clear(record: Record, config: Config = DEFAULTS) -> None:

@@ -14,6 +14,7 @@ class Why(enum.Enum):
     FLAGS_OF_PROFILE = "the profile's mptcp-flags say so"
     FLAGS_OF_CONFIGURATION = "{0} says so"
     FLAGS_OF_KIND = "{0}"
+    MODE = "mode {0}"
     FLAGS_OF_NETWORKMANAGER = "NetworkManager's own default for this device says so: {0}"
     NETWORKMANAGER_OWNS = (
         "NetworkManager makes the endpoint since this activation began; nm-mptcp will from the next one"
@@ -43,6 +44,7 @@ class Why(enum.Enum):
     DISABLED_BY_PROFILE = "the profile's mptcp-flags say disabled"
     DISABLED_BY_CONFIGURATION = "{0} says disabled"
     METERED = "{0} says metered=exclude"
+    MODE_OFF = "mode off"
     DISABLED_BY_NETWORKMANAGER = "NetworkManager.conf [{0}] says connection.mptcp-flags=disabled"
     SYSCTL_OFF = "net.mptcp.enabled is 0"
     KIND_IS_NO_PATH = "{0} is no uplink"

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from .bus import DBusError, ServiceInterface, method
+from .config import Mode
 from .configfiles import ConfigError
 from .kernel.errors import KernelError
 from .service_names import INTERFACE
@@ -17,6 +18,7 @@ from .status import Document
 _log = logging.getLogger(__name__)
 
 _FAILED = "org.nm_mptcp1.Error.Failed"
+_WRONG = "org.freedesktop.DBus.Error.InvalidArgs"
 
 
 class Service(ServiceInterface):
@@ -30,6 +32,7 @@ class Service(ServiceInterface):
         clear: Callable[[], Awaitable[None]],
         resume: Callable[[], None],
         reload: Callable[[], Awaitable[None]],
+        set_mode: Callable[[Mode | None], Awaitable[None]],
     ) -> None:
         super().__init__(INTERFACE)
         self._sync = sync
@@ -37,6 +40,7 @@ class Service(ServiceInterface):
         self._clear = clear
         self._resume = resume
         self._reload = reload
+        self._set_mode = set_mode
 
     @method()
     async def Sync(self):  # type: ignore[no-untyped-def]  # an annotation would be taken for a signature
@@ -62,6 +66,15 @@ class Service(ServiceInterface):
     async def Reload(self):  # type: ignore[no-untyped-def]  # as above
         """Read the configuration again; an error, and no change, where it is no good."""
         await self._do(self._reload())
+
+    @method()
+    async def SetMode(self, mode: "s"):  # type: ignore[no-untyped-def, name-defined]  # noqa: F821, UP037
+        """Choose the mode until the next boot; an empty one leaves it to the configuration."""
+        if mode and mode not in list(Mode):
+            raise DBusError(
+                _WRONG, f"no such mode: {mode!r} (there is {', '.join(Mode)}, and '' for the configured one)"
+            )
+        await self._do(self._set_mode(Mode(mode) if mode else None))
 
     async def _do(self, work: Awaitable[None]) -> None:
         try:

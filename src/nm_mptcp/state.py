@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 from typing import Any
 
+from .config import Mode
 from .flags import EndpointFlag
 from .model import (
     Desired,
@@ -67,6 +68,7 @@ class Contents:
     ours: Ours = field(default_factory=Ours)
     since: Mapping[str, Since] = field(default_factory=dict)  #: by ``ADDRESS%IFINDEX``
     endpoints_max: int = 0  #: how many endpoints the kernel takes, asked once per boot; 0: not asked yet
+    mode: Mode | None = None  #: what ``nm-mptcp mode`` chose until the next boot; None: as configured
 
 
 class Record:
@@ -269,6 +271,7 @@ def _encode(contents: Contents) -> dict[str, Any]:
             [each.protocol, each.tables.start, each.tables.stop, each.rule_priority] for each in ours.numberings
         ),
         "endpoints_max": contents.endpoints_max,
+        "mode": contents.mode and contents.mode.value,
         "since": {key: [value.state, value.why, value.time] for key, value in sorted(contents.since.items())},
     }
 
@@ -291,7 +294,8 @@ def _decode(data: Any) -> Contents:
         ),
     )
     began = {str(key): Since(str(state), str(why), float(time)) for key, (state, why, time) in data["since"].items()}
-    return Contents(ours, began, int(data["endpoints_max"]))
+    mode = data.get("mode")
+    return Contents(ours, began, int(data["endpoints_max"]), Mode(mode) if mode else None)
 
 
 def _holder(handle: int) -> str:

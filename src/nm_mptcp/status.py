@@ -10,20 +10,23 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
+from .config import Mode
 from .flags import names
 from .model import Desired, Path, Snapshot, State
-from .state import Since
+from .state import Contents, Since
 from .text import printable
 
 Document = dict[str, Any]
 
 
-def document(snapshot: Snapshot, desired: Desired, since: Mapping[str, Since], *, service: bool) -> Document:
+def document(snapshot: Snapshot, desired: Desired, contents: Contents, *, mode: Mode, service: bool) -> Document:
     """The status document; see ``README.md`` for what each name means."""
     networkmanager = snapshot.networkmanager
     kernel = snapshot.kernel
     return {
         "service": "active" if service else "absent",
+        "mode": mode.value,
+        "mode_from": "runtime" if contents.mode else "configuration",
         "networkmanager": {
             "running": networkmanager.running,
             "version": networkmanager.version if networkmanager.running else "",
@@ -36,7 +39,7 @@ def document(snapshot: Snapshot, desired: Desired, since: Mapping[str, Since], *
             "endpoints_max": kernel.endpoints_max,
         },
         "limits": {"subflows": kernel.limits.subflows, "add_addr_accepted": kernel.limits.add_addr_accepted},
-        "paths": [_path(path, since) for path in desired.paths],
+        "paths": [_path(path, contents.since) for path in desired.paths],
     }
 
 
@@ -72,7 +75,7 @@ def text(status: Document) -> str:
     lines = [
         f"nm-mptcp service: {status['service']}"
         f"   NetworkManager: {networkmanager['version'] if networkmanager['running'] else 'not running'}"
-        f"   MPTCP: {mptcp}",
+        f"   MPTCP: {mptcp}   mode: {status['mode']}",
         f"limits: {limits['subflows']} additional subflows, {limits['add_addr_accepted']} addresses accepted;"
         f" the kernel takes {kernel['endpoints_max']} endpoints",
         "",

@@ -20,15 +20,19 @@ _PATIENCE = 10.0
 _TURN = 0.1
 
 
-def ask(*members: str) -> list[object] | None:
+#: A method: its name, and where it takes an argument, a string.
+Call = str | tuple[str, str]
+
+
+def ask(*calls: Call) -> list[object] | None:
     """Call these methods in turn, and give the last one's reply; None where no service is on the bus.
 
     Raises :class:`BusError` when the service is there and refuses or fails.
     """
-    return asyncio.run(_ask(members))
+    return asyncio.run(_ask(calls))
 
 
-def have_done(record: Record, members: tuple[str, ...], work: Callable[[], None]) -> bool:
+def have_done(record: Record, calls: tuple[Call, ...], work: Callable[[], None]) -> bool:
     """Have the running service do something, by these methods; else do it ourselves, as the only writer.
 
     True when the service did it. A service that is just starting holds the lock before it is on the bus, so both are tried
@@ -36,7 +40,7 @@ def have_done(record: Record, members: tuple[str, ...], work: Callable[[], None]
     """
     deadline = time.monotonic() + _PATIENCE
     while True:
-        if ask(*members) is not None:
+        if ask(*calls) is not None:
             return True
         try:
             with record.lock(_TURN):
@@ -53,15 +57,16 @@ def status() -> Document | None:
     return json.loads(str(body[0])) if body else None
 
 
-async def _ask(members: tuple[str, ...]) -> list[object] | None:
+async def _ask(calls: tuple[Call, ...]) -> list[object] | None:
     bus = Bus()
     try:
         await bus.connect()
         if not await bus.owner(NAME):
             return None
         body: list[object] = []
-        for member in members:
-            body = await bus.call(NAME, PATH, INTERFACE, member, timeout=_PATIENCE)
+        for call in calls:
+            member, *arguments = (call,) if isinstance(call, str) else call
+            body = await bus.call(NAME, PATH, INTERFACE, member, "s" * len(arguments), *arguments, timeout=_PATIENCE)
         return body
     except BusError as error:
         if error.gone:

@@ -34,6 +34,6 @@ def main(arguments: argparse.Namespace) -> int:
             view = asyncio.run(look(record, settings.config_of(arguments)))
         except (KernelError, StateError) as error:
             return fail(error)
-        shown = document(view.snapshot, view.desired, record.contents.since, service=False)
+        shown = document(view.snapshot, view.desired, record.contents, mode=view.mode, service=False)
     print(json.dumps(shown, indent=2) if arguments.json else text(shown))
     return 0

@@ -20,6 +20,7 @@ from .facts import Facts, Verdict
 from .intent import claims_of
 from .judgement import judge, strangers
 from .leaving import KEPT_FOR_CONNECTIONS, leave, mind_connectivity, mind_links, renewed, replaceable
+from .modes import mind_mode
 from .slots import fill_slots, once
 
 __all__ = ["decide"]
@@ -38,6 +39,7 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
     verdicts = [judge(facts, address, claims) for address in facts.addresses()]
     verdicts = mind_links(facts, verdicts, config)
     verdicts = mind_connectivity(facts, verdicts)
+    verdicts = mind_mode(facts, verdicts, config)
     leaving = leave(facts, verdicts, config)
     verdicts = fill_slots(facts, once(facts, leaving.verdicts))
     routed = routing(snapshot.kernel, _sources(facts, verdicts), facts.marks)

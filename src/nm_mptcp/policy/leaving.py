@@ -29,6 +29,7 @@ _CIRCUMSTANCES = frozenset(
         Why.LINK_DOWN,
         Why.HELD_BACK,
         Why.DEPRECATED,
+        Why.MODE_OFF,
     }
 )
 
@@ -126,7 +127,7 @@ def leave(facts: Facts, verdicts: list[Verdict], config: Config) -> Leaving:
     are closed.
     """
     staying = {v.family for v in verdicts if v.state is State.ACTIVE and facts.link(v.ifindex).carrier}
-    leaving = [v for v in verdicts if v.reason.why in _CIRCUMSTANCES and v.family in staying]
+    leaving = [v for v in verdicts if v.reason.why in _CIRCUMSTANCES and (v.family in staying or _for_good(v))]
     dead = {verdict.ifindex for verdict in leaving if verdict.reason.why in _DEAD}
     # On a dead link no address carries anything, also none that is no path itself.
     seats = {v.address for v in verdicts if v.ifindex in dead and v.family in staying}
@@ -140,7 +141,7 @@ def leave(facts: Facts, verdicts: list[Verdict], config: Config) -> Leaving:
         endpoint = facts.standing_endpoint(verdict)
         if verdict.reason.why not in _CIRCUMSTANCES:
             result.append(verdict)
-        elif verdict.family not in staying:
+        elif verdict.family not in staying and not _for_good(verdict):
             result.append(_last(facts, verdict, endpoint))
         elif endpoint is None:
             result.append(verdict)
@@ -170,6 +171,11 @@ def leave(facts: Facts, verdicts: list[Verdict], config: Config) -> Leaving:
         lost,
         asks,
     )
+
+
+def _for_good(verdict: Verdict) -> bool:
+    """Whether it goes also where no other path stays: then connections stay on it, but it is kept for nothing else."""
+    return verdict.reason.why is Why.MODE_OFF
 
 
 def _with_sibling(connections: Mapping[frozenset[str], int], lost: Set[str]) -> set[str]:

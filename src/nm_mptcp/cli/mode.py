@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``nm-mptcp mode``: which paths carry, shown or chosen until the next boot."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+
+from ..bus import BusError
+from ..config import Mode
+from ..configfiles import Source
+from ..state import StateError
+from . import fail, record_of, remote, settings
+
+#: What each mode does, for the help.
+_WORDS = {
+    Mode.AUTO: "links that are not paid for by volume carry, metered and cellular ones are backup",
+    Mode.HANDOVER: "only the link with the best route carries, all others are backup",
+    Mode.AGGREGATE: "all links carry",
+    Mode.OFF: "no link is made a path, but where a profile's flags say so",
+}
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """The mode, or ``--reset``."""
+    settings.option(parser)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n".join(f"{mode:<10} {words}" for mode, words in _WORDS.items())
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("mode", nargs="?", choices=[mode.value for mode in Mode], help="the mode until the next boot")
+    what.add_argument("--reset", action="store_true", help="back to the configured mode")
+    what.add_argument("--json", action="store_true", help="show it as JSON: mode, configured, from")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Without an argument tell which mode counts, and why; else have the service change it, or do it."""
+    from ..kernel.errors import KernelError
+    from ..oneshot import set_mode
+
+    record = record_of(arguments)
+    try:
+        if not arguments.mode and not arguments.reset:
+            return _show(arguments)
+        mode = Mode(arguments.mode) if arguments.mode else None
+        config = settings.config_of(arguments)
+        remote.have_done(record, (("SetMode", mode or ""),), lambda: asyncio.run(set_mode(record, mode, config)))
+    except BusError as error:
+        return fail(f"the service could not do it: {error}")
+    except (KernelError, StateError) as error:
+        return fail(error)
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    """From the record and the files: needs neither the service nor root."""
+    chosen = record_of(arguments).load().mode
+    config = Source(arguments.config).read().config
+    origin = config.origins.get(("main", "mode"))
+    where = "chosen with 'nm-mptcp mode', until the next boot" if chosen else f"{origin or 'the default'}"
+    mode = chosen or config.mode
+    if arguments.json:
+        print(json.dumps({"mode": mode, "configured": config.mode, "from": where}))
+    else:
+        print(f"{mode} ({where}): {_WORDS[mode]}")
+    return 0

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which paths carry, by mode: as their kind is, only the best one, or all. So one path's flags depend on the others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..config import Config, MeteredPolicy, Mode
+from ..flags import EndpointFlag
+from ..kinds import is_metered
+from ..model import FlagsFrom, Owner, State
+from ..reasons import Reason, Why
+from .facts import Facts, Verdict
+
+_WORST = (1 << 32) - 1
+
+
+def mind_mode(facts: Facts, verdicts: list[Verdict], config: Config) -> list[Verdict]:
+    """The verdicts with the flags that the mode gives them: only to paths for which neither profile nor section chose.
+
+    A change of mode is a change of backup alone: a live path's priority is changed in place (MP_PRIO), and nothing is cut.
+    """
+    if config.mode is Mode.AUTO:
+        return verdicts
+    if config.mode is Mode.OFF:
+        return [
+            replace(verdict, state=State.EXCLUDED, reason=Reason(Why.MODE_OFF), wants_endpoint=False)
+            if verdict.owner is Owner.OURS and verdict.state is not State.EXCLUDED
+            else verdict
+            for verdict in verdicts
+        ]
+    best = _best_link(facts, verdicts) if config.mode is Mode.HANDOVER else None
+    return [_in_mode(facts, verdict, config.mode, best) if _is_free(verdict) else verdict for verdict in verdicts]
+
+
+def _is_free(verdict: Verdict) -> bool:
+    """Whether nobody chose this path's flags. Who wrote down what a metered path is has chosen, too."""
+    if verdict.owner is not Owner.OURS or verdict.flags_from is not FlagsFrom.KIND or not verdict.flags:
+        return False
+    metered = verdict.options.metered
+    chosen = metered.origin is not None and metered.value is not MeteredPolicy.IGNORE
+    assumed = verdict.options.assume_metered.value
+    return not (chosen and verdict.device is not None and is_metered(verdict.device, assumed))
+
+
+def _in_mode(facts: Facts, verdict: Verdict, mode: Mode, best: int | None) -> Verdict:
+    carries = mode is Mode.AGGREGATE or best is None or verdict.ifindex == best
+    backup = EndpointFlag.BACKUP
+    flags = verdict.flags & ~backup if carries else verdict.flags | backup
+    if verdict.state is not State.ACTIVE:
+        return replace(verdict, flags=flags)
+    if mode is Mode.AGGREGATE:
+        words = "regular: all paths carry"
+    elif carries:
+        words = "regular: its route is the best"
+    else:
+        words = f"backup: {facts.link(best).name if best else 'another'} has the best route"
+    return replace(verdict, flags=flags, reason=Reason(Why.MODE, f"{mode}, {words}"))
+
+
+def _best_link(facts: Facts, verdicts: list[Verdict]) -> int | None:
+    """The interface by which new connections leave: of the active paths the one whose default has the lowest metric.
+
+    A path that somebody made backup is no candidate, whatever its metric.
+    """
+    candidates = [
+        (route.metric if route else _WORST, verdict.family, verdict.ifindex)
+        for verdict in verdicts
+        if verdict.state is State.ACTIVE
+        and verdict.owner is not Owner.OTHER
+        and facts.link(verdict.ifindex).carrier
+        and (_is_free(verdict) or not verdict.flags & EndpointFlag.BACKUP)
+        for route in [facts.default(verdict.ifindex, verdict.family, verdict.route_table)]
+    ]
+    return min(candidates)[2] if candidates else None

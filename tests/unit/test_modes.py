@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which paths carry in which mode, and whose word goes before it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nm_mptcp.config import Config, MeteredPolicy, Mode, Origin
+from nm_mptcp.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model import Action, DefaultFlags, Desired, Endpoint, State
+from nm_mptcp.plan import plan
+from nm_mptcp.policy import decide
+from nm_mptcp.reasons import Why
+
+from .situations import BACKUP, MODEM, SUBFLOW, WIFI, Situation
+
+CABLE, AIR, CELL = "10.0.1.2", "10.0.2.2", "10.0.3.2"
+AUTO, HANDOVER, AGGREGATE, OFF = Mode
+
+
+def laptop(**cell: Any) -> Situation:
+    """A cable, a Wi-Fi and a modem, in this order of metrics."""
+    situation = Situation()
+    situation.link("eth0", f"{CABLE}/24", metric=100)
+    situation.link("wlan0", f"{AIR}/24", metric=600, type=WIFI)
+    situation.link("wwan0", f"{CELL}/24", metric=700, type=MODEM, **cell)
+    return situation
+
+
+def decided(situation: Situation, mode: Mode, **settings: Any) -> Desired:
+    return decide(situation.snapshot(), Config(mode=mode, **settings))
+
+
+def flags(situation: Situation, mode: Mode, **settings: Any) -> dict[str, EndpointFlag]:
+    return {endpoint.address: endpoint.flags for endpoint in decided(situation, mode, **settings).endpoints}
+
+
+@pytest.mark.parametrize(
+    ("mode", "cable", "air", "cell"),
+    [
+        (AUTO, SUBFLOW, SUBFLOW, BACKUP),
+        (HANDOVER, SUBFLOW, BACKUP, BACKUP),
+        (AGGREGATE, SUBFLOW, SUBFLOW, SUBFLOW),
+    ],
+)
+def test_which_links_carry(mode: Mode, cable: EndpointFlag, air: EndpointFlag, cell: EndpointFlag) -> None:
+    assert flags(laptop(), mode) == {CABLE: cable, AIR: air, CELL: cell}
+
+
+def test_with_the_best_link_lost_the_next_best_carries() -> None:
+    situation = laptop()
+    situation.links[2] = replace(situation.links[2], carrier=False)
+    assert flags(situation, HANDOVER) == {AIR: SUBFLOW, CELL: BACKUP}
+
+
+def test_both_families_of_the_best_link_carry() -> None:
+    situation = laptop()
+    situation.address(2, "2001:db8:1::2/64", metric=100)
+    situation.address(3, "2001:db8:2::2/64", metric=600)
+    found = flags(situation, HANDOVER)
+    assert (found["2001:db8:1::2"], found["2001:db8:2::2"]) == (SUBFLOW, BACKUP)
+
+
+def test_a_profiles_own_flags_go_before_any_mode() -> None:
+    situation = laptop(profile={"mptcp_flags": ProfileFlag(0x62)})  # enabled, subflow, backup
+    situation.endpoint(CELL, 4, BACKUP, ours=False)
+    for mode in Mode:
+        (path,) = [path for path in decided(situation, mode).paths if path.address == CELL]
+        assert (path.flags, path.state, path.reason.why) == (BACKUP, State.ACTIVE, Why.FLAGS_OF_PROFILE)
+
+
+def test_a_path_that_a_profile_made_backup_is_not_the_one_that_carries() -> None:
+    situation = Situation()
+    situation.link("eth0", f"{CABLE}/24", metric=100, profile={"mptcp_flags": ProfileFlag(0x62)})
+    situation.endpoint(CABLE, 2, BACKUP, ours=False)
+    situation.link("wlan0", f"{AIR}/24", metric=600, type=WIFI)
+    assert flags(situation, HANDOVER) == {AIR: SUBFLOW}
+
+
+def test_a_regular_path_of_a_profile_with_a_better_route_is_the_one_that_carries() -> None:
+    situation = Situation()
+    situation.link("eth0", f"{CABLE}/24", metric=100, profile={"mptcp_flags": ProfileFlag(0x22)})
+    situation.endpoint(CABLE, 2, SUBFLOW, ours=False)
+    situation.link("wlan0", f"{AIR}/24", metric=600, type=WIFI)
+    assert flags(situation, HANDOVER) == {AIR: BACKUP}
+
+
+def test_all_carry_but_what_somebody_wrote_down_to_be_backup() -> None:
+    metered = laptop(metered=1)
+    assert flags(metered, AGGREGATE)[CELL] == SUBFLOW
+    written = {("main", "metered"): Origin("nm-mptcp.conf", 2, "main")}
+    assert flags(metered, AGGREGATE, metered=MeteredPolicy.BACKUP, origins=written)[CELL] == BACKUP
+    assert CELL not in flags(metered, AGGREGATE, metered=MeteredPolicy.EXCLUDE, origins=written)
+
+
+def test_what_networkmanager_owns_keeps_its_flags() -> None:
+    situation = Situation()
+    situation.link("eth0", f"{CABLE}/24", metric=100)
+    situation.link("wlan0", f"{AIR}/24", metric=600, default_flags=DefaultFlags())
+    situation.endpoint(AIR, 3, SUBFLOW, ours=False)
+    (path,) = [path for path in decided(situation, HANDOVER).paths if path.address == AIR]
+    assert path.flags == SUBFLOW
+
+
+def test_another_mode_changes_priorities_in_place() -> None:
+    situation = laptop()
+    for address, ifindex, before in ((CABLE, 2, SUBFLOW), (AIR, 3, BACKUP), (CELL, 4, BACKUP)):
+        situation.endpoint(address, ifindex, before, ours=True)
+    snapshot = situation.snapshot()
+    operations = plan(decided(situation, AGGREGATE), snapshot.kernel, snapshot.ours)
+    endpoints = [operation for operation in operations if isinstance(operation.value, Endpoint)]
+    assert {(operation.action, operation.value.place[0]) for operation in endpoints} == {  # type: ignore[union-attr]
+        (Action.SET_FLAGS, AIR),
+        (Action.SET_FLAGS, CELL),
+    }
+
+
+def test_reasons_name_the_mode_and_the_better_link() -> None:
+    said = {path.address: str(path.reason) for path in decided(laptop(), HANDOVER).paths}
+    assert said[CABLE] == "mode handover, regular: its route is the best"
+    assert said[AIR] == "mode handover, backup: eth0 has the best route"
+
+
+# --- off ---
+
+
+def test_off_makes_no_path_and_leaves_no_rule() -> None:
+    situation = laptop()
+    desired = decided(situation, OFF)
+    assert (desired.endpoints, desired.rules, desired.limits) == (frozenset(), frozenset(), None)
+    assert {path.reason.why for path in desired.paths} == {Why.MODE_OFF}
+
+
+def test_off_leaves_an_endpoint_to_the_connections_that_stand_on_nothing_else() -> None:
+    situation = laptop()
+    situation.endpoint(CABLE, 2, ours=True)
+    situation.endpoint(AIR, 3, ours=True)
+    situation.endpoint(CELL, 4, BACKUP, ours=True)
+    situation.connections = {frozenset({CABLE}): 1, frozenset({CABLE, AIR}): 2}
+    desired = decided(situation, OFF)
+    assert {endpoint.address for endpoint in desired.endpoints} == {CABLE, AIR}
+    assert not desired.severed
+    assert desired.awaits_connections
+
+
+def test_off_asks_for_the_connections_before_it_takes_an_endpoint() -> None:
+    situation = laptop()
+    situation.endpoint(CABLE, 2, ours=True)
+    situation.connections = None
+    desired = decided(situation, OFF)
+    assert desired.asks_connections
+    assert {endpoint.address for endpoint in desired.endpoints} == {CABLE}
