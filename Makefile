@@ -54,6 +54,7 @@ help:
 	@echo "make test-unit         the tests that need neither root nor NetworkManager"
 	@echo "make test-matrix       all tests with the oldest, a middle and the newest libraries"
 	@echo "make bench-failover    links are lost: NetworkManager alone, with mptcpd, with nm-mptcp (root; 15 minutes)"
+	@echo "make bench-behind      is any connection worse off than with NetworkManager alone? (root; 6 minutes)"
 	@echo "sudo make test-machine the tests inside Debian machines that boot in qemu (MACHINES=bookworm trixie)"
 	@echo "make lint, format      ruff, mypy --strict, shellcheck; bring the code into form"
 	@echo "make clean             take away all that was made here"
@@ -116,10 +117,13 @@ format: venv
 # What is given to the bench: `make bench-failover BENCH_ARGUMENTS='--repetitions 3 --only carrier'`.
 BENCH_ARGUMENTS ?=
 
-.PHONY: bench-failover
+.PHONY: bench-failover bench-behind
 bench-failover: venv
 	@tools/deps bench
 	@$(VENV)/bin/python -m tests.bench.failover $(BENCH_ARGUMENTS)
+
+bench-behind: deps venv
+	@$(VENV)/bin/python -m tests.bench.behind $(BENCH_ARGUMENTS)
 
 # --- installation ------------------------------------------------------------------------------------------------------
 

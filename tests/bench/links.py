@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import itertools
+import socket
+from collections.abc import Callable
 
 from ..networkmanager.bed import SERVER, SYSCTLS, Bed, Namespace
 from ..networkmanager.namespaces import wait_for
 from ..networkmanager.uplinks import Uplink
 from .delay import Relay
+from .streams import EchoServer
 from .tools import Tool
 from .watch import Events, Subflows
 
@@ -41,8 +44,18 @@ class World:
         self.wifi: Uplink
         self.lte: Uplink | None = None
 
-    def connect(self, *, both: bool = True, ipv6: bool = False, backup: bool = False) -> None:
-        """Plug in the link or links and bring their profiles up; come back when each has its endpoint."""
+    def connect(
+        self,
+        *,
+        both: bool = True,
+        ipv6: bool = False,
+        backup: bool = False,
+        before_wifi: Callable[[], object] | None = None,
+    ) -> None:
+        """Plug in the link or links and bring their profiles up; come back when each has its endpoint.
+
+        ``before_wifi`` is called when the modem is up and nothing else: what begins there begins on the modem's link.
+        """
         bed = self.bed
         self.tool.start(bed)
         self.wifi = bed.uplink("wlan0", dhcp="10.1.0.0/24", ra="2001:db8:1::/64" if ipv6 else None)
@@ -53,7 +66,14 @@ class World:
             # Flags that a profile says are made by whoever makes the endpoints; mptcpd knows no backup for one link.
             flags = ["connection.mptcp-flags 0xa2"] if backup and self.tool.name != "mptcpd" else []
             bed.profile("LTE", "wwan0", "ipv4.route-metric 700", *settings, *flags)
-        bed.up(*(["Wi-Fi", "LTE"] if both else ["Wi-Fi"]))
+        if before_wifi:
+            assert self.lte
+            bed.up("LTE")
+            bed.wait_endpoint(self.lte.address)
+            before_wifi()
+            bed.up("Wi-Fi")
+        else:
+            bed.up(*(["Wi-Fi", "LTE"] if both else ["Wi-Fi"]))
         bed.sh(
             "for p in $(nmcli -g uuid connection show); do nmcli connection modify $p connection.autoconnect yes; done"
         )
@@ -131,6 +151,15 @@ class World:
         far.sysctl(**{f"net.ipv4.conf.{name}.proxy_arp": "1"})
         namespace.sysctl(**{"net.ipv4.conf.eth0.arp_announce": "0"})
         return namespace
+
+    def servers(self) -> None:
+        """Echo servers of all kinds but :data:`ONCE`: the near one, those that refuse subflows, plain TCP."""
+        far, refusing, limited = self.bed.far, self.server(NO_JOIN), self.server(NO_SUBFLOWS)
+        refusing.sysctl(**{"net.mptcp.allow_join_initial_addr_port": "0"})
+        limited.run("ip", "mptcp", "limits", "set", "subflows", "0", "add_addr_accepted", "0")
+        for namespace in (refusing, limited, far):
+            EchoServer(namespace, ECHO)
+        EchoServer(far, PLAIN, protocol=socket.IPPROTO_TCP)
 
     def events(self, link: Uplink) -> Events:
         """What the kernel tells of a link from now on."""

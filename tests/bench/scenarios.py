@@ -327,13 +327,8 @@ def flap_lone(world: World) -> Outcome:
 
 def _flap(world: World) -> Outcome:
     machine, far = world.bed.machine, world.bed.far
-    refusing, limited = world.server(NO_JOIN), world.server(NO_SUBFLOWS)
-    refusing.sysctl(**{"net.mptcp.allow_join_initial_addr_port": "0"})
-    limited.run("ip", "mptcp", "limits", "set", "subflows", "0", "add_addr_accepted", "0")
-    for namespace in (refusing, limited, far):
-        EchoServer(namespace, ECHO)
+    world.servers()
     EchoServer(far, ONCE, once=True)
-    EchoServer(far, PLAIN, protocol=socket.IPPROTO_TCP)
     world.settle()
     streams = {
         ORDINARY: Echo(machine, NEAR, ECHO),

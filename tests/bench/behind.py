@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``make bench-behind``: is any connection lost, or does any wait longer, that NetworkManager alone keeps or serves sooner?
+
+Run as root: ``python -m tests.bench.behind [--only HARDSHIP ...] [--seed N]``. NetworkManager alone (twice, so that one sees what
+is chance) and nm-mptcp live through the same, on machines of their own that run at the same time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+from ..networkmanager.bed import REPOSITORY, missing
+from ..networkmanager.connectivity import CheckServer
+from ..networkmanager.logind import POLICY, Logind
+from ..networkmanager.namespaces import die_with_parent
+from ..networkmanager.product import install
+from .behind_report import Lived, Run, Stream, page
+from .crowd import Crowd, Name
+from .hardships import HARDSHIPS, Hardship, Stage
+from .links import ECHO, NEAR, NO_JOIN, NO_SUBFLOWS, ONCE, PLAIN, World
+from .scenarios import ORDINARY
+from .streams import EchoServer
+from .tools import TOOLS, Tool, versions
+from .watch import Subflows, until
+
+#: How many connections there are of each kind, by the link on which they begin.
+BEGUN = {"Wi-Fi": 3, "LTE": 2}
+
+#: Seconds without an answer after which a connection counts as lost, when all the patience is over.
+_SILENT = 1.0
+
+_KINDS = {
+    ORDINARY: (NEAR, ECHO),
+    "no joins to its address": (NO_JOIN, ECHO),
+    "takes no subflows": (NO_SUBFLOWS, ECHO),
+    "stopped listening": (NEAR, ONCE),
+    "plain TCP": (NEAR, PLAIN),
+}
+
+_ALONE, _PRODUCT = TOOLS[0], TOOLS[-1]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One machine: with or without the second link, with which tool, for the how-manieth time."""
+
+    both: bool
+    tool: Tool
+    number: int
+
+    @property
+    def run(self) -> Run:
+        """As the report knows it."""
+        return Run("two links" if self.both else "lone link", self.tool.product, self.number)
+
+
+def _connect(world: World, crowd: Crowd, both: bool) -> None:
+    """The links come up, and on each its connections begin."""
+    bed = world.bed
+    world.servers()
+    once = iter(range(ONCE + 100, ONCE + 200))
+
+    def begin(origin: str) -> None:
+        for number in range(BEGUN[origin]):
+            for kind, (server, port) in _KINDS.items():
+                if port == ONCE:
+                    port = next(once)
+                    EchoServer(bed.far, port, once=True)
+                crowd.join(Name(kind, origin, number + 1), server, port)
+
+    world.connect(both=both, before_wifi=(lambda: begin("LTE")) if both else None)
+    world.settle()
+    begin("Wi-Fi")
+    subflows = Subflows(bed.machine)
+    for link in world.links:
+        wanted = sum(BEGUN.values()) if both else BEGUN["Wi-Fi"]
+        came = until(
+            lambda link=link: sum(local == link.address for local, _ in subflows.to(NEAR, ECHO)) >= wanted, seconds=5
+        )
+        assert came, f"the connections to an ordinary server do not stand on {link.name}"
+    crowd.begin()
+    since = time.monotonic()
+    assert until(lambda: crowd.flows(since), seconds=5), "the streams do not flow"
+
+
+def live_through(
+    part: Part, hardship: Hardship, *, directory: Path, installed: Path, seed: int, start: Barrier
+) -> Lived:
+    """One hardship on one machine; all machines begin together."""
+    tool = dataclasses.replace(part.tool, configuration=part.tool.configuration + hardship.configuration)
+    with tool.machine(directory, installed) as bed:
+        world = World(bed, tool)
+        try:
+            logind = Logind(bed) if hardship.sleeps else None
+            check = CheckServer(bed) if hardship.checks else None
+            crowd = Crowd(bed.machine)
+            _connect(world, crowd, part.both)
+            if logind:
+                logind.wait_inhibitor("NetworkManager")
+            stage = Stage(world, crowd, random.Random(seed), logind, check)
+            start.wait(60)
+            hardship.run(stage)
+            ended = time.monotonic()
+            until(lambda: crowd.flows(ended), seconds=hardship.patience)
+            until(lambda: time.monotonic() > ended + _SILENT, seconds=_SILENT)
+            end = time.monotonic()
+            streams = [
+                Stream(
+                    told.name,
+                    told.error or ("no answer" if end - told.arrivals[-1] > _SILENT else ""),
+                    told.waits(stage.marks, end),
+                )
+                for told in crowd.end()
+            ]
+        except AssertionError as error:
+            story = "\n".join(f"--- {title}\n{text}" for title, text in bed.story().items())
+            raise AssertionError(f"{hardship.name}, {part.run}: {error}\n{story}") from error
+        return Lived(part.run, hardship.name, streams)
+
+
+def _work(part: Part, hardship: Hardship, place: Path, installed: Path, seed: int, start: Barrier, said: Queue) -> None:  # type: ignore[type-arg]
+    die_with_parent()
+    sys.setswitchinterval(0.0005)
+    try:
+        said.put(live_through(part, hardship, directory=place, installed=installed, seed=seed, start=start))
+    except (AssertionError, OSError, threading.BrokenBarrierError) as error:
+        start.abort()
+        said.put(f"{part.run}: {type(error).__name__}: {error}")
+
+
+def together(
+    parts: Sequence[Part], hardship: Hardship, *, directory: Path, installed: Path, seed: int
+) -> list[Lived | str]:
+    """One hardship on all machines at the same time; instead of a result, why there is none."""
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(len(parts))
+    said: Queue[Lived | str] = context.Queue()
+    workers = []
+    for place, part in enumerate(parts):
+        arguments = (part, hardship, directory / f"{hardship.name}-{place}", installed, seed, start, said)
+        workers.append(context.Process(target=_work, args=arguments, daemon=True))
+        workers[-1].start()
+    try:
+        return [said.get(timeout=300) for _ in workers]
+    finally:
+        for worker in workers:
+            worker.join(20)
+            worker.kill()
+
+
+def main() -> int:
+    """Measure, print the page, write it; fails when somebody was left behind."""
+    parser = argparse.ArgumentParser(prog="tests.bench.behind", description=__doc__)
+    parser.add_argument("--only", action="append", choices=[each.name for each in HARDSHIPS], metavar="HARDSHIP")
+    parser.add_argument("--links", choices=["lone", "two"], help="only a lone link, or only two")
+    parser.add_argument("--seed", type=int, default=1, help="of the times of the flaps")
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "docs", help="where the page goes")
+    parser.add_argument("--raw", type=Path, metavar="FILE", help="where all waits of all connections go (JSON)")
+    chosen = parser.parse_args()
+    lacking = missing() + ([] if POLICY.exists() else ["systemd (logind's bus policy)"])
+    if lacking:
+        print(f"The bench needs {', '.join(lacking)}: try 'sudo make bench-behind'.", file=sys.stderr)
+        return 1
+    hardships = [each for each in HARDSHIPS if not chosen.only or each.name in chosen.only]
+    sides = [both for both in (False, True) if chosen.links in (None, "two" if both else "lone")]
+    parts = [Part(both, tool, number) for both in sides for tool, number in ((_ALONE, 1), (_PRODUCT, 1), (_ALONE, 2))]
+    directory = Path(tempfile.mkdtemp(prefix="nm-mptcp-bench-"))
+    (directory / "root").mkdir()
+    installed = install(directory / "root")
+    lived: list[Lived] = []
+    failures: list[str] = []
+    begin = time.monotonic()
+    try:
+        for hardship in hardships:
+            for outcome in together(parts, hardship, directory=directory, installed=installed, seed=chosen.seed):
+                if isinstance(outcome, Lived):
+                    lived.append(outcome)
+                else:
+                    failures.append(outcome)
+                    print(f"{hardship.name}: a run failed: {outcome}", file=sys.stderr)
+            print(f"[{time.monotonic() - begin:5.0f} s] {hardship.title}", flush=True)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    text, behind = page(
+        lived, hardships, versions=versions([_ALONE, _PRODUCT]), seed=chosen.seed, failures=len(failures)
+    )
+    print(f"\n{text}")
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    (chosen.output / "bench-behind.md").write_text(text)
+    if chosen.raw:
+        chosen.raw.write_text(json.dumps([dataclasses.asdict(each) for each in lived], indent=1) + "\n")
+    return 1 if failures or behind else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What connections have to live through: a link that flaps, a portal that comes and goes, a profile taken down, sleep."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..networkmanager.connectivity import CHECKING, CheckServer, wait_connectivity
+from ..networkmanager.logind import Logind
+from ..networkmanager.namespaces import wait_for
+from .crowd import Crowd
+from .links import World
+
+#: How often a link flaps, and the shortest and longest that it is away (s).
+FLAPS, _SHORTEST, _LONGEST = 20, 0.1, 3.0
+
+#: Seconds that the check's answers are wrong, that the profile is down, that the machine sleeps.
+PORTAL, DOWN, SLEEP = 6.0, 75.0, 20.0
+
+
+@dataclass
+class Stage:
+    """Where it happens; ``marks`` are the moments (monotonic clock) at which something began."""
+
+    world: World
+    crowd: Crowd
+    chance: random.Random
+    logind: Logind | None = None
+    check: CheckServer | None = None
+    marks: list[float] = field(default_factory=list)
+
+    def mark(self) -> None:
+        """Something begins now."""
+        self.marks.append(time.monotonic())
+
+
+@dataclass(frozen=True)
+class Hardship:
+    """``patience``: seconds after its end in which a connection may answer again before it counts as lost."""
+
+    name: str
+    title: str
+    run: Callable[[Stage], None]
+    patience: float = 10.0
+    configuration: str = ""  #: NetworkManager's
+    sleeps: bool = False  #: whether there has to be a logind
+
+    @property
+    def checks(self) -> bool:
+        """Whether NetworkManager checks connectivity."""
+        return bool(self.configuration)
+
+
+def _until(moment: float) -> None:
+    """Let it be that late: the event is that nothing else happens until then."""
+    while (left := moment - time.monotonic()) > 0:
+        time.sleep(min(left, 1.0))
+
+
+def flap_times(chance: random.Random) -> list[tuple[float, float]]:
+    """How long the link is away each time and how long there after it (s): short ones as likely as long ones."""
+    ratio = math.log(_LONGEST / _SHORTEST)
+    away = [_SHORTEST * math.exp(ratio * (number + chance.random()) / FLAPS) for number in range(FLAPS)]
+    chance.shuffle(away)
+    # Mostly long enough for a connection to flow again, so that each flap has waits of its own.
+    return [(each, chance.uniform(0.8, 2.2) + each / 2) for each in away]
+
+
+def flaps(stage: Stage) -> None:
+    """The first link's cable is pulled and put back, again and again."""
+    due = time.monotonic()
+    for away, there in flap_times(stage.chance):
+        stage.mark()
+        stage.world.wifi.carrier(False)
+        _until(due := due + away)
+        stage.world.wifi.carrier(True)
+        _until(due := due + there)
+
+
+def portal(stage: Stage) -> None:
+    """NetworkManager's check by the first link is answered by a portal for some seconds."""
+    bed, wifi = stage.world.bed, stage.world.wifi
+    assert stage.check
+    wait_connectivity(bed, wifi.name, "full")
+    stage.mark()
+    begin = time.monotonic()
+    stage.check.portals = {wifi.address.rpartition(".")[0] + "."}
+    wait_connectivity(bed, wifi.name, "portal")
+    _until(begin + PORTAL)
+    stage.mark()
+    stage.check.portals = set()
+    wait_connectivity(bed, wifi.name, "full")
+    _until(begin + 2 * PORTAL)
+
+
+def down(stage: Stage) -> None:
+    """``nmcli connection down`` of the first link's profile, and later up again."""
+    stage.mark()
+    begin = time.monotonic()
+    stage.world.bed.down("Wi-Fi")
+    _until(begin + DOWN)
+    stage.world.bed.up("Wi-Fi")
+
+
+def sleep(stage: Stage) -> None:
+    """The machine is suspended and resumed."""
+    assert stage.logind
+    bed = stage.world.bed
+    stage.mark()
+    begin = time.monotonic()
+    stage.logind.sleep(bed)
+    stage.crowd.pause(True)
+    _until(begin + SLEEP)
+    stage.logind.wake(bed)
+    stage.crowd.pause(False)
+    for link in stage.world.links:
+        wait_for(
+            f"{link.name} is connected again",
+            lambda link=link: f"{link.name}:connected" in bed.nmcli("-t", "-f", "DEVICE,STATE", "device").split(),
+            seconds=20,
+        )
+
+
+#: A retransmission is due at the latest when a connection has waited twice as long as its link was away.
+HARDSHIPS = (
+    Hardship("flaps", f"{FLAPS} flaps of {_SHORTEST:g} to {_LONGEST:g} s", flaps),
+    Hardship("portal", f"connectivity flap of {PORTAL:g} s", portal, configuration=CHECKING),
+    Hardship("down", f"`connection down` for {DOWN:g} s", down, patience=35.0),
+    Hardship("sleep", f"sleep of {SLEEP:g} s", sleep, sleeps=True),
+)
