@@ -38,7 +38,7 @@ from .tools import TOOLS, Tool, versions
 from .watch import Subflows, until
 
 #: How many connections there are of each kind, by the link on which they begin.
-BEGUN = {"Wi-Fi": 3, "LTE": 2}
+BEGUN = {"Wi-Fi": 6, "LTE": 3}
 
 #: Seconds without an answer after which a connection counts as lost, when all the patience is over.
 _SILENT = 1.0

@@ -12,11 +12,15 @@ from dataclasses import dataclass, field
 from ..networkmanager.connectivity import CHECKING, CheckServer, wait_connectivity
 from ..networkmanager.logind import Logind
 from ..networkmanager.namespaces import wait_for
+from ..networkmanager.uplinks import Uplink
 from .crowd import Crowd
 from .links import World
 
 #: How often a link flaps, and the shortest and longest that it is away (s).
 FLAPS, _SHORTEST, _LONGEST = 20, 0.1, 3.0
+
+#: Seconds from a link's carrier to the moment at which what it is plugged into forwards: no switch or access point takes none.
+_FORWARDS = 0.05
 
 #: Seconds that the check's answers are wrong, that the profile is down, that the machine sleeps.
 PORTAL, DOWN, SLEEP = 6.0, 75.0, 20.0
@@ -61,6 +65,15 @@ def _until(moment: float) -> None:
         time.sleep(min(left, 1.0))
 
 
+def _put_back(link: Uplink) -> None:
+    """Plug the cable in; the port at the other end needs a moment until it forwards."""
+    far = link.bed.far
+    far.run("ip", "link", "set", link.far_name, "nomaster")
+    link.carrier(True)
+    _until(time.monotonic() + _FORWARDS)
+    far.run("ip", "link", "set", link.far_name, "master", link.network.interface)
+
+
 def flap_times(chance: random.Random) -> list[tuple[float, float]]:
     """How long the link is away each time and how long there after it (s): short ones as likely as long ones."""
     ratio = math.log(_LONGEST / _SHORTEST)
@@ -77,7 +90,7 @@ def flaps(stage: Stage) -> None:
         stage.mark()
         stage.world.wifi.carrier(False)
         _until(due := due + away)
-        stage.world.wifi.carrier(True)
+        _put_back(stage.world.wifi)
         _until(due := due + there)
 
 
