@@ -10,7 +10,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..networkmanager.bed import Namespace
@@ -88,13 +88,16 @@ class Crowd:
         self._thread = threading.Thread(target=self._run, daemon=True, name="crowd")
         namespace.bed.at_end(self._close)
 
-    def join(self, name: Name, server: str, port: int) -> None:
-        """One more connection, on which data has gone both ways."""
+    def join(
+        self, name: Name, server: str, port: int, *, before_data: Callable[[float], object] = lambda _: None
+    ) -> None:
+        """One more connection, on which data has gone both ways; ``before_data`` is waited for (s) when it stands."""
         end = self._namespace.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
         end.settimeout(10)
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
         end.connect((server, port))
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        before_data(10)
         end.sendall(_BLOCK)
         left = _MESSAGE
         while left:
@@ -146,9 +149,9 @@ class Crowd:
                     self._try(selector, key.data, key.data.hear)
 
     @staticmethod
-    def _try(selector: selectors.BaseSelector, stream: _Stream, act: object) -> None:
+    def _try(selector: selectors.BaseSelector, stream: _Stream, act: Callable[[], None]) -> None:
         try:
-            act()  # type: ignore[operator]
+            act()
         except OSError as error:
             stream.told.error = error.strerror or str(error)
             selector.unregister(stream.socket)

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ..networkmanager.connectivity import CHECKING, CheckServer, wait_connectivity
@@ -44,12 +45,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Hardship:
-    """``patience``: seconds after its end in which a connection may answer again before it counts as lost."""
+    """``patience``: seconds after its end in which a connection may answer again before it counts as lost; ``times``: how
+    often it is lived through, with other chances.
+    """
 
     name: str
     title: str
     run: Callable[[Stage], None]
     patience: float = 10.0
+    times: int = 1
     configuration: str = ""  #: NetworkManager's
     sleeps: bool = False  #: whether there has to be a logind
 
@@ -65,13 +69,20 @@ def _until(moment: float) -> None:
         time.sleep(min(left, 1.0))
 
 
-def _put_back(link: Uplink) -> None:
-    """Plug the cable in; the port at the other end needs a moment until it forwards."""
-    far = link.bed.far
-    far.run("ip", "link", "set", link.far_name, "nomaster")
-    link.carrier(True)
+@contextlib.contextmanager
+def _slow_ports(*links: Uplink) -> Iterator[None]:
+    """The links get their carrier within; what they are plugged into forwards only a moment later."""
+    for link in links:
+        link.bed.far.run("ip", "link", "set", link.far_name, "nomaster")
+    yield
+    wait_for("the links have carrier", lambda: all(map(_has_carrier, links)), every=0.005)
     _until(time.monotonic() + _FORWARDS)
-    far.run("ip", "link", "set", link.far_name, "master", link.network.interface)
+    for link in links:
+        link.bed.far.run("ip", "link", "set", link.far_name, "master", link.network.interface)
+
+
+def _has_carrier(link: Uplink) -> bool:
+    return "LOWER_UP" in link.bed.far.ip("link", "show", "dev", link.far_name)[0]["flags"]
 
 
 def flap_times(chance: random.Random) -> list[tuple[float, float]]:
@@ -90,7 +101,8 @@ def flaps(stage: Stage) -> None:
         stage.mark()
         stage.world.wifi.carrier(False)
         _until(due := due + away)
-        _put_back(stage.world.wifi)
+        with _slow_ports(stage.world.wifi):
+            stage.world.wifi.carrier(True)
         _until(due := due + there)
 
 
@@ -128,20 +140,21 @@ def sleep(stage: Stage) -> None:
     stage.logind.sleep(bed)
     stage.crowd.pause(True)
     _until(begin + SLEEP)
-    stage.logind.wake(bed)
+    with _slow_ports(*stage.world.links):
+        stage.logind.wake(bed)
     stage.crowd.pause(False)
-    for link in stage.world.links:
-        wait_for(
-            f"{link.name} is connected again",
-            lambda link=link: f"{link.name}:connected" in bed.nmcli("-t", "-f", "DEVICE,STATE", "device").split(),
-            seconds=20,
-        )
+    wanted = {f"{link.name}:connected" for link in stage.world.links}
+    wait_for(
+        "NetworkManager is connected again",
+        lambda: wanted <= set(bed.nmcli("-t", "-f", "DEVICE,STATE", "device").split()),
+        seconds=20,
+    )
 
 
 #: A retransmission is due at the latest when a connection has waited twice as long as its link was away.
 HARDSHIPS = (
-    Hardship("flaps", f"{FLAPS} flaps of {_SHORTEST:g} to {_LONGEST:g} s", flaps),
+    Hardship("flaps", f"{FLAPS} flaps of {_SHORTEST:g} to {_LONGEST:g} s", flaps, times=2),
     Hardship("portal", f"connectivity flap of {PORTAL:g} s", portal, configuration=CHECKING),
     Hardship("down", f"`connection down` for {DOWN:g} s", down, patience=35.0),
-    Hardship("sleep", f"sleep of {SLEEP:g} s", sleep, sleeps=True),
+    Hardship("sleep", f"sleep of {SLEEP:g} s", sleep, times=2, sleeps=True),
 )

@@ -42,11 +42,14 @@ def _listener(namespace: Namespace, port: int, protocol: int) -> socket.socket:
 
 
 class EchoServer:
-    """Sends back what it gets, at once. ``once``: it stops listening after the first connection, so joins are refused."""
+    """Sends back what it gets, at once. ``once``: it stops listening after the first connection, so joins are refused;
+    ``stopped`` is set then.
+    """
 
     def __init__(self, namespace: Namespace, port: int, *, protocol: int = IPPROTO_MPTCP, once: bool = False) -> None:
         self._listener = _listener(namespace, port, protocol)
         self._once = once
+        self.stopped = threading.Event()
         self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -77,6 +80,7 @@ class EchoServer:
                         if self._once:
                             selector.unregister(end)
                             end.close()
+                            self.stopped.set()
                         continue
                     try:
                         data = end.recv(1 << 16)

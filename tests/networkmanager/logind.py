@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import os
 import threading
@@ -48,6 +49,13 @@ class _Manager(ServiceInterface):
         return start
 
 
+def _closed(descriptor: int) -> bool:
+    """Whether nobody has the other end of a pipe any more."""
+    with contextlib.suppress(BlockingIOError):
+        return os.read(descriptor, 1) == b""
+    return False
+
+
 class Logind:
     """A logind on the bed's bus; start it before whoever shall hear of sleep takes its lock."""
 
@@ -78,8 +86,8 @@ class Logind:
     def sleep(self, bed: Bed) -> None:
         """The machine falls asleep, as one whose links are hardware.
 
-        NetworkManager takes those down when it hears of sleep, but leaves software devices as they are, and so all of a bed; with
-        networking switched off it takes these down as well, on the same way (``do_sleep_wake`` in nm-manager.c).
+        NetworkManager takes those down when it hears of sleep, but leaves software devices as they are, and so all of a
+        bed; with networking switched off it takes these down as well, on the same way (``do_sleep_wake`` in nm-manager.c).
         """
         self.prepare()
         bed.nmcli("networking", "off")
@@ -96,13 +104,8 @@ class Logind:
             os.close(theirs)
         self._say(True)
 
-        def released(descriptor: int) -> bool:
-            with contextlib.suppress(BlockingIOError):
-                return os.read(descriptor, 1) == b""
-            return False
-
         for who, ours, _ in locks:
-            wait_for(f"{who} is ready for sleep", lambda ours=ours: released(ours), seconds=seconds, every=0.005)
+            wait_for(f"{who} is ready for sleep", functools.partial(_closed, ours), seconds=seconds, every=0.005)
             os.close(ours)
 
     def resume(self) -> None:
