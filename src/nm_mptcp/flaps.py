@@ -71,5 +71,6 @@ class Flaps:
         return min((end for end in ends if end > now), default=None)
 
     def forget(self) -> None:
-        """Forgive everything: the machine slept, and what was before says nothing."""
+        """Forgive everything: the machine slept, and what was before says nothing - also of what is still down."""
         self._past.clear()
+        self._seen_up.clear()

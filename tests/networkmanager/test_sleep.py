@@ -80,6 +80,8 @@ def test_asleep_there_is_no_path_and_awake_both_are_back_as_they_were(bed: Bed, 
 
 
 def test_a_connection_that_slept_goes_on_over_both_links(bed: Bed, up: Links, logind: Logind) -> None:
+    # The server does not learn that the subflows from before are dead, and would count them against new ones.
+    bed.far.run("ip", "mptcp", "limits", "set", "subflows", "8", "add_addr_accepted", "8")
     connection = over_both(bed, up)
     logind.sleep(bed)
     wait_for("both links are down", lambda: asleep(bed, up))
@@ -114,7 +116,8 @@ def test_a_link_that_went_down_for_the_sleep_has_not_flapped(bed: Bed, up: Links
         for link in (up.wifi, up.lte):
             bed.wait_endpoint(link.address, seconds=20)
     assert bed.service
-    assert "held back" not in bed.service.log()
+    told = [line for line in bed.service.log().splitlines() if "held back" in line]
+    assert told == []
 
 
 def test_what_changed_silently_while_asleep_is_seen(bed: Bed, up: Links, logind: Logind) -> None:

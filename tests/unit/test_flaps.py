@@ -71,3 +71,16 @@ def test_each_link_has_its_own_past_and_sleep_forgives_all(forget: bool) -> None
     if forget:
         flaps.forget()
     assert flaps.held(1.6) == ({} if forget else {2: 0.5})
+
+
+def test_a_link_that_slept_comes_back_at_once() -> None:
+    flaps = Flaps()
+    flaps.look({2}, set(), 0.0)
+    flaps.look(set(), {2}, 0.1)
+    flaps.forget()
+    flaps.look(set(), {2}, 0.2)
+    flaps.look({2}, set(), 0.3)
+    assert flaps.held(0.3) == {}
+    flaps.look(set(), {2}, 0.4)
+    flaps.look({2}, set(), 0.5)
+    assert flaps.held(0.5) != {}
