@@ -24,8 +24,29 @@ def install(root: Path) -> Path:
     runner.unlink(missing_ok=True)
     runner.write_text(f'#!/bin/sh\necho "$*" >>/run/nm-mptcp-started\nexec {shlex.join(command())} "$@"\n')
     runner.chmod(0o755)
+    _let_modems_onto_the_bus(root)
     for directory in (root, *root.parents):
         if directory.stat().st_uid != os.geteuid() or directory == Path("/tmp"):
             break
         directory.chmod(directory.stat().st_mode | 0o055)  # dbus-daemon reads its policy as messagebus
     return root
+
+
+#: Who may be ModemManager: its own package says so, which a bed's machine need not have.
+_MODEM_MANAGER_POLICY = """\
+<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"
+  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <policy user="root">
+    <allow own="org.freedesktop.ModemManager1"/>
+    <allow send_destination="org.freedesktop.ModemManager1"/>
+  </policy>
+</busconfig>
+"""
+
+
+def _let_modems_onto_the_bus(root: Path) -> None:
+    policy = root / "usr/share/dbus-1/system.d/bed-ModemManager1.conf"
+    policy.parent.mkdir(parents=True, exist_ok=True)
+    policy.write_text(_MODEM_MANAGER_POLICY)
+    policy.chmod(0o644)
