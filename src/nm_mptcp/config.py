@@ -77,8 +77,8 @@ class IPv6Address(enum.StrEnum):
 class WeakSignal:
     """Strengths of a Wi-Fi signal (percent): below ``leave`` its path becomes backup, at ``enter`` it carries again."""
 
-    leave: int = 30  #: 0: the signal does not count
-    enter: int = 45
+    leave: int = 40  #: 0: the signal does not count
+    enter: int = 50
 
     def __str__(self) -> str:
         return f"{self.leave},{self.enter}" if self.leave else "0"

@@ -185,7 +185,7 @@ def weak_signal(text: str) -> WeakSignal:
     """``LEAVE`` or ``LEAVE,RETURN`` in percent; 0 switches it off."""
     numbers = [word.strip() for word in text.split(",")]
     if len(numbers) > 2 or not all(_INTEGER.fullmatch(number) and 0 <= int(number) <= 100 for number in numbers):
-        raise ValueError("must be LEAVE or LEAVE,RETURN: percent from 0 (off) to 100, such as 30,45")
+        raise ValueError("must be LEAVE or LEAVE,RETURN: percent from 0 (off) to 100, such as 40,50")
     leave = int(numbers[0])
     if leave == 0:
         if len(numbers) == 2:
@@ -225,7 +225,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "metered": Key(one_of(MeteredPolicy), ""),
         "assume-metered": Key(yes_or_no, ""),
         "roaming": Key(one_of(RoamingPolicy), ""),
-        "weak-signal": Key(weak_signal, "30,45"),
+        "weak-signal": Key(weak_signal, "40,50"),
         "routing": Key(yes_or_no, "yes"),
         "connectivity": Key(one_of(ConnectivityPolicy), "check"),
         "slot-priority": Key(integer_in(_SLOT_PRIORITIES), "0"),

@@ -66,7 +66,7 @@ _PATH = (
 )
 _SECTIONS = "no such section (there is [main], [routing] and [path-NAME])"
 _WORDS = "subflow, backup, signal, fullmesh, laminar and disabled"
-_PERCENT = "must be LEAVE or LEAVE,RETURN: percent from 0 (off) to 100, such as 30,45"
+_PERCENT = "must be LEAVE or LEAVE,RETURN: percent from 0 (off) to 100, such as 40,50"
 _PRIORITY = (
     "must be an integer from 31768 to 32762: nm-mptcp's four rules come after NetworkManager's for WireGuard (to 31767)"
     " and before the main table's (32766)"

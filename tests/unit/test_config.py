@@ -128,7 +128,7 @@ SUBFLOW_BACKUP = ProfileFlag.ENABLED | ProfileFlag.SUBFLOW | ProfileFlag.BACKUP
         ("assume-metered=no", {"assume_metered": False}),
         ("roaming=ignore", {"roaming": RoamingPolicy.IGNORE}),
         ("weak-signal=0", {"weak_signal": WeakSignal(0, 0)}),
-        ("weak-signal=20", {"weak_signal": WeakSignal(20, 35)}),
+        ("weak-signal=20", {"weak_signal": WeakSignal(20, 30)}),
         ("weak-signal=20, 50", {"weak_signal": WeakSignal(20, 50)}),
         ("weak-signal=95", {"weak_signal": WeakSignal(95, 100)}),
         ("routing=no", {"routing": False}),
@@ -272,7 +272,7 @@ def test_what_main_says_counts_where_no_section_says_it(tmp_path: Path) -> None:
     said = options(config)
     assert (said.metered.value, str(said.metered)) == ("exclude", f"[main] in {tmp_path}/nm-mptcp.conf")
     assert (said.roaming.value, str(said.roaming)) == ("backup", f"[path-x] in {tmp_path}/nm-mptcp.conf")
-    assert (said.weak_signal.value, str(said.weak_signal)) == (WeakSignal(30, 45), "the default")
+    assert (said.weak_signal.value, str(said.weak_signal)) == (WeakSignal(40, 50), "the default")
 
 
 def test_a_port_counts_only_where_the_flags_that_count_can_have_one(tmp_path: Path) -> None:
