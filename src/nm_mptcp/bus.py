@@ -311,6 +311,10 @@ class Bus:
         """Ask the bus for the signals of a match rule; raises :class:`BusError`."""
         await self.call(DAEMON, DAEMON_PATH, DAEMON, "AddMatch", "s", rule)
 
+    async def remove_match(self, rule: str) -> None:
+        """Take back what :meth:`add_match` asked for; raises :class:`BusError`."""
+        await self.call(DAEMON, DAEMON_PATH, DAEMON, "RemoveMatch", "s", rule)
+
     def on_signal(self, handler: Callable[[Signal], None]) -> None:
         """Call ``handler`` for each signal that comes, whoever asked for it; what it raises is logged."""
 

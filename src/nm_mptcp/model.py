@@ -325,6 +325,10 @@ class Device:
     hardware_address: str = ""  #: the permanent one, "" where there is none (veth, bridge, ...)
     type_name: str = ""  #: what ``match-device=type:`` calls it: ethernet, wifi, gsm, ...
     driver_version: str = ""
+    roaming: bool = False  #: its modem is in a foreign network, as ModemManager says
+    #: of the Wi-Fi signal (percent), None where there is none or it is not known; it changes all the time, which alone is
+    #: no change of the device
+    strength: int | None = field(default=None, compare=False)
 
     def connectivity(self, family: Family) -> Connectivity:
         """What NetworkManager's connectivity check found for this family."""
@@ -479,6 +483,8 @@ class Snapshot:
     held: Mapping[int, float] = field(default_factory=dict)
     #: addresses whose subflows died by an error while their endpoint stayed, due to be renewed
     wilted: frozenset[str] = frozenset()
+    #: addresses on a Wi-Fi whose signal has become weak
+    weak: frozenset[str] = frozenset()
 
 
 # --- what we want --------------------------------------------------------------------------------------------------

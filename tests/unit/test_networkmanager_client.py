@@ -14,7 +14,7 @@ import pytest
 
 from nm_mptcp.bus import BusError, Signal
 from nm_mptcp.model import DeviceState
-from nm_mptcp.networkmanager import names
+from nm_mptcp.networkmanager import modems, names
 from nm_mptcp.networkmanager.client import Client
 from nm_mptcp.networkmanager.defaults import Configuration, Defaults
 
@@ -51,17 +51,26 @@ class StandIn:
         self.answers: dict[str, Any] = {"GetManagedObjects": objects(), "GetAppliedConnection": PROFILE}
         self.calls: list[str] = []
         self.name_owner = owner
-        self.handler: Callable[[Signal], None] = lambda _: None
+        self.modemmanager = ""
+        self.handlers: list[Callable[[Signal], None]] = []
+        self.matches: list[str] = []
 
     def on_signal(self, handler: Callable[[Signal], None]) -> None:
-        self.handler = handler
+        self.handlers.append(handler)
+
+    def handler(self, signal: Signal) -> None:
+        for handler in self.handlers:
+            handler(signal)
 
     async def add_match(self, rule: str) -> None:
         assert "type='signal'" in rule
+        self.matches.append(rule)
+
+    async def remove_match(self, rule: str) -> None:
+        self.matches.remove(rule)
 
     async def owner(self, name: str) -> str:
-        assert name == names.SERVICE
-        return self.name_owner
+        return {names.SERVICE: self.name_owner, modems.SERVICE: self.modemmanager}[name]
 
     async def call(self, _to: str, _path: str, _interface: str, member: str, *_: Any, **__: Any) -> list[Any]:
         self.calls.append(member)

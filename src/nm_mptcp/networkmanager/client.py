@@ -22,7 +22,9 @@ from ..bus import Bus, BusError, Signal, unpack
 from ..flags import ProfileFlag
 from ..model import Connectivity, DefaultFlags, Device, DeviceState, Family, NetworkManager, Profile
 from . import names
+from .accesspoints import AccessPoints
 from .defaults import Defaults
+from .modems import Modems
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ _LAST = DeviceState.ACTIVATED
 
 _DEVICE_PROPERTIES = frozenset(
     (
+        "ActiveAccessPoint",  # .Wireless
         "ActiveConnection",
         "CurrentCapabilities",  # .Modem
         "DeviceType",
@@ -50,6 +53,7 @@ _DEVICE_PROPERTIES = frozenset(
         "PermHwAddress",  # .Wired, .Wireless
         "State",
         "TypeDescription",  # .Generic
+        "Udi",
     )
 )
 _ACTIVE_PROPERTIES = frozenset(("StateFlags",))
@@ -87,8 +91,18 @@ class _Tracked:
         return "" if path == names.NO_OBJECT else path
 
     @property
+    def access_point(self) -> str:
+        """The object path of the access point that it is connected to, "" when there is none."""
+        path = _get(self.properties, "ActiveAccessPoint", str, "")
+        return "" if path == names.NO_OBJECT or not self.active else path
+
+    @property
     def state(self) -> int:
         return _get(self.properties, "State", int, 0)
+
+    @property
+    def type(self) -> int:
+        return _get(self.properties, "DeviceType", int, 0)
 
     def forget(self) -> None:
         """The activation that the profile belonged to is over."""
@@ -103,11 +117,25 @@ def _version(objects: Mapping[str, Any]) -> str:
 
 
 class Client:
-    """Follows NetworkManager. ``on_change`` is called, without arguments, after each change of :attr:`state`."""
+    """Follows NetworkManager, and ModemManager for what NetworkManager does not tell of its modems.
 
-    def __init__(self, bus: Bus, on_change: Callable[[], None], *, defaults: Defaults | None = None) -> None:
+    ``on_change`` is called, without arguments, after each change of :attr:`state`; ``on_strength`` where nothing but the
+    strength of a Wi-Fi signal changed, which happens often.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        on_change: Callable[[], None],
+        *,
+        on_strength: Callable[[], None] = lambda: None,
+        defaults: Defaults | None = None,
+    ) -> None:
         self._bus = bus
         self._on_change = on_change
+        self._on_strength = on_strength
+        self._modems = Modems(lambda: self._refresh_those(lambda tracked: tracked.type == names.TYPE_MODEM))
+        self._access_points = AccessPoints(lambda: self._refresh_those(lambda tracked: bool(tracked.access_point)))
         self._defaults = defaults or Defaults()
         self._owner = ""  #: NetworkManager's unique name, "" when it is not there
         self._owner_told = False  #: whether a signal has said who that is
@@ -136,10 +164,16 @@ class Client:
         bus.on_signal(self._on_signal)
         bus.lost.add_done_callback(lambda _: self._gone("the bus is gone") if bus is self._bus else None)
         self._owner_told = False
-        await asyncio.gather(*(bus.add_match(rule) for rule in names.MATCH_RULES))
-        owner = await bus.owner(names.SERVICE)
-        if owner and not self._owner_told:  # what a signal told since is newer than this answer
-            self._owned_by(owner)
+        modems = asyncio.ensure_future(self._modems.start(bus))
+        try:
+            await asyncio.gather(*(bus.add_match(rule) for rule in names.MATCH_RULES))
+            owner = await bus.owner(names.SERVICE)
+            if owner and not self._owner_told:  # what a signal told since is newer than this answer
+                self._owned_by(owner)
+            await modems  # who counts as at home until it is known that he is not would cost somebody money
+        finally:
+            modems.cancel()
+            await asyncio.gather(modems, return_exceptions=True)
         while self._loading is not None and not self._loading.done():
             await asyncio.wait((self._loading,))
 
@@ -168,7 +202,9 @@ class Client:
 
     def close(self) -> None:
         """Stop following, and call nobody any more; the connection is left open."""
-        self._on_change = lambda: None
+        self._on_change = self._on_strength = lambda: None
+        self._modems.close()
+        self._access_points.close()
         self._cancel()
         self._owner = ""
 
@@ -203,7 +239,11 @@ class Client:
 
     def _running_tasks(self) -> list[asyncio.Task[None]]:
         tasks = [tracked.reading for tracked in self._tracked.values()]
-        return [task for task in (self._loading, *tasks) if task is not None and not task.done()]
+        return [
+            task
+            for task in (self._loading, *tasks, *self._access_points.pending())
+            if task is not None and not task.done()
+        ]
 
     async def _load(self, owner: str) -> None:
         """Read the whole tree and every applied connection; only then is the new state published."""
@@ -233,6 +273,7 @@ class Client:
             await asyncio.wait(reading)
         self._loading = None
         self._loaded_from = owner
+        self._access_points.on(self._bus, owner)
         self._refresh(*self._tracked)
         if self._manager:
             _log.info("NetworkManager %s is running", self._state.version or "(of unknown version)")
@@ -277,8 +318,9 @@ class Client:
     def _handle(self, signal: Signal) -> None:
         try:
             if signal.interface == names.PROPERTIES and signal.member == "PropertiesChanged":
-                interface, changed, _ = signal.body
-                self._properties_changed(signal.path, interface, changed)
+                if not self._access_points.changed(signal):
+                    interface, changed, _ = signal.body
+                    self._properties_changed(signal.path, interface, changed)
             elif signal.interface == names.OBJECT_MANAGER and signal.member == "InterfacesAdded":
                 path, interfaces = signal.body
                 self._add(path, interfaces)
@@ -428,6 +470,7 @@ class Client:
         """Build these devices anew, and the state with them; announce it if it differs."""
         if self._loading is not None or self._held is not None:
             return  # all of it follows when the tree is whole
+        self._access_points.follow({each.access_point for each in self._tracked.values()} - {""})
         for path in paths:
             if tracked := self._tracked.get(path):
                 device = self._device(path, tracked)
@@ -445,12 +488,21 @@ class Client:
             )
         )
 
+    def _refresh_those(self, wanted: Callable[[_Tracked], bool]) -> None:
+        """What is told elsewhere of such devices has changed."""
+        if self._owner:
+            self._refresh(*[path for path, tracked in self._tracked.items() if wanted(tracked)])
+
     def _publish(self, state: NetworkManager) -> None:
-        if state == self._state:
+        if state != self._state:
+            listener = self._on_change
+        elif [device.strength for device in state.devices] != [device.strength for device in self._state.devices]:
+            listener = self._on_strength
+        else:
             return
         self._state = state
         try:
-            self._on_change()
+            listener()
         except Exception:
             _log.exception("a change of NetworkManager's state")
 
@@ -488,6 +540,8 @@ class Client:
             hardware_address=_get(properties, "PermHwAddress", str, ""),
             type_name=_type_name(properties, kind),
             driver_version=_get(properties, "DriverVersion", str, ""),
+            roaming=_get(properties, "Udi", str, "") in self._modems.roaming,
+            strength=self._access_points.strength(tracked.access_point),
         )
 
     def _connectivity(self, properties: Mapping[str, Any], name: str) -> Connectivity:
@@ -512,7 +566,7 @@ def _tell(task: asyncio.Task[None]) -> None:
 
 def _type_name(properties: Mapping[str, Any], kind: int) -> str:
     """What ``match-device=type:`` calls the device (``get_type_description`` of each device class)."""
-    if kind == 8:
+    if kind == names.TYPE_MODEM:
         capabilities = _get(properties, "CurrentCapabilities", int, 0)
         if capabilities & names.MODEM_GSM:
             return "gsm"

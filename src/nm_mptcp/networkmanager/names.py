@@ -12,6 +12,8 @@ MANAGER = SERVICE
 DEVICE = SERVICE + ".Device"
 MODEM = DEVICE + ".Modem"
 GENERIC = DEVICE + ".Generic"
+WIRELESS = DEVICE + ".Wireless"
+ACCESS_POINT = SERVICE + ".AccessPoint"
 ACTIVE_CONNECTION = SERVICE + ".Connection.Active"
 
 DHCP4 = SERVICE + ".DHCP4Config"
@@ -39,7 +41,7 @@ MATCH_RULES: tuple[str, ...] = (
     f"type='signal',sender='{BUS}',interface='{BUS}',member='NameOwnerChanged',arg0='{SERVICE}'",
     *(
         f"type='signal',sender='{SERVICE}',interface='{PROPERTIES}',member='PropertiesChanged',arg0='{interface}'"
-        for interface in (MANAGER, DEVICE, MODEM, GENERIC, ACTIVE_CONNECTION, DHCP4, DHCP6)
+        for interface in (MANAGER, DEVICE, MODEM, GENERIC, WIRELESS, ACTIVE_CONNECTION, DHCP4, DHCP6)
     ),
     *(
         f"type='signal',sender='{SERVICE}',interface='{OBJECT_MANAGER}',path='{OBJECT_MANAGER_PATH}',arg0path='{path}'"
@@ -84,6 +86,9 @@ TYPE_NAMES: dict[int, str] = {
     34: "ipvlan",
     35: "geneve",
 }
+
+#: ``NMDeviceType``
+TYPE_MODEM = 8
 
 #: ``NMDeviceModemCapabilities``
 MODEM_CDMA = 0x2
