@@ -146,7 +146,7 @@ class Daemon:
             try:
                 await bus.connect()
                 if self._client is None:
-                    client = Client(bus, self._engine.wake)
+                    client = Client(bus, self._engine.wake, on_strength=self._engine.strength_changed)
                     await client.start()
                     self._client = client
                 else:

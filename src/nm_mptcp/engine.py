@@ -54,6 +54,7 @@ from .state import (
     with_linkdown,
     without_endpoints,
 )
+from .strength import Key, Strengths
 
 _log = logging.getLogger(__name__)
 
@@ -113,6 +114,7 @@ class Engine:
         self._awaited: dict[str, float] = {}
         self._flaps = Flaps()
         self._healing = Healing()
+        self._strengths = Strengths()
         self._waits_for_connections = False
         self._urgent = asyncio.Event()
         self._told: dict[tuple[str, int], tuple[object, ...]] = {}
@@ -136,9 +138,16 @@ class Engine:
         if wounded or self._waits_for_connections:
             self._dirty.set()
 
+    def strength_changed(self) -> None:
+        """A Wi-Fi signal became stronger or weaker: only where that means anything, look again."""
+        devices = self._networkmanager().devices
+        if self._strengths.moved((device.ip_interface, device.strength) for device in devices):
+            self._dirty.set()
+
     def awoke(self) -> None:
         """The machine slept: everything is looked at afresh, and no past is held against any link."""
         self._flaps.forget()
+        self._strengths.forget()
         self._healing.forget()
         self._afresh = True
         self._urgent.set()
@@ -173,7 +182,8 @@ class Engine:
             if alarm is not None:
                 alarm.cancel()
             now = time.monotonic()
-            ends = [end for end in (self._flaps.next_end(now), self._healing.next_due(now)) if end is not None]
+            dues = (self._flaps.next_end(now), self._healing.next_due(now), self._strengths.next_end(now))
+            ends = [end for end in dues if end is not None]
             alarm = loop.call_later(min(ends) - now + 0.001, self.wake) if ends else None
             # Not wait_for: that of Python 3.11 loses a cancellation in the moment of an event.
             with contextlib.suppress(TimeoutError):
@@ -234,6 +244,7 @@ class Engine:
             connections,
             held=self._flaps.held(now),
             wilted=self._healing.due(now),
+            weak=self._weak(kernel, networkmanager, now),
         )
         desired = decide(snapshot, self.config)
         if desired.asks_connections and connections is None:
@@ -246,6 +257,33 @@ class Engine:
         self._waits_for_connections = desired.awaits_connections
         self._await_networkmanager(desired)
         return plan(desired, kernel, ours)
+
+    def _weak(self, kernel: Kernel, networkmanager: NetworkManager, now: float) -> frozenset[str]:
+        """The addresses on a Wi-Fi whose signal is weak, by the bounds that count for each."""
+        devices = [
+            device
+            for device in networkmanager.devices
+            if device.profile is not None
+            and (device.strength is not None or self._strengths.knows(device.ip_interface))
+        ]
+        strengths: dict[Key, int | None] = {}
+        places: dict[str, Key] = {}
+        index_of = {link.name: index for index, link in kernel.links.items()} if devices else {}
+        for device in devices:
+            assert device.profile is not None
+            for address in kernel.addresses.get(index_of.get(device.ip_interface, 0), ()):
+                options = self.config.for_path(
+                    device,
+                    profile_id=device.profile.id,
+                    profile_uuid=device.profile.uuid,
+                    address=address.address,
+                )
+                key = (device.ip_interface, options.weak_signal.value)
+                strengths[key] = device.strength
+                places[address.address] = key
+        self._strengths.look(strengths, now)
+        weak = self._strengths.weak()
+        return frozenset(address for address, key in places.items() if key in weak)
 
     async def _connections(self) -> Mapping[frozenset[str], int] | None:
         try:

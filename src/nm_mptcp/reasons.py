@@ -20,6 +20,10 @@ class Why(enum.Enum):
         "NetworkManager makes the endpoint since this activation began; nm-mptcp will from the next one"
     )
     SOMEBODY_ELSE_OWNS = "somebody else made this endpoint; it is left as it is"
+    METERED_BACKUP = "backup, since {0}"
+    ROAMING_BACKUP = "backup, since its modem is roaming"
+    WEAK_SIGNAL = "backup while the signal is weak (it fell below {0}): another path carries"
+    RELIEVES = "carries while the signal of {0} is weak"
     KEPT_LAST = "kept although {0}: no other path could carry its connections"
     KEPT_UNTIL_REPLACED = "deprecated, kept until its replacement carries all its connections"
     KEPT_NETWORKMANAGER_AWAY = "kept as it was: NetworkManager is {0}"
@@ -45,6 +49,7 @@ class Why(enum.Enum):
     DISABLED_BY_CONFIGURATION = "{0} says disabled"
     METERED = "{0} says metered=exclude"
     MODE_OFF = "mode off"
+    ROAMING = "its modem is roaming"
     DISABLED_BY_NETWORKMANAGER = "NetworkManager.conf [{0}] says connection.mptcp-flags=disabled"
     SYSCTL_OFF = "net.mptcp.enabled is 0"
     KIND_IS_NO_PATH = "{0} is no uplink"

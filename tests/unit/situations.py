@@ -67,6 +67,7 @@ class Situation:
         self.connections: dict[frozenset[str], int] | None = {}
         self.held: dict[int, float] = {}
         self.wilted: frozenset[str] = frozenset()
+        self.weak: frozenset[str] = frozenset()
 
     def link(
         self, name: str, *addresses: str, gateway: bool = True, metric: int = 100, flags: int = 0, **device: Any
@@ -151,4 +152,5 @@ class Situation:
             self.connections,
             self.held,
             self.wilted,
+            self.weak,
         )

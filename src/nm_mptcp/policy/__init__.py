@@ -16,17 +16,20 @@ from ..kinds import kind_of
 from ..model import Desired, Endpoint, Limits, Path, Snapshot, State
 from ..reasons import Why
 from ..tables import Source, gateway, routing
+from .costs import COSTS, mind_costs
 from .facts import Facts, Verdict
 from .intent import claims_of
 from .judgement import judge, strangers
 from .leaving import KEPT_FOR_CONNECTIONS, leave, mind_connectivity, mind_links, renewed, replaceable
 from .modes import mind_mode
 from .slots import fill_slots, once
+from .strength import mind_strength
 
 __all__ = ["decide"]
 
-#: No endpoint of ours, or none yet, but routed all the same: NetworkManager's endpoint shall find its table ready.
-_ROUTED_ANYHOW = frozenset({Why.WAITS_FOR_NETWORKMANAGER, Why.NO_SLOT})
+#: No endpoint of ours, or none yet, but routed all the same: NetworkManager's endpoint shall find its table ready, and what
+#: stands on a link that only costs too much goes on leaving by it.
+_ROUTED_ANYHOW = frozenset({Why.WAITS_FOR_NETWORKMANAGER, Why.NO_SLOT}) | COSTS
 
 #: Addresses that are no path themselves, but leave by their own interface where it has one.
 _ROUTED_WITH_OTHERS = frozenset({Why.TEMPORARY, Why.DEPRECATED})
@@ -37,9 +40,11 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
     facts = Facts(snapshot, config)
     claims = claims_of(facts)
     verdicts = [judge(facts, address, claims) for address in facts.addresses()]
+    verdicts = mind_costs(verdicts)
     verdicts = mind_links(facts, verdicts, config)
     verdicts = mind_connectivity(facts, verdicts)
     verdicts = mind_mode(facts, verdicts, config)
+    verdicts = mind_strength(facts, verdicts)
     leaving = leave(facts, verdicts, config)
     verdicts = fill_slots(facts, once(facts, leaving.verdicts))
     routed = routing(snapshot.kernel, _sources(facts, verdicts), facts.marks)

@@ -11,6 +11,7 @@ from ..flags import EndpointFlag
 from ..memory import remembered
 from ..model import (
     MAIN_TABLE,
+    WORST_METRIC,
     Address,
     AddressFlag,
     Device,
@@ -68,6 +69,11 @@ class Verdict:
         """Whether the profile itself says which flags."""
         return self.flags_from is FlagsFrom.PROFILE
 
+    @property
+    def automatic(self) -> bool:
+        """Whether nobody chose the flags and nobody else makes the endpoint: they are ours to change."""
+        return self.flags_from is FlagsFrom.KIND and self.owner is Owner.OURS
+
 
 class Facts:
     """A snapshot with the look-ups that policy needs, each made once."""
@@ -123,6 +129,11 @@ class Facts:
         if key not in self._defaults:
             self._defaults[key] = default_route(self.kernel, ifindex, family, table, marks=self.marks)
         return self._defaults[key]
+
+    def metric(self, verdict: Verdict) -> int:
+        """The metric of an address's default route, a bad one where it has none."""
+        route = self.default(verdict.ifindex, verdict.family, verdict.route_table)
+        return route.metric if route else WORST_METRIC
 
     def options(self, address: Address) -> PathOptions:
         """What the configuration says of a path with this address."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..config import MeteredPolicy, PathOptions
 from ..flags import EndpointFlag, ProfileFlag, endpoint_flags
-from ..kinds import is_metered, kind_of
+from ..kinds import kind_of
 from ..model import (
     DefaultFlags,
     Device,
@@ -16,6 +16,7 @@ from ..model import (
     Owner,
 )
 from ..reasons import Reason, Why
+from .costs import metered_by
 from .facts import Facts
 
 
@@ -128,22 +129,16 @@ def _of_kind(device: Device, laminar: bool, options: PathOptions) -> Intent:
     kind = kind_of(device)
     if not kind.uplink:
         return Intent(Owner.OURS, reason=Reason(Why.KIND_IS_NO_PATH, kind.name), excluded=True)
-    metered = is_metered(device, options.assume_metered.value) and options.metered.value
-    holder = (
-        str(options.assume_metered) if options.assume_metered.value and not is_metered(device) else "NetworkManager"
-    )
-    if metered is MeteredPolicy.EXCLUDE:
-        reason = Reason(Why.METERED, f"{holder} holds this connection to be metered, and {options.metered}")
-        return Intent(Owner.OURS, flags_from=FlagsFrom.CONFIG, reason=reason, excluded=True)
     flags = EndpointFlag.SUBFLOW | (EndpointFlag.LAMINAR if laminar else EndpointFlag(0))
     if kind.backup:
         return Intent(
             Owner.OURS, flags | EndpointFlag.BACKUP, reason=_kind_reason(f"backup, as {kind.name} is by default")
         )
-    if metered is MeteredPolicy.BACKUP:
+    holder = metered_by(device, options)
+    if holder and options.metered.value is not MeteredPolicy.IGNORE:
         where = f", and {options.metered} says metered=backup" if options.metered.origin else ""
-        why = f"backup, since {holder} holds this {kind.name} connection to be metered{where}"
-        return Intent(Owner.OURS, flags | EndpointFlag.BACKUP, reason=_kind_reason(why))
+        reason = Reason(Why.METERED_BACKUP, f"{holder} holds this {kind.name} connection to be metered{where}")
+        return Intent(Owner.OURS, flags | EndpointFlag.BACKUP, reason=reason)
     return Intent(Owner.OURS, flags, reason=_kind_reason(f"a regular path, as {kind.name} is by default"))
 
 

@@ -16,6 +16,7 @@ from ..model import (
     State,
 )
 from ..reasons import Reason, Why
+from .costs import COSTS
 from .facts import Facts, Verdict
 
 #: Verdicts that come from circumstances, not from somebody's will: the last path of a family outlives them, and an
@@ -30,11 +31,15 @@ _CIRCUMSTANCES = frozenset(
         Why.HELD_BACK,
         Why.DEPRECATED,
         Why.MODE_OFF,
+        *COSTS,
     }
 )
 
 #: Of these, those in which nothing goes by the link any more: subflows with a live sibling are better closed.
 _DEAD = frozenset({Why.DEACTIVATING, Why.NO_CARRIER, Why.LINK_DOWN})
+
+#: The same where something does go by the link, but is to be paid for.
+_CLOSING = _DEAD | COSTS
 
 #: Endpoints that stay until their last dependent ends.
 KEPT_FOR_CONNECTIONS = frozenset({Why.KEPT_FOR_CONNECTIONS, Why.KEPT_UNTIL_REPLACED})
@@ -128,9 +133,10 @@ def leave(facts: Facts, verdicts: list[Verdict], config: Config) -> Leaving:
     """
     staying = {v.family for v in verdicts if v.state is State.ACTIVE and facts.link(v.ifindex).carrier}
     leaving = [v for v in verdicts if v.reason.why in _CIRCUMSTANCES and (v.family in staying or _for_good(v))]
-    dead = {verdict.ifindex for verdict in leaving if verdict.reason.why in _DEAD}
-    # On a dead link no address carries anything, also none that is no path itself.
-    seats = {v.address for v in verdicts if v.ifindex in dead and v.family in staying}
+    closing = {verdict.ifindex for verdict in leaving if verdict.reason.why in _CLOSING}
+    costly = {verdict.ifindex for verdict in leaving if verdict.reason.why in COSTS}
+    # On such a link no address is to carry anything, also none that is no path itself.
+    seats = {v.address for v in verdicts if v.ifindex in closing and v.family in staying}
     lost = frozenset(seats | {verdict.address for verdict in leaving})
     known = facts.snapshot.connections
     result: list[Verdict] = []
@@ -150,7 +156,7 @@ def leave(facts: Facts, verdicts: list[Verdict], config: Config) -> Leaving:
         elif known is None or facts.dependents(verdict.address, lost) or not facts.replaced(verdict):
             asks |= known is None
             result.append(_kept(facts, verdict, endpoint))
-            if verdict.reason.why in _DEAD:
+            if verdict.reason.why in _CLOSING:
                 severed.add(verdict.address)
         else:
             result.append(verdict)
@@ -158,10 +164,11 @@ def leave(facts: Facts, verdicts: list[Verdict], config: Config) -> Leaving:
                 taken.add(Endpoint(endpoint.address, endpoint.ifindex, endpoint.flags))
     standing = {endpoint.address for endpoint in facts.kernel.endpoints}
     unseated: set[str] = set()
-    if config.failover is Failover.FAST:
-        asks |= known is None and bool(seats)
-        for address in seats - standing:
-            (severed if facts.dependents(address, lost) else unseated).add(address)
+    if config.failover is not Failover.FAST:
+        seats = {v.address for v in verdicts if v.ifindex in costly and v.family in staying}
+    asks |= known is None and bool(seats)
+    for address in seats - standing:
+        (severed if facts.dependents(address, lost) else unseated).add(address)
     with_sibling = _with_sibling(known or {}, lost)
     return Leaving(
         result,
@@ -196,19 +203,24 @@ def _last(facts: Facts, verdict: Verdict, endpoint: Endpoint | None) -> Verdict:
     if endpoint is None:
         return verdict
     reason = Reason(Why.KEPT_LAST, str(verdict.reason))
-    return replace(verdict, state=State.ACTIVE, reason=reason, flags=endpoint.flags, wants_endpoint=own is not None)
+    flags = _kept_flags(verdict, endpoint)
+    return replace(verdict, state=State.ACTIVE, reason=reason, flags=flags, wants_endpoint=own is not None)
 
 
 def _kept(facts: Facts, verdict: Verdict, endpoint: Endpoint) -> Verdict:
-    """Live connections depend on it: it stays as it is."""
+    """Live connections depend on it: it stays, as it is or as backup."""
     deprecated = verdict.reason.why is Why.DEPRECATED
     return replace(
         verdict,
         state=State.ACTIVE if deprecated else State.SUSPENDED,
         reason=Reason(Why.KEPT_UNTIL_REPLACED) if deprecated else Reason(Why.KEPT_FOR_CONNECTIONS, str(verdict.reason)),
-        flags=endpoint.flags,
+        flags=_kept_flags(verdict, endpoint),
         wants_endpoint=facts.own_endpoint(verdict.on) is not None,
     )
+
+
+def _kept_flags(verdict: Verdict, endpoint: Endpoint) -> EndpointFlag:
+    return endpoint.flags | EndpointFlag.BACKUP if verdict.reason.why in COSTS else endpoint.flags
 
 
 def renewed(facts: Facts, verdicts: list[Verdict]) -> frozenset[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..config import Config, MeteredPolicy, Mode
+from ..config import Config, MeteredPolicy, Mode, RoamingPolicy
 from ..flags import EndpointFlag
-from ..kinds import is_metered
-from ..model import FlagsFrom, Owner, State
+from ..model import Owner, State
 from ..reasons import Reason, Why
+from .costs import COSTS, metered_by
 from .facts import Facts, Verdict
 
 _WORST = (1 << 32) - 1
@@ -25,7 +25,7 @@ def mind_mode(facts: Facts, verdicts: list[Verdict], config: Config) -> list[Ver
     if config.mode is Mode.OFF:
         return [
             replace(verdict, state=State.EXCLUDED, reason=Reason(Why.MODE_OFF), wants_endpoint=False)
-            if verdict.owner is Owner.OURS and verdict.state is not State.EXCLUDED
+            if verdict.owner is Owner.OURS and (verdict.state is not State.EXCLUDED or verdict.reason.why in COSTS)
             else verdict
             for verdict in verdicts
         ]
@@ -34,13 +34,16 @@ def mind_mode(facts: Facts, verdicts: list[Verdict], config: Config) -> list[Ver
 
 
 def _is_free(verdict: Verdict) -> bool:
-    """Whether nobody chose this path's flags. Who wrote down what a metered path is has chosen, too."""
-    if verdict.owner is not Owner.OURS or verdict.flags_from is not FlagsFrom.KIND or not verdict.flags:
+    """Whether nobody chose this path's flags. Who wrote down what a metered or roaming path is has chosen, too."""
+    if not verdict.automatic or not verdict.flags:
         return False
-    metered = verdict.options.metered
+    if verdict.device is None:
+        return True
+    metered, roaming = verdict.options.metered, verdict.options.roaming
     chosen = metered.origin is not None and metered.value is not MeteredPolicy.IGNORE
-    assumed = verdict.options.assume_metered.value
-    return not (chosen and verdict.device is not None and is_metered(verdict.device, assumed))
+    if chosen and metered_by(verdict.device, verdict.options):
+        return False
+    return not (verdict.device.roaming and roaming.value is RoamingPolicy.BACKUP)
 
 
 def _in_mode(facts: Facts, verdict: Verdict, mode: Mode, best: int | None) -> Verdict:

@@ -65,7 +65,7 @@ def fill_slots(facts: Facts, verdicts: list[Verdict]) -> list[Verdict]:
             not verdict.explicit,
             -verdict.options.slot_priority.value,
             nth,
-            _metric(facts, verdict),
+            facts.metric(verdict),
             facts.own_endpoint(verdict.on) is None,
             verdict.ifindex,
             verdict.address,
@@ -78,9 +78,3 @@ def fill_slots(facts: Facts, verdicts: list[Verdict]) -> list[Verdict]:
         else verdict
         for verdict in verdicts
     ]
-
-
-def _metric(facts: Facts, verdict: Verdict) -> int:
-    """The metric of an address's default route, a bad one where it has none."""
-    route = facts.default(verdict.ifindex, verdict.family, verdict.route_table)
-    return route.metric if route else 0xFFFFFFFF
