@@ -27,6 +27,7 @@ class Lease:
     routers: tuple[str, ...] = ()
     seconds: int = 3600
     renew_after: int = 1
+    vendor: bytes = b""  #: option 43
 
 
 class LeaseServer:
@@ -84,6 +85,8 @@ class LeaseServer:
         ]
         if lease.routers:
             options.append((3, b"".join(map(socket.inet_aton, lease.routers))))
+        if lease.vendor:
+            options.append((43, lease.vendor))
         return head + b"".join(bytes([code, len(value)]) + value for code, value in options) + b"\xff"
 
 

@@ -116,6 +116,13 @@ class Connection:
         self._socket.close()
 
 
+def counter(namespace: Namespace, name: str) -> int:
+    """One of the kernel's MPTCP counters in this namespace (``nstat`` calls it ``MPTcpExt`` and ``name``)."""
+    lines = [line.split() for line in namespace.run("cat", "/proc/net/netstat").splitlines()]
+    names, values = (line for line in lines if line[0] == "MPTcpExt:")
+    return int(values[names.index(name)])
+
+
 def reaches(
     namespace: Namespace, server: str, *, source: str | None = None, port: int = PORT, seconds: float = 3
 ) -> bool:

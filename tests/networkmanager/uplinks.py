@@ -51,9 +51,13 @@ def read_packet(data: bytes) -> Packet | None:
 
 
 class Capture:
-    """All packets that the machine sends out by one uplink, counted where they arrive. A lost one is an error."""
+    """All packets that the machine sends out by one uplink, counted where they arrive. A lost one is an error.
 
-    def __init__(self, pid: int, interface: str) -> None:
+    With ``both`` those that are sent to it, too.
+    """
+
+    def __init__(self, pid: int, interface: str, *, both: bool = False) -> None:
+        self._both = both
         with network_of(pid):
             # No protocol before it is bound: until then it would hear every interface.
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
@@ -70,13 +74,19 @@ class Capture:
                 data, (_, protocol, kind, _, _) = self._socket.recvfrom(1 << 16)
             except BlockingIOError:
                 break
-            if kind != PACKET_OUTGOING and protocol in (ETH_P_IP, ETH_P_IPV6):
+            if (self._both or kind != PACKET_OUTGOING) and protocol in (ETH_P_IP, ETH_P_IPV6):
                 packet = read_packet(data)
                 if packet:
                     self._packets.append(packet)
         lost = struct.unpack("II", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1]
         assert not lost, f"the capture lost {lost} packets"
         return self._packets
+
+    def data(self) -> int:
+        """How many bytes of TCP's payload."""
+        return sum(
+            len(packet.payload) - (packet.payload[12] >> 4) * 4 for packet in self.packets() if packet.protocol == TCP
+        )
 
     def sources(self) -> Counter[str]:
         """How many by each source address, DHCP's and multicast apart."""
@@ -103,6 +113,7 @@ class Network:
     ports: list[Uplink] = field(default_factory=list)
     routers: list[Router] = field(default_factory=list)
     leased_router: str | None = None  #: by :meth:`serve_short_leases`
+    metered: bool = False  #: whether :meth:`serve_short_leases` says so, in the manner of Android's hotspots
     _dnsmasq: Program | None = None
 
     def __post_init__(self) -> None:
@@ -152,14 +163,15 @@ class Network:
         wait_for("dnsmasq serves", lambda: self._dnsmasq and "sockets bound" in self._dnsmasq.output())
 
     def serve_short_leases(self) -> None:
-        """Like :meth:`serve_dhcp`, but clients renew each second; the next renewal tells of ``leased_router``."""
+        """Like :meth:`serve_dhcp`, but clients renew each second, and learn then of ``leased_router`` and ``metered``."""
         assert self.subnet
         self.leased_router = self.gateway
         prefixlen = ipaddress.ip_network(self.subnet).prefixlen
 
         def lease_for(hardware_address: str) -> Lease:
             port = int(hardware_address[-2:], 16)
-            return Lease(self.host(50 + port), prefixlen, (self.leased_router,) if self.leased_router else ())
+            routers = (self.leased_router,) if self.leased_router else ()
+            return Lease(self.host(50 + port), prefixlen, routers, vendor=b"ANDROID_METERED" if self.metered else b"")
 
         self.lease_server = LeaseServer(self.bed.far.pid, self.interface, self.gateway, lease_for)
         self.bed.at_end(self.lease_server.close)
@@ -241,9 +253,9 @@ class Uplink:
         """Plug the cable in or out, at the far end."""
         self.bed.far.run("ip", "link", "set", self.far_name, "up" if present else "down")
 
-    def capture(self) -> Capture:
-        """Count what comes out here from now on."""
-        capture = Capture(self.bed.far.pid, self.far_name)
+    def capture(self, *, both: bool = False) -> Capture:
+        """Count what comes out here from now on; with ``both`` what goes in, too."""
+        capture = Capture(self.bed.far.pid, self.far_name, both=both)
         self.bed.at_end(capture.close)
         return capture
 
