@@ -72,26 +72,17 @@ _OF_PROFILE: dict[str, Kind] = {
     "cdma": _CELLULAR,
 }
 
-#: What the kernel calls tunnels that NetworkManager has no type of device for (``Device.Generic.TypeDescription``).
-_TUNNELS = frozenset(
-    (
-        *(
-            "xfrm",
-            "vti",
-            "vti6",
-            "ipip",
-            "ip6tnl",
-            "sit",
-            "gre",
-            "gretap",
-            "ip6gre",
-            "ip6gretap",
-            "erspan",
-            "ip6erspan",
-        ),
-        *("gtp", "bareudp", "amt", "ovpn", "ovpn-dco", "wireguard", "tun", "vxlan", "geneve", "l2tpeth"),
-    )
+#: ``IFLA_INFO_KIND`` of links that wrap packets up and send them by another link; it is also what NetworkManager says of
+#: those that it has no type of device for (``Device.Generic.TypeDescription``). A dummy is one as well: where the default
+#: route leads to it, somebody wants nothing to leave (a kill switch). PPP is not: see :data:`PPP`.
+TUNNEL_LINKS = (
+    frozenset({"tun", "wireguard", "amneziawg", "ovpn", "ovpn-dco", "xfrm", "vti", "vti6", "vxlan", "geneve", "dummy"})
+    | {"ipip", "ip6tnl", "sit", "gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ip6erspan"}
+    | {"gtp", "bareudp", "amt", "l2tpeth", "l2tp_eth"}
 )
+
+#: The kind of links that are an uplink (PPPoE, a modem) or a tunnel (L2TP, PPTP): the kernel cannot tell which.
+PPP = "ppp"
 
 #: ``NMMetered``: yes and guess-yes.
 _METERED = (1, 3)
@@ -105,7 +96,13 @@ def kind_of(device: Device) -> Kind:
     if device.profile and (kind := _OF_PROFILE.get(device.profile.type)):
         return kind
     kind = _KINDS.get(device.type, _UNKNOWN)
-    return _TUNNEL if kind is _GENERIC and device.type_name in _TUNNELS else kind
+    return _TUNNEL if kind is _GENERIC and device.type_name in TUNNEL_LINKS else kind
+
+
+def is_uplink(device: Device) -> bool:
+    """Whether NetworkManager itself runs this device as a way into a network. Of a generic device it knows nothing."""
+    kind = kind_of(device)
+    return device.managed and not device.external and kind.uplink and kind.name != "generic"
 
 
 def is_metered(device: Device, assumed: bool | None = None) -> bool:

@@ -215,6 +215,14 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Departure:
+    """Where a packet leaves that nobody bound to anything (``RTM_GETROUTE`` without source or mark)."""
+
+    ifindex: int = 0  #: 0: nowhere
+    encrypted: bool = False  #: an IPsec policy (xfrm) wraps it up on its way, whatever the interface
+
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
     """What the kernel has, at one look."""
 
@@ -231,6 +239,8 @@ class Kernel:
     limits: Limits = Limits()
     #: whether ``ignore_routes_with_linkdown`` is set on an interface, as far as it was looked up
     linkdown_ignored: Mapping[tuple[Family, int], bool] = field(default_factory=dict)
+    #: where packets to each half of a family's public space leave; nothing while there is nothing like a tunnel
+    departures: Mapping[Family, tuple[Departure, ...]] = field(default_factory=dict)
 
 
 # --- what NetworkManager says --------------------------------------------------------------------------------------
@@ -344,6 +354,7 @@ class NetworkManager:
     version: str = ""
     devices: tuple[Device, ...] = ()
     default_flags: DefaultFlags = DefaultFlags()  #: for a device that no ``match-device`` singles out
+    vpn: bool = False  #: whether a connection of a VPN plugin is active
 
     @property
     def has_mptcp(self) -> bool:
@@ -485,6 +496,18 @@ class Snapshot:
     wilted: frozenset[str] = frozenset()
     #: addresses on a Wi-Fi whose signal has become weak
     weak: frozenset[str] = frozenset()
+    #: which subflows stand beside and around full tunnels; None: not asked
+    sides: Sides | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """On which local addresses subflows stand that go beside full tunnels, or around them."""
+
+    #: to peers that are reached by another way than the tunnel: the tunnel's own far end, the local network
+    beside: frozenset[str] = frozenset()
+    #: bound to a device though the way to their peer is the tunnel
+    around: frozenset[str] = frozenset()
 
 
 # --- what we want --------------------------------------------------------------------------------------------------
@@ -542,6 +565,14 @@ class Path:
 
 
 @dataclass(frozen=True, slots=True)
+class Tunnel:
+    """What carries all of a family's traffic."""
+
+    name: str  #: its interface, or several, in words
+    interfaces: frozenset[int] = frozenset()  #: none where it is IPsec without an interface of its own
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
     """What should be in the kernel of ours."""
 
@@ -559,7 +590,10 @@ class Desired:
     lost: frozenset[str] = frozenset()  #: addresses that no sibling is live on
     renewed: frozenset[str] = frozenset()  #: addresses whose endpoint is to be deleted and added again
     linkdown: frozenset[tuple[Family, int]] = frozenset()  #: where ``ignore_routes_with_linkdown`` is to be set
+    tunnels: Mapping[Family, Tunnel] = field(default_factory=dict)  #: what carries all of a family, and is guarded
+    cut: frozenset[str] = frozenset()  #: addresses below a full tunnel whose subflows and rules are to end first of all
     asks_connections: bool = False  #: decide again with :attr:`Snapshot.connections`: something depends on them
+    asks_sides: bool = False  #: decide again with :attr:`Snapshot.sides`: an endpoint below a full tunnel is to go
     awaits_connections: bool = False  #: decide again when a connection or subflow comes or goes
 
 
@@ -575,6 +609,7 @@ class Action(enum.StrEnum):
     SET_FLAGS = "set-flags"
     SET = "set"
     SEVER = "sever"
+    CUT = "cut"
 
 
 @dataclass(frozen=True, slots=True)
@@ -596,8 +631,16 @@ class Severance:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """The end of all subflows on ``addresses``, save those whose peer is reached beside the tunnels."""
+
+    addresses: frozenset[str]
+    tunnels: Mapping[Family, Tunnel]
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """One write to the kernel. For SET_FLAGS ``value`` is the endpoint as it is to be, with its id."""
 
     action: Action
-    value: Endpoint | Route | Rule | Limits | LinkdownSetting | Severance
+    value: Endpoint | Route | Rule | Limits | LinkdownSetting | Severance | Cut

@@ -23,6 +23,7 @@ from .errors import KernelError
 # linux/netlink.h
 ROUTE = 0
 SOCK_DIAG = 4
+XFRM = 6
 GENERIC = 16
 
 NLMSG_ERROR = 2
