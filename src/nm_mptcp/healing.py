@@ -94,6 +94,10 @@ class Healing:
             wound.tries += 1
             wound.due = now + min(_DELAY[0] * 2**wound.tries, _DELAY[1])
 
+    def came_anew(self, address: str) -> None:
+        """Its endpoint was added for another reason: the kernel tries it by itself, on all live connections."""
+        self._wounds.pop(address, None)
+
     def forget(self) -> None:
         """All delays begin anew: the machine slept."""
         self._wounds.clear()

@@ -74,3 +74,10 @@ def test_it_is_over_when_the_connection_ended_or_has_its_subflow_again() -> None
     died(healing, 10.0, token=2)
     healing.event(event(EventName.SUBFLOW_ESTABLISHED, token=2, port=4001), 10.5)
     assert healing.due(19.0) == frozenset()
+
+
+def test_it_is_over_when_the_endpoint_was_added_for_another_reason() -> None:
+    healing = Healing()
+    died(healing, 1.0)
+    healing.came_anew(A)
+    assert healing.due(9.0) == frozenset()
