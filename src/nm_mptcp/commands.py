@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from .flags import CHANGEABLE, names
 from .model import (
     Action,
+    Cut,
     Endpoint,
     Family,
     Hop,
@@ -40,6 +41,9 @@ def command(operation: Operation, links: Mapping[int, Link]) -> str:
         return f"sysctl -w net/{family}/conf/{value.name}/ignore_routes_with_linkdown={int(value.ignored)}"
     if isinstance(value, Severance):
         # ss cannot choose by sibling; this names the sockets of which those with a live sibling are closed.
+        return f"ss -K {' or '.join(f'src {address}' for address in sorted(value.addresses))}"
+    if isinstance(value, Cut):
+        # ... save those whose peer is reached beside the tunnel.
         return f"ss -K {' or '.join(f'src {address}' for address in sorted(value.addresses))}"
     return _route(operation.action, value, links)
 

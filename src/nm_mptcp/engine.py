@@ -36,6 +36,7 @@ from .model import (
     Ours,
     Owner,
     Path,
+    Sides,
     Snapshot,
     State,
 )
@@ -47,6 +48,7 @@ from .state import (
     Record,
     StateError,
     decided,
+    guarded,
     seen,
     since,
     with_endpoints,
@@ -119,6 +121,8 @@ class Engine:
         self._urgent = asyncio.Event()
         self._told: dict[tuple[str, int], tuple[object, ...]] = {}
         self._complained: set[str] = set()
+        self._guard = record.contents.guard
+        self._cut = (0, 0)
 
     # --- events ---
 
@@ -247,8 +251,12 @@ class Engine:
             weak=self._weak(kernel, networkmanager, now),
         )
         desired = decide(snapshot, self.config)
-        if desired.asks_connections and connections is None:
-            snapshot = replace(snapshot, connections=await self._connections())
+        asks_connections = desired.asks_connections and connections is None
+        if asks_connections or desired.asks_sides:
+            if desired.asks_sides:
+                snapshot = replace(snapshot, sides=await self._sides(desired))
+            if asks_connections:
+                snapshot = replace(snapshot, connections=await self._connections())
             desired = decide(snapshot, self.config)
         if not networkmanager.running:
             desired = replace(desired, claims=desired.claims | ours.claims)
@@ -256,6 +264,7 @@ class Engine:
         self.view = View(replace(snapshot, ours=ours), desired, self.config.mode)
         self._waits_for_connections = desired.awaits_connections
         self._await_networkmanager(desired)
+        self._mind_guard(desired)
         return plan(desired, kernel, ours)
 
     def _weak(self, kernel: Kernel, networkmanager: NetworkManager, now: float) -> frozenset[str]:
@@ -292,6 +301,13 @@ class Engine:
             self._complain(f"{error}; endpoints of lost links stay, since live connections may depend on them")
             return None
 
+    async def _sides(self, desired: Desired) -> Sides:
+        try:
+            return await self._kernel.sides(desired.tunnels)
+        except KernelError as error:
+            self._complain(f"{error}; connections that stand beside the tunnel may be cut")
+            return Sides()
+
     async def _apply(self, operations: tuple[Operation, ...], kernel: Kernel) -> bool:
         """Write; the record comes first. False when nothing of it succeeded: then trying again at once is of no use."""
         written = [
@@ -310,10 +326,16 @@ class Engine:
         numbered = self._ours.numberings != self._record.contents.ours.numberings
         if written or settings or limits or taken or numbered:
             self._save()
-        for address in self.view.desired.renewed if self.view else ():
+        renewed = self.view.desired.renewed if self.view else frozenset()
+        for address in renewed:
             self._healing.tried(address, time.monotonic())
             _log.info("%s: its subflows died by an error; the endpoint is tried again", address)
+        for operation in operations:
+            value = operation.value
+            if operation.action is Action.ADD and isinstance(value, Endpoint) and value.address not in renewed:
+                self._healing.came_anew(value.address)
         failures = await self._kernel.execute(operations)
+        self._count_cut()
         for operation, error in failures:
             self._failed(operation, error, kernel)
         refused = [op.value for op, _ in failures if op.action is Action.ADD and isinstance(op.value, Endpoint)]
@@ -329,6 +351,31 @@ class Engine:
         for operation in operations:
             _log.debug("%s", command(operation, kernel.links))
         return len(failures) < len(operations)
+
+    def _count_cut(self) -> None:
+        """Note, and say, what the guard has cut since the last time."""
+        cut = (self._kernel.cut_subflows, self._kernel.cut_connections)
+        new = (cut[0] - self._cut[0], cut[1] - self._cut[1])
+        self._cut = cut
+        if self._guard is not None and any(new):
+            self._guard = self._guard.counted(*new)
+            _log.info("VPN guard: %d subflows closed, %d connections had no other", *new)
+
+    def _mind_guard(self, desired: Desired) -> None:
+        """Keep since when which tunnels are guarded, and say when that changes."""
+        tunnels = {family: tunnel.name for family, tunnel in desired.tunnels.items()}
+        before, self._guard = self._guard, guarded(self._guard, tunnels, time.time())
+        if (
+            self._dry_run
+            or self._guard is None
+            or (before is not None and before.tunnels == self._guard.tunnels and before.until == self._guard.until)
+        ):
+            return
+        if tunnels:
+            words = ", ".join(f"all {family.label} traffic leaves by {name}" for family, name in tunnels.items())
+            _log.info("VPN guard: %s; nothing goes around it", words)
+        else:
+            _log.info("VPN guard: no full tunnel any more")
 
     def _failed(self, operation: Operation, error: KernelError, kernel: Kernel) -> None:
         """An operation that the kernel refused: under races "exists" and "absent" are ordinary, the rest is told once."""
@@ -370,7 +417,7 @@ class Engine:
         paths = self.view.desired.paths if self.view else ()
         began = since(self._record.contents.since, paths, time.time())
         known = self.view.snapshot.kernel.endpoints_max if self.view else 0
-        self._record.save(Contents(self._ours, began, known, self._record.contents.mode))
+        self._record.save(Contents(self._ours, began, known, self._record.contents.mode, self._guard))
 
     def _tell(self) -> None:
         """One line in the log for each path that changed; nothing is repeated."""

@@ -17,6 +17,7 @@ from .model import (
     MAIN_TABLE,
     MARKS,
     Action,
+    Cut,
     Desired,
     Endpoint,
     Family,
@@ -39,19 +40,25 @@ def plan(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
     new_routes, old_routes = _routes(desired.routes, kernel, desired.marks)
     new_rules, old_rules = _rules(desired.rules, kernel, desired.marks)
     settings = list(_linkdown(desired.linkdown, kernel, ours))
+    limits = list(_limits(desired.limits, kernel))
+    forbidding = desired.limits is not None and desired.limits.subflows < kernel.limits.subflows
     return (
+        # What goes around a full tunnel ends first of all; then nothing that is bound to an address leads around it.
+        *(limits if forbidding else ()),
+        *_cut(desired),
+        *(Operation(Action.DELETE, rule) for rule in old_rules if rule.source in desired.cut),
         *_severed(desired),
         *(Operation(Action.DELETE, endpoint) for endpoint in gone),
         *(Operation(Action.DELETE, Endpoint(address)) for address in sorted(desired.unseated)),
         *(Operation(Action.SET_FLAGS, endpoint) for endpoint in changed),
         *(Operation(Action.SET, setting) for setting in settings if setting.ignored),
-        *_limits(desired.limits, kernel),
+        *(() if forbidding else limits),
         *new_routes,
         # Their routes were ignored until other ways led around them.
         *(Operation(Action.SET, setting) for setting in settings if not setting.ignored),
         *(Operation(Action.ADD, rule) for rule in new_rules),
         *(Operation(Action.ADD, endpoint) for endpoint in new),
-        *(Operation(Action.DELETE, rule) for rule in old_rules),
+        *(Operation(Action.DELETE, rule) for rule in old_rules if rule.source not in desired.cut),
         *old_routes,
     )
 
@@ -69,6 +76,11 @@ def restore(kernel: Kernel, ours: Ours, marks: Marks = MARKS) -> tuple[Operation
 
 def _has_address(kernel: Kernel, endpoint: Endpoint) -> bool:
     return any(address.address == endpoint.address for address in kernel.addresses.get(endpoint.ifindex, ()))
+
+
+def _cut(desired: Desired) -> Iterable[Operation]:
+    if desired.cut:
+        yield Operation(Action.CUT, Cut(desired.cut, desired.tunnels))
 
 
 def _severed(desired: Desired) -> Iterable[Operation]:

@@ -39,6 +39,8 @@ class Why(enum.Enum):
     LINK_DOWN = "the interface is down"
     HELD_BACK = "the link came and went: held back for {0}"
     NO_CONNECTIVITY = "NetworkManager's connectivity check says {0}, and another path has full connectivity"
+    VPN_GUARD = "all {0}: nothing goes around it"
+    KEPT_BESIDE_TUNNEL = "all {0}; its endpoint stays for connections beside the tunnel, and no new subflow is made"
     KEPT_FOR_CONNECTIONS = "{0}; its endpoint stays for connections that have no other subflow"
     # excluded
     NOT_MANAGED = "NetworkManager does not manage this interface"

@@ -62,6 +62,34 @@ class Since:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardRecord:
+    """What full tunnels are, or were the last time, minded, and what that cut; times are seconds of the wall clock."""
+
+    tunnels: Mapping[Family, str] = field(default_factory=dict)
+    since: float = 0.0
+    until: float | None = None  #: None: it is in force
+    cut_subflows: int = 0
+    cut_connections: int = 0  #: those that had no other subflow
+
+    def counted(self, subflows: int, connections: int) -> GuardRecord:
+        """With what else was cut."""
+        return replace(
+            self,
+            cut_subflows=self.cut_subflows + subflows,
+            cut_connections=self.cut_connections + connections,
+        )
+
+
+def guarded(before: GuardRecord | None, tunnels: Mapping[Family, str], now: float) -> GuardRecord | None:
+    """The record of the guard, when these tunnels are minded now; one that begins anew counts from 0."""
+    if tunnels:
+        if before is None or before.until is not None:
+            return GuardRecord(tunnels, now)
+        return before if before.tunnels == tunnels else replace(before, tunnels=tunnels)
+    return before if before is None or before.until is not None else replace(before, until=now)
+
+
+@dataclass(frozen=True, slots=True)
 class Contents:
     """All that the record holds."""
 
@@ -69,6 +97,7 @@ class Contents:
     since: Mapping[str, Since] = field(default_factory=dict)  #: by ``ADDRESS%IFINDEX``
     endpoints_max: int = 0  #: how many endpoints the kernel takes, asked once per boot; 0: not asked yet
     mode: Mode | None = None  #: what ``nm-mptcp mode`` chose until the next boot; None: as configured
+    guard: GuardRecord | None = None  #: None: there was no full tunnel yet
 
 
 class Record:
@@ -169,9 +198,9 @@ def seen(ours: Ours, endpoints: Iterable[Endpoint]) -> Ours:
 def decided(ours: Ours, kernel: Kernel, desired: Desired) -> Ours:
     """``ours`` after policy has seen it: its claims, what it took from NetworkManager, and nothing that is past.
 
-    Past is an endpoint that somebody replaced, one of NetworkManager's that stands again or whose address is gone, and a
-    linkdown setting whose interface is gone (one that somebody changed since is remembered, and left to him). Numbers that
-    count no longer are past once nothing carries them.
+    Past is an endpoint that somebody replaced, one of NetworkManager's that stands again or whose address is gone, a
+    linkdown setting whose interface is gone (one that somebody changed since is remembered, and left to him), and a limit
+    that is as it was before us. Numbers that count no longer are past once nothing carries them.
     """
     at = {endpoint.address: endpoint for endpoint in kernel.endpoints if not endpoint.port}
     present = {(address.address, ifindex) for ifindex, group in kernel.addresses.items() for address in group}
@@ -188,6 +217,7 @@ def decided(ours: Ours, kernel: Kernel, desired: Desired) -> Ours:
         numberings=frozenset(
             {now} | {known for known in ours.numberings - {now} if _stands(marks_of(known), kernel, marks_of(now))}
         ),
+        limits={name: value for name, value in ours.limits.items() if not _is_back(name, value, kernel.limits)},
     )
     return ours if result == ours else result
 
@@ -197,6 +227,12 @@ def _stands(marks: Marks, kernel: Kernel, now: Marks) -> bool:
     return any(marks.on_rule(rule) and not now.on_rule(rule) for rule in kernel.rules) or any(
         marks.on_route(route) and not now.on_route(route) for routes in kernel.routes.values() for route in routes
     )
+
+
+def _is_back(name: str, value: Written, limits: Limits) -> bool:
+    """Whether a limit is where it was before us: there is nothing to put back any more."""
+    have = {"subflows": limits.subflows, "add_addr_accepted": limits.add_addr_accepted}
+    return value.before == value.written == have[name]
 
 
 def with_endpoints(ours: Ours, written: Iterable[Endpoint]) -> Ours:
@@ -272,8 +308,29 @@ def _encode(contents: Contents) -> dict[str, Any]:
         ),
         "endpoints_max": contents.endpoints_max,
         "mode": contents.mode and contents.mode.value,
+        "guard": _encode_guard(contents.guard),
         "since": {key: [value.state, value.why, value.time] for key, value in sorted(contents.since.items())},
     }
+
+
+def _encode_guard(guard: GuardRecord | None) -> dict[str, Any] | None:
+    if guard is None:
+        return None
+    return {
+        "tunnels": sorted([int(family), name] for family, name in guard.tunnels.items()),
+        "since": guard.since,
+        "until": guard.until,
+        "cut": [guard.cut_subflows, guard.cut_connections],
+    }
+
+
+def _decode_guard(data: Any) -> GuardRecord | None:
+    if data is None:
+        return None
+    subflows, connections = data["cut"]
+    tunnels = {Family(family): str(name) for family, name in data["tunnels"]}
+    until = None if data["until"] is None else float(data["until"])
+    return GuardRecord(tunnels, float(data["since"]), until, int(subflows), int(connections))
 
 
 def _decode(data: Any) -> Contents:
@@ -295,7 +352,9 @@ def _decode(data: Any) -> Contents:
     )
     began = {str(key): Since(str(state), str(why), float(time)) for key, (state, why, time) in data["since"].items()}
     mode = data.get("mode")
-    return Contents(ours, began, int(data["endpoints_max"]), Mode(mode) if mode else None)
+    return Contents(
+        ours, began, int(data["endpoints_max"]), Mode(mode) if mode else None, _decode_guard(data.get("guard"))
+    )
 
 
 def _holder(handle: int) -> str:

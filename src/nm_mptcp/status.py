@@ -13,7 +13,7 @@ from typing import Any
 from .config import Mode
 from .flags import names
 from .model import Desired, Path, Snapshot, State
-from .state import Contents, Since
+from .state import Contents, GuardRecord, Since
 from .text import printable
 
 Document = dict[str, Any]
@@ -39,7 +39,20 @@ def document(snapshot: Snapshot, desired: Desired, contents: Contents, *, mode: 
             "endpoints_max": kernel.endpoints_max,
         },
         "limits": {"subflows": kernel.limits.subflows, "add_addr_accepted": kernel.limits.add_addr_accepted},
+        "guard": _guard(desired, contents.guard),
         "paths": [_path(path, contents.since) for path in desired.paths],
+    }
+
+
+def _guard(desired: Desired, record: GuardRecord | None) -> Document:
+    """What is guarded now, and what the guard that is in force, or was last, has cut."""
+    now = {family.label.lower(): tunnel.name for family, tunnel in desired.tunnels.items()}
+    return {
+        "tunnels": now,
+        "since": _time(record.since) if record else None,
+        "until": _time(record.until) if record and record.until is not None else None,
+        "cut_subflows": record.cut_subflows if record else 0,
+        "cut_connections": record.cut_connections if record else 0,
     }
 
 
@@ -78,6 +91,7 @@ def text(status: Document) -> str:
         f"   MPTCP: {mptcp}   mode: {status['mode']}",
         f"limits: {limits['subflows']} additional subflows, {limits['add_addr_accepted']} addresses accepted;"
         f" the kernel takes {kernel['endpoints_max']} endpoints",
+        *_guard_lines(status["guard"]),
         "",
     ]
     shown = [path for path in status["paths"] if path["interface"] != "lo"]
@@ -93,6 +107,18 @@ def text(status: Document) -> str:
             by = "" if path["owner"] == "nm-mptcp" or path["endpoint_id"] is None else f" (endpoint by {path['owner']})"
             lines.append(f"    {path['reason']}{by}")
     return "\n".join(lines)
+
+
+def _guard_lines(guard: Document) -> list[str]:
+    if not guard["since"]:
+        return []
+    names = {"ipv4": "IPv4", "ipv6": "IPv6"}
+    if guard["tunnels"]:
+        state = ", ".join(f"all {names[family]} leaves by {name}" for family, name in guard["tunnels"].items())
+    else:
+        state = f"none now, the last one ended at {guard['until']}"
+    cut = f"{guard['cut_subflows']} subflows closed, {guard['cut_connections']} connections had no other"
+    return [f"full tunnel: {state}; {cut}"]
 
 
 def _row(path: Document) -> tuple[str, ...]:

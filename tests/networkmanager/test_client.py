@@ -270,6 +270,7 @@ def test_networkmanager_may_come_after_us(bed: Bed, library: str) -> None:
             "version": "",
             "devices": [],
             "default_flags": {"flags": None, "section": ""},
+            "vpn": False,
         },
     ]
     bed.start_networkmanager()

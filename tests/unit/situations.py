@@ -26,6 +26,7 @@ from nm_mptcp.model import (
     Profile,
     Route,
     Rule,
+    Sides,
     Snapshot,
 )
 
@@ -68,6 +69,8 @@ class Situation:
         self.held: dict[int, float] = {}
         self.wilted: frozenset[str] = frozenset()
         self.weak: frozenset[str] = frozenset()
+        self.sides: Sides | None = Sides()
+        self.vpn = False
 
     def link(
         self, name: str, *addresses: str, gateway: bool = True, metric: int = 100, flags: int = 0, **device: Any
@@ -142,7 +145,9 @@ class Situation:
                 **self.kernel,
             },
         )
-        networkmanager = NetworkManager(self.running, self.startup, self.version, tuple(self.devices.values()))
+        networkmanager = NetworkManager(
+            self.running, self.startup, self.version, tuple(self.devices.values()), vpn=self.vpn
+        )
         return Snapshot(
             kernel,
             networkmanager,
@@ -153,4 +158,5 @@ class Situation:
             self.held,
             self.wilted,
             self.weak,
+            self.sides,
         )

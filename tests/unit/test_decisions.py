@@ -15,17 +15,19 @@ import pytest
 from nm_mptcp.config import Config, Failover, MeteredPolicy, Mode, PathSection, RoamingPolicy, Setting
 from nm_mptcp.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.match import DeviceMatch
-from nm_mptcp.model import Connectivity, DefaultFlags, DeviceState, State
+from nm_mptcp.model import Connectivity, DefaultFlags, Departure, DeviceState, Family, Sides, State
 from nm_mptcp.policy import decide
 from nm_mptcp.reasons import Why
 from nm_mptcp.selector import Selector
 
-from .situations import BACKUP, BLUETOOTH, ETHERNET, MODEM, SUBFLOW, WIFI, Situation
+from .situations import BACKUP, BLUETOOTH, BRIDGE, ETHERNET, MODEM, SUBFLOW, TUN, WIFI, Situation
 from .test_policy import ONE_LINK
 
 #: The addresses on the Wi-Fi, the cellular, the wired and the Bluetooth link.
 W, C, E, B = "10.0.1.2", "10.0.2.2", "10.0.3.2", "10.0.4.2"
 W6, C6 = "2001:db8:1::2", "2001:db8:2::2"
+#: The inner address of a tunnel.
+T = "10.8.0.2"
 NO_FLAG = EndpointFlag(0)
 
 DEFAULTS = Config()
@@ -95,6 +97,13 @@ class Laptop(Situation):
         """Live connections, each with subflows on these addresses."""
         return self.with_(connections={frozenset(place): 1 for place in places})
 
+    def tunnelled(self, *families: Family, kind: str = "tun", **device: Any) -> Laptop:
+        """With a tunnel that all traffic of these families leaves by (IPv4's, unless others are named)."""
+        tunnel = self.link("tun0", f"{T}/24", gateway=False, **{"type": TUN, "external": True} | device)
+        self.links[tunnel] = replace(self.links[tunnel], kind=kind)
+        self.kernel["departures"] = {family: (Departure(tunnel),) * 2 for family in families or (Family.IPV4,)}
+        return self
+
     def lost(self, name: str, **change: bool) -> Laptop:
         ifindex = next(index for index, link in self.links.items() if link.name == name)
         self.links[ifindex] = replace(self.links[ifindex], **(change or {"carrier": False}))
@@ -122,8 +131,45 @@ def excluded(why: Why, flags: EndpointFlag = NO_FLAG) -> Found:
 
 REGULAR = active(Why.FLAGS_OF_KIND, SUBFLOW)
 RESERVE = active(Why.FLAGS_OF_KIND, BACKUP)
+GUARDED: Found = (State.SUSPENDED, Why.VPN_GUARD, SUBFLOW)
+GUARDED_RESERVE: Found = (State.SUSPENDED, Why.VPN_GUARD, BACKUP)
 
 ROWS: dict[str, Callable[[], Row]] = {
+    # below a tunnel
+    "VPN": lambda: Row(Laptop(standing=True).wifi().cellular().tunnelled(), {W: GUARDED, C: GUARDED_RESERVE}),
+    "VPN, endpoints gone": lambda: Row(Laptop().wifi().tunnelled(), {W: GUARDED, T: excluded(Why.EXTERNAL)}),
+    "VPN of IPv6": lambda: Row(
+        Laptop(standing=True).wifi(f"{W}/24", f"{W6}/64").tunnelled(Family.IPV6), {W: REGULAR, W6: GUARDED}
+    ),
+    "VPN of both": lambda: Row(
+        Laptop(standing=True).wifi(f"{W}/24", f"{W6}/64").tunnelled(*Family), {W: GUARDED, W6: GUARDED}
+    ),
+    "VPN, vpn-guard=no": lambda: Row(Laptop(standing=True).wifi().tunnelled(), {W: REGULAR}, Config(vpn_guard=False)),
+    "VPN, flags of the profile": lambda: Row(
+        owned(Laptop().wifi().cellular(**profile(0x22)).tunnelled(), C, "wwan0", SUBFLOW), {C: GUARDED}
+    ),
+    "VPN, somebody else's endpoint": lambda: Row(
+        owned(Laptop().wifi().tunnelled(), W, "wlan0", EndpointFlag.SIGNAL),
+        {W: active(Why.SOMEBODY_ELSE_OWNS, EndpointFlag.SIGNAL)},
+    ),
+    "VPN with flags of its own": lambda: Row(
+        owned(Laptop().wifi().tunnelled(external=False, **profile(0x22)), T, "tun0", SUBFLOW),
+        {W: GUARDED, T: active(Why.FLAGS_OF_PROFILE, SUBFLOW)},
+    ),
+    "VPN, no carrier": lambda: Row(
+        Laptop(standing=True).wifi().cellular().tunnelled().lost("wlan0"), {W: GUARDED, C: GUARDED_RESERVE}
+    ),
+    "VPN, roaming": lambda: Row(Laptop().cellular(roaming=True).tunnelled(), {C: excluded(Why.ROAMING, BACKUP)}),
+    "VPN, roaming, endpoint standing": lambda: Row(
+        Laptop(standing=True).cellular(roaming=True).tunnelled(), {C: GUARDED_RESERVE}
+    ),
+    "VPN over a connection of its own": lambda: Row(
+        Laptop(standing=True).wifi().cellular().tunnelled().with_(sides=Sides(frozenset({W}))),
+        {W: (State.SUSPENDED, Why.KEPT_BESIDE_TUNNEL, SUBFLOW), C: GUARDED_RESERVE},
+    ),
+    "a bridge with the best route is no VPN": lambda: Row(
+        Laptop(standing=True).wifi().tunnelled(kind="bridge", type=BRIDGE), {W: REGULAR}
+    ),
     # cost: roaming
     "home": lambda: Row(Laptop().wifi().cellular(), {W: REGULAR, C: RESERVE}),
     "roaming": lambda: Row(Laptop().wifi().cellular(roaming=True), {W: REGULAR, C: excluded(Why.ROAMING, BACKUP)}),

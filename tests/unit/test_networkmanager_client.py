@@ -471,3 +471,15 @@ def test_a_listener_that_fails_does_not_stop_us() -> None:
         assert client.state.devices[0].state is DeviceState.DEACTIVATING
 
     run(story)
+
+
+def test_an_active_vpn_is_told_of_and_so_is_its_end() -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        await client.start()
+        assert not client.state.vpn
+        bus.adds(ACTIVE + "1", {names.ACTIVE_CONNECTION: {"StateFlags": 0, "Vpn": True}})
+        assert client.state.vpn
+        bus.removes(ACTIVE + "1", names.ACTIVE_CONNECTION)
+        assert not client.state.vpn
+
+    run(story)

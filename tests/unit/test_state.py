@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 from __future__ import annotations
 
+import json
 import logging
 import os
 import stat
@@ -9,10 +10,11 @@ from pathlib import Path as File
 
 import pytest
 
-from nm_mptcp.model import Desired, Endpoint, Kernel, Limits, Ours, OwnEndpoint, Path, State, Written
+from nm_mptcp.model import Desired, Endpoint, Family, Kernel, Limits, Ours, OwnEndpoint, Path, State, Written
 from nm_mptcp.reasons import Reason, Why
 from nm_mptcp.state import (
     Contents,
+    GuardRecord,
     Record,
     Since,
     StateError,
@@ -142,3 +144,26 @@ def test_since_stays_while_state_and_reason_stay() -> None:
     assert since(first, [replace(path, reason=Reason(Why.FLAGS_OF_KIND, "other words"))], 20.0) == first
     changed = since(first, [replace(path, state=State.SUSPENDED)], 30.0)
     assert changed["10.0.1.2%2"].time == 30.0
+
+
+def test_a_limit_that_is_as_it_was_before_us_is_ours_no_more() -> None:
+    lowered = with_limits(Ours(), Limits(8, 2), Limits(0, 2))
+    assert lowered.limits == {"subflows": Written(8, 0)}
+    raised = with_limits(lowered, Limits(0, 2), Limits(8, 2))
+    assert decided(raised, Kernel(limits=Limits(0, 2)), Desired()).limits == {"subflows": Written(8, 8)}
+    assert decided(raised, Kernel(limits=Limits(8, 2)), Desired()).limits == {}
+
+
+def test_the_guards_record_is_kept(tmp_path: File) -> None:
+    guard = GuardRecord({Family.IPV4: "the tunnel tun0"}, 1700000000.5, None, 3, 1)
+    Record(tmp_path).save(Contents(OURS, guard=guard))
+    assert Record(tmp_path).load().guard == guard
+
+
+def test_a_record_of_before_the_guard_is_read(tmp_path: File) -> None:
+    Record(tmp_path).save(Contents(OURS))
+    file = tmp_path / "state.json"
+    data = json.loads(file.read_text())
+    del data["guard"]
+    file.write_text(json.dumps(data))
+    assert Record(tmp_path).load() == Contents(OURS)

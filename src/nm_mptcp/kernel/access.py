@@ -15,8 +15,25 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from ..model import Action, Endpoint, Family, Kernel, Limits, LinkdownSetting, Operation, Route, Rule, Severance
+from ..model import (
+    Action,
+    Cut,
+    Departure,
+    Endpoint,
+    Family,
+    Kernel,
+    Limits,
+    Link,
+    LinkdownSetting,
+    Operation,
+    Route,
+    Rule,
+    Severance,
+    Sides,
+    Tunnel,
+)
 from . import sysctl
+from .departures import Departures
 from .errors import KernelError
 from .events import PathManagerEvent, PathManagerEvents
 from .mirror import Changes, Mirror
@@ -41,6 +58,9 @@ class KernelAccess:
         self._routing = Routing()
         self._path_manager = PathManager()
         self._sockets = Sockets()
+        self._departures = Departures()
+        #: subflows that were cut since this was made, and connections that had no other
+        self.cut_subflows = self.cut_connections = 0
         self._linkdown: Mapping[tuple[Family, int], bool] = {}
         self._mirror = Mirror()
         self._monitor: Monitor | None = None
@@ -59,6 +79,7 @@ class KernelAccess:
         if sysctl.path_manager():
             self._events = PathManagerEvents(on_event)
             self._events.start(loop)
+        self._departures.follow(loop, lambda: on_change(Changes(rules=True)))
         await self._look_at_all(self._monitor)
 
     async def close(self) -> None:
@@ -67,9 +88,11 @@ class KernelAccess:
             self._monitor.close()
         if self._events is not None:
             self._events.close()
+        self._departures.unfollow()
         await self._work(self._routing.close)
         await self._work(self._path_manager.close)
         await self._work(self._sockets.close)
+        await self._work(self._departures.close)
         self._worker.shutdown(wait=False)
 
     async def look(self, *, thorough: bool = False) -> Kernel:
@@ -83,8 +106,9 @@ class KernelAccess:
             self._monitor.read()  # our own writes have been told of by now, and are to be seen
             if self._monitor.lost or (thorough and self._mirror.doubtful):
                 await self._look_at_all(self._monitor)
-        endpoints, limits = await self._work(self._endpoints_and_limits)
         mirror = self._mirror
+        depends = (mirror.links, mirror.routes, mirror.rules, mirror.addresses)
+        endpoints, limits, departures = await self._work(self._ask, depends, thorough)
         return Kernel(
             mptcp_enabled=sysctl.mptcp_enabled(),
             path_manager=sysctl.path_manager(),
@@ -97,6 +121,7 @@ class KernelAccess:
             endpoints=endpoints,
             limits=limits,
             linkdown_ignored=self._linkdown_ignored(thorough=thorough),
+            departures=departures,
         )
 
     async def connections(self) -> Mapping[frozenset[str], int]:
@@ -106,11 +131,20 @@ class KernelAccess:
         """
         return await self._work(self._connections)
 
+    async def sides(self, tunnels: Mapping[Family, Tunnel]) -> Sides:
+        """Where subflows stand beside and around these tunnels. Raises :class:`KernelError`."""
+        return await self._work(self._sides, tunnels)
+
     async def execute(self, operations: Iterable[Operation]) -> list[tuple[Operation, KernelError]]:
         """Do the operations in order; gives those that failed, each with its error. The others are done all the same."""
         return await self._work(self._execute, tuple(operations))
 
     # --- on the worker thread
+
+    def _ask(
+        self, depends: tuple[Mapping[int, Link], object, object, object], afresh: bool
+    ) -> tuple[tuple[Endpoint, ...], Limits, Mapping[Family, tuple[Departure, ...]]]:
+        return *self._endpoints_and_limits(), self._departures.look(*depends, afresh=afresh)
 
     def _endpoints_and_limits(self) -> tuple[tuple[Endpoint, ...], Limits]:
         """A kernel without MPTCP has neither, and is an ordinary one: then ``path_manager`` is empty."""
@@ -143,6 +177,8 @@ class KernelAccess:
                 self._set_linkdown(setting)
             case Operation(Action.SEVER, Severance() as severance):
                 self._sever(severance)
+            case Operation(Action.CUT, Cut() as cut):
+                self._cut(cut)
             case Operation(Action.ADD, Route() as route):
                 self._routing.add_route(route)
             case Operation(Action.REPLACE, Route() as route):
@@ -183,6 +219,26 @@ class KernelAccess:
                     KernelError
                 ):  # gone already, or a kernel that cannot: then TCP's timers decide
                     self._end(subflow)
+
+    def _sides(self, tunnels: Mapping[Family, Tunnel]) -> Sides:
+        return self._departures.sides(self._sockets.subflows(), tunnels)
+
+    def _cut(self, cut: Cut) -> None:
+        """Also what is not established yet. A reset is one packet, and nothing follows it; a subflow that is closed in order
+        would go on for as long as its peer does not answer.
+        """
+        there = self._sockets.subflows()
+        ended = self._departures.tunnelled((each for each in there if each.local in cut.addresses), cut.tunnels)
+        for subflow in ended:
+            try:
+                self._sockets.destroy(subflow)
+            except KernelError as error:
+                if not error.absent and subflow.local_id == 0:
+                    # A kernel that cannot; additional ones go with their endpoint.
+                    self._path_manager.delete(Endpoint(subflow.local, port=subflow.local_port))
+        self.cut_subflows += len(ended)
+        alive = {subflow.token for subflow in set(there) - set(ended)}
+        self.cut_connections += len({subflow.token for subflow in ended} - alive)
 
     def _end(self, subflow: Subflow) -> None:
         """An initial subflow by the path manager, which tells the peer by another one (RM_ADDR): it stops sending there at

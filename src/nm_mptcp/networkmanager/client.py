@@ -56,7 +56,7 @@ _DEVICE_PROPERTIES = frozenset(
         "Udi",
     )
 )
-_ACTIVE_PROPERTIES = frozenset(("StateFlags",))
+_ACTIVE_PROPERTIES = frozenset(("StateFlags", "Vpn"))
 _MANAGER_PROPERTIES = frozenset(("ConnectivityCheckAvailable", "ConnectivityCheckEnabled", "Startup", "Version"))
 
 #: Seconds between two tries to read the tree of a NetworkManager that does not answer; doubled up to the second.
@@ -378,6 +378,7 @@ class Client:
             self._refresh()
         if names.ACTIVE_CONNECTION in interfaces and not self._using(path):
             self._active.pop(path, None)
+            self._refresh()  # a VPN's belongs to no device
 
     def _drop(self, path: str) -> None:
         """Forget a device."""
@@ -484,6 +485,7 @@ class Client:
                 startup=_get(self._manager, "Startup", bool, False),
                 version=_get(self._manager, "Version", str, ""),
                 default_flags=self._defaults.flags(_NO_DEVICE),
+                vpn=any(_get(active, "Vpn", bool, False) for active in self._active.values()),
                 devices=tuple(sorted(self._devices.values(), key=lambda device: device.interface)),
             )
         )

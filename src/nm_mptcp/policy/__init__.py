@@ -8,6 +8,7 @@ nothing else is there, what finds a slot. Endpoints, routes, rules and limits fo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ..config import DEFAULTS, Config, LimitsPolicy
 from ..detours import detours
@@ -18,6 +19,7 @@ from ..reasons import Why
 from ..tables import Source, gateway, routing
 from .costs import COSTS, mind_costs
 from .facts import Facts, Verdict
+from .guard import mind_tunnels
 from .intent import claims_of
 from .judgement import judge, strangers
 from .leaving import KEPT_FOR_CONNECTIONS, leave, mind_connectivity, mind_links, renewed, replaceable
@@ -40,15 +42,15 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
     facts = Facts(snapshot, config)
     claims = claims_of(facts)
     verdicts = [judge(facts, address, claims) for address in facts.addresses()]
-    verdicts = mind_costs(verdicts)
-    verdicts = mind_links(facts, verdicts, config)
+    guard = mind_tunnels(facts, mind_costs(verdicts), config)
+    verdicts = mind_links(facts, guard.verdicts, config)
     verdicts = mind_connectivity(facts, verdicts)
     verdicts = mind_mode(facts, verdicts, config)
     verdicts = mind_strength(facts, verdicts)
     leaving = leave(facts, verdicts, config)
     verdicts = fill_slots(facts, once(facts, leaving.verdicts))
-    routed = routing(snapshot.kernel, _sources(facts, verdicts), facts.marks)
-    linkdown = replaceable(facts, verdicts, config)
+    routed = routing(snapshot.kernel, _sources(facts, guard.outside(verdicts)), facts.marks)
+    linkdown = replaceable(facts, guard.outside(verdicts), config)
     around = detours(snapshot.kernel, {place for place in linkdown if _without_carrier(facts, place[1])}, facts.marks)
     return Desired(
         paths=_paths(facts, verdicts, routed.table_of),
@@ -58,16 +60,19 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
         routes={**routed.routes, **around.routes},
         rules=routed.rules,
         marks=facts.marks,
-        limits=_limits(facts, verdicts),
+        limits=_limits(facts, verdicts, forbidden=guard.forbids),
         claims=claims,
-        taken=leaving.taken,
+        taken=leaving.taken | guard.taken,
         unseated=leaving.unseated,
         severed=leaving.severed,
         lost=leaving.lost,
         renewed=renewed(facts, verdicts),
         linkdown=linkdown - around.covered,
+        tunnels=guard.tunnels,
+        cut=guard.cut,
+        asks_sides=guard.asks,
         asks_connections=leaving.asks or bool(snapshot.wilted and snapshot.connections is None),
-        awaits_connections=any(verdict.reason.why in KEPT_FOR_CONNECTIONS for verdict in verdicts),
+        awaits_connections=any(verdict.reason.why in KEPT_FOR_CONNECTIONS for verdict in verdicts) or guard.kept,
     )
 
 
@@ -107,14 +112,17 @@ def _sources(facts: Facts, verdicts: list[Verdict]) -> list[Source]:
     return list(sources.values())
 
 
-def _limits(facts: Facts, verdicts: list[Verdict]) -> Limits | None:
-    """Limits high enough for all paths and as many addresses of the peer; never lower than they are.
+def _limits(facts: Facts, verdicts: list[Verdict], *, forbidden: bool) -> Limits | None:
+    """Limits high enough for all paths and as many addresses of the peer; never lower than they are, or were before us.
 
-    A limit that somebody else has changed since we raised it is his.
+    A limit that somebody else has changed since we raised it is his. No subflow at all is allowed while endpoints below a
+    full tunnel stand.
     """
-    paths = [verdict for verdict in verdicts if verdict.state is State.ACTIVE]
-    if not paths or facts.config.limits is LimitsPolicy.KEEP:
-        return None
+    if forbidden:
+        none = replace(facts.kernel.limits, subflows=0)
+        return None if none == facts.kernel.limits else none
+    keep = facts.config.limits is LimitsPolicy.KEEP
+    paths = [] if keep else [verdict for verdict in verdicts if verdict.state is State.ACTIVE]
     accepted = len(paths)
     meshed = sum(1 for verdict in paths if verdict.flags & EndpointFlag.FULLMESH)
     most = facts.kernel.endpoints_max
@@ -128,8 +136,10 @@ def _limits(facts: Facts, verdicts: list[Verdict]) -> Limits | None:
 
 
 def _limit(facts: Facts, name: str, have: int, need: int) -> int:
-    raised = facts.snapshot.ours.limits.get(name)
-    return have if raised and raised.written != have else max(have, need)
+    ours = facts.snapshot.ours.limits.get(name)
+    if ours and ours.written != have:
+        return have
+    return max(have, need, ours.before if ours else 0)
 
 
 def _paths(facts: Facts, verdicts: list[Verdict], table_of: Mapping[str, int]) -> tuple[Path, ...]:
