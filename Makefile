@@ -55,6 +55,7 @@ help:
 	@echo "make test-matrix       all tests with the oldest, a middle and the newest libraries"
 	@echo "make bench-failover    links are lost: NetworkManager alone, with mptcpd, with nm-mptcp (root; 15 minutes)"
 	@echo "make bench-behind      is any connection worse off than with NetworkManager alone? (root; 6 minutes)"
+	@echo "make bench-guard       a full-tunnel VPN comes up: what goes around it, with each of the three (root; 5 minutes)"
 	@echo "sudo make test-machine the tests inside Debian machines that boot in qemu (MACHINES=bookworm trixie)"
 	@echo "make lint, format      ruff, mypy --strict, shellcheck; bring the code into form"
 	@echo "make clean             take away all that was made here"
@@ -124,6 +125,11 @@ bench-failover: venv
 
 bench-behind: deps venv
 	@$(VENV)/bin/python -m tests.bench.behind $(BENCH_ARGUMENTS)
+
+.PHONY: bench-guard
+bench-guard: venv
+	@tools/deps bench
+	@$(VENV)/bin/python -m tests.bench.guard $(BENCH_ARGUMENTS)
 
 # --- installation ------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``make bench-guard``: what goes around a full-tunnel VPN with NetworkManager alone, with mptcpd, and with nm-mptcp.
+
+Run as root: ``python -m tests.bench.guard [--repetitions N] [--only SCENARIO ...] [--tools TOOL ...]``. Each run has a
+machine of its own, in namespaces; the tools take turns within each repetition.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ..networkmanager.bed import REPOSITORY, missing
+from ..networkmanager.kernel_view import PathManager
+from ..networkmanager.namespaces import wait_for
+from ..networkmanager.product import install
+from ..networkmanager.vpn import CLIENT, GATEWAY, MARK, VPN
+from .leaks import LeakCapture, Moves, Newcomers, Sink, Upload, sent
+from .links import NEAR, World
+from .tools import TOOLS, Tool, mptcpd, versions
+from .watch import Subflows
+
+#: The server's ports for the connection from before, and for those that begin when the routes have moved.
+BEFORE, LATER = 5000, 5001
+
+#: Seconds after the routes moved from which on nothing may go around the tunnel, and that are looked at.
+GRACE, WATCHED = 0.05, 3.0
+
+#: What one run found, in milliseconds, packets and bytes; None: it never came to an end while it was looked at.
+Figures = dict[str, float | None]
+
+
+def _metric(world: World) -> VPN:
+    bed = world.bed
+    settings = {
+        "con-name": "VPN",
+        "ifname": "vpn0",
+        "mode": "tun",
+        "autoconnect": "no",
+        "ipv4.method": "manual",
+        "ipv4.addresses": f"{CLIENT}/24",
+        "ipv4.gateway": GATEWAY,
+        "ipv4.route-metric": "50",
+        "ipv6.method": "disabled",
+    }
+    bed.nmcli("connection", "add", "type", "tun", *[word for pair in settings.items() for word in pair])
+    bed.machine.run("ip", "tuntap", "add", "vpn0", "mode", "tun")
+    vpn = VPN(bed, name="vpn0")
+    vpn.exempt_server(world.wifi.gateway, world.wifi.name)
+    bed.up("VPN")
+    return vpn
+
+
+def _halves(world: World) -> VPN:
+    vpn = VPN(world.bed)
+    vpn.exempt_server(world.wifi.gateway, world.wifi.name)
+    vpn.up()
+    vpn.default_in_halves()
+    return vpn
+
+
+def _rules(world: World) -> VPN:
+    vpn = VPN(world.bed, mark=MARK)
+    vpn.up()
+    vpn.default_by_rules()
+    return vpn
+
+
+class Closing:
+    """When a connection has left these addresses (wall clock), asked each millisecond from now on."""
+
+    def __init__(self, world: World, subflows: Subflows, addresses: set[str]) -> None:
+        self.when: float | None = None
+        self._ended = False
+        self._subflows, self._addresses = subflows, addresses
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        world.bed.at_end(self.end)
+
+    def end(self) -> float | None:
+        """Look no more, and tell."""
+        self._ended = True
+        self._thread.join(5)
+        return self.when
+
+    def _watch(self) -> None:
+        while not self._ended:
+            if not any(local in self._addresses for local, _ in self._subflows.to(NEAR, BEFORE)):
+                self.when = time.time()
+                return
+            time.sleep(0.001)
+
+
+def traffic(world: World, begin: Callable[[World], VPN], changes: int) -> Figures:
+    """A connection from before, and new ones after the routes have moved, which takes so many routes and rules (WireGuard's
+    second rule only keeps the local network out)."""
+    bed = world.bed
+    world.connect()
+    assert world.lte
+    for port in (BEFORE, LATER):
+        Sink(bed.far, port)
+    world.settle()
+    subflows = Subflows(bed.machine)
+    Upload(bed.machine, NEAR, BEFORE)
+    world.wait_subflows(subflows, NEAR, BEFORE)
+    captures = [LeakCapture(bed.far, link.far_name) for link in (world.wifi, world.lte)]
+    moves = Moves(bed.machine)
+    flowing = time.time()
+    wait_for("the upload flows", lambda: time.time() > flowing + 0.4 and any(each.take() for each in captures))
+    closing = Closing(world, subflows, {world.wifi.address, world.lte.address})
+    before = len(moves.seen)
+    begin(world)
+    wait_for("the routes have moved", lambda: len(moves.seen) >= before + changes, every=0.001)
+    moved = moves.seen[before + changes - 1]
+    newcomers = Newcomers(bed.machine, NEAR, LATER, begin=moved + GRACE, seconds=WATCHED - 0.5)
+    newcomers.wait()
+    end = moved + WATCHED
+    wait_for("the time is over", lambda: time.time() > end, every=0.01)
+    closed = closing.end()
+    leaks = [leak for capture in captures for leak in capture.take()]
+    last = max((leak.time for leak in leaks if leak.port == BEFORE), default=moved)
+    return {
+        "its subflows closed (ms)": None if closed is None else (closed - moved) * 1000,
+        "its last packet around the tunnel (ms)": None if last > end - 0.3 else max(0.0, last - moved) * 1000,
+        "its bytes around the tunnel, first 50 ms": sent(leaks, moved, moved + GRACE, BEFORE)[1],
+        "its bytes around the tunnel, 50 ms to 3 s": sent(leaks, moved + GRACE, end, BEFORE)[1],
+        "connections begun after 50 ms": newcomers.worked,
+        "their packets around the tunnel": sent(leaks, moved, end, LATER)[0],
+        "their bytes around the tunnel": sent(leaks, moved, end, LATER)[1],
+    }
+
+
+def added_again(world: World) -> Figures:
+    """With a VPN up, NetworkManager brings another profile up, and with it all its endpoints in order."""
+    bed = world.bed
+    world.connect()
+    assert world.lte
+    bed.modify("LTE", "connection.mptcp-flags 0x22")
+    bed.up("LTE")
+    bed.wait_endpoint(world.lte.address)
+    third = bed.uplink("eth0", dhcp="10.3.0.0/24")
+    bed.profile("Wired", "eth0", "connection.mptcp-flags 0x22")
+    _halves(world)
+    world.settle()
+    stretches: dict[str, tuple[float, float]] = {}
+    longest = 0.0
+    begin = time.time()
+    activation = threading.Thread(target=bed.up, args=("Wired",))
+    activation.start()
+    path_manager = PathManager(bed.machine.pid)
+    while (now := time.time()) < begin + WATCHED:
+        there = {endpoint.address for endpoint in path_manager.endpoints()} & {world.lte.address, third.address}
+        stretches = {address: (stretches.get(address, (now, now))[0], time.time()) for address in there}
+        longest = max([longest, *(last - first for first, last in stretches.values())])
+        time.sleep(0.001)
+    path_manager.close()
+    activation.join()
+    return {"an endpoint stood for at most (ms)": None if stretches else longest * 1000}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Something that happens, and what is measured of it."""
+
+    name: str
+    title: str
+    run: Callable[[World], Figures]
+
+
+SCENARIOS = (
+    Scenario("metric", "NetworkManager's `tun` profile, better metric", partial(traffic, begin=_metric, changes=1)),
+    Scenario("halves", "OpenVPN's 0.0.0.0/1 and 128.0.0.0/1", partial(traffic, begin=_halves, changes=2)),
+    Scenario("rules", "WireGuard's rules (fwmark, suppress_prefixlength)", partial(traffic, begin=_rules, changes=2)),
+    Scenario("added", "NetworkManager adds endpoints while the VPN is up", added_again),
+)
+
+
+def run_once(scenario: Scenario, tool: Tool, directory: Path, installed: Path) -> Figures:
+    """One scenario with one tool, on a fresh machine."""
+    with tool.machine(directory, installed) as bed:
+        return scenario.run(World(bed, tool))
+
+
+def table(
+    results: dict[tuple[str, str], list[Figures]], scenarios: Sequence[Scenario], tools: Sequence[Tool], failures: int
+) -> str:
+    """The Markdown page."""
+    told = ", ".join(f"{name} {version}" for name, version in versions(tools).items() if version)
+    runs = max((len(each) for each in results.values()), default=0)
+    lines = [
+        "<!-- made by `make bench-guard`; do not edit -->",
+        "",
+        f"Linux {os.uname().release}, {told}; {os.cpu_count()} cores. {runs} runs of each, each on a fresh machine of its own,"
+        " the tools taking turns.",
+        "",
+        "Two links are up, and one MPTCP connection uploads 8 Mbit/s over them. Then a VPN comes up that takes all traffic:"
+        " time 0 is the kernel's event of the last route or rule. From 50 ms on a new MPTCP connection begins each 25 ms and"
+        " sends 32 kB. Counted is what comes out of the links at the far side, the VPN's own packets aside: median, maximum."
+        " *never ended*: it still went on after 3 s.",
+        "",
+        "| VPN | what is measured | " + " | ".join(tool.title for tool in tools) + " |",
+        "|---|---|" + "---:|" * len(tools),
+    ]
+    for scenario in scenarios:
+        title = scenario.title
+        found = [results[scenario.name, tool.name] for tool in tools]
+        for figure in next((runs[0] for runs in found if runs), {}):
+            lines.append(f"| {title} | {figure} | {' | '.join(_cell(runs, figure) for runs in found)} |")
+            title = ""
+    if failures:
+        lines += ["", f"Runs that could not be made: {failures}."]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(runs: Sequence[Figures], figure: str) -> str:
+    values = [each[figure] for each in runs]
+    known = [value for value in values if value is not None]
+    if not known:
+        return "*never ended*" if values else "-"
+    text = f"{statistics.median(known):,.0f}, {max(known):,.0f}"
+    return (
+        text if len(known) == len(values) else f"{text}, *never ended* in {len(values) - len(known)} of {len(values)}"
+    )
+
+
+def main() -> int:
+    """Measure, print the table and write it."""
+    parser = argparse.ArgumentParser(prog="tests.bench.guard", description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=5, metavar="N")
+    parser.add_argument("--only", action="append", choices=[each.name for each in SCENARIOS], metavar="SCENARIO")
+    parser.add_argument("--tools", action="append", choices=[each.name for each in TOOLS], metavar="TOOL")
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "docs", help="where the table goes")
+    chosen = parser.parse_args()
+    scenarios = [each for each in SCENARIOS if not chosen.only or each.name in chosen.only]
+    tools = [each for each in TOOLS if not chosen.tools or each.name in chosen.tools]
+    lacking = missing()
+    if any(tool.name == "mptcpd" for tool in tools) and not mptcpd():
+        lacking.append("mptcpd")
+    if lacking:
+        print(f"The bench needs {', '.join(lacking)}: try 'sudo make bench-guard'.", file=sys.stderr)
+        return 1
+    sys.setswitchinterval(0.0005)
+    directory = Path(tempfile.mkdtemp(prefix="nm-mptcp-bench-"))
+    results: dict[tuple[str, str], list[Figures]] = defaultdict(list)
+    failures = 0
+    try:
+        root = directory / "root"
+        root.mkdir()
+        installed = install(root)
+        for repetition in range(max(chosen.repetitions, 1)):
+            for scenario in scenarios:
+                for tool in tools:
+                    place = directory / f"{scenario.name}-{tool.name}-{repetition}"
+                    try:
+                        figures = run_once(scenario, tool, place, installed)
+                    except (AssertionError, OSError) as error:
+                        failures += 1
+                        print(f"a run failed: {scenario.name} with {tool.name}: {error}", file=sys.stderr)
+                        continue
+                    results[scenario.name, tool.name].append(figures)
+                    print(f"{repetition + 1} {scenario.name} {tool.name}: {list(figures.values())}", flush=True)
+    except KeyboardInterrupt:
+        print("stopped; what was measured so far:", file=sys.stderr)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    text = table(results, scenarios, tools, failures)
+    print(f"\n{text}")
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    (chosen.output / "bench-guard.md").write_text(text)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
