@@ -22,6 +22,7 @@ COMMANDS = {
     "clear": "take out all that nm-mptcp made and put back what was there before",
     "mode": "show or choose which paths carry",
     "config": "show the configuration and where each value comes from, or check it",
+    "exec": "run a program that knows nothing of MPTCP with MPTCP sockets",
     "daemon": "run the service",
 }
 

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``nm-mptcp exec -- CMD``: run a program that knows nothing of MPTCP with MPTCP sockets."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from .. import launch, programs
+from . import fail
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """``--quiet``, ``--dry-run``, ``--json``, and the command."""
+    parser.usage = "nm-mptcp exec [--quiet] [--dry-run] [--json] -- COMMAND [ARGUMENT...]"
+    parser.add_argument("--quiet", "-q", action="store_true", help="do not say beforehand what cannot work")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show what would be executed, and end with 1 if it would stay on plain TCP",
+    )
+    parser.add_argument("--json", action="store_true", help="with --dry-run, which it implies: what was found, as JSON")
+    parser.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="the program and its arguments")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Replaces this process; returns only for ``--dry-run`` and when the command cannot be run: 127 or 126."""
+    words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
+    if not words:
+        print("usage: nm-mptcp exec -- COMMAND [ARGUMENT...]", file=sys.stderr)
+        return 2
+    environment = inherited()
+    try:
+        program = programs.look(words[0], environment, uid=os.getuid(), gid=os.getgid())
+    except programs.ProgramError as error:
+        fail(launch.printable(str(error)))
+        return error.status
+    mptcpize = shutil.which("mptcpize", path=environment.get("PATH"))
+    facts = launch.Facts(
+        program=program,
+        wrappers=programs.wrappers(mptcpize),
+        mptcpize=mptcpize,
+        error=programs.mptcp_error(),
+        environment=environment,
+    )
+    plan = launch.plan(facts, words)
+    if not (arguments.quiet or arguments.json):
+        for finding in plan.findings:
+            fail(launch.printable(finding.text))
+    if arguments.json:
+        print(json.dumps(document(facts, plan, words), indent=2))
+    elif arguments.dry_run:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(plan.shell()) + b"\n")
+    if arguments.json or arguments.dry_run:
+        return 0 if plan.works else 1
+    return _become(plan, environment)
+
+
+def document(facts: launch.Facts, plan: launch.Plan, words: list[str]) -> dict[str, object]:
+    """What ``--json`` prints; documented in nm-mptcp-exec(8)."""
+    program, elf = facts.program, facts.program.elf
+    return {
+        "command": words,
+        "works": plan.works,
+        "findings": [{"obstacle": finding.obstacle.value, "text": finding.text} for finding in plan.findings],
+        "program": {
+            "path": program.path,
+            "form": program.form.value,
+            "script": list(program.script),
+            "bits": elf.bits if elf else None,
+            "machine": elf.machine if elf else None,
+            "interpreter": elf.interpreter if elf else None,
+            "go": elf.go if elf else None,
+            "privileges": list(program.privileges),
+        },
+        "mptcp": {"available": not facts.error, "error": errno.errorcode.get(facts.error) if facts.error else None},
+        "mptcpize": facts.mptcpize,
+        "wrapper": plan.wrapper,
+        "execute": {"file": plan.file, "arguments": list(plan.arguments), "environment": dict(plan.variables)},
+    }
+
+
+def inherited() -> dict[str, str]:
+    """The environment that this process was started with.
+
+    In the C locale Python sets LC_CTYPE (PEP 538), which is not the program's business.
+    """
+    environment = dict(os.environ)
+    try:
+        given = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return environment
+    if not any(word.startswith(b"LC_CTYPE=") for word in given):
+        environment.pop("LC_CTYPE", None)
+    return environment
+
+
+def _become(plan: launch.Plan, environment: dict[str, str]) -> int:
+    # Python ignores these; a program that we start expects the default, as it has it from a shell.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execve(plan.file, plan.arguments, {**environment, **plan.variables})
+    except OSError as error:
+        fail(launch.printable(f"{plan.file}: {error.strerror}"))
+        return 127 if error.errno == errno.ENOENT else 126

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``nm-mptcp exec`` with real programs: whether it was MPTCP is what the server sees."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nm_mptcp import programs
+from nm_mptcp.elf import read
+from nm_mptcp.kernel import sysctl
+from tests.support.command import COMMAND, as_user
+from tests.support.debian import unpacked
+from tests.support.mptcp import IPPROTO_MPTCP
+from tests.support.network import Network, veth
+from tests.support.site import BODY, Site
+
+MPTCP, TCP = [IPPROTO_MPTCP], [socket.IPPROTO_TCP]
+NOBODY = 65534
+
+
+@pytest.fixture
+def site(network: Network, far: Network) -> Iterator[Site]:
+    veth("near", "far", peer_network=far)
+    network.ip("addr add 10.0.0.1/24 dev near")
+    far.ip("addr add 10.0.0.2/24 dev far")
+    with Site(far, "10.0.0.2") as site:
+        yield site
+
+
+def needs(*names: str) -> None:
+    for name in names:
+        if shutil.which(name) is None:
+            pytest.skip(f"{name} is not installed")
+
+
+@pytest.fixture
+def wrapper() -> str:
+    found = programs.wrappers(shutil.which("mptcpize"))
+    if not found:
+        pytest.skip("libmptcpwrap.so is not installed")
+    return found[0].path
+
+
+@pytest.fixture(scope="session")
+def go_program() -> str:
+    """``hey``, a client of Debian's that is written in Go, built with a Go that knows the setting."""
+    program = shutil.which("hey")
+    if program is None or not _knows_the_setting(program):
+        try:
+            program = str(unpacked("trixie", "hey") / "usr/bin/hey")
+        except RuntimeError as error:
+            pytest.skip(f"no program of a new Go: {error}")
+    assert _knows_the_setting(program)
+    return program
+
+
+def _knows_the_setting(program: str) -> bool:
+    with open(program, "rb") as file:
+        return (read(file).go_release or (0, 0)) >= (1, 21)
+
+
+def run(*words: str, command: tuple[str, ...] = COMMAND, **how: object) -> subprocess.CompletedProcess[str]:
+    """Run the command in this thread's namespace."""
+    return subprocess.run(
+        [*command, *words],
+        **{"capture_output": True, "text": True, "check": False, "timeout": 60, **how},  # type: ignore[call-overload]
+    )
+
+
+def fetched(site: Site, *program: str, **how: object) -> tuple[list[int], str]:
+    """What the server saw of this command, and what was said beforehand; fails unless it got the page."""
+    done = run("exec", "--", *program, **how)  # type: ignore[arg-type]
+    assert done.returncode == 0, done.stderr
+    seen = site.protocols[:]
+    site.protocols.clear()
+    return seen, "".join(line for line in done.stderr.splitlines() if line.startswith("nm-mptcp:"))
+
+
+# --- what works --------------------------------------------------------------------------------------------------------
+
+
+def test_a_dynamic_program_speaks_mptcp(site: Site, wrapper: str) -> None:  # noqa: ARG001
+    needs("curl")
+    assert subprocess.run(["curl", "-s", site.url], capture_output=True, check=True).stdout == BODY
+    assert site.protocols == TCP
+    site.protocols.clear()
+    assert fetched(site, "curl", "-s", site.url) == (MPTCP, "")
+
+
+def test_a_go_program_speaks_mptcp(site: Site, go_program: str) -> None:
+    subprocess.run([go_program, "-n", "1", "-c", "1", site.url], capture_output=True, check=True)
+    assert site.protocols == TCP
+    site.protocols.clear()
+    assert fetched(site, go_program, "-n", "1", "-c", "1", site.url) == (MPTCP, "")
+
+
+def test_children_speak_mptcp_whatever_started_them(site: Site, wrapper: str, go_program: str, tmp_path: Path) -> None:  # noqa: ARG001
+    needs("curl")
+    script = tmp_path / "script"
+    script.write_text(f"#!/bin/sh\ncurl -s {site.url}\n{go_program} -n 1 -c 1 {site.url}\n")
+    script.chmod(0o755)
+    assert fetched(site, str(script)) == (MPTCP * 2, "")
+
+
+def test_a_script_of_python_speaks_mptcp(site: Site, wrapper: str, tmp_path: Path) -> None:  # noqa: ARG001
+    needs("python3")
+    script = tmp_path / "script"
+    script.write_text(
+        f"#!/usr/bin/env python3\nimport urllib.request\nprint(urllib.request.urlopen('{site.url}').read())\n"
+    )
+    script.chmod(0o755)
+    assert fetched(site, str(script)) == (MPTCP, "")
+
+
+def test_a_text_without_an_interpreter_is_run_by_the_shell(site: Site, wrapper: str, tmp_path: Path) -> None:  # noqa: ARG001
+    needs("curl")
+    script = tmp_path / "script"
+    script.write_text('curl -s "$1"\n')
+    script.chmod(0o755)
+    assert fetched(site, str(script), site.url) == (MPTCP, "")
+
+
+# --- what cannot work, and is said -------------------------------------------------------------------------------------
+
+
+def test_a_static_program_stays_on_tcp_and_its_children_do_not(site: Site, wrapper: str) -> None:  # noqa: ARG001
+    needs("busybox", "curl")
+    if programs.look("busybox", os.environ, uid=0, gid=0).form is not programs.Form.STATIC:
+        pytest.skip("this busybox is not static")
+    seen, said = fetched(site, "busybox", "wget", "-q", "-O", "-", site.url)
+    assert seen == TCP
+    assert "static" in said
+    assert fetched(site, "busybox", "sh", "-c", f"{shutil.which('curl')} -s {site.url}")[0] == MPTCP
+
+
+def test_a_program_of_an_old_go_stays_on_tcp(site: Site) -> None:
+    needs("hey")
+    if _knows_the_setting(str(shutil.which("hey"))):
+        pytest.skip("this hey was built with a Go that knows the setting")
+    seen, said = fetched(site, "hey", "-n", "1", "-c", "1", site.url)
+    assert seen == TCP
+    assert "go1.19" in said
+
+
+def test_a_setuid_program_stays_on_tcp(site: Site, wrapper: str, tmp_path: Path) -> None:  # noqa: ARG001
+    needs("curl")
+    program = tmp_path / "curl"
+    shutil.copy(str(shutil.which("curl")), program)
+    os.chown(program, NOBODY, NOBODY)
+    for mode, word in ((0o4755, "setuid"), (0o2755, "setgid")):
+        program.chmod(mode)
+        seen, said = fetched(site, str(program), "-s", site.url)
+        assert seen == TCP
+        assert f"({word})" in said
+    program.chmod(0o755)
+    assert fetched(site, str(program), "-s", site.url) == (MPTCP, "")
+
+
+def test_a_program_with_capabilities_stays_on_tcp_for_a_user_and_not_for_root(
+    site: Site,
+    wrapper: str,  # noqa: ARG001
+    tmp_path: Path,
+) -> None:
+    needs("curl")
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder != Path("/tmp"):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    program = tmp_path / "curl"
+    shutil.copy(str(shutil.which("curl")), program)
+    program.chmod(0o755)
+    revision_2_effective, net_bind_service = 0x02000001, 1 << 10
+    os.setxattr(program, "security.capability", struct.pack("<5I", revision_2_effective, net_bind_service, 0, 0, 0))
+    how = {"command": as_user(NOBODY, "exec", "--json", "true"), "cwd": "/"}
+    seen, said = fetched(site, str(program), "-s", site.url, **how)
+    assert seen == TCP
+    assert "file capabilities" in said
+    assert fetched(site, str(program), "-s", site.url) == (MPTCP, "")
+    os.removexattr(program, "security.capability")
+    assert fetched(site, str(program), "-s", site.url, **how) == (MPTCP, "")
+
+
+def test_where_mptcp_is_off_a_program_still_reaches_the_server(site: Site, wrapper: str) -> None:  # noqa: ARG001
+    """The wrapper does not fall back: with it, the program would fail."""
+    needs("curl")
+    sysctl.write("net/mptcp/enabled", 0)
+    seen, said = fetched(site, "curl", "-s", site.url)
+    assert seen == TCP
+    assert "sysctl -w net.mptcp.enabled=1" in said
+
+
+def test_what_cannot_work_is_told_as_a_status_without_running_anything(wrapper: str, network: Network) -> None:  # noqa: ARG001
+    needs("curl")
+    told = run("exec", "--json", "--", "curl", "-s", "x")
+    facts = json.loads(told.stdout)
+    assert (told.returncode, facts["works"], facts["findings"], facts["wrapper"]) == (0, True, [], wrapper)
+    assert facts["execute"]["environment"] == {"GODEBUG": "multipathtcp=1", "LD_PRELOAD": wrapper}
+    sysctl.write("net/mptcp/enabled", 0)
+    told = run("exec", "--json", "--", "curl", "-s", "x")
+    facts = json.loads(told.stdout)
+    assert (told.returncode, facts["works"], facts["mptcp"]["error"]) == (1, False, "ENOPROTOOPT")
+    assert [finding["obstacle"] for finding in facts["findings"]] == ["no-mptcp"]
+    shown = run("exec", "--quiet", "--dry-run", "--", "curl", "a b")
+    assert (shown.returncode, shown.stdout, shown.stderr) == (1, "curl 'a b'\n", "")
+
+
+# --- it becomes the program --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [0, 1, 42, 255])
+def test_the_status_is_the_programs(network: Network, status: int) -> None:  # noqa: ARG001
+    assert run("exec", "--", "sh", "-c", f"exit {status}").returncode == status
+
+
+def test_the_process_becomes_the_program(network: Network) -> None:  # noqa: ARG001
+    with subprocess.Popen(
+        [*COMMAND, "exec", "--", "sh", "-c", "echo $$"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert int(process.communicate()[0]) == process.pid
+    assert run("exec", "--", "sh", "-c", "kill -TERM $$").returncode == -15
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["no-such-program"], 127, "nm-mptcp: no-such-program: command not found\n"),
+        (["/no/such/program"], 127, "nm-mptcp: /no/such/program: command not found\n"),
+        ([""], 127, "nm-mptcp: '': command not found\n"),
+        (["/etc/passwd"], 126, "nm-mptcp: /etc/passwd: permission denied\n"),
+        (["/etc"], 126, "nm-mptcp: /etc: is a directory\n"),
+        ([], 2, "usage: nm-mptcp exec -- COMMAND [ARGUMENT...]\n"),
+    ],
+)
+def test_what_cannot_be_run_ends_as_in_a_shell(network: Network, words: list[str], status: int, said: str) -> None:  # noqa: ARG001
+    done = run("exec", "--", *words)
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+def test_a_broken_program_ends_as_in_a_shell(network: Network, tmp_path: Path) -> None:  # noqa: ARG001
+    for name, data, status in (
+        ("binary", b"\x00\x01\x02garbage", 126),
+        ("elf", b"\x7fELF\x02\x01garbage", 126),
+        ("script", b"#!/no/such/interpreter\n", 127),
+        ("loop", b"#!" + os.fsencode(tmp_path / "loop") + b"\n", 126),
+    ):
+        (tmp_path / name).write_bytes(data)
+        (tmp_path / name).chmod(0o755)
+        done = run("exec", "--quiet", "--", str(tmp_path / name))
+        assert (name, done.returncode) == (name, status), done.stderr
+        assert done.stderr.startswith("nm-mptcp: ")
+        assert done.stderr.count("\n") == 1
+
+
+def test_arguments_and_environment_arrive_untouched(network: Network, wrapper: str) -> None:  # noqa: ARG001
+    odd = ["--", "-q", "--json", "", "a b", "\n", "\x1b[31m", "ä"]
+    assert run("exec", "--", "printf", "%s.", *odd).stdout == ".".join([*odd, ""])
+    assert run("exec", "printf", "%s.", *odd).stdout == ".".join([*odd, ""])
+    shell = str(shutil.which("env"))
+    given = {"ONE": "1", "LD_PRELOAD": "", "GODEBUG": "netdns=go"}
+    told = run("exec", "--", shell, env=given).stdout.splitlines()
+    assert sorted(told) == ["GODEBUG=netdns=go,multipathtcp=1", f"LD_PRELOAD={wrapper}", "ONE=1"]
+
+
+def test_signals_are_as_a_shell_hands_them_on(network: Network) -> None:  # noqa: ARG001
+    """Python ignores SIGPIPE; a program that did, too, would not end when its reader does."""
+    question = ["grep", "-E", "^Sig(Ign|Blk|Cgt)", "/proc/self/status"]
+    shell = subprocess.run(question, capture_output=True, text=True, check=True).stdout
+    assert run("exec", "--", *question).stdout == shell
+
+
+def test_open_files_are_handed_on_and_none_is_added(network: Network) -> None:  # noqa: ARG001
+    question = ["sh", "-c", "echo /proc/self/fd/*"]
+    reader, writer = os.pipe()
+    try:
+        plain = subprocess.run(question, pass_fds=[reader], capture_output=True, text=True, check=True).stdout
+        assert run("exec", "--", *question, pass_fds=[reader]).stdout == plain
+    finally:
+        os.close(reader)
+        os.close(writer)

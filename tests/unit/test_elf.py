@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reading ELF files: real ones, made ones, broken ones."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nm_mptcp.elf import Elf, ElfError, read
+
+from .elves import elf, go_build
+
+LOADER = "/lib64/ld-linux-x86-64.so.2"
+LAYOUTS = pytest.mark.parametrize(("bits", "order"), [(64, "<"), (64, ">"), (32, "<"), (32, ">")])
+
+
+def of(data: bytes) -> Elf:
+    return read(io.BytesIO(data))
+
+
+@LAYOUTS
+def test_class_order_and_machine_are_told(bits: int, order: str) -> None:
+    assert of(elf(bits=bits, order=order, machine=40)).architecture == (bits, order == ">", 40)
+
+
+@LAYOUTS
+def test_a_program_with_a_loader_is_told_from_a_static_one(bits: int, order: str) -> None:
+    assert of(elf(bits=bits, order=order, interpreter=LOADER)).interpreter == LOADER
+    assert of(elf(bits=bits, order=order)).interpreter is None
+
+
+@LAYOUTS
+def test_the_libraries_that_it_is_linked_with_are_told(bits: int, order: str) -> None:
+    assert of(elf(bits=bits, order=order, needed=("libx.so.1", "libc.so.6"))).needed == ("libx.so.1", "libc.so.6")
+    assert of(elf(bits=bits, order=order)).needed == ()
+
+
+@LAYOUTS
+@pytest.mark.parametrize("sections", [True, False])
+def test_a_go_program_is_told_with_and_without_sections(bits: int, order: str, sections: bool) -> None:
+    file = of(elf(bits=bits, order=order, go=go_build(b"go1.22.1"), sections=sections))
+    assert (file.go, file.go_release) == ("go1.22.1", (1, 22))
+    assert of(elf(bits=bits, order=order, sections=sections)).go is None
+
+
+@pytest.mark.parametrize(
+    ("version", "release"),
+    [
+        (b"go1.21", (1, 21)),
+        (b"go1.24.4 X:boringcrypto", (1, 24)),
+        (b"devel go1.21-a1b2c3 Tue Apr 4 2023", (1, 21)),
+        (b"devel +a1b2c3", None),
+        (b"go1.2\x1b[31m", None),
+        (b"go\xff1.22", None),
+        (b"", None),
+    ],
+)
+def test_versions_of_go(version: bytes, release: tuple[int, int] | None) -> None:
+    assert of(elf(go=go_build(version))).go_release == release
+
+
+def test_a_go_before_1_18_says_no_version() -> None:
+    assert of(elf(go=go_build(b"", inline=False))).go == ""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"#!/bin/sh\n", b"\x7fELF", b"\x7fELF\x03\x01".ljust(64, b"\0"), b"\x7fELF\x02\x01".ljust(64, b"\xff")],
+    ids=["empty", "script", "only the magic", "no class", "all bits set"],
+)
+def test_what_is_no_elf_file_is_an_error_with_words(data: bytes) -> None:
+    with pytest.raises(ElfError, match=r"\w"):
+        of(data)
+
+
+def test_an_interpreter_without_an_end_is_an_error() -> None:
+    data = elf(interpreter=LOADER)
+    with pytest.raises(ElfError, match="does not end"):
+        of(data.replace(LOADER.encode() + b"\0", LOADER.encode() + b"X"))
+
+
+@given(st.binary(max_size=400))
+def test_garbage_is_read_or_refused(data: bytes) -> None:
+    for text in (data, b"\x7fELF\x02\x01" + data, b"\x7fELF\x01\x02" + data):
+        with contextlib.suppress(ElfError):
+            of(text)
+
+
+WHOLE = [
+    elf(bits=bits, order=order, interpreter=LOADER, needed=("libc.so.6",), go=go_build(b"go1.22.1"))
+    for bits in (32, 64)
+    for order in "<>"
+]
+
+
+@settings(max_examples=500)
+@given(
+    st.sampled_from(WHOLE),
+    st.lists(st.tuples(st.integers(0, 900), st.binary(min_size=1, max_size=9)), max_size=6),
+    st.none() | st.integers(0, 900),
+)
+def test_a_damaged_file_is_read_or_refused(whole: bytes, damage: list[tuple[int, bytes]], end: int | None) -> None:
+    data = bytearray(whole)
+    for place, piece in damage:
+        data[place : place + len(piece)] = piece
+    try:
+        file = of(bytes(data[:end]))
+    except ElfError:
+        return
+    assert file.bits in (32, 64)
+    assert file.go is None or file.go.isprintable()
+
+
+def test_every_number_may_be_the_worst() -> None:
+    for whole in WHOLE:
+        for place in range(len(whole)):
+            for piece in (b"\xff" * 8, b"\0" * 8, b"\x7f" + b"\xff" * 7):
+                data = bytearray(whole)
+                data[place : place + 8] = piece
+                with contextlib.suppress(ElfError):
+                    of(bytes(data))
+
+
+def test_a_file_that_is_a_table_and_nothing_else_takes_no_time_to_speak_of() -> None:
+    """65,535 sections that are all named alike: bounded by the file's size, never its square."""
+    whole = bytearray(elf(go=None))
+    whole[60:62] = (65535).to_bytes(2, "little")
+    with io.BytesIO(bytes(whole) + b"\1" * (65535 * 64)) as file:
+        assert read(file).go is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ELF is Linux's")
+def test_this_very_interpreter_is_dynamic_with_its_libraries() -> None:
+    program = os.path.realpath(sys.executable)
+    with open(program, "rb") as file:
+        told = read(file)
+    assert told.bits in (32, 64)
+    assert told.go is None
+    readelf = shutil.which("readelf")
+    if readelf is None:
+        pytest.skip("readelf is not installed, to compare with")
+    said = subprocess.run([readelf, "-Wld", program], capture_output=True, text=True, check=True).stdout
+    assert f"interpreter: {told.interpreter}]" in said
+    assert all(f"Shared library: [{name}]" in said for name in told.needed)
+
+
+@pytest.mark.skipif(shutil.which("hey") is None, reason="hey, a Go program of Debian's, is not installed")
+def test_a_go_program_of_debians_is_told() -> None:
+    with Path(str(shutil.which("hey"))).open("rb") as file:
+        told = read(file)
+    assert told.go is not None
+    assert told.go.startswith("go1.")
