@@ -23,6 +23,7 @@ COMMANDS = {
     "mode": "show or choose which paths carry",
     "config": "show the configuration and where each value comes from, or check it",
     "exec": "run a program that knows nothing of MPTCP with MPTCP sockets",
+    "unit": "let a systemd unit use MPTCP sockets, by a drop-in",
     "daemon": "run the service",
 }
 
