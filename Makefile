@@ -186,10 +186,12 @@ install:
 	    put 0644 packaging/conf/nm-mptcp.conf $(CONFDIR)/nm-mptcp.conf; \
 	fi; \
 	if command -v scdoc >/dev/null 2>&1; then \
-	    scdoc <packaging/man/nm-mptcp.conf.5.scd >"$$scratch"; \
-	    put 0644 "$$scratch" $(MANDIR)/man5/nm-mptcp.conf.5; \
+	    for page in nm-mptcp-exec.8 nm-mptcp.conf.5; do \
+	        scdoc <"packaging/man/$$page.scd" >"$$scratch"; \
+	        put 0644 "$$scratch" "$(MANDIR)/man$${page##*.}/$$page"; \
+	    done; \
 	else \
-	    echo "note: without scdoc the manual page is not installed"; \
+	    echo "note: without scdoc the manual pages are not installed"; \
 	fi; \
 	put 0644 README.md $(DOCDIR)/README.md; \
 	put 0644 LICENSE $(DOCDIR)/LICENSE; \
@@ -212,7 +214,7 @@ uninstall:
 	    '$(DESTDIR)$(IPROUTE2DIR)/rt_protos.d/nm-mptcp.conf' \
 	    '$(DESTDIR)$(IPROUTE2DIR)/rt_tables.d/nm-mptcp.conf' \
 	    '$(DESTDIR)$(DROPINDIR)/10-tethering.conf' \
-	    '$(DESTDIR)$(MANDIR)/man5/nm-mptcp.conf.5' \
+	    '$(DESTDIR)$(MANDIR)/man8/nm-mptcp-exec.8' '$(DESTDIR)$(MANDIR)/man5/nm-mptcp.conf.5' \
 	    '$(DESTDIR)$(DOCDIR)/README.md' '$(DESTDIR)$(DOCDIR)/LICENSE'
 	@if cmp -s packaging/conf/nm-mptcp.conf '$(DESTDIR)$(CONFDIR)/nm-mptcp.conf'; then \
 	    rm -f '$(DESTDIR)$(CONFDIR)/nm-mptcp.conf'; \

@@ -24,6 +24,8 @@ PACKAGES = (
     *("systemd-sysv", "udev", "dbus", "dbus-bin", "kmod", "cpio", "mount", "util-linux", "procps", "make"),
     # The network, and what looks at it.
     *("network-manager", "iproute2", "dnsmasq-base", "nftables", "strace", "tcpdump"),
+    # Programs that are brought onto MPTCP: dynamic, static, in Go.
+    *("mptcpize", "curl", "busybox-static", "hey"),
     # Our tests.
     *("python3", "python3-pyroute2", "python3-pytest", "python3-hypothesis"),
 )

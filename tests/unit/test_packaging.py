@@ -49,6 +49,7 @@ FILES = {
     "usr/lib/systemd/system/nm-mptcp.service": 0o644,
     "usr/share/dbus-1/system.d/org.nm_mptcp1.conf": 0o644,
     "usr/lib/nm-mptcp/conf.d/10-tethering.conf": 0o644,
+    "usr/share/man/man8/nm-mptcp-exec.8": 0o644,
     "usr/share/man/man5/nm-mptcp.conf.5": 0o644,
     "usr/share/doc/nm-mptcp/README.md": 0o644,
     "usr/share/doc/nm-mptcp/LICENSE": 0o644,
@@ -57,7 +58,7 @@ FILES = {
     "etc/iproute2/rt_tables.d/nm-mptcp.conf": 0o644,
 }
 if shutil.which("scdoc") is None:
-    del FILES["usr/share/man/man5/nm-mptcp.conf.5"]
+    FILES = {name: mode for name, mode in FILES.items() if not name.startswith("usr/share/man/")}
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user or mount")
 

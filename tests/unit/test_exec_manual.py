@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""nm-mptcp-exec(8) tells all that ``exec`` and ``unit`` know."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from nm_mptcp.cli.exec import document
+from nm_mptcp.launch import DOORS, Facts, Obstacle, plan
+from nm_mptcp.programs import Form, Program
+from nm_mptcp.units import FILE, SOCKET_SINCE
+
+PAGE = Path(__file__).parents[2] / "packaging/man/nm-mptcp-exec.8.scd"
+TEXT = PAGE.read_text()
+WORDS = {word.strip("_") for word in re.findall(r"[\w-]+", TEXT)}
+
+
+@pytest.mark.parametrize("command", ["exec", "unit"])
+def test_every_option_is_told(command: str) -> None:
+    parser = argparse.ArgumentParser(prog=f"nm-mptcp {command}")
+    importlib.import_module(f"nm_mptcp.cli.{command}").options(parser)
+    said = parser.format_help()
+    told = set(re.findall(r"--[a-z-]+", said)) - {"--help"}
+    assert told
+    assert told <= set(re.findall(r"--[a-z-]+", TEXT))
+
+
+def test_every_name_in_the_documents_is_told() -> None:
+    facts = Facts(Program("/bin/x", Form.STATIC))
+    names = document(facts, plan(facts, ["x"]), ["x"])
+    inner = [name for part in names.values() if isinstance(part, dict) for name in part]
+    assert {*names, *inner, *(one.value for one in Obstacle), *(one.value for one in Form)} <= WORDS
+    source = (PAGE.parents[2] / "src/nm_mptcp/cli/unit.py").read_text()
+    of_units = set(re.findall(r'^            "(\w+)":', source, re.MULTILINE))
+    assert "in_force" in of_units
+    assert of_units <= WORDS
+
+
+def test_facts_that_are_written_twice_are_the_same() -> None:
+    assert f"version {SOCKET_SINCE}" in TEXT
+    assert f"NAME.d/{FILE}" in TEXT
+    assert DOORS.keys() <= WORDS
+
+
+@pytest.mark.skipif(None in (shutil.which("man"), shutil.which("scdoc")), reason="man or scdoc is not installed")
+def test_man_shows_the_page(tmp_path: Path) -> None:
+    made = subprocess.run(["scdoc"], input=TEXT, capture_output=True, text=True, check=True)
+    (tmp_path / "page.8").write_text(made.stdout)
+    result = subprocess.run(
+        ["man", "--warnings", "-l", tmp_path / "page.8"],
+        env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "MANWIDTH": "100"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stderr == ""
+    assert "bpf_get_current_ancestor_cgroup_id(1) == SLICE" in result.stdout
+    assert "__sys_socket()" in result.stdout
