@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 #: Where an administrator's drop-ins are, and ours among them.
 DIRECTORY = "/etc/systemd/system"
@@ -51,7 +51,7 @@ class Unit:
     state: str = "loaded"  #: LoadState: loaded, not-found, masked, ...
     active: bool = False
     drop_ins: tuple[str, ...] = ()  #: in the order in which they count
-    environment: Mapping[str, str] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
     environment_files: tuple[str, ...] = ()
     unset: tuple[str, ...] = ()  #: UnsetEnvironment=, names and assignments
     programs: tuple[str, ...] = ()  #: of ExecStart=
@@ -76,7 +76,7 @@ class Unit:
 
     def variable(self, name: str) -> str:
         """A variable of its environment, "" where it has none."""
-        return (self.environment or {}).get(name, "")
+        return self.environment.get(name, "")
 
 
 def full_name(word: str) -> str:

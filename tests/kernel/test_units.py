@@ -306,6 +306,14 @@ def test_where_the_kernel_gives_no_mptcp_the_unit_is_left_as_it_is(systemd: Nest
     assert not (systemd.units / "sleep.service.d").exists()
 
 
+def test_status_warns_when_the_kernel_gives_no_mptcp_any_more(systemd: Nested, wrapper: str) -> None:  # noqa: ARG001
+    systemd.put("sleep.service", lasting())
+    enabled(systemd, "sleep")
+    assert unit(systemd, "status", "sleep").stderr == ""
+    sysctl.write("net/mptcp/enabled", 0)
+    assert "its sockets cannot be made at all" in unit(systemd, "status", "sleep").stderr
+
+
 def test_units_that_are_not_there_or_masked_or_of_another_kind(systemd: Nested) -> None:
     systemd.put("away.service", lasting()).unlink()
     systemd.systemctl("mask", "--runtime", "away.service")

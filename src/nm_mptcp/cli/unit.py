@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from .. import launch, programs, systemd, units
@@ -106,6 +107,8 @@ def _status(name: str, *, as_json: bool) -> int:
     trouble = "there is no drop-in" if text is None else _not_in_force(unit, path, variables)
     running = None if unit.is_socket or not unit.pid else _running(unit.pid, variables)
     findings = [] if unit.is_socket or unit.state != "loaded" else _findings(unit, variables)
+    if not trouble and (error := programs.mptcp_error()):
+        findings.append(f"{launch.refusal(error)}; until then its sockets cannot be made at all")
     if as_json:
         facts = {
             "unit": unit.name,
@@ -139,9 +142,7 @@ def _loaded(name: str) -> Unit:
 
 def _variables(unit: Unit) -> dict[str, str]:
     """What to set for a service, and says what cannot work. Raises :class:`UnitError` when nothing can be set."""
-    given = {key: value.replace("%", "%%") for key, value in systemd.environment().items()} | dict(
-        unit.environment or {}
-    )
+    given = {key: value.replace("%", "%%") for key, value in systemd.environment().items()} | dict(unit.environment)
     wrappers = programs.wrappers(shutil.which("mptcpize"))
     plans = [launch.plan(facts, [facts.program.path]) for facts in _facts(unit, given, wrappers)]
     variables: dict[str, str] = {}
@@ -170,7 +171,7 @@ def _variables(unit: Unit) -> dict[str, str]:
 
 def _findings(unit: Unit, variables: dict[str, str]) -> list[str]:
     wrappers = programs.wrappers(shutil.which("mptcpize"))
-    plans = [launch.plan(facts, [facts.program.path]) for facts in _facts(unit, unit.environment or {}, wrappers)]
+    plans = [launch.plan(facts, [facts.program.path]) for facts in _facts(unit, unit.environment, wrappers)]
     wrapper = next((plan.wrapper for plan in plans if plan.wrapper), None)
     return [*_findings_of(plans), *units.hindrances(unit, variables, wrapper)]
 
@@ -179,7 +180,7 @@ def _findings_of(plans: list[launch.Plan]) -> list[str]:
     return list(dict.fromkeys(finding.text for plan in plans for finding in plan.findings))
 
 
-def _facts(unit: Unit, given: object, wrappers: tuple[programs.Wrapper, ...]) -> list[launch.Facts]:
+def _facts(unit: Unit, given: Mapping[str, str], wrappers: tuple[programs.Wrapper, ...]) -> list[launch.Facts]:
     """Of each program of ``ExecStart=`` that is there."""
     uid, gid = _SOMEBODY, _SOMEBODY
     if not unit.user and not unit.dynamic_user:
@@ -192,7 +193,7 @@ def _facts(unit: Unit, given: object, wrappers: tuple[programs.Wrapper, ...]) ->
         with contextlib.suppress(programs.ProgramError):
             inside = os.path.join(unit.root, path.lstrip("/")) if unit.root else path
             program = programs.look(inside, {}, uid=uid, gid=gid)
-            found.append(launch.Facts(program=program, wrappers=wrappers, environment=dict(given)))  # type: ignore[call-overload]
+            found.append(launch.Facts(program=program, wrappers=wrappers, environment=given))
     return found
 
 
