@@ -182,12 +182,7 @@ def _findings_of(plans: list[launch.Plan]) -> list[str]:
 
 def _facts(unit: Unit, given: Mapping[str, str], wrappers: tuple[programs.Wrapper, ...]) -> list[launch.Facts]:
     """Of each program of ``ExecStart=`` that is there."""
-    uid, gid = _SOMEBODY, _SOMEBODY
-    if not unit.user and not unit.dynamic_user:
-        uid, gid = 0, 0
-    with contextlib.suppress(KeyError):
-        entry = pwd.getpwuid(int(unit.user)) if unit.user.isdigit() else pwd.getpwnam(unit.user or "root")
-        uid, gid = (entry.pw_uid, entry.pw_gid) if not unit.dynamic_user else (uid, gid)
+    uid, gid = _identity(unit)
     found = []
     for path in unit.programs:
         with contextlib.suppress(programs.ProgramError):
@@ -195,6 +190,17 @@ def _facts(unit: Unit, given: Mapping[str, str], wrappers: tuple[programs.Wrappe
             program = programs.look(inside, {}, uid=uid, gid=gid)
             found.append(launch.Facts(program=program, wrappers=wrappers, environment=given))
     return found
+
+
+def _identity(unit: Unit) -> tuple[int, int]:
+    """User and group that a service runs as, as far as it is known beforehand."""
+    if not unit.user and not unit.dynamic_user:
+        return (0, 0)
+    with contextlib.suppress(KeyError):
+        if not unit.dynamic_user:
+            entry = pwd.getpwuid(int(unit.user)) if unit.user.isdigit() else pwd.getpwnam(unit.user)
+            return (entry.pw_uid, entry.pw_gid)
+    return (_SOMEBODY, _SOMEBODY)
 
 
 def _not_in_force(unit: Unit, path: str, variables: dict[str, str]) -> str:
