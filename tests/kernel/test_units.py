@@ -156,14 +156,14 @@ def test_other_drop_ins_stay(systemd: Nested, wrapper: str) -> None:
     assert os.listdir(other.parent) == ["10-other.conf"]
 
 
-def test_a_later_drop_in_that_takes_it_back_is_said_and_nothing_is_left(systemd: Nested, wrapper: str) -> None:  # noqa: ARG001
+def test_a_later_drop_in_that_takes_it_back_is_said_and_nothing_is_left(systemd: Nested, wrapper: str) -> None:
     systemd.put("sleep.service", lasting())
     later = systemd.put("sleep.service.d/90-later.conf", "[Service]\nEnvironment=LD_PRELOAD=/late.so\n")
     done = unit(systemd, "enable", "sleep")
     assert done.returncode == 1
     assert done.stderr == (
         "nm-mptcp: sleep.service is left as it is: LD_PRELOAD is set again by"
-        f" {DIRECTORY}/sleep.service.d/90-later.conf, which comes later\n"
+        f" {DIRECTORY}/sleep.service.d/90-later.conf, which comes later: append {wrapper} there\n"
     )
     assert os.listdir(later.parent) == ["90-later.conf"]
     assert environment(systemd, "sleep") == "LD_PRELOAD=/late.so"
@@ -292,6 +292,18 @@ def test_a_drop_in_that_systemd_has_not_read_is_told(systemd: Nested, wrapper: s
     assert "systemctl daemon-reload" in told.stdout
     systemd.systemctl("daemon-reload")
     assert unit(systemd, "status", "sleep").returncode == 0
+
+
+def test_a_library_that_is_gone_is_told(systemd: Nested, wrapper: str) -> None:
+    systemd.put("sleep.service", lasting())
+    enabled(systemd, "sleep")
+    assert systemd.run("mount", "-t", "tmpfs", "none", os.path.dirname(wrapper)).returncode == 0
+    told = unit(systemd, "status", "sleep")
+    assert told.returncode == 1
+    assert f"{wrapper} is gone: nm-mptcp unit enable sleep.service" in told.stdout
+    done = unit(systemd, "enable", "sleep")  # which cannot be done now: as it was before
+    assert "mptcpize" in done.stderr
+    assert (systemd.units / "sleep.service.d" / DROP_IN).exists()
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------------

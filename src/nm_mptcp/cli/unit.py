@@ -159,10 +159,9 @@ def _variables(unit: Unit) -> dict[str, str]:
         fail(f"{unit.name}: it runs in {unit.root} (RootDirectory=): {wrapper} has to be in there")
     for name in variables:
         if files := systemd.setters(unit.environment_files, name):
-            value = variables[name].rpartition(":" if name == "LD_PRELOAD" else ",")[2]
             raise UnitError(
                 f"{unit.name} is left as it is: {files[-1]} sets {name}, and that counts more than a drop-in:"
-                f" append {value} there"
+                f" append {_last(name, variables[name])} there"
             )
     for words in (*_findings_of(plans), *units.hindrances(unit, variables, wrapper)):
         fail(launch.printable(f"{unit.name}: {words}"))
@@ -213,10 +212,19 @@ def _not_in_force(unit: Unit, path: str, variables: dict[str, str]) -> str:
         lost = ["SocketProtocol"]
     else:
         lost = [name for name, value in variables.items() if unit.variable(name) != value]
-    if not lost:
-        return ""
-    later = unit.drop_ins[unit.drop_ins.index(path) + 1 :]
-    return f"{lost[0]} is set again by {' or '.join(later) or 'the unit'}, which comes later"
+    if lost:
+        later = unit.drop_ins[unit.drop_ins.index(path) + 1 :]
+        remedy = f": append {_last(lost[0], variables[lost[0]])} there" if lost[0] in variables else ""
+        return f"{lost[0]} is set again by {' or '.join(later) or 'the unit'}, which comes later{remedy}"
+    wrapper = _last("LD_PRELOAD", variables.get("LD_PRELOAD", ""))
+    if wrapper and not unit.root and not os.path.exists(wrapper):
+        return f"{wrapper} is gone: nm-mptcp unit enable {unit.name}"
+    return ""
+
+
+def _last(name: str, value: str) -> str:
+    """What we appended to this variable."""
+    return value.rpartition(":" if name == "LD_PRELOAD" else ",")[2].replace("%%", "%")
 
 
 def _written(text: str) -> dict[str, str]:
