@@ -32,6 +32,7 @@ from ..model import (
     Sides,
     Tunnel,
 )
+from . import messages as _messages  # noqa: F401  # now, not in front of the first write
 from . import sysctl
 from .departures import Departures
 from .errors import KernelError

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The MPTCP path manager: endpoints and limits (generic netlink family ``mptcp_pm``).
 
-Source: kernel ``Documentation/netlink/specs/mptcp_pm.yaml``. Messages are pyroute2's ``genlmsg`` with attribute types of
-our own, since in its ``MPTCP`` the interface is text, ids are easily left out and set-flags is missing.
+Source: kernel ``Documentation/netlink/specs/mptcp_pm.yaml``. Messages that write are pyroute2's ``genlmsg`` with attribute
+types of our own, since in its ``MPTCP`` the interface is text, ids are easily left out and set-flags is missing; what only
+reads does without pyroute2 (see :mod:`.messages`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ import errno
 import socket
 import struct
 from typing import Any
-
-from pyroute2.netlink import genlmsg, nla
 
 from ..flags import CHANGEABLE, EndpointFlag
 from ..model import Endpoint, Family, Limits
@@ -33,31 +32,6 @@ ENDPOINTS_MAX = 8
 
 #: The next step that is known to come (64); whatever lies between is found by halving.
 _ENDPOINTS_PROBED = 255
-
-
-class _address(nla):  # type: ignore[misc]
-    prefix = "MPTCP_PM_ADDR_ATTR_"
-    nla_map = (
-        ("MPTCP_PM_ADDR_ATTR_UNSPEC", "none"),
-        ("MPTCP_PM_ADDR_ATTR_FAMILY", "uint16"),
-        ("MPTCP_PM_ADDR_ATTR_ID", "uint8"),
-        ("MPTCP_PM_ADDR_ATTR_ADDR4", "ip4addr"),
-        ("MPTCP_PM_ADDR_ATTR_ADDR6", "ip6addr"),
-        ("MPTCP_PM_ADDR_ATTR_PORT", "uint16"),
-        ("MPTCP_PM_ADDR_ATTR_FLAGS", "uint32"),
-        ("MPTCP_PM_ADDR_ATTR_IF_IDX", "int32"),
-    )
-
-
-class _message(genlmsg):  # type: ignore[misc]
-    prefix = "MPTCP_PM_ATTR_"
-    nla_map = (
-        ("MPTCP_PM_ATTR_UNSPEC", "none"),
-        ("MPTCP_PM_ATTR_ADDR", "address"),
-        ("MPTCP_PM_ATTR_RCV_ADD_ADDRS", "uint32"),
-        ("MPTCP_PM_ATTR_SUBFLOWS", "uint32"),
-    )
-    address = _address
 
 
 class PathManager(Requester):
@@ -222,7 +196,11 @@ def _place(endpoint: Endpoint) -> list[tuple[str, Any]]:
 
 
 def _body(command: int, attrs: list[Any]) -> bytes:
-    message = _message()
+    if not attrs:
+        return struct.pack("=BBH", command, 1, 0)
+    from .messages import path_manager_message
+
+    message = path_manager_message()
     message["cmd"] = command
     message["version"] = 1
     message["attrs"] = attrs

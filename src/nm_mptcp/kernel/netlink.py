@@ -8,7 +8,6 @@ build our requests. What the kernel floods us with is read by :func:`attributes`
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
@@ -16,9 +15,12 @@ import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from .errors import KernelError
+
+if TYPE_CHECKING:
+    import asyncio  # at run time whoever has a loop has imported it
 
 # linux/netlink.h
 ROUTE = 0

@@ -8,9 +8,6 @@ import socket
 import struct
 from typing import Any
 
-from pyroute2.netlink.rtnl.fibmsg import fibmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
 from ..model import Address, Family, Hop, Link, Route, RouteType, Rule, RuleAction
 from . import parse
 from .errors import KernelError
@@ -156,6 +153,8 @@ def describe_rule(rule: Rule) -> str:
 
 def _route_body(route: Route) -> bytes:
     destination, _, length = route.destination.partition("/")
+    from .messages import rtmsg
+
     message = rtmsg()
     message["family"] = int(route.family)
     message["dst_len"] = int(length)
@@ -204,6 +203,8 @@ def _hop(family: Family, hop: Hop) -> dict[str, Any]:
 
 
 def _rule_body(rule: Rule) -> bytes:
+    from .messages import fibmsg
+
     message = fibmsg()
     message["family"] = int(rule.family)
     message["action"] = int(rule.action)
