@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which way a packet goes, by the kernel's own answer (``ip route get TO from SOURCE``): right for all rules and tables."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..model import Family
+from . import parse
+from .errors import KernelError
+from .netlink import ROUTE, Requester, attributes
+
+#: Where the way leads that is asked for, one address in each half of a family's public space: a VPN that covers them in two
+#: halves is seen. No packet is sent there. Alternating bits, and no special range, so that hardly anybody has a route of
+#: his own to them. IPv6 hands out nothing but 2000::/3.
+PROBES: Mapping[Family, tuple[str, ...]] = {
+    Family.IPV4: ("85.85.85.85", "170.170.170.170"),
+    Family.IPV6: ("2aaa:aaaa:aaaa:aaaa:aaaa:aaaa:aaaa:aaaa", "3555:5555:5555:5555:5555:5555:5555:5555"),
+}
+
+_ROUTE = struct.Struct("=BBBBBBBBI")
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE, _RTA_VIA = 1, 2, 4, 5, 15, 18
+_RTM_F_LOOKUP_TABLE = 0x1000
+_UNICAST, _LOCAL = 1, 2
+
+#: What is answered where no route leads there, or one that rejects, or the source is no address of this machine.
+_NO_WAY = {
+    errno.ENETUNREACH: "no route",
+    errno.EHOSTUNREACH: "an 'unreachable' route or rule",
+    errno.EACCES: "a 'prohibit' route or rule",
+    errno.EINVAL: "a 'blackhole' route, or the address is not there",
+    errno.ENETDOWN: "the network is down",
+    errno.EOPNOTSUPP: "no such family here",
+    errno.EAFNOSUPPORT: "no such family here",
+    errno.ENODEV: "the interface is gone",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where a packet leaves; ``refused`` says in words why it does not, "" when it does."""
+
+    ifindex: int = 0
+    gateway: str | None = None
+    table: int = 0
+    refused: str = ""
+
+
+class Ways(Requester):
+    """Asks for ways: synchronous, for one thread, opened at first use, in that thread's network namespace."""
+
+    PROTOCOL = ROUTE
+
+    def of(self, destination: str, source: str, ifindex: int = 0) -> Way:
+        """The way of a packet from ``source``; ``ifindex``: of a socket bound to that interface. Raises KernelError."""
+        family = Family.of(destination)
+        bits = family.bits
+        body = _ROUTE.pack(family, bits, bits, 0, 0, 0, 0, 0, _RTM_F_LOOKUP_TABLE)
+        for kind, address in ((_RTA_DST, destination), (_RTA_SRC, source)):
+            packed = socket.inet_pton(family, address)
+            body += struct.pack("=HH", 4 + len(packed), kind) + packed
+        if ifindex:
+            body += struct.pack("=HHI", 8, _RTA_OIF, ifindex)
+        what = f"ask for the way from {source} to {destination}"
+        try:
+            answers = self._netlink.request(parse.RTM_GETROUTE, 0, body, what=what)
+        except KernelError as error:
+            if error.errno in _NO_WAY:
+                return Way(refused=_NO_WAY[error.errno])
+            raise
+        for answer in answers:
+            kind = _ROUTE.unpack_from(answer.data, answer.start)[7]
+            told = attributes(answer.data, answer.start + _ROUTE.size, answer.end)
+            if kind in (_UNICAST, _LOCAL) and _RTA_OIF in told:
+                return Way(
+                    ifindex=int(struct.unpack("=I", told[_RTA_OIF])[0]),
+                    gateway=_gateway(family, told),
+                    table=int(struct.unpack("=I", told[_RTA_TABLE])[0]) if _RTA_TABLE in told else 0,
+                )
+        return Way(refused="no route")
+
+
+def _gateway(family: Family, told: dict[int, bytes]) -> str | None:
+    if _RTA_GATEWAY in told:
+        return socket.inet_ntop(family, told[_RTA_GATEWAY])
+    if _RTA_VIA in told:
+        (other,) = struct.unpack_from("=H", told[_RTA_VIA])
+        return socket.inet_ntop(other, told[_RTA_VIA][2:])
+    return None

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One question to the system bus, blocking and without a library: a method without arguments that answers with a string.
+
+For commands that have to be quick: to load asyncio and a D-Bus library, and to connect with them, takes longer than all that
+they do otherwise. Everything else goes by :mod:`.bus`. Source: the D-Bus specification (SASL EXTERNAL, message protocol 1).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from urllib.parse import unquote
+
+_SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket;unix:path=/var/run/dbus/system_bus_socket"
+
+_CALL, _RETURN, _ERROR = 1, 2, 3
+_NO_AUTO_START = 0x2
+_PATH, _INTERFACE, _MEMBER, _ERROR_NAME, _REPLY_SERIAL, _DESTINATION, _SIGNATURE = 1, 2, 3, 4, 5, 6, 8
+_FIXED = {"y": (1, "B"), "u": (4, "I"), "h": (4, "I"), "i": (4, "i"), "b": (4, "I"), "q": (2, "H"), "n": (2, "h")}
+
+#: A status document is some kilobytes; what is longer than this is none.
+_LONGEST = 64 * 1024 * 1024
+
+_ABSENT = frozenset(
+    f"org.freedesktop.DBus.Error.{name}" for name in ("NameHasNoOwner", "ServiceUnknown", "UnknownMethod", "UnknownObject")
+)
+
+
+class PlainBusError(Exception):
+    """The bus, or who was asked, refused or did not answer; one line."""
+
+
+def ask(destination: str, path: str, interface: str, member: str, *, timeout: float) -> str | None:
+    """Call the method and give its answer; None where there is no bus or nobody of that name on it.
+
+    ``timeout`` (s) is for each step. Raises :class:`PlainBusError`.
+    """
+    try:
+        connection = _connected(timeout)
+        if connection is None:
+            return None
+        with connection:
+            _authenticate(connection)
+            connection.sendall(_call(1, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello"))
+            _answer(connection, 1)
+            connection.sendall(_call(2, destination, path, interface, member))
+            return _answer(connection, 2)
+    except (OSError, ValueError, struct.error, IndexError) as error:
+        text = "no answer" if isinstance(error, TimeoutError) else getattr(error, "strerror", None) or str(error)
+        raise PlainBusError(f"{member} of {destination}: {text}") from None
+
+
+def _connected(timeout: float) -> socket.socket | None:
+    """The first address that somebody listens on."""
+    for address in (os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or _SYSTEM_BUS).split(";"):
+        kind, _, rest = address.partition(":")
+        keys = dict(part.partition("=")[::2] for part in rest.split(","))
+        place = unquote(keys["path"]) if "path" in keys else "\0" + unquote(keys["abstract"]) if "abstract" in keys else ""
+        if kind != "unix" or not place:
+            continue
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        connection.settimeout(timeout)
+        try:
+            connection.connect(place)
+            return connection
+        except (FileNotFoundError, ConnectionRefusedError):
+            connection.close()
+        except OSError:
+            connection.close()
+            raise
+    return None
+
+
+def _authenticate(connection: socket.socket) -> None:
+    identity = str(os.geteuid()).encode().hex()
+    connection.sendall(b"\0AUTH EXTERNAL " + identity.encode() + b"\r\n")
+    line = b""
+    while not line.endswith(b"\r\n"):
+        piece = connection.recv(512)
+        if not piece or len(line) > 16384:
+            raise ValueError("the bus closed the connection during authentication")
+        line += piece
+    if not line.startswith(b"OK "):
+        raise ValueError(f"the bus refused us: {line.decode(errors='replace').strip()}")
+    connection.sendall(b"BEGIN\r\n")
+
+
+def _call(serial: int, destination: str, path: str, interface: str, member: str) -> bytes:
+    fields = b""
+    for code, kind, text in (
+        (_PATH, "o", path),
+        (_INTERFACE, "s", interface),
+        (_MEMBER, "s", member),
+        (_DESTINATION, "s", destination),
+    ):
+        fields += bytes(-len(fields) % 8)
+        value = text.encode()
+        fields += bytes((code, 1)) + kind.encode() + b"\0" + struct.pack("<I", len(value)) + value + b"\0"
+    head = struct.pack("<cBBBIII", b"l", _CALL, _NO_AUTO_START, 1, 0, serial, len(fields)) + fields
+    return head + bytes(-len(head) % 8)
+
+
+def _answer(connection: socket.socket, serial: int) -> str | None:
+    """The first string of the reply; what comes besides (NameAcquired) is skipped."""
+    while True:
+        head = _receive(connection, 16)
+        order = "<" if head[:1] == b"l" else ">"
+        kind = head[1]
+        body, _serial, length = struct.unpack_from(f"{order}III", head, 4)
+        if body + length > _LONGEST:
+            raise ValueError("an answer of impossible length")
+        fields = _fields(_receive(connection, length + (-length % 8))[:length], order)
+        data = _receive(connection, body)
+        if fields.get(_REPLY_SERIAL) != serial:
+            continue
+        text = None
+        if str(fields.get(_SIGNATURE, "")).startswith("s"):
+            (size,) = struct.unpack_from(f"{order}I", data)
+            text = data[4 : 4 + size].decode(errors="replace")
+        if kind == _RETURN:
+            return text
+        if kind == _ERROR and fields.get(_ERROR_NAME) in _ABSENT:
+            return None
+        raise ValueError(text or str(fields.get(_ERROR_NAME)))
+
+
+def _fields(data: bytes, order: str) -> dict[int, object]:
+    """The header fields: structs of a code and a variant, which is never a container in a header."""
+    found: dict[int, object] = {}
+    offset = 0
+    while offset < len(data):
+        offset += -offset % 8
+        code, size = data[offset], data[offset + 1]
+        kind = data[offset + 2 : offset + 2 + size].decode()
+        offset += 3 + size
+        if kind == "g":
+            length = data[offset]
+            found[code] = data[offset + 1 : offset + 1 + length].decode()
+            offset += 2 + length
+        elif kind in ("s", "o"):
+            offset += -offset % 4
+            (length,) = struct.unpack_from(f"{order}I", data, offset)
+            found[code] = data[offset + 4 : offset + 4 + length].decode(errors="replace")
+            offset += 5 + length
+        else:
+            width, format_ = _FIXED[kind]
+            offset += -offset % width
+            (found[code],) = struct.unpack_from(order + format_, data, offset)
+            offset += width
+    return found
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        piece = connection.recv(size - len(data))
+        if not piece:
+            raise ValueError("the connection to the system bus was closed")
+        data += piece
+    return bytes(data)
