@@ -23,7 +23,8 @@ _FIXED = {"y": (1, "B"), "u": (4, "I"), "h": (4, "I"), "i": (4, "i"), "b": (4, "
 _LONGEST = 64 * 1024 * 1024
 
 _ABSENT = frozenset(
-    f"org.freedesktop.DBus.Error.{name}" for name in ("NameHasNoOwner", "ServiceUnknown", "UnknownMethod", "UnknownObject")
+    f"org.freedesktop.DBus.Error.{name}"
+    for name in ("NameHasNoOwner", "ServiceUnknown", "UnknownMethod", "UnknownObject")
 )
 
 
@@ -42,7 +43,9 @@ def ask(destination: str, path: str, interface: str, member: str, *, timeout: fl
             return None
         with connection:
             _authenticate(connection)
-            connection.sendall(_call(1, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello"))
+            connection.sendall(
+                _call(1, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello")
+            )
             _answer(connection, 1)
             connection.sendall(_call(2, destination, path, interface, member))
             return _answer(connection, 2)
@@ -56,7 +59,9 @@ def _connected(timeout: float) -> socket.socket | None:
     for address in (os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or _SYSTEM_BUS).split(";"):
         kind, _, rest = address.partition(":")
         keys = dict(part.partition("=")[::2] for part in rest.split(","))
-        place = unquote(keys["path"]) if "path" in keys else "\0" + unquote(keys["abstract"]) if "abstract" in keys else ""
+        place = (
+            unquote(keys["path"]) if "path" in keys else "\0" + unquote(keys["abstract"]) if "abstract" in keys else ""
+        )
         if kind != "unix" or not place:
             continue
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)

@@ -20,6 +20,7 @@ COMMANDS = {
     "status": "show each address: whether it is a path, and why",
     "apply": "bring the kernel to what NetworkManager's connections want, once",
     "clear": "take out all that nm-mptcp made and put back what was there before",
+    "check": "check all that MPTCP needs, and say what to type where it is not there",
     "mode": "show or choose which paths carry",
     "config": "show the configuration and where each value comes from, or check it",
     "exec": "run a program that knows nothing of MPTCP with MPTCP sockets",

@@ -55,17 +55,31 @@ class Ways(Requester):
 
     PROTOCOL = ROUTE
 
+    def bound(self, destination: str, source: str, ifindex: int) -> Way:
+        """The way of a packet from ``source`` of a socket bound to that interface. Raises KernelError.
+
+        IPv6 takes an interface that is asked for together with a source as a wish only (``ip6_route_output_flags``), so
+        what is not by it is asked for once more without the source: the rules for it have led elsewhere.
+        """
+        if Family.of(destination) is Family.IPV4:
+            return self.of(destination, source, ifindex)
+        way = self.of(destination, source)
+        return way if way.ifindex == ifindex else self.of(destination, "", ifindex)
+
     def of(self, destination: str, source: str, ifindex: int = 0) -> Way:
-        """The way of a packet from ``source``; ``ifindex``: of a socket bound to that interface. Raises KernelError."""
+        """The way of a packet from ``source``, "" for any. Raises KernelError."""
         family = Family.of(destination)
         bits = family.bits
-        body = _ROUTE.pack(family, bits, bits, 0, 0, 0, 0, 0, _RTM_F_LOOKUP_TABLE)
+        # IPv6 tells the table unasked, and refuses the flag.
+        flags = _RTM_F_LOOKUP_TABLE if family is Family.IPV4 else 0
+        body = _ROUTE.pack(family, bits, bits if source else 0, 0, 0, 0, 0, 0, flags)
         for kind, address in ((_RTA_DST, destination), (_RTA_SRC, source)):
-            packed = socket.inet_pton(family, address)
-            body += struct.pack("=HH", 4 + len(packed), kind) + packed
+            if address:
+                packed = socket.inet_pton(family, address)
+                body += struct.pack("=HH", 4 + len(packed), kind) + packed
         if ifindex:
             body += struct.pack("=HHI", 8, _RTA_OIF, ifindex)
-        what = f"ask for the way from {source} to {destination}"
+        what = f"ask for the way from {source or 'here'} to {destination}"
         try:
             answers = self._netlink.request(parse.RTM_GETROUTE, 0, body, what=what)
         except KernelError as error:
@@ -76,11 +90,10 @@ class Ways(Requester):
             kind = _ROUTE.unpack_from(answer.data, answer.start)[7]
             told = attributes(answer.data, answer.start + _ROUTE.size, answer.end)
             if kind in (_UNICAST, _LOCAL) and _RTA_OIF in told:
-                return Way(
-                    ifindex=int(struct.unpack("=I", told[_RTA_OIF])[0]),
-                    gateway=_gateway(family, told),
-                    table=int(struct.unpack("=I", told[_RTA_TABLE])[0]) if _RTA_TABLE in told else 0,
-                )
+                table = int(struct.unpack("=I", told[_RTA_TABLE])[0]) if _RTA_TABLE in told else 0
+                if not table:
+                    break  # bound to a device and without a route, IPv4 takes everybody for a neighbour
+                return Way(int(struct.unpack("=I", told[_RTA_OIF])[0]), _gateway(family, told), table)
         return Way(refused="no route")
 
 

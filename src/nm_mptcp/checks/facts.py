@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The facts that the checks judge: gathered once, at one moment, by :mod:`.gather`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..kernel.ways import Way
+from ..model import Endpoint, Kernel, Numbering
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A running program that may get in our way."""
+
+    pid: int
+    name: str  #: as the kernel has it, at most 15 bytes
+    unit: str = ""  #: its systemd service, "" when it is of none
+
+
+@dataclass(frozen=True, slots=True)
+class Firewall:
+    """Reverse-path matches in the packet filter."""
+
+    rules: tuple[str, ...] = ()  #: nftables rules with ``fib saddr . iif``, as nft prints them
+    unread: str = ""  #: why the rules could not be read, "" when they were
+    firewalld: str = ""  #: ``IPv6_rpfilter=`` of a running firewalld, "" when there is none or it cannot be read
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An address that carries, or should carry: one of a path that is active, or of an endpoint in the kernel."""
+
+    address: str
+    ifindex: int  #: where the address is; 0 when it is nowhere
+    interface: str
+    endpoint: Endpoint | None
+    path: Mapping[str, Any] | None  #: what the status document says of it
+
+    @property
+    def ours(self) -> bool:
+        """Whether nm-mptcp routes this address."""
+        return self.path is not None and self.path["state"] == "active" and self.path["table"] is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that the checks look at."""
+
+    root: bool = True
+    release: str = ""  #: ``uname -r``
+    options: Mapping[str, str] = field(default_factory=dict)  #: CONFIG_* -> y, m; those not set are not there
+    options_file: str = ""  #: "" when no file tells
+    sysctls: Mapping[str, str] = field(default_factory=dict)  #: by path (``net/mptcp/enabled``), those that can be read
+    socket_errno: int = 0  #: of ``socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP)``; 0: it was made
+    seccomp: bool = False  #: a filter of system calls is on this process
+    selinux: bool = False  #: SELinux is enforcing
+    blackholed: bool = False  #: a connection within this machine fell back at once: MPTCP is suspended
+    kernel: Kernel = field(default_factory=Kernel)
+    kernel_error: str = ""  #: why endpoints and limits could not be read
+    ways: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)  #: from each address, bound to no device
+    bound: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)  #: from each address, bound to its device
+    counters: Mapping[str, int] = field(default_factory=dict)  #: MPTcpExt and TcpExt, without these prefixes
+    processes: tuple[Process, ...] = ()
+    networkd: Mapping[str, str] = field(default_factory=dict)  #: [Network] of networkd.conf and its drop-ins
+    cloud_setup: bool = False  #: nm-cloud-setup.timer is enabled
+    firewall: Firewall = Firewall()
+    tools: Mapping[str, str] = field(default_factory=dict)  #: name -> where it is, "" when it is not there
+    iproute_version: str = ""
+    status: Mapping[str, Any] = field(default_factory=dict)  #: the status document
+    status_error: str = ""
+    problems: tuple[str, ...] = ()  #: what is no good in our configuration
+    routing: bool = True  #: our configuration asks for tables and rules
+    keep_limits: bool = False  #: our configuration says limits=keep
+    numbering: Numbering = field(default_factory=Numbering)
+    dropin: str = ""  #: which file our drop-in's name stands for among NetworkManager's, "" when none
+    dropin_masked: bool = False  #: that file is not ours: an empty one, or somebody's own
+    systemd: bool = True  #: systemd runs this machine
+
+    @property
+    def paths(self) -> list[Mapping[str, Any]]:
+        """The addresses of the status document, loopback's aside."""
+        return [path for path in self.status.get("paths", ()) if path["interface"] != "lo"]
+
+    @property
+    def active(self) -> list[Mapping[str, Any]]:
+        """Those that are paths now."""
+        return [path for path in self.paths if path["state"] == "active"]
+
+    def places(self) -> Iterator[Place]:
+        """Each address that carries or should: active paths first, then endpoints that are no path of ours."""
+        at = {each.address: each.ifindex for group in self.kernel.addresses.values() for each in group}
+        paths = {path["address"]: path for path in self.paths}
+        endpoints = {endpoint.address: endpoint for endpoint in self.kernel.endpoints}
+        active = [path["address"] for path in self.active]
+        for address in dict.fromkeys([*active, *endpoints]):
+            endpoint = endpoints.get(address)
+            ifindex = at.get(address, 0)
+            link = self.kernel.links.get(ifindex or (endpoint.ifindex if endpoint else 0))
+            yield Place(address, ifindex, link.name if link else "", endpoint, paths.get(address))
+
+    def process(self, *names: str) -> Process | None:
+        """A running program of one of these names."""
+        return next((process for process in self.processes if process.name in names), None)

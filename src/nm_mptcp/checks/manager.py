@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""NetworkManager, our drop-in there, our own service and its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..model import DefaultFlags
+from ..text import printable
+from .facts import Facts
+from .finding import Finding, advice, bad, commands, good, moot, unknown, warning
+
+_DROPIN = "/usr/lib/NetworkManager/conf.d/10-nm-mptcp.conf"
+
+
+def networkmanager(facts: Facts) -> Iterator[Finding]:
+    """Whether it runs, and its version."""
+    if not facts.status:
+        yield unknown("networkmanager", f"NetworkManager could not be asked: {facts.status_error}")
+        return
+    told = facts.status["networkmanager"]
+    words = "NetworkManager does not run: no connection becomes a path"
+    if not told["running"]:
+        yield bad("networkmanager", words, remedy=commands("systemctl start NetworkManager"))
+        return
+    numbers = [int(part) for part in str(told["version"]).split(".")[:2] if part.isdigit()]
+    if numbers < [1, 40]:
+        words = f"NetworkManager {told['version']} has no connection.mptcp-flags (1.40 has): the defaults count for all"
+        yield warning("networkmanager", words, remedy=advice("install NetworkManager 1.40 or newer"))
+    else:
+        yield good("networkmanager", f"NetworkManager {told['version']}")
+
+
+def dropin(facts: Facts) -> Iterator[Finding]:
+    """Whether profiles without flags of their own are left to us, for each device."""
+    told = facts.status.get("networkmanager", {})
+    if not told.get("running"):
+        yield moot("drop-in", "NetworkManager does not run")
+        return
+    section = told["default_flags_section"]
+    if section == DefaultFlags.OUR_SECTION:
+        yield good("drop-in", f"profiles without mptcp-flags are left to nm-mptcp ([{section}])")
+    elif facts.dropin_masked:
+        words = f"{facts.dropin} hides nm-mptcp's drop-in: NetworkManager makes the endpoints of all profiles"
+        fix = commands(f"rm {facts.dropin}", "nmcli general reload conf", words="unless somebody meant it")
+        yield warning("drop-in", words, remedy=fix)
+    elif not facts.dropin:
+        words = f"{_DROPIN} is missing: NetworkManager makes the endpoints of all profiles"
+        yield warning("drop-in", words, remedy=advice("install nm-mptcp again, whole"))
+    else:
+        by = f"[{section}]" if section else "no section"
+        words = f"{by} decides the default for connection.mptcp-flags, not [{DefaultFlags.OUR_SECTION}]"
+        fix = commands("NetworkManager --print-config", words="a later or more special section wins; take its key out")
+        yield warning("drop-in", words, remedy=fix)
+    for path in facts.paths:
+        subject = f"{path['interface']} {path['address']}"
+        if path["rule"] == "networkmanager-owns":
+            words = "the drop-in does not count yet: this activation began before NetworkManager had it"
+            yield warning("drop-in", words, subject, commands(f"nmcli connection up uuid {path['uuid']}"))
+        elif path["rule"] in ("flags-of-networkmanager", "disabled-by-networkmanager"):
+            yield good(
+                "drop-in", f"another section of NetworkManager.conf decides: {printable(path['reason'], 200)}", subject
+            )
+
+
+def service(facts: Facts) -> Iterator[Finding]:
+    """Whether the service runs."""
+    if facts.status.get("service") == "active":
+        yield good("service", "the service runs")
+        return
+    words = (
+        "the service does not run: paths follow NetworkManager's dispatcher only, and lost links are not left at once"
+    )
+    fix = commands("systemctl enable --now nm-mptcp") if facts.systemd else advice("run 'nm-mptcp daemon' as a service")
+    yield warning("service", words, remedy=fix)
+
+
+def configuration(facts: Facts) -> Iterator[Finding]:
+    """Whether all of our configuration is good."""
+    if not facts.problems:
+        yield good("configuration", "all of the configuration is good")
+    for problem in facts.problems:
+        fix = commands(
+            "nm-mptcp config --check", words="to see all; then correct the file, and 'systemctl reload nm-mptcp'"
+        )
+        yield warning("configuration", f"{problem}; left out", remedy=fix)

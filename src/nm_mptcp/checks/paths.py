@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Endpoints, each of them, and paths that are held back or missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..flags import EndpointFlag, names
+from ..model import AddressFlag, Family
+from ..text import printable
+from .facts import Facts, Place
+from .finding import Finding, advice, bad, commands, good, moot, unknown, warning
+
+#: Reasons why an address is no path that somebody may wonder about -> what to do; by the names of the rules.
+_HELD = {
+    "no-carrier": "plug the cable in, or see to the radio link: it comes back by itself",
+    "link-down": "ip link set {interface} up",
+    "tentative": "wait a second; if it stays so, another machine answers for this address",
+    "no-default-route": "give the profile a gateway, or mptcp-flags also-without-default-route",
+    "refused": "see the kernel's words above",
+    "no-slot": "the kernel takes no more endpoints; 'slot-priority' in nm-mptcp.conf chooses",
+}
+
+
+def paths(facts: Facts) -> Iterator[Finding]:
+    """How many paths there are, and which are held back."""
+    if not facts.status:
+        yield unknown("paths", f"nothing is known of paths: {facts.status_error}")
+        return
+    active = facts.active
+    interfaces = sorted({path["interface"] for path in active})
+    if len(interfaces) > 1:
+        yield good("paths", f"{len(active)} addresses on {', '.join(interfaces)} are paths")
+    elif active:
+        yield good("paths", f"one link carries ({interfaces[0]}): there is nothing to fail over to")
+    elif facts.status["mode"] == "off":
+        yield moot("paths", "the mode is off: no link is made a path")
+    else:
+        fix = commands("nm-mptcp status", words="it tells of each address why it is none")
+        yield bad("paths", "no address is a path", remedy=fix)
+    for path in facts.paths:
+        if path["state"] in ("waiting", "suspended"):
+            words = _HELD.get(path["rule"], "nm-mptcp ends it by itself when the reason is gone").format_map(path)
+            reason = f"{path['state']}: {printable(path['reason'], 200)}"
+            yield warning("paths", reason, f"{path['interface']} {path['address']}", advice(words))
+
+
+def endpoints(facts: Facts) -> Iterator[Finding]:
+    """Whether each endpoint can do its work, and each path has one."""
+    if facts.kernel_error:
+        yield unknown("endpoint", facts.kernel_error)
+        return
+    places = list(facts.places())
+    if not places:
+        yield moot("endpoint", "there is no endpoint")
+    for place in places:
+        subject = f"{place.interface} {place.address}".strip()
+        if place.endpoint is not None:
+            yield from _endpoint(facts, place, subject)
+        else:
+            yield bad("endpoint", "the path has no endpoint", subject, commands("nm-mptcp apply", safe=True))
+
+
+def _endpoint(facts: Facts, place: Place, subject: str) -> Iterator[Finding]:
+    endpoint = place.endpoint
+    assert endpoint is not None
+    links = facts.kernel.links
+    delete = f"ip mptcp endpoint delete id {endpoint.id}"
+    words = " ".join(names(endpoint.flags & ~EndpointFlag.IMPLICIT))
+    told = f"endpoint {endpoint.id}, {words or 'no flags'}"
+    bound = links.get(endpoint.ifindex)
+    if not place.ifindex:
+        yield bad("endpoint", f"endpoint {endpoint.id}: no interface has this address", subject, commands(delete))
+        return
+    if endpoint.ifindex and endpoint.ifindex != place.ifindex:
+        add = f"ip mptcp endpoint add {endpoint.address} dev {place.interface} {words}".rstrip()
+        wrong = bound.name if bound else f"interface {endpoint.ifindex}, which is gone"
+        evidence = f"endpoint {endpoint.id} is bound to {wrong}, but the address is on {place.interface}"
+        yield bad("endpoint", evidence, subject, commands(delete, add))
+        return
+    address = next(each for each in facts.kernel.addresses[place.ifindex] if each.address == place.address)
+    link = links[place.ifindex]
+    if AddressFlag.DADFAILED in address.flags:
+        evidence = f"{told}: another machine has this address (duplicate address detection failed)"
+        yield bad("endpoint", evidence, subject, advice("give one of them another address"))
+    elif AddressFlag.TENTATIVE in address.flags and AddressFlag.OPTIMISTIC not in address.flags:
+        evidence = f"{told}: duplicate address detection is not done, subflows from here fail and are not tried again"
+        yield bad("endpoint", evidence, subject, commands(delete, words="and add it again once the address is usable"))
+    elif not link.up or not link.carrier:
+        evidence = f"{told}: {link.name} {'has no carrier' if link.up else 'is down'}"
+        fix = advice("plug it in") if link.up else commands(f"ip link set {link.name} up")
+        yield warning("endpoint", evidence, subject, fix)
+    elif not endpoint.flags & (EndpointFlag.SUBFLOW | EndpointFlag.SIGNAL | EndpointFlag.IMPLICIT):
+        evidence = f"{told}: neither 'subflow' nor 'signal', so it does nothing"
+        if place.path is not None and place.path["uuid"] and place.path["owner"] == "networkmanager":
+            yield warning("endpoint", evidence, subject, commands(*_flags_of(place)))
+        else:
+            add = f"ip mptcp endpoint add {endpoint.address} dev {link.name} {words} subflow".replace("  ", " ")
+            yield warning("endpoint", evidence, subject, commands(delete, add))
+    else:
+        yield good("endpoint", told, subject)
+
+
+def _flags_of(place: Place) -> tuple[str, ...]:
+    """Give a profile flags that do something."""
+    assert place.path is not None
+    kept = [name for name in place.path["flags"] if name not in ("subflow", "signal")]
+    uuid = place.path["uuid"]
+    flags = ",".join(["enabled", "subflow", *kept])
+    return (
+        f"nmcli connection modify uuid {uuid} connection.mptcp-flags {flags}",
+        f"nmcli connection up uuid {uuid}",
+    )
+
+
+def limits(facts: Facts) -> Iterator[Finding]:
+    """Whether the limits let all paths be used at once."""
+    if facts.kernel_error:
+        yield unknown("limits", facts.kernel_error)
+        return
+    places = [
+        place for place in facts.places() if place.endpoint is None or place.endpoint.flags & EndpointFlag.SUBFLOW
+    ]
+    have = facts.kernel.limits
+    told = f"{have.subflows} additional subflows, {have.add_addr_accepted} addresses accepted"
+    # A connection begins on one of them, of whichever family.
+    most = facts.status.get("kernel", {}).get("endpoints_max", facts.kernel.endpoints_max)
+    paths = len(places)
+    needed = min(max(0, paths - 1), most)
+    if not places:
+        yield moot("limits", f"{told}; there is no endpoint that opens subflows")
+        return
+    wanted = max(have.subflows, min(2 * paths, most)), max(have.add_addr_accepted, min(paths, most))
+    fix = commands(
+        f"ip mptcp limits set subflows {wanted[0]} add_addr_accepted {wanted[1]}", safe=not facts.keep_limits
+    )
+    if have.subflows < needed:
+        make = bad if not have.subflows else warning
+        yield make("limits", f"{told}: {paths} addresses need {needed} additional subflows", remedy=fix)
+    elif not have.add_addr_accepted:
+        yield warning("limits", f"{told}: what servers offer by other addresses is not used", remedy=fix)
+    else:
+        yield good("limits", f"{told}, for {paths} {'address' if paths == 1 else 'addresses'}")
+
+
+def families(facts: Facts) -> Iterator[Finding]:
+    """Whether links that are paths in one family are so in the other, where they have global addresses in both."""
+    active = facts.active
+    for interface in sorted({path["interface"] for path in active}):
+        here = {Family.of(path["address"]) for path in active if path["interface"] == interface}
+        for path in facts.paths:
+            family = Family.of(path["address"])
+            if path["interface"] == interface and family not in here and path["rule"] == "no-default-route":
+                words = f"only {next(iter(here)).label} is a path here: {printable(path['reason'], 200)}"
+                yield warning("families", words, f"{interface} {path['address']}", advice(_HELD["no-default-route"]))

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``--report``: one file with all that a bug report needs, on request without addresses and names."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..configfiles import FILES
+from .facts import Facts
+
+#: What is shown as it is printed, with the network's own tools.
+_COMMANDS = (
+    ("ip", "-d", "link", "show"),
+    ("ip", "address", "show"),
+    ("ip", "-4", "rule", "show"),
+    ("ip", "-6", "rule", "show"),
+    ("ip", "-4", "route", "show", "table", "all"),
+    ("ip", "-6", "route", "show", "table", "all"),
+    ("ip", "mptcp", "endpoint", "show"),
+    ("ip", "mptcp", "limits", "show"),
+    ("ss", "-Mani"),
+    ("ss", "-tani"),
+    ("nmcli", "-f", "all", "general", "status"),
+    ("nmcli", "-f", "DEVICE,TYPE,STATE,CONNECTION", "device"),
+)
+#: Seconds for each.
+_PATIENCE = 10
+#: Lines of each that are kept: 10,000 routes tell no more than the first of them.
+_LINES = 500
+
+_MAC = re.compile(r"(?<![0-9A-Fa-f:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![0-9A-Fa-f:])")
+_UUID = re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
+_IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w\.\d)")
+_IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:]*(?:\d{1,3}(?:\.\d{1,3}){3})?")
+#: Written by the kernel and by everybody in the same way: they tell nothing of anyone.
+_COMMON = frozenset(("0.0.0.0", "127.0.0.1", "127.0.0.0", "127.255.255.255", "255.255.255.255", "::", "::1"))
+
+
+def text(facts: Facts, checked: dict[str, Any]) -> str:
+    """All of it; every part has a line ``==> NAME`` in front."""
+    parts = [f"==> {name}\n{body.rstrip()}\n" for name, body in _parts(facts, checked)]
+    return "\n".join(parts)
+
+
+def write(place: str, told: str, *, mask: bool, facts: Facts) -> None:
+    """Write it to a file that only its owner may read, or print it (``-``). Raises :class:`OSError`."""
+    told = masked(told, _names(facts)) if mask else told
+    if place == "-":
+        sys.stdout.write(told)
+        return
+    # Not over a link that somebody laid in a directory where all may write.
+    handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(handle, "w", encoding="utf-8", errors="replace") as file:
+        file.write(told)
+
+
+def masked(told: str, names: dict[str, str]) -> str:
+    """Without addresses, hardware addresses, UUIDs and ``names`` (name -> what stands for it).
+
+    The same one is the same mask everywhere, so that what belongs together is still seen to.
+    """
+    known: dict[str, str] = {}
+
+    def as_(kind: str) -> Callable[[re.Match[str]], str]:
+        def replaced(found: re.Match[str]) -> str:
+            value = found[0].lower()
+            if kind in ("IPV4", "IPV6"):
+                trailing = ":" if value.endswith(":") and not value.endswith("::") else ""
+                value = value.removesuffix(":") if trailing else value
+                if value in _COMMON or not _is_address(value):
+                    return found[0]
+            else:
+                trailing = ""
+            number = 1 + sum(1 for each in known.values() if each.startswith(f"{kind}-"))
+            return known.setdefault(value, f"{kind}-{number}") + trailing
+
+        return replaced
+
+    for name, mask in sorted(names.items(), key=lambda item: -len(item[0])):
+        told = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", mask, told)
+    for pattern, kind in ((_UUID, "UUID"), (_MAC, "MAC"), (_IPV4, "IPV4"), (_IPV6, "IPV6")):
+        told = pattern.sub(as_(kind), told)
+    return told
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _names(facts: Facts) -> dict[str, str]:
+    """The host's name and those of profiles, which may be those of networks and people."""
+    profiles = dict.fromkeys(path["profile"] for path in facts.status.get("paths", ()) if path["profile"])
+    found = {json.dumps(name)[1:-1]: f"PROFILE-{number}" for number, name in enumerate(profiles, 1)}
+    found |= {name: found[json.dumps(name)[1:-1]] for name in profiles}
+    if (host := platform.node()) and host != "localhost":
+        found[host] = "HOST"
+    return found
+
+
+def _parts(facts: Facts, checked: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    versions = [
+        f"nm-mptcp {__version__}",
+        f"kernel {facts.release} ({platform.machine()})",
+        f"NetworkManager {facts.status.get('networkmanager', {}).get('version') or 'not running'}",
+        f"Python {platform.python_version()}",
+        f"iproute2 {facts.iproute_version or 'absent'}",
+    ]
+    yield "nm-mptcp report", "\n".join([f"made {now}", *versions])
+    yield "/etc/os-release", _file(Path("/etc/os-release"))
+    yield "nm-mptcp check --json", json.dumps(checked, indent=2)
+    yield "nm-mptcp status --json", json.dumps(facts.status, indent=2)
+    yield "sysctls", "\n".join(f"{name} = {value}" for name, value in sorted(facts.sysctls.items()))
+    counted = {name: value for name, value in facts.counters.items() if value and name in _of_mptcp(facts)}
+    yield "counters that are not 0", "\n".join(f"{name} {value}" for name, value in counted.items())
+    for path in FILES.in_order():
+        yield str(path), _file(path)
+    for command in _COMMANDS:
+        yield " ".join(command), _output(command, facts)
+
+
+def _of_mptcp(facts: Facts) -> set[str]:
+    """MPTcpExt follows TcpExt; of TcpExt only what belongs here."""
+    names = list(facts.counters)
+    first = names.index("MPCapableSYNRX") if "MPCapableSYNRX" in names else len(names)
+    return {*names[first:], "IPReversePathFilter"}
+
+
+def _file(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError as error:
+        return f"({error.strerror})"
+
+
+def _output(command: tuple[str, ...], facts: Facts) -> str:
+    place = facts.tools.get(command[0]) or command[0]
+    try:
+        done = subprocess.run(
+            [place, *command[1:]],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PATIENCE,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"({getattr(error, 'strerror', None) or 'it does not end'})"
+    lines = (done.stdout + done.stderr).splitlines()
+    more = [f"(and {len(lines) - _LINES} lines more)"] if len(lines) > _LINES else []
+    return "\n".join([*lines[:_LINES], *more])

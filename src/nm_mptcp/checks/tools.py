@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Programs that a person needs to use MPTCP and to look at it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from .facts import Facts
+from .finding import Finding, advice, good, warning
+
+#: Program -> what is not possible without it.
+TOOLS = {
+    "mptcpize": "programs that know nothing of MPTCP cannot be started with it (package mptcpize)",
+    "ss": "connections and subflows cannot be looked at (package iproute2)",
+    "ip": "endpoints, rules and routes cannot be looked at (package iproute2)",
+}
+
+#: The first iproute2 with ``ip mptcp endpoint change`` and fullmesh (5.17).
+_IPROUTE = (5, 17)
+
+
+def tools(facts: Facts) -> Iterator[Finding]:
+    """Whether they are there, and ``ip`` is new enough."""
+    for name, words in TOOLS.items():
+        place = facts.tools.get(name, "")
+        if not place:
+            yield warning("tools", f"{name} is not installed: {words}", name, advice("install its package"))
+        elif name == "ip" and (number := _version(facts.iproute_version)) and number < _IPROUTE:
+            evidence = f"{place} is of iproute2 {facts.iproute_version}: 'ip mptcp endpoint change' came with 5.17"
+            yield warning("tools", evidence, name, advice("install a newer iproute2"))
+        else:
+            of = f" (iproute2 {facts.iproute_version})" if name == "ip" and facts.iproute_version else ""
+            yield good("tools", f"{place}{of}", name)
+
+
+def _version(text: str) -> tuple[int, int] | None:
+    found = re.match(r"(\d+)\.(\d+)", text)
+    return (int(found[1]), int(found[2])) if found else None

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``nm-mptcp check``: whether all that MPTCP needs is there, on what evidence, and what to type where it is not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..checks import judge
+from ..checks.facts import Facts
+from ..checks.finding import Finding, Result, worst
+from ..checks.gather import gather
+from ..configfiles import Source
+from ..text import printable
+from . import fail, record_of
+
+#: Result -> exit status.
+_STATUS = {Result.BAD: 2, Result.WARNING: 1}
+
+_COLOURS = {
+    Result.GOOD: "32",
+    Result.WARNING: "33",
+    Result.BAD: "1;31",
+    Result.UNKNOWN: "2",
+    Result.NOT_APPLICABLE: "2",
+}
+_LABELS = {Result.BAD: "BAD", Result.NOT_APPLICABLE: "n/a"}
+
+#: Seconds for a command of ``--fix``.
+_PATIENCE = 60
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """``--fix``, ``--reach``, ``--report``, ``--json`` and what belongs to them."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "exit status: 0 all is good; 1 there are warnings, or a path is held back; 2 something does not work\n"
+        "It only reads, but for --fix and --report; without root it says what it could not look at."
+    )
+    parser.add_argument("--config", metavar="FILE", type=Path, help="read this file instead of nm-mptcp.conf")
+    parser.add_argument("--all", action="store_true", help="show also what does not apply here")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--fix", action="store_true", help="do the remedies that are safe, each after asking")
+    parser.add_argument("--yes", action="store_true", help="with --fix: do not ask")
+    parser.add_argument(
+        "--reach",
+        metavar="HOST[:PORT]",
+        help="connect there by each path, and tell whether the server and the way speak MPTCP (port 443)",
+    )
+    parser.add_argument(
+        "--report", metavar="FILE", help="write all that a bug report needs into this file ('-': print)"
+    )
+    parser.add_argument("--mask", action="store_true", help="with --report: without addresses and names")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Look, judge, tell; then what was asked for besides."""
+    if (arguments.mask and not arguments.report) or (arguments.yes and not arguments.fix):
+        return _usage("--mask belongs to --report, and --yes to --fix")
+    target = None
+    if arguments.reach is not None:
+        from ..checks import reach
+
+        try:
+            target = reach.parse(arguments.reach)
+        except ValueError as error:
+            return _usage(str(error))
+    record, source = record_of(arguments), Source(arguments.config)
+    from ..kernel.errors import KernelError
+
+    try:
+        facts = gather(record, source)
+        findings = judge(facts)
+        if arguments.fix and _fix(findings, ask=not arguments.yes):
+            facts = gather(record, source)
+            findings = judge(facts)
+    except KernelError as error:
+        print(f"nm-mptcp: {error}", file=sys.stderr)
+        return 2
+    if target is not None:
+        findings += reach.reach(facts, *target)
+    if arguments.report:
+        from ..checks import report
+
+        try:
+            report.write(arguments.report, report.text(facts, document(findings)), mask=arguments.mask, facts=facts)
+        except OSError as error:
+            return fail(f"the report cannot be written: {arguments.report}: {error.strerror}")
+    if arguments.json:
+        print(json.dumps(document(findings), indent=2))
+    elif arguments.report != "-":
+        print(_text(findings, facts, everything=arguments.all))
+    return _STATUS.get(worst(findings), 0)
+
+
+def document(findings: list[Finding]) -> dict[str, Any]:
+    """The findings with the names that README.md tells of."""
+    return {
+        "version": __version__,
+        "result": worst(findings).value,
+        "summary": {result.value: sum(1 for each in findings if each.result is result) for result in Result},
+        "findings": [
+            {
+                "check": finding.check,
+                "subject": finding.subject,
+                "result": finding.result.value,
+                "evidence": finding.evidence,
+                "remedy": {
+                    "commands": list(finding.remedy.commands),
+                    "words": finding.remedy.words,
+                    "safe": finding.remedy.safe,
+                }
+                if finding.remedy
+                else None,
+            }
+            for finding in findings
+        ],
+    }
+
+
+def _usage(words: str) -> int:
+    print(f"nm-mptcp check: {words}", file=sys.stderr)
+    return 2
+
+
+def _text(findings: list[Finding], facts: Facts, *, everything: bool) -> str:
+    """A line a finding, the word of the result first; below it what to do."""
+    shown = [finding for finding in findings if everything or finding.result is not Result.NOT_APPLICABLE]
+    width = max((len(finding.check) for finding in shown), default=0)
+    lines = []
+    for finding in shown:
+        subject = f"{printable(finding.subject)}: " if finding.subject else ""
+        label = _LABELS.get(finding.result, finding.result.value)
+        word = _coloured(label.ljust(7), finding.result)
+        lines.append(f"{word}  {finding.check.ljust(width)}  {subject}{printable(finding.evidence, 1000)}")
+        if finding.remedy:
+            indent = " " * 9
+            lines += [f"{indent}-> {printable(command, 1000)}" for command in finding.remedy.commands]
+            if finding.remedy.words:
+                lines.append(f"{indent}   {printable(finding.remedy.words, 1000)}")
+    return "\n".join([*lines, "", _conclusion(findings, facts)])
+
+
+def _conclusion(findings: list[Finding], facts: Facts) -> str:
+    counted = {result: sum(1 for finding in findings if finding.result is result) for result in Result}
+    words = {
+        Result.BAD: "MPTCP does not work as it should",
+        Result.WARNING: "MPTCP works, with reservations",
+        Result.GOOD: "All is good",
+    }[worst(findings)]
+    numbers = ", ".join(
+        f"{counted[result]} {result.value}"
+        for result in (Result.BAD, Result.WARNING, Result.UNKNOWN, Result.GOOD)
+        if counted[result]
+    )
+    said = [f"{words}: {numbers}."]
+    if any(finding.remedy and finding.remedy.safe for finding in findings if finding.result is not Result.GOOD):
+        said.append("'nm-mptcp check --fix' does what is safe of it.")
+    if counted[Result.UNKNOWN] and not facts.root:
+        said.append("Root sees more.")
+    return " ".join(said)
+
+
+def _coloured(word: str, result: Result) -> str:
+    """Colour only says what the word says already."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return word
+    return f"\033[{_COLOURS[result]}m{word}\033[0m"
+
+
+def _fix(findings: list[Finding], *, ask: bool) -> bool:
+    """Do the safe remedies, each once; whether any was done."""
+    done = False
+    seen: set[tuple[str, ...]] = set()
+    for finding in findings:
+        remedy = finding.remedy
+        if remedy is None or not remedy.safe or finding.result is Result.GOOD or remedy.commands in seen:
+            continue
+        seen.add(remedy.commands)
+        subject = f"{printable(finding.subject)}: " if finding.subject else ""
+        print(f"{finding.check}: {subject}{printable(finding.evidence, 1000)}", file=sys.stderr)
+        for command in remedy.commands:
+            if ask and not _agreed(command):
+                break
+            if not _do(command):
+                break
+            done = True
+    if not seen:
+        print("nm-mptcp: there is nothing to fix that is safe to do by itself", file=sys.stderr)
+    return done
+
+
+def _agreed(command: str) -> bool:
+    print(f"  do '{command}'? [y/N] ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):
+        print(file=sys.stderr)
+    return answer.strip().lower() in ("y", "yes")
+
+
+def _do(command: str) -> bool:
+    """Run one; our own command is run by this very program, wherever it is installed."""
+    words = shlex.split(command)
+    if words[0] == "nm-mptcp":
+        words = [sys.executable, *(["-I"] if sys.flags.isolated else []), "-c", _OURSELVES, *words[1:]]
+    print(f"  {command}", file=sys.stderr)
+    environment = os.environ | {
+        "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
+        "NM_MPTCP_PACKAGE": str(Path(__file__).parents[2]),
+    }
+    try:
+        status = subprocess.run(words, env=environment, timeout=_PATIENCE, check=False).returncode
+    except (OSError, subprocess.TimeoutExpired) as error:
+        print(f"nm-mptcp: {command}: {error}", file=sys.stderr)
+        return False
+    if status:
+        print(f"nm-mptcp: {command}: exit status {status}", file=sys.stderr)
+    return status == 0
+
+
+_OURSELVES = (
+    "import os, sys; sys.path.insert(0, os.environ.pop('NM_MPTCP_PACKAGE'));"
+    " from nm_mptcp.cli import main; sys.exit(main(sys.argv[1:]))"
+)

@@ -1,0 +1,538 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``nm-mptcp check`` on a real kernel: each bad state is brought about, found, and cleared by the very commands it names.
+
+No NetworkManager here: endpoints are made by hand, as an administrator's are. What NetworkManager and the service have to do
+with it is in tests/networkmanager/test_check.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nm_mptcp.checks import judge
+from nm_mptcp.checks.finding import Finding, Result
+from nm_mptcp.checks.gather import gather
+from nm_mptcp.checks.reach import parse, reach
+from nm_mptcp.configfiles import Source
+from nm_mptcp.kernel import sysctl
+from nm_mptcp.state import Record
+from tests.support.command import as_user
+from tests.support.mptcp import IPPROTO_MPTCP, Echo, two_paths
+from tests.support.network import Network, wait_for
+from tests.support.seccomp import knows_this_machine, refuse_mptcp_sockets
+
+COMMAND = [sys.executable, "-c", "import sys; from nm_mptcp.cli import main; sys.exit(main())"]
+MPTCPD = Path("/usr/libexec/mptcpd")
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+
+class Machine:
+    """What a person does: check, and type what it says."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.settings = directory / "nm-mptcp.conf"
+        self.settings.write_text("")
+
+    def findings(self, check: str = "") -> list[Finding]:
+        found = judge(gather(Record(self.directory), Source(self.settings)))
+        return [finding for finding in found if check in ("", finding.check)]
+
+    def found(self, check: str, subject: str = "") -> Finding:
+        """The one finding of this check (about this subject)."""
+        (finding,) = [each for each in self.findings(check) if subject in each.subject]
+        return finding
+
+    def result(self, check: str, subject: str = "") -> Result:
+        return self.found(check, subject).result
+
+    def follow(self, finding: Finding) -> None:
+        """Type the very commands."""
+        assert finding.remedy, finding
+        assert finding.remedy.commands, finding
+        for command in finding.remedy.commands:
+            subprocess.run(["sh", "-e", "-c", command], check=True, stdout=subprocess.DEVNULL)
+
+    def command(
+        self, *arguments: str, before: Callable[[], None] | None = None, answers: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, "--state-dir", str(self.directory), "check", "--config", str(self.settings), *arguments],
+            capture_output=True,
+            text=True,
+            preexec_fn=before,
+            input=answers,
+            check=False,
+            env=os.environ | {"NO_COLOR": "1"},
+        )
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No bus: neither our service nor NetworkManager is asked."""
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
+
+
+@pytest.fixture
+def machine(network: Network, tmp_path: Path) -> Machine:  # noqa: ARG001
+    return Machine(tmp_path)
+
+
+@pytest.fixture
+def links(network: Network, far: Network, machine: Machine) -> Machine:
+    """Two links and no rules; an endpoint on each."""
+    two_paths(network, far)
+    for number in (1, 2):
+        network.ip(f"rule del from 10.{number}.0.1")
+        network.ip(f"-6 rule del from 2001:db8:{number}::1")
+        network.ip(f"route flush table 10{number}")
+        network.ip(f"-6 route flush table 10{number}")
+        network.ip(f"mptcp endpoint add 10.{number}.0.1 dev v{number} subflow")
+    for name in ("all", "default", "v1", "v2"):
+        sysctl.write(f"net/ipv4/conf/{name}/rp_filter", 0)
+    return machine
+
+
+def _filter(hook: str, rule: str) -> None:
+    """A rule of the packet filter, in the namespace of this thread; the test is skipped where nft or the kernel cannot."""
+    lines = (
+        "add table inet t",
+        f"add chain inet t c {{ type filter hook {hook} priority 0; }}",
+        f"add rule inet t c {rule}",
+    )
+    done = subprocess.run(["nft", "; ".join(lines)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"nft, or this kernel, cannot do '{rule}': {done.stderr.strip()}")
+
+
+# --- the kernel
+
+
+def test_mptcp_switched_off(machine: Machine) -> None:
+    sysctl.write("net/mptcp/enabled", 0)
+    refused, off = machine.found("mptcp-socket"), machine.found("mptcp-enabled")
+    assert (refused.result, off.result) == (Result.BAD, Result.BAD)
+    assert refused.evidence == "socket(IPPROTO_MPTCP) is refused with ENOPROTOOPT: net.mptcp.enabled is 0"
+    machine.follow(off)
+    assert (machine.result("mptcp-socket"), machine.result("mptcp-enabled")) == (Result.GOOD, Result.GOOD)
+
+
+@pytest.mark.skipif(not knows_this_machine(), reason="the number of socket() is not known on this machine")
+def test_a_socket_that_a_filter_of_system_calls_refuses(machine: Machine) -> None:
+    done = machine.command("--json", before=refuse_mptcp_sockets)
+    (finding,) = [each for each in json.loads(done.stdout)["findings"] if each["check"] == "mptcp-socket"]
+    assert (done.returncode, finding["result"]) == (2, "bad")
+    assert "refused with EACCES: a filter of system calls (seccomp) is on this process" in finding["evidence"]
+    assert finding["remedy"]["words"].startswith("run it outside of this container, sandbox or service")
+    outside = machine.command("--json")
+    (finding,) = [each for each in json.loads(outside.stdout)["findings"] if each["check"] == "mptcp-socket"]
+    assert finding["result"] == "good"
+
+
+def test_a_userspace_path_manager(machine: Machine) -> None:
+    if sysctl.read("net/mptcp/path_manager") is None and sysctl.read("net/mptcp/pm_type") is None:
+        pytest.skip("this kernel has one path manager")
+    new = sysctl.read("net/mptcp/path_manager") is not None
+    sysctl.write("net/mptcp/path_manager" if new else "net/mptcp/pm_type", "userspace" if new else 1)
+    finding = machine.found("path-manager")
+    assert finding.result is Result.BAD
+    assert finding.remedy
+    assert finding.remedy.safe
+    machine.follow(finding)
+    assert machine.result("path-manager") is Result.GOOD
+
+
+def test_joins_at_the_first_address_forbidden(machine: Machine) -> None:
+    sysctl.write("net/mptcp/allow_join_initial_addr_port", 0)
+    finding = machine.found("join-initial-address")
+    assert finding.result is Result.WARNING
+    assert finding.remedy
+    assert not finding.remedy.safe
+    machine.follow(finding)
+    assert machine.result("join-initial-address") is Result.GOOD
+
+
+def test_a_network_that_drops_mptcp(machine: Machine, network: Network, far: Network) -> None:
+    if sysctl.read("net/mptcp/blackhole_timeout") is None:
+        pytest.skip("this kernel does not look for such networks")
+    two_paths(network, far)
+    with far.entered():
+        _filter("input", "tcp option mptcp exists drop")
+    assert machine.result("blackhole") is Result.GOOD
+    with contextlib.suppress(FileNotFoundError):
+        (sysctl.ROOT / "net/mptcp/syn_retrans_before_tcp_fallback").write_text("1")
+    with far.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind(("10.9.0.1", 5002))
+        listener.listen()
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as client:
+            client.settimeout(20)
+            client.connect(("10.9.0.1", 5002))
+    finding = machine.found("blackhole")
+    assert finding.result is Result.BAD
+    machine.follow(finding)
+    after = machine.found("blackhole")
+    assert (after.result, after.evidence) == (Result.GOOD, "a network dropped MPTCP before (1 times); it is used again")
+    # It is counted, and that stays.
+    assert machine.found("fallback").evidence.startswith("1 of ")
+
+
+# --- endpoints
+
+
+def test_an_endpoint_whose_address_is_nowhere(links: Machine, network: Network) -> None:
+    assert links.result("endpoint", "10.2.0.1") is Result.GOOD
+    network.ip("addr del 10.2.0.1/24 dev v2")
+    finding = links.found("endpoint", "10.2.0.1")
+    assert (finding.result, finding.evidence) == (Result.BAD, "endpoint 2: no interface has this address")
+    links.follow(finding)
+    assert [each.subject for each in links.findings("endpoint")] == ["v1 10.1.0.1"]
+
+
+def test_an_endpoint_on_the_wrong_interface(links: Machine, network: Network) -> None:
+    network.ip("mptcp endpoint del id 2")
+    network.ip("mptcp endpoint add 10.2.0.1 dev v1 subflow backup")
+    finding = links.found("endpoint", "10.2.0.1")
+    assert finding.result is Result.BAD
+    assert finding.evidence.endswith("is bound to v1, but the address is on v2")
+    links.follow(finding)
+    after = links.found("endpoint", "10.2.0.1")
+    assert (after.result, after.evidence.partition(", ")[2]) == (Result.GOOD, "subflow backup")
+
+
+def test_an_endpoint_without_a_flag_that_does_something(links: Machine, network: Network) -> None:
+    network.ip("mptcp endpoint del id 2")
+    network.ip("mptcp endpoint add 10.2.0.1 dev v2 backup")
+    finding = links.found("endpoint", "10.2.0.1")
+    assert finding.result is Result.WARNING
+    links.follow(finding)
+    assert links.result("endpoint", "10.2.0.1") is Result.GOOD
+
+
+def test_an_endpoint_on_a_link_that_is_down(links: Machine, network: Network) -> None:
+    network.ip("link set v2 down")
+    finding = links.found("endpoint", "10.2.0.1")
+    assert (finding.result, finding.evidence) == (Result.WARNING, "endpoint 2, subflow: v2 is down")
+    links.follow(finding)
+    wait_for("v2 is up", lambda: links.result("endpoint", "10.2.0.1") is Result.GOOD)
+
+
+def test_an_endpoint_whose_address_another_machine_has(links: Machine, network: Network, far: Network) -> None:
+    far.ip("addr add 2001:db8:2::9/64 dev v2 nodad")
+    network.ip("addr add 2001:db8:2::9/64 dev v2")  # with duplicate address detection
+    network.ip("mptcp endpoint add 2001:db8:2::9 dev v2 subflow")
+    evidence = links.found("endpoint", "2001:db8:2::9").evidence
+    if "detection is not done" in evidence:
+        assert links.result("endpoint", "2001:db8:2::9") is Result.BAD
+    wait_for("it is seen", lambda: "detection failed" in links.found("endpoint", "2001:db8:2::9").evidence)
+    assert links.result("endpoint", "2001:db8:2::9") is Result.BAD
+
+
+def test_limits_that_are_too_low(links: Machine, network: Network) -> None:
+    network.ip("mptcp limits set subflows 0 add_addr_accepted 0")
+    finding = links.found("limits")
+    assert finding.result is Result.BAD
+    assert finding.remedy
+    assert finding.remedy.safe
+    links.follow(finding)
+    assert links.result("limits") is Result.GOOD
+    assert "subflows 4" in network.ip("mptcp limits")
+    network.ip("mptcp limits set subflows 8 add_addr_accepted 0")
+    assert links.result("limits") is Result.WARNING
+
+
+# --- routes
+
+
+def test_an_address_that_leaves_by_another_link(links: Machine) -> None:
+    # v2 has a default route, but v1's is better, and there is no rule.
+    finding = links.found("route", "10.2.0.1")
+    assert finding.result is Result.WARNING
+    assert (
+        "packets leave by v1 (table 254), except subflows that the path manager opens (bound to v2)" in finding.evidence
+    )
+    assert links.result("route", "10.1.0.1") is Result.GOOD
+    links.follow(finding)
+    assert links.found("route", "10.2.0.1").evidence == "leaves by v2 via 10.2.0.2"
+
+
+def test_an_address_without_any_way(links: Machine, network: Network) -> None:
+    network.ip("route del default dev v2")
+    assert links.result("route", "10.2.0.1") is Result.BAD
+    assert links.result("default-route", "v2") is Result.WARNING
+    network.ip("rule add from 10.2.0.1 lookup 5000")
+    network.ip("route add unreachable default table 5000")
+    finding = links.found("route", "10.2.0.1")
+    assert "packets find an 'unreachable' route or rule" in finding.evidence
+    # As the advice says: a default route in a table of its own, with a rule.
+    assert finding.remedy
+    assert finding.remedy.words.startswith("add a default route by v2, in a table of its own with a rule from 10.2.0.1")
+    network.ip("route replace default via 10.2.0.2 dev v2 table 5000")
+    assert links.result("route", "10.2.0.1") is Result.GOOD
+    assert links.result("default-route", "v2") is Result.GOOD
+
+
+def test_a_rule_in_front_that_leads_astray(links: Machine, network: Network) -> None:
+    links.follow(links.found("route", "10.2.0.1"))
+    network.ip("route add default via 10.1.0.2 dev v1 table 777")
+    network.ip("rule add priority 100 from 10.2.0.0/24 lookup 777")
+    finding = links.found("route", "10.2.0.1")
+    assert "packets leave by v1 (table 777)" in finding.evidence
+    links.follow(finding)
+    assert links.result("route", "10.2.0.1") is Result.GOOD
+    assert "lookup 777" not in network.ip("rule show")
+
+
+def test_ipv6_addresses_are_looked_at_alike(links: Machine, network: Network) -> None:
+    network.ip("mptcp endpoint add 2001:db8:2::1 dev v2 subflow")
+    finding = links.found("route", "2001:db8:2::1")
+    assert finding.result is Result.WARNING
+    links.follow(finding)
+    assert links.result("route", "2001:db8:2::1") is Result.GOOD
+
+
+def test_a_strict_reverse_path_filter_without_rules(links: Machine) -> None:
+    assert links.result("reverse-path", "10.2.0.1") is Result.GOOD
+    sysctl.write("net/ipv4/conf/all/rp_filter", 1)
+    finding = links.found("reverse-path", "10.2.0.1")
+    assert finding.result is Result.BAD
+    links.follow(finding)
+    after = links.found("reverse-path", "10.2.0.1")
+    assert (after.result, "strict" in after.evidence) == (Result.GOOD, True)
+
+
+def test_a_reverse_path_match_in_the_packet_filter(links: Machine, network: Network) -> None:
+    assert links.found("firewall").evidence == "no reverse-path match in nftables"
+    _filter("prerouting", "fib saddr . iif oif missing drop")
+    # Bound to its device each has a way; without the default route one has none.
+    assert {each.result for each in links.findings("firewall")} == {Result.GOOD}
+    network.ip("route del default dev v2")
+    finding = links.found("firewall", "10.2.0.1")
+    assert finding.result is Result.BAD
+    assert "'fib saddr . iif oif missing drop' drops answers to this address" in finding.evidence
+    network.ip("route add default via 10.2.0.2 dev v2 table 5000")
+    network.ip("rule add from 10.2.0.1 lookup 5000")
+    assert links.result("firewall", "10.2.0.1") is Result.GOOD
+
+
+def test_two_links_on_one_subnet(links: Machine, network: Network) -> None:
+    assert links.result("arp") is Result.NOT_APPLICABLE
+    network.ip("addr add 10.1.0.7/24 dev v2")
+    finding = links.found("arp", "v2")
+    assert finding.result is Result.WARNING
+    assert finding.evidence.startswith("10.1.0.0/24 is on v1 and v2, and this one answers for the others")
+    for each in links.findings("arp"):
+        links.follow(each)
+    assert {each.result for each in links.findings("arp")} == {Result.GOOD}
+
+
+# --- others beside us
+
+
+@pytest.mark.skipif(not MPTCPD.exists(), reason="mptcpd is not installed")
+def test_mptcpd_beside_us(machine: Machine) -> None:
+    assert machine.result("mptcpd") is Result.GOOD
+    # The shell buries it.
+    daemon = subprocess.Popen(["sh", "-c", f"{MPTCPD} --log=null & wait"], start_new_session=True)
+    try:
+        finding = wait_for(
+            "mptcpd is seen", lambda: (found := machine.found("mptcpd")).result is Result.WARNING and found
+        )
+        machine.follow(finding)
+        daemon.wait(10)
+        assert machine.result("mptcpd") is Result.GOOD
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(daemon.pid, signal.SIGKILL)
+        daemon.wait(10)
+
+
+def test_networkd_that_deletes_what_others_made(machine: Machine) -> None:
+    """A program of that name, with a /etc/systemd of its own; its remedy but for the restart of the service."""
+    program = machine.directory / "systemd-networkd"
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
+    check = " ".join([*map(_quoted, COMMAND), "--state-dir", str(machine.directory), "check", "--json"])
+    script = f"""
+    mount -t tmpfs none /etc/systemd
+    {program} 100 & trap "kill $!" EXIT
+    {check} >{machine.directory}/before || :
+    sh {machine.directory}/remedy || :
+    {check} >{machine.directory}/after || :
+    """
+    remedy = f"{sys.executable} -c 'import json, subprocess; [subprocess.run(c, shell=True, check=True)" + (
+        f' for f in json.load(open("{machine.directory}/before"))["findings"] if f["check"] == "systemd-networkd"'
+        ' for c in f["remedy"]["commands"] if not c.startswith("systemctl ")]' + "'"
+    )
+    (machine.directory / "remedy").write_text(remedy)
+    if not Path("/etc/systemd").is_dir():
+        pytest.skip("there is no /etc/systemd")
+    subprocess.run(["unshare", "-m", "sh", "-e", "-c", script], check=True)
+
+    def told(name: str) -> dict[str, str]:
+        findings = json.loads((machine.directory / name).read_text())["findings"]
+        return next(each for each in findings if each["check"] == "systemd-networkd")
+
+    assert told("before")["result"] == "warning"
+    assert "ManageForeignRoutingPolicyRules, ManageForeignRoutes is yes" in told("before")["evidence"]
+    assert told("after")["result"] == "good"
+
+
+def _quoted(word: str) -> str:
+    return "'" + word.replace("'", "'\\''") + "'"
+
+
+def test_nm_cloud_setup_beside_us(machine: Machine, network: Network) -> None:
+    network.ip("rule add priority 30400 from 10.1.0.1 lookup 30400")
+    assert machine.result("nm-cloud-setup") is Result.WARNING
+    network.ip("rule del priority 30400")
+    assert machine.result("nm-cloud-setup") is Result.GOOD
+
+
+# --- what was counted
+
+
+def test_joins_that_failed_for_want_of_their_address(links: Machine, network: Network, far: Network) -> None:
+    assert links.result("joins") is Result.NOT_APPLICABLE
+    network.ip("mptcp endpoint add 10.3.0.1 subflow")
+    with Echo(far, "10.9.0.1"):
+        finding = wait_for(
+            "the join is counted",
+            lambda: next((each for each in links.findings("joins") if "MPJoinSynTxBindErr" in each.evidence), None),
+        )
+    assert finding.result is Result.WARNING
+    assert "the endpoint came before the address" in finding.evidence
+
+
+# --- --reach
+
+
+@pytest.fixture
+def listener(far: Network, links: Machine) -> Iterator[socket.socket]:  # noqa: ARG001
+    """One that accepts MPTCP on the far side."""
+    with far.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as server:
+        server.bind(("10.9.0.1", 5002))
+        server.listen()
+        thread = threading.Thread(target=_accept, args=(server,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def _accept(server: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            server.accept()[0].close()
+
+
+def _reach(machine: Machine, target: str) -> list[Finding]:
+    return reach(gather(Record(machine.directory), Source(machine.settings)), *parse(target))
+
+
+@pytest.mark.usefixtures("listener")
+def test_reach_tells_of_each_path_whether_mptcp_gets_through(links: Machine, far: Network) -> None:
+    links.follow(links.found("route", "10.2.0.1"))
+    found = {each.subject: each.result for each in _reach(links, "10.9.0.1:5002") if each.subject}
+    assert found == {"v1 10.1.0.1": Result.GOOD, "v2 10.2.0.1": Result.GOOD}
+    with far.entered():
+        _filter("prerouting", "iifname v2 reset tcp option mptcp")
+    found2 = {each.subject: each for each in _reach(links, "10.9.0.1:5002") if each.subject}
+    assert found2["v1 10.1.0.1"].result is Result.GOOD
+    assert found2["v2 10.2.0.1"].result is Result.WARNING
+    assert "something on this way takes it out" in found2["v2 10.2.0.1"].evidence
+
+
+def test_reach_tells_of_a_server_without_mptcp(links: Machine, far: Network) -> None:
+    links.follow(links.found("route", "10.2.0.1"))
+    with far.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
+        server.bind(("10.9.0.1", 5003))
+        server.listen()
+        found = [each for each in _reach(links, "10.9.0.1:5003") if each.subject]
+    assert [each.result for each in found] == [Result.WARNING] * 2
+    assert all("TCP only by every path" in each.evidence for each in found)
+
+
+def test_reach_is_clear_where_there_is_no_way(machine: Machine, links: Machine, network: Network) -> None:
+    refused = [each for each in _reach(links, "10.9.0.1:5999") if "v1" in each.subject]
+    assert [(each.result, each.evidence) for each in refused] == [
+        (Result.BAD, "no connection to 10.9.0.1: connection refused")
+    ]
+    network.ip("route del default dev v1")
+    network.ip("route del default dev v2")  # so that no name server is waited for
+    (unknown,) = _reach(links, "no-such-host.invalid")
+    assert unknown.result is Result.BAD
+    assert "'no-such-host.invalid' cannot be looked up" in unknown.evidence
+    network.ip("mptcp endpoint flush")
+    assert [each.evidence for each in _reach(machine, "10.9.0.1")] == ["there is no path to try"]
+
+
+# --- the command
+
+
+def test_fix_does_what_is_safe_after_asking(links: Machine, network: Network) -> None:
+    network.ip("mptcp limits set subflows 0 add_addr_accepted 0")
+    sysctl.write("net/mptcp/allow_join_initial_addr_port", 0)
+    refused = links.command("--fix", answers="n\n")
+    assert "do 'ip mptcp limits set subflows 4 add_addr_accepted 2'? [y/N]" in refused.stderr
+    assert "subflows 0" in network.ip("mptcp limits")
+    agreed = links.command("--fix", "--json", answers="y\n")
+    assert "subflows 4" in network.ip("mptcp limits")
+    assert next(each for each in json.loads(agreed.stdout)["findings"] if each["check"] == "limits")["result"] == "good"
+    # What an administrator may have meant stays.
+    assert sysctl.read("net/mptcp/allow_join_initial_addr_port") == "0"
+    network.ip("mptcp limits set subflows 0 add_addr_accepted 0")
+    links.command("--fix", "--yes")
+    assert "subflows 4" in network.ip("mptcp limits")
+
+
+def test_the_report_has_all_and_masked_no_address(links: Machine, network: Network) -> None:
+    hardware = network.ip("-o link show v1").split("link/ether ")[1].split()[0]
+    plain, masked = links.directory / "plain", links.directory / "masked"
+    assert links.command("--report", str(plain)).returncode == 2
+    assert links.command("--report", str(masked), "--mask").returncode == 2
+    text, hidden = plain.read_text(), masked.read_text()
+    assert plain.stat().st_mode & 0o777 == 0o600
+    for part in ("nm-mptcp check --json", "nm-mptcp status --json", "sysctls", "ip mptcp endpoint show", "ss -Mani"):
+        assert f"==> {part}\n" in text
+        assert f"==> {part}\n" in hidden
+    for secret in ("10.1.0.1", "10.2.0.2", "2001:db8:1::", hardware, "fe80::", os.uname().nodename):
+        assert secret in text or secret == os.uname().nodename
+        assert secret not in hidden, secret
+    # The same address has the same mask: endpoint and rule are still seen to belong together.
+    assert "IPV4-1" in hidden
+    assert "kernel " + os.uname().release in hidden
+
+
+def test_it_reads_only_and_works_for_everybody(links: Machine, network: Network) -> None:
+    def state() -> list[str]:
+        return [network.ip(what) for what in ("rule show", "-4 route show table all", "mptcp endpoint", "mptcp limits")]
+
+    before = state()
+    words = ["--state-dir", "/nonexistent/nm-mptcp", "check", "--all", "--config", "/dev/null"]
+    done = subprocess.run([*as_user(65534, *words), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "the packet filter could not be looked at: only root may" in done.stdout
+    assert "v2 10.2.0.1" in done.stdout
+    assert "Root sees more." in done.stdout
+    links.command()
+    assert state() == before
+
+
+def test_wrong_usage_is_told(machine: Machine) -> None:
+    for arguments in (("--mask",), ("--yes",), ("--reach", "a:b:c:"), ("--reach", "host:99999")):
+        done = machine.command(*arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("nm-mptcp check: --")

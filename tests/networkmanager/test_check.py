@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``nm-mptcp check`` beside a real NetworkManager and the service: what is held back, whose endpoint it is, what is missing.
+
+One bed, one bad state after another: each is found, and cleared by the commands that the finding names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import Any
+
+from .bed import Bed, command
+from .namespaces import wait_for
+from .observe import STRACE, writes_in
+from .uplinks import Links
+
+SETTINGS = "/run/nm-mptcp/conf.d/50-test.conf"
+
+
+class Doctor:
+    """Asks ``nm-mptcp check --json`` on a bed, and types what it says."""
+
+    def __init__(self, bed: Bed) -> None:
+        self.bed = bed
+        self.status = 0
+
+    def findings(self, check: str = "", *arguments: str) -> list[dict[str, Any]]:
+        done = self.bed.machine.attempt(*command(), "check", "--json", *arguments)
+        self.status = done.returncode
+        assert done.stdout, done.stderr
+        found = json.loads(done.stdout)["findings"]
+        return [each for each in found if check in ("", each["check"])]
+
+    def found(self, check: str, subject: str = "") -> dict[str, Any]:
+        (finding,) = [each for each in self.findings(check) if subject in each["subject"]]
+        return finding
+
+    def wait(self, check: str, result: str, subject: str = "") -> dict[str, Any]:
+        return wait_for(
+            f"{check} is {result}",
+            lambda: next(
+                (each for each in self.findings(check) if subject in each["subject"] and each["result"] == result), None
+            ),
+        )
+
+    def follow(self, finding: dict[str, Any]) -> None:
+        assert finding["remedy"]["commands"], finding
+        for line in finding["remedy"]["commands"]:
+            self.bed.sh(line)
+
+
+def test_beside_the_service(bed: Bed, up: Links, figures: dict[str, str]) -> None:
+    doctor = Doctor(bed)
+    wrong = [each for each in doctor.findings() if each["result"] not in ("good", "not-applicable")]
+    # Nothing keeps this bed from having all, but what the machine that it runs on lacks.
+    assert [each["check"] for each in wrong if each["check"] not in ("kernel-options", "tools")] == []
+    assert doctor.status == bool(wrong)
+    assert doctor.found("drop-in")["evidence"].startswith("profiles without mptcp-flags are left to nm-mptcp")
+    assert doctor.found("rules", up.lte.address)["result"] == "good"
+
+    # It writes nothing, and is quick.
+    trace = bed.directory / "check.strace"
+    bed.machine.attempt(*STRACE, "-o", str(trace), *command(), "check")
+    assert writes_in(trace.read_text()) == []
+    assert "pyroute2" not in trace.read_text()
+    took = []
+    for _ in range(5):
+        began = time.perf_counter()
+        bed.machine.attempt(*command(), "check")
+        took.append(time.perf_counter() - began)
+    figures["nm-mptcp check, service up (ms, with nsenter)"] = (
+        f"{sorted(took)[2] * 1000:.0f} (best {min(took) * 1000:.0f})"
+    )
+
+    # A link without carrier is held back, which is no fault.
+    up.lte.carrier(False)
+    held = doctor.wait("paths", "warning", up.lte.address)
+    assert (held["evidence"], doctor.status) == ("suspended: no carrier", 1)
+    assert "plug the cable in" in held["remedy"]["words"]
+    up.lte.carrier(True)
+    wait_for("the link is back", lambda: all(not each["subject"] for each in doctor.findings("paths")))
+
+    # A rule in front of ours.
+    bed.sh(f"ip rule add priority 100 from {up.lte.address} lookup 254")
+    astray = doctor.found("route", up.lte.address)
+    assert (astray["result"], doctor.status) == ("warning", 1)
+    doctor.follow(astray)
+    assert doctor.found("route", up.lte.address)["result"] == "good"
+
+    # Somebody lowered the limits: the service takes that for his wish, check tells of it.
+    bed.sh("ip mptcp limits set subflows 0 add_addr_accepted 0")
+    low = doctor.found("limits")
+    assert (low["result"], doctor.status) == ("bad", 2)
+    doctor.follow(low)
+    assert doctor.found("limits")["result"] == "good"
+
+    # A configuration that is no good in part.
+    bed.write(SETTINGS, "[main]\nmode=best\n")
+    assert "[main] mode=best: must be auto" in doctor.found("configuration")["evidence"]
+    bed.path(SETTINGS).unlink()
+    assert doctor.found("configuration")["result"] == "good"
+
+    # No line of what a person reads is lost in a pipe, and no colour is in it.
+    shown = bed.machine.attempt(*command(), "check").stdout
+    assert "\033" not in shown
+    assert re.search(r"^good +route +wlan0 ", shown, re.MULTILINE)
+
+
+def test_without_the_service(bed: Bed, links: Links) -> None:
+    doctor = Doctor(bed)
+    bed.up("Wi-Fi", "LTE")
+    bed.scripts_are_done()
+    assert doctor.found("service")["result"] == "warning"
+    assert doctor.found("rules", links.lte.address)["result"] == "good"
+
+    # Rules, routes and endpoint of a path are gone; nobody is there to make them again, but check --fix.
+    bed.without_dispatcher_scripts()
+    table = bed.table_of(links.lte.address)
+    bed.sh(f"ip rule del from {links.lte.address} lookup {table} priority 32002; ip route flush table {table}")
+    lacking = doctor.found("rules", links.lte.address)
+    assert (lacking["result"], doctor.status) == ("bad", 2)
+    assert f"no rule '32002: from {links.lte.address} lookup {table}'" in lacking["evidence"]
+    assert f"no route to default in table {table}" in lacking["evidence"]
+    endpoint = bed.endpoint(links.wifi.address)
+    assert endpoint
+    bed.sh(f"ip mptcp endpoint delete id {endpoint.id}")
+    assert doctor.found("endpoint", links.wifi.address)["evidence"] == "the path has no endpoint"
+    fixed = bed.machine.attempt(*command(), "check", "--fix", "--yes")
+    assert "nm-mptcp apply" in fixed.stderr
+    assert {each["result"] for each in doctor.findings("rules")} == {"good"}
+    assert {each["result"] for each in doctor.findings("endpoint")} == {"good"}
+    assert doctor.status == 1
+
+    # Somebody hides our drop-in: NetworkManager makes the endpoints.
+    bed.dropin(False)
+    bed.reload_networkmanager()
+    hidden = doctor.found("drop-in")
+    assert hidden["result"] == "warning"
+    assert "hides nm-mptcp's drop-in" in hidden["evidence"]
+    bed.up("LTE")
+    bed.wait_endpoint(links.lte.address)
+    doctor.follow(hidden)
+    assert doctor.found("drop-in", "")["result"] == "good"
+
+    # NetworkManager is away.
+    bed.stop_networkmanager()
+    away = doctor.found("networkmanager")
+    assert (away["result"], doctor.status) == ("bad", 2)
+    assert away["remedy"]["commands"] == ["systemctl start NetworkManager"]
+    bed.start_networkmanager()
+    assert doctor.found("networkmanager")["result"] == "good"
