@@ -119,7 +119,7 @@ def _answer(connection: socket.socket, serial: int) -> str | None:
         data = _receive(connection, body)
         if fields.get(_REPLY_SERIAL) != serial:
             continue
-        text = None
+        text = ""
         if str(fields.get(_SIGNATURE, "")).startswith("s"):
             (size,) = struct.unpack_from(f"{order}I", data)
             text = data[4 : 4 + size].decode(errors="replace")

@@ -42,7 +42,10 @@ _LINES = 500
 _MAC = re.compile(r"(?<![0-9A-Fa-f:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![0-9A-Fa-f:])")
 _UUID = re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w\.\d)")
-_IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:]*(?:\d{1,3}(?:\.\d{1,3}){3})?")
+_IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*)")
+#: What udev names interfaces by where it knows nothing better.
+_NAMED_BY_MAC = re.compile(r"(?<=\b(?:en|wl|ww)x)[0-9a-f]{12}\b")
+_CHOSEN = re.compile(r"match-connection=[^\n]*")
 #: Written by the kernel and by everybody in the same way: they tell nothing of anyone.
 _COMMON = frozenset(("0.0.0.0", "127.0.0.1", "127.0.0.0", "127.255.255.255", "255.255.255.255", "::", "::1"))
 
@@ -89,7 +92,14 @@ def masked(told: str, names: dict[str, str]) -> str:
 
     for name, mask in sorted(names.items(), key=lambda item: -len(item[0])):
         told = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", mask, told)
-    for pattern, kind in ((_UUID, "UUID"), (_MAC, "MAC"), (_IPV4, "IPV4"), (_IPV6, "IPV6")):
+    told = _CHOSEN.sub("match-connection=NAME", told)
+    for pattern, kind in (
+        (_UUID, "UUID"),
+        (_MAC, "MAC"),
+        (_NAMED_BY_MAC, "HARDWARE"),
+        (_IPV6, "IPV6"),
+        (_IPV4, "IPV4"),
+    ):
         told = pattern.sub(as_(kind), told)
     return told
 

@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The checks as functions of facts: states that no machine of the tests can be brought into, and words that may be shown."""
+
+from __future__ import annotations
+
+import errno
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nm_mptcp.checks import CHECKS, judge
+from nm_mptcp.checks.facts import Facts, Firewall, Process
+from nm_mptcp.checks.finding import Result, worst
+from nm_mptcp.checks.reach import parse
+from nm_mptcp.checks.report import masked
+from nm_mptcp.checks.system import OPTIONS
+from nm_mptcp.cli import check as command
+from nm_mptcp.kernel.ways import Way
+from nm_mptcp.model import Address, Endpoint, EndpointFlag, Hop, Kernel, Limits, Link, Route, Rule
+from nm_mptcp.model import Family as F
+
+GOOD, WARNING, BAD, UNKNOWN, MOOT = Result.GOOD, Result.WARNING, Result.BAD, Result.UNKNOWN, Result.NOT_APPLICABLE
+README = Path(__file__).parents[2] / "README.md"
+
+SETTLED = {
+    "net/mptcp/enabled": "1",
+    "net/mptcp/path_manager": "kernel",
+    "net/mptcp/allow_join_initial_addr_port": "1",
+    "net/mptcp/blackhole_timeout": "3600",
+}
+
+
+def path(interface: str, address: str, **more: Any) -> dict[str, Any]:
+    return {
+        "interface": interface,
+        "profile": interface,
+        "uuid": f"uuid-of-{interface}",
+        "kind": "ethernet",
+        "address": address,
+        "flags": ["subflow"],
+        "flags_from": "kind",
+        "state": "active",
+        "reason": "ethernet",
+        "rule": "flags-of-kind",
+        "since": None,
+        "endpoint_id": 1,
+        "owner": "nm-mptcp",
+        "table": 42000,
+        "gateway": "10.1.0.254",
+    } | more
+
+
+STATUS = {
+    "service": "active",
+    "mode": "auto",
+    "networkmanager": {"running": True, "version": "1.52.0", "default_flags_section": "connection-nm-mptcp"},
+    "kernel": {"endpoints_max": 8},
+    "paths": [path("eth0", "10.1.0.1")],
+}
+
+#: One path as it should be.
+WELL = Facts(
+    release="6.12.1",
+    options=dict.fromkeys(OPTIONS, "y"),
+    options_file="/boot/config-6.12.1",
+    sysctls=SETTLED,
+    kernel=Kernel(
+        links={2: Link(2, "eth0")},
+        addresses={2: (Address(2, "10.1.0.1", 24),)},
+        routes={
+            (254, 2): (Route("0.0.0.0/0", hops=(Hop(2, "10.1.0.254"),)),),
+            (42000, 2): (Route("0.0.0.0/0", 42000, hops=(Hop(2, "10.1.0.254"),), protocol=77),),
+            (42000, 0): (Route("0.0.0.0/0", 42000, type=7, protocol=77, metric=0xFFFFFFFF),),  # type: ignore[arg-type]
+        },
+        rules=(
+            Rule(F.IPV4, 32000, "10.1.0.1", 42000, protocol=77, suppress_prefixlength=0),
+            Rule(F.IPV4, 32001, "10.1.0.1", 254, protocol=77, suppress_prefixlength=0),
+            Rule(F.IPV4, 32002, "10.1.0.1", 42000, protocol=77),
+        ),
+        endpoints=(Endpoint("10.1.0.1", 2, EndpointFlag.SUBFLOW, 1),),
+        limits=Limits(2, 1),
+    ),
+    ways={"10.1.0.1": (Way(2, "10.1.0.254", 42000),) * 2},
+    bound={"10.1.0.1": (Way(2, "10.1.0.254", 42000),) * 2},
+    counters={"MPCapableSYNRX": 0, "MPCapableSYNTX": 10, "MPCapableSYNACKRX": 7, "MPJoinSynTx": 7, "MPJoinSynAckRx": 7},
+    tools={"mptcpize": "/usr/bin/mptcpize", "ss": "/usr/bin/ss", "ip": "/usr/sbin/ip"},
+    iproute_version="6.1.0",
+    status=STATUS,
+)
+
+
+def results(facts: Facts, check: str) -> list[Result]:
+    return [finding.result for finding in judge(facts) if finding.check == check]
+
+
+def status(**more: Any) -> dict[str, Any]:
+    return STATUS | more
+
+
+def manager(**more: Any) -> dict[str, Any]:
+    return status(networkmanager={"running": True, "version": "1.52.0", "default_flags_section": ""} | more)
+
+
+def test_all_is_good_where_all_is_there() -> None:
+    assert [(each.check, each.evidence) for each in judge(WELL) if each.result not in (GOOD, MOOT)] == []
+    assert worst(judge(WELL)) is GOOD
+
+
+BROKEN = {
+    "kernel 4.19": (replace(WELL, release="4.19.0"), "kernel-version", [BAD]),
+    "kernel 5.15": (replace(WELL, release="5.15.0-91-generic"), "kernel-version", [WARNING]),
+    "kernel of no version": (replace(WELL, release="custom"), "kernel-version", [UNKNOWN]),
+    "options untold": (replace(WELL, options_file=""), "kernel-options", [UNKNOWN]),
+    "no CONFIG_MPTCP": (replace(WELL, options={}), "kernel-options", [BAD, WARNING, WARNING, BAD, WARNING]),
+    "no IPv6": (
+        replace(WELL, options={name: "y" for name in OPTIONS if name != "CONFIG_MPTCP_IPV6"}),
+        "kernel-options",
+        [WARNING],
+    ),
+    "no sysctl": (replace(WELL, sysctls={}), "mptcp-enabled", [BAD]),
+    "off": (replace(WELL, sysctls=SETTLED | {"net/mptcp/enabled": "0"}), "mptcp-enabled", [BAD]),
+    "userspace": (replace(WELL, kernel=replace(WELL.kernel, path_manager="userspace")), "path-manager", [BAD]),
+    "a BPF one": (replace(WELL, kernel=replace(WELL.kernel, path_manager="bpf_burst")), "path-manager", [BAD]),
+    "no blackhole": (replace(WELL, sysctls={"net/mptcp/enabled": "1"}), "blackhole", [MOOT]),
+    "blackholed": (replace(WELL, blackholed=True, counters={"Blackhole": 1}), "blackhole", [BAD]),
+    "no NetworkManager": (replace(WELL, status=manager(running=False)), "networkmanager", [BAD]),
+    "an old one": (replace(WELL, status=manager(version="1.36.4")), "networkmanager", [WARNING]),
+    "nobody to ask": (replace(WELL, status={}, status_error="no bus"), "networkmanager", [UNKNOWN]),
+    "no drop-in": (replace(WELL, status=manager()), "drop-in", [WARNING]),
+    "a hidden drop-in": (replace(WELL, status=manager(), dropin="/etc/x", dropin_masked=True), "drop-in", [WARNING]),
+    "an overruled drop-in": (
+        replace(WELL, status=manager(default_flags_section="connection-x"), dropin="/usr/x"),
+        "drop-in",
+        [WARNING],
+    ),
+    "another section for a device": (
+        replace(WELL, status=status(paths=[path("eth0", "10.1.0.1", rule="flags-of-networkmanager")])),
+        "drop-in",
+        [GOOD, GOOD],
+    ),
+    "an activation of before": (
+        replace(WELL, status=status(paths=[path("eth0", "10.1.0.1", rule="networkmanager-owns")])),
+        "drop-in",
+        [GOOD, WARNING],
+    ),
+    "no service": (replace(WELL, status=status(service="absent")), "service", [WARNING]),
+    "bad configuration": (replace(WELL, problems=("a.conf, line 1: no", "b.conf: no")), "configuration", [WARNING] * 2),
+    "mptcpd": (replace(WELL, processes=(Process(7, "mptcpd", "mptcp.service"),)), "mptcpd", [WARNING]),
+    "networkd": (replace(WELL, processes=(Process(7, "systemd-network"),)), "systemd-networkd", [WARNING]),
+    "a tame networkd": (
+        replace(
+            WELL,
+            processes=(Process(7, "systemd-network"),),
+            networkd={"ManageForeignRoutingPolicyRules": "no", "ManageForeignRoutes": "false"},
+        ),
+        "systemd-networkd",
+        [GOOD],
+    ),
+    "nm-cloud-setup": (replace(WELL, cloud_setup=True), "nm-cloud-setup", [WARNING]),
+    "strongSwan": (
+        replace(
+            WELL,
+            processes=(Process(7, "charon"),),
+            kernel=replace(WELL.kernel, routes={(220, 2): (Route("0.0.0.0/0", 220, (Hop(2),)),)}),
+        ),
+        "strongswan",
+        [WARNING],
+    ),
+    "an idle strongSwan": (replace(WELL, processes=(Process(7, "charon-systemd"),)), "strongswan", [MOOT]),
+    "no path": (replace(WELL, status=status(paths=[])), "paths", [BAD]),
+    "mode off": (replace(WELL, status=status(paths=[], mode="off")), "paths", [MOOT]),
+    "a suspended path": (
+        replace(
+            WELL, status=status(paths=[*STATUS["paths"], path("w0", "10.2.0.1", state="suspended", rule="no-carrier")])
+        ),
+        "paths",
+        [GOOD, WARNING],
+    ),
+    "one family only": (
+        replace(
+            WELL,
+            status=status(
+                paths=[*STATUS["paths"], path("eth0", "2001:db8::1", state="waiting", rule="no-default-route")]
+            ),
+        ),
+        "families",
+        [WARNING],
+    ),
+    "no endpoint": (replace(WELL, kernel=replace(WELL.kernel, endpoints=())), "endpoint", [BAD]),
+    "no slots": (replace(WELL, kernel_error="cannot read the endpoints: no"), "endpoint", [UNKNOWN]),
+    "no rules": (replace(WELL, kernel=replace(WELL.kernel, rules=())), "rules", [BAD]),
+    "routing not wanted": (replace(WELL, routing=False), "rules", [MOOT]),
+    "the way by another": (replace(WELL, ways={"10.1.0.1": (Way(3, None, 254),)}), "route", [WARNING]),
+    "no way": (
+        replace(WELL, ways={"10.1.0.1": (Way(refused="no route"),)}, bound={"10.1.0.1": (Way(refused="no route"),)}),
+        "route",
+        [BAD],
+    ),
+    "strict and by another": (
+        replace(
+            WELL,
+            ways={"10.1.0.1": (Way(3, None, 254),)},
+            sysctls=SETTLED | {"net/ipv4/conf/eth0/rp_filter": "1"},
+        ),
+        "reverse-path",
+        [BAD],
+    ),
+    "loose beats strict": (
+        replace(
+            WELL,
+            ways={"10.1.0.1": (Way(3, None, 254),)},
+            sysctls=SETTLED | {"net/ipv4/conf/eth0/rp_filter": "1", "net/ipv4/conf/all/rp_filter": "2"},
+        ),
+        "reverse-path",
+        [GOOD],
+    ),
+    "unread firewall": (
+        replace(WELL, firewall=Firewall(unread="only root may", firewalld="strict")),
+        "firewall",
+        [UNKNOWN],
+    ),
+    "firewalld": (
+        replace(WELL, firewall=Firewall(("fib saddr . mark . iif oif missing drop",), firewalld="yes")),
+        "firewall",
+        [GOOD],
+    ),
+    "joins that fail": (
+        replace(WELL, counters={"MPJoinSynTx": 5, "MPJoinSynAckRx": 1, "MPJoinRejected": 4}),
+        "joins",
+        [WARNING],
+    ),
+    "joins that fail now and then": (
+        replace(WELL, counters={"MPJoinSynTx": 500, "MPJoinSynAckRx": 499, "MPJoinSynTxConnectErr": 1}),
+        "joins",
+        [GOOD],
+    ),
+    "fallbacks": (replace(WELL, counters={"MPCapableSYNACKRX": 3, "DssFallback": 2}), "fallback", [WARNING]),
+    "nothing counted": (replace(WELL, counters={}), "fallback", [MOOT]),
+    "no tools": (replace(WELL, tools={}), "tools", [WARNING] * 3),
+    "an old ip": (replace(WELL, iproute_version="5.10.0"), "tools", [GOOD, GOOD, WARNING]),
+}
+
+
+@pytest.mark.parametrize(("facts", "check", "wanted"), BROKEN.values(), ids=BROKEN)
+def test_a_state_and_its_finding(facts: Facts, check: str, wanted: list[Result]) -> None:
+    assert results(facts, check) == wanted
+
+
+@pytest.mark.parametrize(("facts", "check"), [(facts, check) for facts, check, _ in BROKEN.values()], ids=BROKEN)
+def test_whatever_is_bad_says_what_to_do(facts: Facts, check: str) -> None:
+    for finding in judge(facts):
+        if finding.check == check and finding.result in (WARNING, BAD):
+            if "see 'blackhole'" in finding.evidence:
+                continue
+            assert finding.remedy, finding
+            assert finding.remedy.commands or finding.remedy.words
+        assert "\n" not in finding.evidence
+
+
+@pytest.mark.parametrize(
+    ("number", "more", "said"),
+    [
+        (errno.EINVAL, {}, "older than 5.6"),
+        (errno.EPROTONOSUPPORT, {}, "without CONFIG_MPTCP"),
+        (errno.ENOPROTOOPT, {}, "net.mptcp.enabled is 0"),
+        (errno.EACCES, {"selinux": True}, "SELinux"),
+        (errno.EPERM, {"seccomp": True, "selinux": True}, "seccomp"),
+        (errno.EPERM, {}, "BPF"),
+        (errno.ENOMEM, {}, "ENOMEM"),
+    ],
+)
+def test_what_the_refusal_of_a_socket_means(number: int, more: dict[str, Any], said: str) -> None:
+    (finding,) = [each for each in judge(replace(WELL, socket_errno=number, **more)) if each.check == "mptcp-socket"]
+    assert finding.result is BAD
+    assert said in finding.evidence
+
+
+def test_nothing_that_others_wrote_disturbs_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    nasty = "\x1b[31m\u202ered\r\n\x07" + "x" * 4096
+    paths = [path(nasty, "10.9.0.1", profile=nasty, reason=nasty, state="waiting"), *STATUS["paths"]]
+    facts = replace(WELL, status=status(paths=paths), problems=(nasty,), firewall=Firewall(unread=nasty))
+    findings = judge(facts)
+    print(command._text(findings, facts, everything=True))
+    shown = capsys.readouterr().out
+    assert all(character.isprintable() or character == "\n" for character in shown)
+    assert max(map(len, shown.splitlines())) < 1200
+    assert json.loads(json.dumps(command.document(findings)))["result"] == "warning"
+
+
+def test_the_manual_names_every_check() -> None:
+    text = README.read_text()
+    known = {finding.check for facts, _, _ in BROKEN.values() for finding in judge(facts)} | {"reach", "arp"}
+    assert len(known) >= len(CHECKS) - 1
+    assert [check for check in sorted(known) if f"`{check}`" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted"),
+    [
+        ("example.org", ("example.org", 443)),
+        ("example.org:80", ("example.org", 80)),
+        ("192.0.2.1:8080", ("192.0.2.1", 8080)),
+        ("2001:db8::1", ("2001:db8::1", 443)),
+        ("[2001:db8::1]:80", ("2001:db8::1", 80)),
+        ("[2001:db8::1]", ("2001:db8::1", 443)),
+    ],
+)
+def test_a_host_and_port(target: str, wanted: tuple[str, int]) -> None:
+    assert parse(target) == wanted
+
+
+@pytest.mark.parametrize("target", ["", ":80", "a:", "a:b", "a:0", "a:65536", "[::1]80", "a:b:c", "[]:80", "a:٣"])
+def test_what_is_no_host_and_port(target: str) -> None:
+    with pytest.raises(ValueError, match="must be HOST or HOST:PORT"):
+        parse(target)
+
+
+MASKED = {
+    "10.1.0.1 and 10.1.0.1/24 via 10.1.0.254": "IPV4-1 and IPV4-1/24 via IPV4-2",
+    "src 2001:DB8::1, 2001:db8::1/64": "src IPV6-1, IPV6-1/64",
+    "[fe80::1%eth0]:80": "[IPV6-1%eth0]:80",
+    "::ffff:10.0.0.1": "IPV6-1",
+    "link/ether 02:00:00:01:00:fe": "link/ether MAC-1",
+    "6ba7b810-9dad-11d1-80b4-00c04fd430c8": "UUID-1",
+    "127.0.0.1, ::1, 0.0.0.0/0, ::/0": "127.0.0.1, ::1, 0.0.0.0/0, ::/0",
+    "NetworkManager 1.42.4, 2026-11-23T10:23:45+00:00": "NetworkManager 1.42.4, 2026-11-23T10:23:45+00:00",
+    "match-connection=Home of Zoë": "match-connection=NAME",
+    "wlx02000001fe0a: up": "wlxHARDWARE-1: up",
+    '"profile": "Zoë\'s phone"': '"profile": "PROFILE-1"',
+    "eth0: 10.1.0.1:": "eth0: IPV4-1:",
+}
+
+
+@pytest.mark.parametrize(("told", "wanted"), MASKED.items(), ids=MASKED)
+def test_what_a_masked_report_tells(told: str, wanted: str) -> None:
+    assert masked(told, {"Zoë's phone": "PROFILE-1"}) == wanted
