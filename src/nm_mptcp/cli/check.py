@@ -7,8 +7,10 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,8 @@ def main(arguments: argparse.Namespace) -> int:
     """Look, judge, tell; then what was asked for besides."""
     if (arguments.mask and not arguments.report) or (arguments.yes and not arguments.fix):
         return _usage("--mask belongs to --report, and --yes to --fix")
+    if arguments.fix and os.geteuid() != 0:
+        return _usage("--fix has to be run as root")
     target = None
     if arguments.reach is not None:
         from ..checks import reach
@@ -131,21 +135,45 @@ def _usage(words: str) -> int:
 
 
 def _text(findings: list[Finding], facts: Facts, *, everything: bool) -> str:
-    """A line a finding, the word of the result first; below it what to do."""
+    """A line a finding, the word of the result first; below it what to do. Wrapped for a terminal, but for commands.
+
+    What needs something comes last, where a person's eye is when the command ends.
+    """
     shown = [finding for finding in findings if everything or finding.result is not Result.NOT_APPLICABLE]
+    shown.sort(key=lambda finding: finding.result in _STATUS)
+    fine = sum(1 for finding in shown if finding.result not in _STATUS)
     width = max((len(finding.check) for finding in shown), default=0)
+    indent = " " * 9
     lines = []
-    for finding in shown:
+    for number, finding in enumerate(shown):
+        if number == fine:
+            lines.append("")
         subject = f"{printable(finding.subject)}: " if finding.subject else ""
         label = _LABELS.get(finding.result, finding.result.value)
-        word = _coloured(label.ljust(7), finding.result)
-        lines.append(f"{word}  {finding.check.ljust(width)}  {subject}{printable(finding.evidence, 1000)}")
+        first, *rest = _wrapped(
+            f"{subject}{printable(finding.evidence, 1000)}", f"{label:<7}  {finding.check.ljust(width)}  ", indent
+        )
+        lines += [_coloured(label, finding.result) + first[len(label) :], *rest]
         if finding.remedy:
-            indent = " " * 9
             lines += [f"{indent}-> {printable(command, 1000)}" for command in finding.remedy.commands]
-            if finding.remedy.words:
-                lines.append(f"{indent}   {printable(finding.remedy.words, 1000)}")
-    return "\n".join([*lines, "", _conclusion(findings, facts)])
+            lines += _wrapped(printable(finding.remedy.words, 1000), f"{indent}   ", f"{indent}   ")
+    return "\n".join([*lines, "", *_wrapped(_conclusion(findings, facts), "", "")])
+
+
+def _wrapped(words: str, first: str, others: str) -> list[str]:
+    """Lines for a terminal's width; where nobody looks on, one."""
+    if not words:
+        return []
+    if not sys.stdout.isatty():
+        return [first + words]
+    return textwrap.wrap(
+        words,
+        max(shutil.get_terminal_size().columns, 60),
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _conclusion(findings: list[Finding], facts: Facts) -> str:
