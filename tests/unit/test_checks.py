@@ -189,6 +189,22 @@ BROKEN = {
         "families",
         [WARNING],
     ),
+    "a full tunnel": (
+        replace(
+            WELL,
+            status=status(
+                paths=[path("eth0", "10.1.0.1", state="suspended", rule="vpn-guard", reason="all IPv4 leaves by tun0")],
+                guard={"tunnels": {"ipv4": "tun0"}},
+            ),
+        ),
+        "paths",
+        [MOOT, WARNING],
+    ),
+    "an endpoint kept beside it": (
+        replace(WELL, status=status(guard={"tunnels": {"ipv4": "tun0"}}), ways={"10.1.0.1": (Way(9, None, 254),)}),
+        "route",
+        [MOOT],
+    ),
     "no endpoint": (replace(WELL, kernel=replace(WELL.kernel, endpoints=())), "endpoint", [BAD]),
     "no slots": (replace(WELL, kernel_error="cannot read the endpoints: no"), "endpoint", [UNKNOWN]),
     "no rules": (replace(WELL, kernel=replace(WELL.kernel, rules=())), "rules", [BAD]),

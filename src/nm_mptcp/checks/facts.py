@@ -89,6 +89,12 @@ class Facts:
         """Those that are paths now."""
         return [path for path in self.paths if path["state"] == "active"]
 
+    @property
+    def tunnels(self) -> Mapping[str, str]:
+        """The interface of a full tunnel by the family that it covers (``ipv4``, ``ipv6``)."""
+        tunnels: Mapping[str, str] = self.status.get("guard", {}).get("tunnels", {})
+        return tunnels
+
     def places(self) -> Iterator[Place]:
         """Each address that carries or should: active paths first, then endpoints that are no path of ours."""
         at = {each.address: each.ifindex for group in self.kernel.addresses.values() for each in group}

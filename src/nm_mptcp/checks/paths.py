@@ -35,6 +35,8 @@ def paths(facts: Facts) -> Iterator[Finding]:
         yield good("paths", f"one link carries ({interfaces[0]}): there is nothing to fail over to")
     elif facts.status["mode"] == "off":
         yield moot("paths", "the mode is off: no link is made a path")
+    elif facts.tunnels:
+        yield moot("paths", f"all leaves by the full tunnel {', '.join(sorted(set(facts.tunnels.values())))}")
     else:
         fix = commands("nm-mptcp status", words="it tells of each address why it is none")
         yield bad("paths", "no address is a path", remedy=fix)

@@ -176,6 +176,8 @@ def _carrying(facts: Facts) -> list[Place]:
         and facts.kernel.links[place.ifindex].up
         and not facts.kernel.links[place.ifindex].loopback
         and (place.path is None or place.path["state"] not in ("suspended", "waiting"))
+        # Beside a full tunnel nothing is meant to leave by the link below.
+        and facts.tunnels.get(Family.of(place.address).label.lower()) in (None, place.interface)
     ]
 
 

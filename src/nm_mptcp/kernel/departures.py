@@ -20,16 +20,10 @@ from . import parse
 from .errors import KernelError
 from .netlink import ROUTE, Requester, attributes
 from .sockets import Subflow
+from .ways import PROBES
 from .xfrm import Policies, Policy, PolicyEvents, encrypted
 
 _log = logging.getLogger(__name__)
-
-#: One address in each half of a family's public space, which no packet is ever sent to: alternating bits, and no special
-#: range, so that neither a list of exceptions nor a host route is likely to have them. IPv6 hands out nothing but 2000::/3.
-PROBES: Mapping[Family, tuple[str, ...]] = {
-    Family.IPV4: ("85.85.85.85", "170.170.170.170"),
-    Family.IPV6: ("2aaa:aaaa:aaaa:aaaa:aaaa:aaaa:aaaa:aaaa", "3555:5555:5555:5555:5555:5555:5555:5555"),
-}
 
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _RTA_DST, _RTA_OIF, _RTA_PREFSRC = 1, 4, 7
