@@ -13,6 +13,7 @@ import statistics
 import time
 from typing import Any
 
+from ..support.command import as_user
 from .bed import Bed, command
 from .namespaces import wait_for
 from .observe import STRACE, writes_in
@@ -87,6 +88,22 @@ def test_beside_the_service(bed: Bed, up: Links, figures: dict[str, str]) -> Non
     assert writes_in(trace.read_text()) == []
     assert "pyroute2" not in trace.read_text()
     cost(bed, figures)
+
+    # IPv6 is judged alike, and everybody may look.
+    home = bed.uplink("eth0", ra="2001:db8:5::/64")
+    bed.profile("Home", "eth0", "ipv4.method disabled", "ipv6.method auto")
+    bed.up("Home")
+    address6 = home.address6()
+    bed.wait_endpoint(address6)
+    bed.sync()
+    assert {doctor.found(check, address6)["result"] for check in ("endpoint", "route", "rules")} == {"good"}
+    done = bed.machine.attempt(*as_user(65534, "check"), "check", "--json")
+    seen = {
+        each["check"]: each["result"] for each in json.loads(done.stdout)["findings"] if each["subject"] != "mptcpize"
+    }
+    assert seen | {"firewall": "unknown"} == seen
+    assert {seen[check] for check in ("service", "networkmanager", "paths", "endpoint", "route", "rules")} == {"good"}
+    bed.down("Home")
 
     # A link without carrier is held back, which is no fault.
     up.lte.carrier(False)

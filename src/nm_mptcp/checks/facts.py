@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..flags import EndpointFlag
 from ..kernel.ways import Way
 from ..model import Endpoint, Kernel, Numbering
 
@@ -96,10 +97,13 @@ class Facts:
         return tunnels
 
     def places(self) -> Iterator[Place]:
-        """Each address that carries or should: active paths first, then endpoints that are no path of ours."""
+        """Each address that carries or should: active paths first, then endpoints that are no path of ours.
+
+        Implicit endpoints are the kernel's own: it makes one where a connection uses an address that has none.
+        """
         at = {each.address: each.ifindex for group in self.kernel.addresses.values() for each in group}
         paths = {path["address"]: path for path in self.paths}
-        endpoints = {endpoint.address: endpoint for endpoint in self.kernel.endpoints}
+        endpoints = {each.address: each for each in self.kernel.endpoints if not each.flags & EndpointFlag.IMPLICIT}
         active = [path["address"] for path in self.active]
         for address in dict.fromkeys([*active, *endpoints]):
             endpoint = endpoints.get(address)

@@ -23,10 +23,11 @@ from typing import Any
 from ..configfiles import Source
 from ..kernel import sysctl
 from ..kernel.errors import KernelError
+from ..kernel.mirror import Mirror
 from ..kernel.mptcp import PathManager
 from ..kernel.routing import Routing
 from ..kernel.ways import PROBES, Way, Ways
-from ..model import Family, Kernel, Limits, Route
+from ..model import Family, Kernel, Limits
 from ..plainbus import PlainBusError, ask
 from ..service_names import INTERFACE, NAME, PATH
 from ..state import Record, StateError
@@ -139,22 +140,15 @@ def _own_look(record: Record, source: Source) -> tuple[Mapping[str, Any], str]:
 def _kernel() -> tuple[Kernel, str]:
     """What the kernel has, and why endpoints and limits could not be read."""
     with Routing() as routing:
-        links, addresses, routes, rules = routing.links(), routing.addresses(), routing.routes(), routing.rules()
-    by_link: dict[int, list[Any]] = {}
-    for address in addresses:
-        by_link.setdefault(address.ifindex, []).append(address)
-    groups: dict[tuple[int, int], list[Route]] = {}
-    for route in routes:
-        for ifindex in dict.fromkeys(hop.ifindex for hop in route.hops) or (0,):
-            groups.setdefault((route.table, ifindex), []).append(route)
+        mirror = Mirror.of(routing.links(), routing.addresses(), routing.routes(), routing.rules())
     kernel = Kernel(
         mptcp_enabled=sysctl.mptcp_enabled(),
         path_manager=sysctl.path_manager(),
         laminar=sysctl.knows_laminar(),
-        links={link.index: link for link in links},
-        addresses={ifindex: tuple(group) for ifindex, group in by_link.items()},
-        routes={key: tuple(group) for key, group in groups.items()},
-        rules=rules,
+        links=mirror.links,
+        addresses=mirror.addresses,
+        routes=mirror.routes,
+        rules=mirror.rules,
         limits=Limits(0, 0),
     )
     if not kernel.path_manager:

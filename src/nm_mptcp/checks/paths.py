@@ -68,7 +68,7 @@ def _endpoint(facts: Facts, place: Place, subject: str) -> Iterator[Finding]:
     assert endpoint is not None
     links = facts.kernel.links
     delete = f"ip mptcp endpoint delete id {endpoint.id}"
-    words = " ".join(names(endpoint.flags & ~EndpointFlag.IMPLICIT))
+    words = " ".join(names(endpoint.flags))
     told = f"endpoint {endpoint.id}, {words or 'no flags'}"
     bound = links.get(endpoint.ifindex)
     if not place.ifindex:
@@ -92,7 +92,7 @@ def _endpoint(facts: Facts, place: Place, subject: str) -> Iterator[Finding]:
         evidence = f"{told}: {link.name} {'has no carrier' if link.up else 'is down'}"
         fix = advice("plug it in") if link.up else commands(f"ip link set {link.name} up")
         yield warning("endpoint", evidence, subject, fix)
-    elif not endpoint.flags & (EndpointFlag.SUBFLOW | EndpointFlag.SIGNAL | EndpointFlag.IMPLICIT):
+    elif not endpoint.flags & (EndpointFlag.SUBFLOW | EndpointFlag.SIGNAL):
         evidence = f"{told}: neither 'subflow' nor 'signal', so it does nothing"
         if place.path is not None and place.path["uuid"] and place.path["owner"] == "networkmanager":
             yield warning("endpoint", evidence, subject, commands(*_flags_of(place)))

@@ -20,6 +20,7 @@ from ..checks.facts import Facts
 from ..checks.finding import Finding, Result, worst
 from ..checks.gather import gather
 from ..configfiles import Source
+from ..state import Record
 from ..text import printable
 from . import fail, record_of
 
@@ -82,7 +83,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         facts = gather(record, source)
         findings = judge(facts)
-        if arguments.fix and _fix(findings, ask=not arguments.yes):
+        if arguments.fix and _fix(findings, record, ask=not arguments.yes):
             facts = gather(record, source)
             findings = judge(facts)
     except KernelError as error:
@@ -203,7 +204,7 @@ def _coloured(word: str, result: Result) -> str:
     return f"\033[{_COLOURS[result]}m{word}\033[0m"
 
 
-def _fix(findings: list[Finding], *, ask: bool) -> bool:
+def _fix(findings: list[Finding], record: Record, *, ask: bool) -> bool:
     """Do the safe remedies, each once; whether any was done."""
     done = False
     seen: set[tuple[str, ...]] = set()
@@ -217,7 +218,7 @@ def _fix(findings: list[Finding], *, ask: bool) -> bool:
         for command in remedy.commands:
             if ask and not _agreed(command):
                 break
-            if not _do(command):
+            if not _do(command, record):
                 break
             done = True
     if not seen:
@@ -233,7 +234,7 @@ def _agreed(command: str) -> bool:
     return answer.strip().lower() in ("y", "yes")
 
 
-def _do(command: str) -> bool:
+def _do(command: str, record: Record) -> bool:
     """Run one; our own command is run by this very program, wherever it is installed."""
     words = shlex.split(command)
     if words[0] == "nm-mptcp":
@@ -241,6 +242,7 @@ def _do(command: str) -> bool:
     print(f"  {command}", file=sys.stderr)
     environment = os.environ | {
         "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
+        "NM_MPTCP_STATE_DIR": str(record.directory),
         "NM_MPTCP_PACKAGE": str(Path(__file__).parents[2]),
     }
     try:
