@@ -27,6 +27,7 @@ from nm_mptcp.checks.gather import gather
 from nm_mptcp.checks.reach import parse, reach
 from nm_mptcp.configfiles import Source
 from nm_mptcp.kernel import sysctl
+from nm_mptcp.kernel.sockets import subflows
 from nm_mptcp.state import Record
 from tests.support.command import as_user
 from tests.support.mptcp import IPPROTO_MPTCP, Echo, two_paths
@@ -303,14 +304,22 @@ def test_ipv6_addresses_are_looked_at_alike(links: Machine, network: Network) ->
     assert links.result("route", "2001:db8:2::1") is Result.GOOD
 
 
-def test_a_strict_reverse_path_filter_without_rules(links: Machine) -> None:
+def test_a_strict_reverse_path_filter_without_rules(links: Machine, far: Network) -> None:
     assert links.result("reverse-path", "10.2.0.1") is Result.GOOD
     sysctl.write("net/ipv4/conf/all/rp_filter", 1)
     finding = links.found("reverse-path", "10.2.0.1")
     assert finding.result is Result.BAD
+    # It is as it says: the answers to the second subflow are dropped, and counted.
+    with Echo(far, "10.9.0.1"):
+        wait_for("answers are dropped", lambda: "packets so far" in links.found("reverse-path", "10.2.0.1").evidence)
     links.follow(finding)
     after = links.found("reverse-path", "10.2.0.1")
     assert (after.result, "strict" in after.evidence) == (Result.GOOD, True)
+    with Echo(far, "10.9.0.1", port=5006):
+        wait_for(
+            "the second subflow is there",
+            lambda: any(each.local == "10.2.0.1" and each.established for each in subflows()),
+        )
 
 
 def test_a_reverse_path_match_in_the_packet_filter(links: Machine, network: Network) -> None:
