@@ -95,7 +95,7 @@ def _refusal(number: int, facts: Facts) -> tuple[str, Remedy]:
         return "net.mptcp.enabled is 0", commands("sysctl -w net.mptcp.enabled=1", safe=True)
     if number == errno.EINVAL:
         return "this kernel is older than 5.6", advice(_NEWER)
-    if number == errno.EPROTONOSUPPORT:
+    if number in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
         return "this kernel was built without CONFIG_MPTCP", advice(_NEWER)
     if number in (errno.EACCES, errno.EPERM):
         if facts.seccomp:

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from .facts import Facts
 from .finding import Finding, advice, good, warning
 
-#: Program -> what is not possible without it.
+#: Program -> what is not possible without it, and where it comes from.
 TOOLS = {
-    "mptcpize": "programs that know nothing of MPTCP cannot be started with it (package mptcpize)",
-    "ss": "connections and subflows cannot be looked at (package iproute2)",
-    "ip": "endpoints, rules and routes cannot be looked at (package iproute2)",
+    "mptcpize": (
+        "programs that know nothing of MPTCP cannot be started with it ('nm-mptcp exec')",
+        "install mptcpize (Debian, Ubuntu: package mptcpize; Fedora, RHEL: mptcpd)",
+    ),
+    "ss": ("connections and subflows cannot be looked at", "install iproute2 (Fedora, RHEL: iproute)"),
+    "ip": ("endpoints, rules and routes cannot be looked at", "install iproute2 (Fedora, RHEL: iproute)"),
 }
 
 #: The first iproute2 with ``ip mptcp endpoint change`` and fullmesh (5.17).
@@ -22,10 +25,10 @@ _IPROUTE = (5, 17)
 
 def tools(facts: Facts) -> Iterator[Finding]:
     """Whether they are there, and ``ip`` is new enough."""
-    for name, words in TOOLS.items():
+    for name, (words, package) in TOOLS.items():
         place = facts.tools.get(name, "")
         if not place:
-            yield warning("tools", f"{name} is not installed: {words}", name, advice("install its package"))
+            yield warning("tools", f"{name} is not installed: {words}", name, advice(package))
         elif name == "ip" and (number := _version(facts.iproute_version)) and number < _IPROUTE:
             evidence = f"{place} is of iproute2 {facts.iproute_version}: 'ip mptcp endpoint change' came with 5.17"
             yield warning("tools", evidence, name, advice("install a newer iproute2"))
