@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import zlib
@@ -284,8 +283,10 @@ def _firewall(nft: subprocess.Popen[str] | None, processes: tuple[Process, ...],
 
 
 def _where(name: str) -> str:
-    """Where a program is; also where a person's PATH does not go."""
-    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin") or ""
+    """Where a program is, also where a person's PATH does not go; "" when it is not there."""
+    places = [*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/sbin", "/sbin", "/usr/local/sbin"]
+    found = (os.path.join(place, name) for place in places if place)
+    return next((path for path in found if os.path.isfile(path) and os.access(path, os.X_OK)), "")
 
 
 def _program(name: str, *arguments: str) -> subprocess.Popen[str] | None:

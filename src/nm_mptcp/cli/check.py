@@ -7,10 +7,8 @@ import argparse
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -167,9 +165,11 @@ def _wrapped(words: str, first: str, others: str) -> list[str]:
         return []
     if not sys.stdout.isatty():
         return [first + words]
+    import textwrap
+
     return textwrap.wrap(
         words,
-        max(shutil.get_terminal_size().columns, 60),
+        max(os.get_terminal_size(sys.stdout.fileno()).columns, 60),
         initial_indent=first,
         subsequent_indent=others,
         break_long_words=False,
