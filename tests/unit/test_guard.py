@@ -25,6 +25,7 @@ from nm_mptcp.model import (
     Limits,
     Link,
     Operation,
+    Owner,
     Path,
     Profile,
     Rule,
@@ -453,10 +454,15 @@ def test_in_any_situation_nothing_is_left_below_a_tunnel_and_all_returns_after_i
     # free meanwhile may have found somebody else.
     if any(path.reason.why is Why.NO_SLOT for path in (*decide(before).paths, *decide(after).paths)):
         return
-    # What NetworkManager made where it would make none now (no default route, say) does not, either.
+    # What NetworkManager made where it would make none now (no default route in main, say) does not, either.
     tentative = {each.address for group in kernel.addresses.values() for each in group if each.flags & TENTATIVE}
     paths = {
-        p.address for p in decide(before).paths if p.state is State.ACTIVE and p.reason.why in LASTING and p.gateway
+        p.address
+        for p in decide(before).paths
+        if p.state is State.ACTIVE
+        and p.reason.why in LASTING
+        and p.gateway
+        and (p.owner is Owner.OURS or p.table in MARKS.now.tables)
     }
     up = {device.ip_interface for device in before.networkmanager.devices if device.state is DeviceState.ACTIVATED}
     paths = {p.address for p in decide(before).paths if p.address in paths - tentative and p.interface in up}
