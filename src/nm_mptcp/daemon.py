@@ -25,7 +25,7 @@ from .networkmanager.client import Client
 from .service import Service
 from .service_names import NAME, PATH
 from .state import Record, StateError
-from .status import Document, document
+from .status import Document
 
 _log = logging.getLogger(__name__)
 
@@ -218,11 +218,8 @@ class Daemon:
                 await self._client.refresh_profiles(_SETTLE)
         await self._engine.converge(thorough=True)
 
-    def _status(self) -> Document:
-        view = self._engine.view
-        if view is None:
-            return {}
-        return document(view.snapshot, view.desired, self._record.contents, mode=view.mode, service=True)
+    async def _status(self) -> Document:
+        return await self._engine.status(service=True)
 
 
 #: Seconds after which the loop gives way to the netlink thread and back. Python's 5 ms are longer than a link's loss may

@@ -56,6 +56,7 @@ from .state import (
     with_linkdown,
     without_endpoints,
 )
+from .status import Document, Standing, document
 from .strength import Key, Strengths
 
 _log = logging.getLogger(__name__)
@@ -123,6 +124,7 @@ class Engine:
         self._complained: set[str] = set()
         self._guard = record.contents.guard
         self._cut = (0, 0)
+        self._asked: asyncio.Future[Standing | None] | None = None
 
     # --- events ---
 
@@ -443,6 +445,31 @@ class Engine:
         return path.state is not State.EXCLUDED or (before is not None and before[0] is not State.EXCLUDED)
 
     # --- what people ask for ---
+
+    async def status(self, *, service: bool) -> Document:
+        """The status document of the last look, with the connections as they are now; empty before the first look."""
+        view = self.view
+        if view is None:
+            return {}
+        return document(
+            view.snapshot,
+            view.desired,
+            self._record.contents,
+            mode=view.mode,
+            service=service,
+            standing=await self._standing(),
+            paused=self.paused,
+        )
+
+    async def _standing(self) -> Standing | None:
+        """One question at a time, whoever asks: anybody may."""
+        if self._asked is None or self._asked.done():
+            self._asked = asyncio.ensure_future(self._kernel.standing())
+        try:
+            return await asyncio.shield(self._asked)
+        except KernelError as error:
+            self._complain(str(error))
+            return None
 
     @property
     def config(self) -> Config:

@@ -163,6 +163,17 @@ class Route:
         return self.destination == self.family.default
 
 
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What the kernel answers when asked how it would route a packet (``RTM_GETROUTE``)."""
+
+    ifindex: int  #: by which it leaves
+    source: str | None = None  #: the address that it would carry
+    gateway: str | None = None  #: None: on-link
+    table: int = MAIN_TABLE  #: where the route was found
+    local: bool = False  #: to this machine itself
+
+
 class RuleAction(enum.IntEnum):
     """``FR_ACT_*``, those that matter here; any other is OTHER."""
 

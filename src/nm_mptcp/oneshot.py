@@ -6,6 +6,7 @@ netlink is imported only where it is used: its library costs a third of a second
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ from .state import Record
 
 if TYPE_CHECKING:
     from .engine import Engine, View
+    from .status import Document
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +51,17 @@ async def look(record: Record, config: Config = DEFAULTS) -> View:
         await engine.converge()
         assert engine.view is not None
         return engine.view
+
+
+def status(record: Record, config: Config = DEFAULTS) -> Document:
+    """The status document of one look; writes nothing."""
+
+    async def ask() -> Document:
+        async with _engine(record, config, dry_run=True) as engine:
+            await engine.converge()
+            return await engine.status(service=False)
+
+    return asyncio.run(ask())
 
 
 async def pending(record: Record, config: Config = DEFAULTS) -> list[str]:

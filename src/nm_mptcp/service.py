@@ -28,7 +28,7 @@ class Service(ServiceInterface):
         self,
         *,
         sync: Callable[[], Awaitable[None]],
-        status: Callable[[], Document],
+        status: Callable[[], Awaitable[Document]],
         clear: Callable[[], Awaitable[None]],
         resume: Callable[[], None],
         reload: Callable[[], Awaitable[None]],
@@ -48,9 +48,9 @@ class Service(ServiceInterface):
         await self._do(self._sync())
 
     @method()
-    def Status(self) -> "s":  # type: ignore[name-defined]  # noqa: F821, UP037
+    async def Status(self) -> "s":  # type: ignore[name-defined]  # noqa: F821, UP037
         """The status document, as JSON."""
-        return json.dumps(self._status())
+        return json.dumps(await self._status())
 
     @method()
     async def Clear(self):  # type: ignore[no-untyped-def]  # an annotation would be taken for a signature

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: what was decided and what there is, as the document that ``status --json`` and D-Bus give, and as text.
+"""Pure: what was decided and what there is, as the document that ``status --json`` and D-Bus give.
 
 The names in the document are an interface: they are kept.
 """
@@ -7,23 +7,51 @@ The names in the document are an interface: they are kept.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+import ipaddress
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from . import __version__
 from .config import Mode
-from .flags import names
+from .flags import EndpointFlag, names
 from .model import Desired, Path, Snapshot, State
 from .state import Contents, GuardRecord, Since
-from .text import printable
+from .text import printable, whole
+from .verdict import is_held_back, rule_name, verdict
 
 Document = dict[str, Any]
 
+#: The live MPTCP connections: of each the local addresses of its established subflows, one an established subflow.
+Standing = tuple[tuple[str, ...], ...]
 
-def document(snapshot: Snapshot, desired: Desired, contents: Contents, *, mode: Mode, service: bool) -> Document:
-    """The status document; see ``README.md`` for what each name means."""
+#: Of several addresses the first of these states is their link's.
+_ORDER = (State.ACTIVE, State.SUSPENDED, State.WAITING, State.EXCLUDED)
+
+
+def document(
+    snapshot: Snapshot,
+    desired: Desired,
+    contents: Contents,
+    *,
+    mode: Mode,
+    service: bool,
+    standing: Standing | None = None,
+    paused: bool = False,
+    now: float | None = None,
+) -> Document:
+    """The status document; see ``README.md`` for what each name means.
+
+    ``standing`` is None where nobody may see the connections (that takes CAP_NET_ADMIN); ``now`` is the wall clock's time.
+    """
+    now = time.time() if now is None else now
     networkmanager = snapshot.networkmanager
     kernel = snapshot.kernel
-    return {
+    loopback = {index for index, link in kernel.links.items() if link.loopback}
+    live = None if standing is None else tuple(each for each in standing if not all(map(_is_local, each)))
+    paths = [_path(path, contents.since, live) for path in desired.paths]
+    shown: Document = {
+        "version": __version__,
         "service": "active" if service else "absent",
         "mode": mode.value,
         "mode_from": "runtime" if contents.mode else "configuration",
@@ -37,11 +65,45 @@ def document(snapshot: Snapshot, desired: Desired, contents: Contents, *, mode: 
             "mptcp_enabled": kernel.mptcp_enabled,
             "path_manager": kernel.path_manager,
             "endpoints_max": kernel.endpoints_max,
+            "endpoints_used": len(kernel.endpoints),
         },
-        "limits": {"subflows": kernel.limits.subflows, "add_addr_accepted": kernel.limits.add_addr_accepted},
+        "limits": {
+            "subflows": kernel.limits.subflows,
+            "add_addr_accepted": kernel.limits.add_addr_accepted,
+        },
+        "connections": None
+        if live is None
+        else {
+            "total": len(live),
+            "subflows": sum(map(len, live)),
+            "additional_most": max((len(each) - 1 for each in live), default=0),
+        },
+        "links": [
+            _link(group, snapshot, contents.since, live)
+            for ifindex, group in _by_link(desired.paths).items()
+            if ifindex not in loopback
+        ],
         "guard": _guard(desired, contents.guard),
-        "paths": [_path(path, contents.since) for path in desired.paths],
+        "paths": paths,
+        "paused": paused,
     }
+    outside = [
+        (path, shown_path)
+        for path, shown_path in zip(desired.paths, paths, strict=True)
+        if path.ifindex not in loopback
+    ]
+    active = [path for path, _ in outside if path.state is State.ACTIVE]
+    judged, causes = verdict(
+        troubles=_troubles(shown, bool(active)),
+        held=[
+            f"{whole(path.interface)} {path.address}: {path.reason}"
+            for path, as_shown in outside
+            if is_held_back(as_shown, _waited(path, contents.since, now))
+        ],
+        active=len(active),
+        missing=sum(1 for path in active if path.endpoint_id is None),
+    )
+    return {"state": judged.value, "problems": [printable(cause, longest=300) for cause in causes], **shown}
 
 
 def _guard(desired: Desired, record: GuardRecord | None) -> Document:
@@ -56,82 +118,102 @@ def _guard(desired: Desired, record: GuardRecord | None) -> Document:
     }
 
 
-def _path(path: Path, since: Mapping[str, Since]) -> Document:
-    known = since.get(f"{path.address}%{path.ifindex}")
+def _troubles(shown: Document, active: bool) -> list[str]:
+    """What keeps everything from working."""
+    kernel = shown["kernel"]
+    found = []
+    if not kernel["path_manager"]:
+        found.append("this kernel has no MPTCP")
+    elif not kernel["mptcp_enabled"] and not active:
+        found.append("MPTCP is off: 'sysctl -w net.mptcp.enabled=1' turns it on")
+    elif kernel["path_manager"] != "kernel":
+        found.append(
+            f"the path manager is '{printable(kernel['path_manager'])}', which knows no endpoints:"
+            " 'sysctl -w net.mptcp.pm_type=0' takes the kernel's for new connections"
+        )
+    if not shown["networkmanager"]["running"] and not active:
+        found.append("NetworkManager is not running")
+    if shown["paused"]:
+        found.append("'nm-mptcp clear' was called: nothing is made until 'nm-mptcp apply'")
+    return found
+
+
+def _path(path: Path, since: Mapping[str, Since], live: Standing | None) -> Document:
+    known = _since(path, since)
     return {
-        "interface": path.interface,
-        "profile": path.profile,
+        "interface": whole(path.interface),
+        "profile": whole(path.profile),
         "uuid": path.uuid,
         "kind": path.kind,
         "address": path.address,
         "flags": names(path.flags),
         "flags_from": path.flags_from.value,
+        "priority": priority(path),
         "state": path.state.value,
-        "reason": str(path.reason),
-        "rule": path.reason.why.name.lower().replace("_", "-"),
+        "reason": whole(str(path.reason)),
+        "rule": rule_name(path.reason.why),
         "since": _time(known.time) if known else None,
         "endpoint_id": path.endpoint_id,
         "owner": path.owner.value,
         "table": path.table,
         "gateway": path.gateway,
+        "subflows": None if live is None else sum(each.count(path.address) for each in live),
     }
+
+
+def priority(path: Path) -> str | None:
+    """``backup`` or ``regular``; None for an address that is no path."""
+    if path.state is State.EXCLUDED:
+        return None
+    return "backup" if path.flags & EndpointFlag.BACKUP else "regular"
+
+
+def _by_link(paths: Iterable[Path]) -> dict[int, list[Path]]:
+    groups: dict[int, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(path.ifindex, []).append(path)
+    return groups
+
+
+def _link(paths: list[Path], snapshot: Snapshot, since: Mapping[str, Since], live: Standing | None) -> Document:
+    """A link with all its addresses: its state is the best of theirs."""
+    best = min(paths, key=lambda path: _ORDER.index(path.state))
+    link = snapshot.kernel.links.get(best.ifindex)
+    addresses = {path.address for path in paths}
+    known = _since(best, since)
+    mine = [each for each in live or () if addresses.intersection(each)]
+    return {
+        "interface": whole(best.interface),
+        "profile": whole(best.profile),
+        "uuid": best.uuid,
+        "kind": best.kind,
+        "up": link.up if link else False,
+        "carrier": link.carrier if link else False,
+        "state": best.state.value,
+        "priority": priority(best),
+        "reason": whole(str(best.reason)),
+        "since": _time(known.time) if known else None,
+        "addresses": [path.address for path in paths],
+        "connections": None if live is None else len(mine),
+        "subflows": None if live is None else sum(address in addresses for each in mine for address in each),
+        "alone": None if live is None else sum(1 for each in mine if addresses.issuperset(each)),
+    }
+
+
+def _since(path: Path, since: Mapping[str, Since]) -> Since | None:
+    """Since when a path is as it is; what was noted of another state counts no more."""
+    known = since.get(f"{path.address}%{path.ifindex}")
+    return known if known and known.state == path.state.value and known.why == path.reason.why.name else None
+
+
+def _waited(path: Path, since: Mapping[str, Since], now: float) -> float | None:
+    known = _since(path, since)
+    return now - known.time if known else None
+
+
+def _is_local(address: str) -> bool:
+    return ipaddress.ip_address(address).is_loopback
 
 
 def _time(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")
-
-
-def text(status: Document) -> str:
-    """The document for a person: a line an address, paths first, and in words why."""
-    networkmanager, kernel, limits = status["networkmanager"], status["kernel"], status["limits"]
-    mptcp = "on" if kernel["mptcp_enabled"] else "OFF (sysctl net.mptcp.enabled=1 turns it on)"
-    lines = [
-        f"nm-mptcp service: {status['service']}"
-        f"   NetworkManager: {networkmanager['version'] if networkmanager['running'] else 'not running'}"
-        f"   MPTCP: {mptcp}   mode: {status['mode']}",
-        f"limits: {limits['subflows']} additional subflows, {limits['add_addr_accepted']} addresses accepted;"
-        f" the kernel takes {kernel['endpoints_max']} endpoints",
-        *_guard_lines(status["guard"]),
-        "",
-    ]
-    shown = [path for path in status["paths"] if path["interface"] != "lo"]
-    if not shown:
-        return "\n".join([*lines, "No interface has an address."])
-    order = {state.value: place for place, state in enumerate(State)}
-    shown.sort(key=lambda path: (order[path["state"]], path["interface"], path["address"]))
-    rows = [("STATE", "INTERFACE", "ADDRESS", "FLAGS", "ID", "TABLE", "GATEWAY", "PROFILE"), *map(_row, shown)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row, path in zip(rows, [None, *shown], strict=True):
-        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        if path is not None:
-            by = "" if path["owner"] == "nm-mptcp" or path["endpoint_id"] is None else f" (endpoint by {path['owner']})"
-            lines.append(f"    {path['reason']}{by}")
-    return "\n".join(lines)
-
-
-def _guard_lines(guard: Document) -> list[str]:
-    if not guard["since"]:
-        return []
-    names = {"ipv4": "IPv4", "ipv6": "IPv6"}
-    if guard["tunnels"]:
-        state = ", ".join(f"all {names[family]} leaves by {name}" for family, name in guard["tunnels"].items())
-    else:
-        state = f"none now, the last one ended at {guard['until']}"
-    cut = f"{guard['cut_subflows']} subflows closed, {guard['cut_connections']} connections had no other"
-    return [f"full tunnel: {state}; {cut}"]
-
-
-def _row(path: Document) -> tuple[str, ...]:
-    def cell(value: object) -> str:
-        return "-" if value in (None, "") else str(value)
-
-    return (
-        path["state"],
-        path["interface"],
-        path["address"],
-        ",".join(path["flags"]) or "-",
-        cell(path["endpoint_id"]),
-        cell(path["table"]),
-        cell(path["gateway"]),
-        cell(printable(path["profile"])),
-    )

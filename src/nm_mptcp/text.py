@@ -11,7 +11,17 @@ def printable(text: str, longest: int = 64) -> str:
     return "".join(char if char.isprintable() else "?" for char in text[:longest])
 
 
+def whole(text: str) -> str:
+    """Somebody's text as Unicode that every reader takes: what was no UTF-8 (an interface's name may be any bytes) is "?"."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def listed(words: Iterable[str], last: str = "and") -> str:
     """Words as a person lists them."""
     known = [str(word) for word in words]
     return f" {last} ".join([", ".join(known[:-1]), known[-1]]) if len(known) > 1 else known[0]
+
+
+def counted(number: int, one: str, more: str = "") -> str:
+    """A number with its noun: ``1 subflow``, ``2 subflows``."""
+    return f"{number} {one if number == 1 else more or one + 's'}"

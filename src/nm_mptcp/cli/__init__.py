@@ -11,9 +11,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..state import DIRECTORY, Record
+
+if TYPE_CHECKING:
+    from ..state import Record
 
 #: Subcommand -> what ``--help`` says of it; each is a module here with ``options(parser)`` and ``main(arguments)``.
 COMMANDS = {
@@ -65,14 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
 
 
-def fail(error: object) -> int:
+def fail(error: object, status: int = 1) -> int:
     """Say in one line what went wrong; the exit status that goes with it."""
     print(f"nm-mptcp: {error}", file=sys.stderr)
-    return 1
+    return status
 
 
 def record_of(arguments: argparse.Namespace) -> Record:
     """The record that the arguments name."""
+    from ..state import DIRECTORY, Record
+
     return Record(arguments.state_dir or DIRECTORY)
 
 

@@ -7,11 +7,14 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..bus import Bus, BusError
 from ..service_names import INTERFACE, NAME, PATH
-from ..state import BusyError, Record
-from ..status import Document
+
+if TYPE_CHECKING:
+    from ..state import Record
+    from ..status import Document
 
 #: Seconds for one answer of the service; a convergence takes milliseconds, deleting 8 endpoints less than a second.
 _PATIENCE = 10.0
@@ -38,6 +41,8 @@ def have_done(record: Record, calls: tuple[Call, ...], work: Callable[[], None])
     True when the service did it. A service that is just starting holds the lock before it is on the bus, so both are tried
     in turn. Raises :class:`BusError`, :class:`StateError` and what ``work`` raises.
     """
+    from ..state import BusyError
+
     deadline = time.monotonic() + _PATIENCE
     while True:
         if ask(*calls) is not None:

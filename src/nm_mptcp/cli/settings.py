@@ -6,9 +6,11 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..config import Config
-from ..configfiles import Reading, Source
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..configfiles import Reading
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ def option(parser: argparse.ArgumentParser) -> None:
 
 def config_of(arguments: argparse.Namespace) -> Config:
     """The settings that count; what is no good in them is told of and left out."""
+    from ..configfiles import Source
+
     reading = Source(arguments.config).read()
     tell(reading)
     return reading.config

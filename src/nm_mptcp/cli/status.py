@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``nm-mptcp status``: each address, whether it is a path, and why."""
+"""``nm-mptcp status``: each link and address, whether it is a path, and why."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
+import sys
 
 from ..bus import BusError
-from ..state import StateError
-from ..status import document, text
-from . import fail, record_of, remote, settings
+from ..verdict import Verdict
+from . import fail, record_of, remote
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """``--json`` and ``--config``."""
+    """``--json``, ``--all`` and ``--config``."""
+    from . import settings
+
     settings.option(parser)
     parser.add_argument("--json", action="store_true", help="print the status as one JSON document")
+    parser.add_argument("--all", action="store_true", help="show also the addresses that can be no path")
+    parser.epilog = "Exit status: 0 all paths are good, 1 something is held back, 2 it does not work."
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -24,16 +27,21 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         shown = remote.status()
     except BusError as error:
-        return fail(f"the service does not answer: {error}")
+        return fail(f"the service does not answer: {error}", Verdict.NOT_WORKING.status)
     if not shown:
         from ..kernel.errors import KernelError
-        from ..oneshot import look
+        from ..oneshot import status
+        from ..state import StateError
+        from . import settings
 
-        record = record_of(arguments)
         try:
-            view = asyncio.run(look(record, settings.config_of(arguments)))
+            shown = status(record_of(arguments), settings.config_of(arguments))
         except (KernelError, StateError) as error:
-            return fail(error)
-        shown = document(view.snapshot, view.desired, record.contents, mode=view.mode, service=False)
-    print(json.dumps(shown, indent=2) if arguments.json else text(shown))
-    return 0
+            return fail(error, Verdict.NOT_WORKING.status)
+    if arguments.json:
+        print(json.dumps(shown, indent=2))
+    else:
+        from ..screen import show
+
+        show(shown, sys.stdout, everything=arguments.all)
+    return Verdict(shown["state"]).status

@@ -25,6 +25,7 @@ from ..model import (
     Limits,
     Link,
     LinkdownSetting,
+    Lookup,
     Operation,
     Route,
     Rule,
@@ -42,7 +43,7 @@ from .monitor import Monitor
 from .monitor import look as full_look
 from .mptcp import PathManager
 from .routing import Routing
-from .sockets import Sockets, Subflow
+from .sockets import Sockets, Subflow, may_administer
 
 _Answer = TypeVar("_Answer")
 
@@ -136,6 +137,17 @@ class KernelAccess:
         """Where subflows stand beside and around these tunnels. Raises :class:`KernelError`."""
         return await self._work(self._sides, tunnels)
 
+    async def standing(self) -> tuple[tuple[str, ...], ...] | None:
+        """The live MPTCP connections: of each the local addresses of its established subflows, one an established subflow.
+
+        None without CAP_NET_ADMIN: then the kernel does not say which sockets are subflows. Raises :class:`KernelError`.
+        """
+        return await self._work(self._standing) if may_administer() else None
+
+    async def lookup(self, destination: str, source: str | None = None, ifindex: int = 0) -> Lookup:
+        """How a packet is routed (see :meth:`~nm_mptcp.kernel.routing.Routing.lookup`). Raises :class:`KernelError`."""
+        return await self._work(self._routing.lookup, destination, source, ifindex)
+
     async def execute(self, operations: Iterable[Operation]) -> list[tuple[Operation, KernelError]]:
         """Do the operations in order; gives those that failed, each with its error. The others are done all the same."""
         return await self._work(self._execute, tuple(operations))
@@ -194,11 +206,14 @@ class KernelAccess:
                 raise ValueError(f"no such operation: {operation}")
 
     def _connections(self) -> Mapping[frozenset[str], int]:
-        places: dict[int, set[str]] = {}
+        return Counter(frozenset(addresses) for addresses in self._standing())
+
+    def _standing(self) -> tuple[tuple[str, ...], ...]:
+        places: dict[int, list[str]] = {}
         for subflow in self._sockets.subflows():
             if subflow.established:
-                places.setdefault(subflow.token, set()).add(subflow.local)
-        return Counter(frozenset(addresses) for addresses in places.values())
+                places.setdefault(subflow.token, []).append(subflow.local)
+        return tuple(map(tuple, places.values()))
 
     def _set_linkdown(self, setting: LinkdownSetting) -> None:
         """Looked at anew, since no event tells of a change: what somebody else has set by now is his (EEXIST)."""

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..model import Address, AddressFlag, Family, Hop, Link, Route, RouteType, Rule, RuleAction
+from ..model import Address, AddressFlag, Family, Hop, Link, Lookup, Route, RouteType, Rule, RuleAction
 from .netlink import NLM_F_APPEND, NLM_F_REPLACE, Message, attributes
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -257,6 +257,22 @@ def routes(message: Message) -> tuple[Route, ...]:
     if family == socket.AF_INET or len(hops) < 2:
         return (whole,)
     return tuple(_alone(whole, hop) for hop in hops)
+
+
+def lookup(message: Message) -> Lookup | None:
+    """The answer to a question for a route; None for one that rejects (IPv6 tells of it, IPv4 makes it an error)."""
+    data = message.data
+    family, _, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(data, message.start)
+    if kind in _REJECTING:
+        return None
+    told = attributes(data, message.start + _ROUTE.size, message.end)
+    return Lookup(
+        ifindex=_NUMBER.unpack(told[_RTA_OIF])[0] if _RTA_OIF in told else 0,
+        source=_ntop(family, told[_RTA_PREFSRC]) if _RTA_PREFSRC in told else None,
+        gateway=_gateway(family, told),
+        table=_NUMBER.unpack(told[_RTA_TABLE])[0] if _RTA_TABLE in told else table,
+        local=kind == RouteType.LOCAL,
+    )
 
 
 def rule(message: Message) -> Rule | None:

@@ -8,12 +8,14 @@ import socket
 import struct
 from typing import Any
 
-from ..model import Address, Family, Hop, Link, Route, RouteType, Rule, RuleAction
+from ..model import Address, Family, Hop, Link, Lookup, Route, RouteType, Rule, RuleAction
 from . import parse
 from .errors import KernelError
 from .netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, ROUTE, Requester, encoded
 
 _RTM_F_ONLINK = 0x4
+_RTM_F_LOOKUP_TABLE = 0x1000
+_RTA_DST, _RTA_SRC, _RTA_OIF = 1, 2, 4
 
 
 class Routing(Requester):
@@ -68,6 +70,27 @@ class Routing(Requester):
             answers = self._netlink.dump(parse.RTM_GETRULE, body, what="read the rules")
             found += [rule for rule in map(parse.rule, answers) if rule is not None]
         return tuple(found)
+
+    def lookup(self, destination: str, source: str | None = None, ifindex: int = 0) -> Lookup:
+        """How the kernel would route a packet to an address (``ip route get``), by all rules and tables; writes nothing.
+
+        ``source`` and ``ifindex`` are what the packet's socket is bound to. Raises :class:`KernelError` where there is no
+        way (ENETUNREACH, EHOSTUNREACH, EACCES, EINVAL by the route that says so).
+        """
+        family = Family.of(destination)
+        bits = family.bits
+        body = struct.pack("=BBBBBBBBI", family, bits, bits if source else 0, 0, 0, 0, 0, 0, _RTM_F_LOOKUP_TABLE)
+        body += _packed(_RTA_DST, destination)
+        if source:
+            body += _packed(_RTA_SRC, source)
+        if ifindex:
+            body += struct.pack("=HHI", 8, _RTA_OIF, ifindex)
+        what = f"find the route to {destination}"
+        (answer,) = self._netlink.request(parse.RTM_GETROUTE, 0, body, what=what)
+        found = parse.lookup(answer)
+        if found is None:
+            raise KernelError(errno.EHOSTUNREACH, what)
+        return found
 
     # --- writing
 
@@ -124,6 +147,11 @@ class Routing(Requester):
             if error.absent:
                 return []
             raise
+
+
+def _packed(attribute: int, address: str) -> bytes:
+    raw = socket.inet_pton(Family.of(address), address)
+    return struct.pack("=HH", 4 + len(raw), attribute) + raw
 
 
 def describe_route(route: Route) -> str:

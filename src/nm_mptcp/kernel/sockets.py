@@ -12,6 +12,7 @@ import ipaddress
 import socket
 import struct
 from dataclasses import dataclass, field
+from pathlib import Path as File
 
 from ..model import Family
 from .netlink import SOCK_DIAG, Message, Requester, attributes
@@ -76,6 +77,19 @@ class SubflowFlag(enum.IntFlag):
     FULLY_ESTABLISHED = 0x040
     CONNECTED = 0x080
     MAPVALID = 0x100
+
+
+_CAP_NET_ADMIN = 12
+
+
+def may_administer() -> bool:
+    """Whether this process has CAP_NET_ADMIN, without which the kernel does not say which sockets are subflows."""
+    try:
+        status = File("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    held = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
+    return bool(int(held, 16) & 1 << _CAP_NET_ADMIN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The status document on one screen: with colour and tables on a terminal where ``rich`` is installed, else plain lines.
+
+Nothing is told by colour alone, so it reads the same in both, and aloud.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+from .text import counted, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: What is left out unless all is asked for: addresses that nobody would take for a path.
+_ORDINARY = frozenset({"not-managed", "external", "link-local", "not-global"})
+
+_STATES = ("active", "suspended", "waiting", "excluded")
+
+#: ``Verdict`` -> words, colour.
+_VERDICTS = {
+    "good": ("all paths are good", "green"),
+    "held-back": ("something is held back", "yellow"),
+    "not-working": ("it does not work", "red"),
+}
+
+_COLOURS = {"active": "green", "suspended": "yellow", "waiting": "cyan", "excluded": "dim"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a table, the state that colours it, and the words below it."""
+
+    cells: tuple[str, ...]
+    state: str
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """What is shown: lines, two tables, and what was left out."""
+
+    title: str
+    colour: str
+    head: tuple[str, ...]
+    problems: tuple[str, ...]
+    links: tuple[Row, ...]
+    paths: tuple[Row, ...]
+    tail: tuple[str, ...]
+
+
+LINKS = ("LINK", "PROFILE", "KIND", "STATE", "PRIORITY", "SUBFLOWS", "CONNECTIONS", "HERE ALONE")
+PATHS = ("ADDRESS", "LINK", "STATE", "FLAGS", "ID", "TABLE", "GATEWAY")
+
+
+def show(status: dict[str, Any], stream: TextIO, *, everything: bool = False) -> None:
+    """Write the document to ``stream``, as it can show it."""
+    found = screen(status, now=datetime.datetime.now().astimezone(), everything=everything)
+    console = _console(stream)
+    if console is None:
+        stream.write("".join(f"{line}\n" for line in plain(found)))
+    else:
+        _rich(console, found)
+
+
+def screen(status: dict[str, Any], *, now: datetime.datetime, everything: bool = False) -> Screen:
+    """What is to be shown, all texts made harmless; times are told in ``now``'s time zone."""
+    words, colour = _VERDICTS[status["state"]]
+    shown = [path for path in status["paths"] if path["interface"] != "lo"]
+    if not everything:
+        shown = [path for path in shown if not (path["state"] == "excluded" and path["rule"] in _ORDINARY)]
+    shown.sort(key=lambda path: (_STATES.index(path["state"]), path["interface"], path["address"]))
+    left_out = sum(path["interface"] != "lo" for path in status["paths"]) - len(shown)
+    names = {path["interface"] for path in shown}
+    tail = []
+    if not shown:
+        tail.append("No interface has an address that could be a path.")
+    if left_out:
+        tail.append(f"Left out: {counted(left_out, 'address', 'addresses')} that can be no path (--all shows all).")
+    return Screen(
+        title=f"nm-mptcp {printable(status['version'])}: {words}",
+        colour=colour,
+        head=tuple(_head(status)),
+        problems=tuple(printable(cause, longest=300) for cause in status["problems"]),
+        links=tuple(_link(link) for link in status["links"] if link["interface"] in names),
+        paths=tuple(_path(path, now) for path in shown),
+        tail=tuple(tail),
+    )
+
+
+def _head(status: dict[str, Any]) -> Iterable[str]:
+    networkmanager, kernel, limits = status["networkmanager"], status["kernel"], status["limits"]
+    mptcp = "on" if kernel["mptcp_enabled"] else "OFF"
+    yield (
+        f"service: {status['service']}"
+        f"   NetworkManager: {printable(networkmanager['version']) if networkmanager['running'] else 'not running'}"
+        f"   MPTCP: {mptcp}   mode: {status['mode']}"
+    )
+    yield from _guard_lines(status["guard"])
+    live = status["connections"]
+    most = f" ({live['additional_most']} in use)" if live else ""
+    yield (
+        f"limits: {limits['subflows']} additional subflows{most}, {limits['add_addr_accepted']} addresses accepted,"
+        f" {kernel['endpoints_max']} endpoints ({kernel['endpoints_used']} in use)"
+    )
+    if live is None:
+        yield "connections: not to be seen without the service or CAP_NET_ADMIN"
+    else:
+        yield f"connections: {live['total']} live over MPTCP, {counted(live['subflows'], 'subflow')}"
+
+
+def _guard_lines(guard: dict[str, Any]) -> list[str]:
+    if not guard["since"]:
+        return []
+    names = {"ipv4": "IPv4", "ipv6": "IPv6"}
+    if guard["tunnels"]:
+        state = ", ".join(
+            f"all {names[family]} leaves by {printable(name)}" for family, name in guard["tunnels"].items()
+        )
+    else:
+        state = f"none now, the last one ended at {guard['until']}"
+    cut = f"{guard['cut_subflows']} subflows closed, {guard['cut_connections']} connections had no other"
+    return [f"full tunnel: {state}; {cut}"]
+
+
+def _link(link: dict[str, Any]) -> Row:
+    cells = [link[name] for name in ("interface", "profile", "kind", "state", "priority")]
+    cells += [link[name] for name in ("subflows", "connections", "alone")]
+    return Row(tuple(map(_cell, cells)), link["state"])
+
+
+def _path(path: dict[str, Any], now: datetime.datetime) -> Row:
+    cells = [path[name] for name in ("address", "interface", "state")]
+    cells += [",".join(path["flags"]), *(path[name] for name in ("endpoint_id", "table", "gateway"))]
+    by = "" if path["owner"] == "nm-mptcp" or path["endpoint_id"] is None else f" (endpoint by {path['owner']})"
+    since = f", since {_moment(path['since'], now)}" if path["since"] and path["state"] != "excluded" else ""
+    return Row(tuple(map(_cell, cells)), path["state"], f"{printable(path['reason'], longest=300)}{by}{since}")
+
+
+def _cell(value: object) -> str:
+    return "-" if value in (None, "") else printable(str(value), longest=40)
+
+
+def _moment(text: str, now: datetime.datetime) -> str:
+    """A time as a person says it today: the time of day, with the day where it is another."""
+    then = datetime.datetime.fromisoformat(text).astimezone(now.tzinfo)
+    return then.strftime("%H:%M:%S" if then.date() == now.date() else "%Y-%m-%d %H:%M:%S")
+
+
+# --- plain ---------------------------------------------------------------------------------------------------------
+
+
+def plain(found: Screen) -> list[str]:
+    """As lines, for a pipe, a file or a plain terminal."""
+    lines = [found.title, *(f"  ! {cause}" for cause in found.problems), *found.head]
+    for header, rows in ((LINKS, found.links), (PATHS, found.paths)):
+        if rows:
+            lines += ["", *_table(header, rows)]
+    return [*lines, *(["", *found.tail] if found.tail else [])]
+
+
+def _table(header: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(header, *(row.cells for row in rows), strict=True)]
+    lines = []
+    for cells, words in ((header, ""), *((row.cells, row.words) for row in rows)):
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+        if words:
+            lines.append(f"    {words}")
+    return lines
+
+
+# --- a terminal ----------------------------------------------------------------------------------------------------
+
+
+def _console(stream: TextIO) -> Console | None:
+    """rich's console for a terminal; None for anything else, or where rich is not installed (its import costs 0.1 s)."""
+    if not stream.isatty() or os.environ.get("TERM") == "dumb":
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    # It knows of NO_COLOR by itself.
+    return Console(file=stream, highlight=False, markup=False, emoji=False)
+
+
+def _rich(console: Console, found: Screen) -> None:
+    from rich.text import Text
+
+    console.print(Text(found.title, style=f"bold {found.colour}"))
+    for cause in found.problems:
+        console.print(Text(f"  ! {cause}", style=found.colour))
+    for line in found.head:
+        console.print(Text(line))
+    for header, rows in ((LINKS, found.links), (PATHS, found.paths)):
+        if rows:
+            console.print()
+            _rich_table(console, header, rows)
+    if found.tail:
+        console.print()
+        console.print(Text("\n".join(found.tail), style="dim"))
+
+
+def _rich_table(console: Console, header: Sequence[str], rows: Sequence[Row]) -> None:
+    """A table as wide as it needs, its cells folded where the terminal is narrow; the words stand below their line."""
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    widths = [max(map(len, column)) for column in zip(header, *(row.cells for row in rows), strict=True)]
+    place = header.index("STATE")
+
+    def grid() -> Table:
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        for width in widths:
+            table.add_column(
+                min_width=min(width, 4),
+                width=width if sum(widths) + 2 * len(widths) <= console.width else None,
+                overflow="fold",
+            )
+        return table
+
+    table = grid()
+    table.add_row(*(Text(name, style="bold") for name in header))
+    for row in rows:
+        cells = [Text(cell) for cell in row.cells]
+        cells[place].stylize(_COLOURS.get(row.state, ""))
+        table.add_row(*cells)
+        if row.words:
+            console.print(table)
+            console.print(Padding(Text(row.words, style="dim"), (0, 0, 0, 4)))
+            table = grid()
+    if table.row_count:
+        console.print(table)
