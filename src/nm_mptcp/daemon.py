@@ -194,6 +194,7 @@ class Daemon:
                 resume=self._engine.resume,
                 reload=self._reload,
                 set_mode=self._engine.set_mode,
+                explain=self._engine.explain,
             ),
         )
         try:

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from .commands import command
 from .config import DEFAULTS, Config, Mode
@@ -58,6 +59,9 @@ from .state import (
 )
 from .status import Document, Standing, document
 from .strength import Key, Strengths
+
+if TYPE_CHECKING:
+    from .explain import Way
 
 _log = logging.getLogger(__name__)
 
@@ -460,6 +464,38 @@ class Engine:
             standing=await self._standing(),
             paused=self.paused,
         )
+
+    async def explain(self, what: str) -> Document:
+        """Why an interface, address or profile is a path or none, or where a connection to an address goes.
+
+        Raises :class:`~nm_mptcp.explain.UnknownSubject`.
+        """
+        # Imported when somebody asks: the service itself has no use for it.
+        from .explain import Known, UnknownSubject, destination_address, explain_destination, explain_paths, followers
+        from .explain import subject as subject_of
+
+        view = self.view
+        if view is None:
+            raise UnknownSubject("nothing was looked at yet: try again in a moment")
+        known = Known(view.snapshot, view.desired, self.config, await self._standing())
+        kind, paths = subject_of(what, known)
+        if kind != "destination":
+            return explain_paths(what, kind, paths, known)
+        destination = destination_address(what)
+        first = await self._way(destination)
+        ways = {
+            endpoint: await self._way(destination, endpoint.address, endpoint.ifindex)
+            for endpoint in followers(destination, first, known)
+        }
+        return explain_destination(what, destination, first, ways, known)
+
+    async def _way(self, destination: str, source: str | None = None, ifindex: int = 0) -> Way:
+        from .explain import Way
+
+        try:
+            return Way(await self._kernel.lookup(destination, source, ifindex))
+        except KernelError as error:
+            return Way(None, error.text)
 
     async def _standing(self) -> Standing | None:
         """One question at a time, whoever asks: anybody may."""

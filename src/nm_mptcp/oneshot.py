@@ -64,6 +64,17 @@ def status(record: Record, config: Config = DEFAULTS) -> Document:
     return asyncio.run(ask())
 
 
+def explain(record: Record, what: str, config: Config = DEFAULTS) -> Document:
+    """The explanation of one look; writes nothing. Raises :class:`~nm_mptcp.explain.UnknownSubject`."""
+
+    async def ask() -> Document:
+        async with _engine(record, config, dry_run=True) as engine:
+            await engine.converge()
+            return await engine.explain(what)
+
+    return asyncio.run(ask())
+
+
 async def pending(record: Record, config: Config = DEFAULTS) -> list[str]:
     """The commands that would do what :func:`apply` would do."""
     view = await look(record, config)

@@ -11,14 +11,13 @@ from .bus import DBusError, ServiceInterface, method
 from .config import Mode
 from .configfiles import ConfigError
 from .kernel.errors import KernelError
-from .service_names import INTERFACE
+from .service_names import INTERFACE, WRONG
 from .state import StateError
 from .status import Document
 
 _log = logging.getLogger(__name__)
 
 _FAILED = "org.nm_mptcp1.Error.Failed"
-_WRONG = "org.freedesktop.DBus.Error.InvalidArgs"
 
 
 class Service(ServiceInterface):
@@ -33,6 +32,7 @@ class Service(ServiceInterface):
         resume: Callable[[], None],
         reload: Callable[[], Awaitable[None]],
         set_mode: Callable[[Mode | None], Awaitable[None]],
+        explain: Callable[[str], Awaitable[Document]],
     ) -> None:
         super().__init__(INTERFACE)
         self._sync = sync
@@ -41,6 +41,7 @@ class Service(ServiceInterface):
         self._resume = resume
         self._reload = reload
         self._set_mode = set_mode
+        self._explain = explain
 
     @method()
     async def Sync(self):  # type: ignore[no-untyped-def]  # an annotation would be taken for a signature
@@ -51,6 +52,16 @@ class Service(ServiceInterface):
     async def Status(self) -> "s":  # type: ignore[name-defined]  # noqa: F821, UP037
         """The status document, as JSON."""
         return json.dumps(await self._status())
+
+    @method()
+    async def Explain(self, what: "s") -> "s":  # type: ignore[name-defined]  # noqa: F821, UP037
+        """Why an interface, address or profile is a path or none, or where a connection to an address goes, as JSON."""
+        from .explain import UnknownSubject
+
+        try:
+            return json.dumps(await self._explain(what))
+        except UnknownSubject as error:
+            raise DBusError(WRONG, str(error)) from None
 
     @method()
     async def Clear(self):  # type: ignore[no-untyped-def]  # an annotation would be taken for a signature
@@ -72,7 +83,7 @@ class Service(ServiceInterface):
         """Choose the mode until the next boot; an empty one leaves it to the configuration."""
         if mode and mode not in list(Mode):
             raise DBusError(
-                _WRONG, f"no such mode: {mode!r} (there is {', '.join(Mode)}, and '' for the configured one)"
+                WRONG, f"no such mode: {mode!r} (there is {', '.join(Mode)}, and '' for the configured one)"
             )
         await self._do(self._set_mode(Mode(mode) if mode else None))
 

@@ -6,3 +6,6 @@ from __future__ import annotations
 NAME = "org.nm_mptcp1"
 PATH = "/org/nm_mptcp1"
 INTERFACE = "org.nm_mptcp1"
+
+#: The error for an argument that means nothing here.
+WRONG = "org.freedesktop.DBus.Error.InvalidArgs"

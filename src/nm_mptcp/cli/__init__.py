@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 #: Subcommand -> what ``--help`` says of it; each is a module here with ``options(parser)`` and ``main(arguments)``.
 COMMANDS = {
     "status": "show each address: whether it is a path, and why",
+    "explain": "tell why something is a path or none, or where a connection goes, and how to change it",
     "apply": "bring the kernel to what NetworkManager's connections want, once",
     "clear": "take out all that nm-mptcp made and put back what was there before",
     "check": "check all that MPTCP needs, and say what to type where it is not there",

@@ -62,6 +62,15 @@ def status() -> Document | None:
     return json.loads(str(body[0])) if body else None
 
 
+def explain(what: str) -> Document | None:
+    """The service's explanation; None where no service is on the bus.
+
+    Raises :class:`BusError`; its name is :data:`~nm_mptcp.service_names.WRONG` for what means nothing to the service.
+    """
+    body = ask(("Explain", what))
+    return json.loads(str(body[0])) if body else None
+
+
 async def _ask(calls: tuple[Call, ...]) -> list[object] | None:
     bus = Bus()
     try:

@@ -79,7 +79,9 @@ class Routing(Requester):
         """
         family = Family.of(destination)
         bits = family.bits
-        body = struct.pack("=BBBBBBBBI", family, bits, bits if source else 0, 0, 0, 0, 0, 0, _RTM_F_LOOKUP_TABLE)
+        # IPv6 tells the table without being asked, and takes no such flag.
+        flags = _RTM_F_LOOKUP_TABLE if family is Family.IPV4 else 0
+        body = struct.pack("=BBBBBBBBI", family, bits, bits if source else 0, 0, 0, 0, 0, 0, flags)
         body += _packed(_RTA_DST, destination)
         if source:
             body += _packed(_RTA_SRC, source)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``nm-mptcp explain``: why an address is a path or none, or where a connection goes, and what to type to change it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from ..bus import BusError
+from ..service_names import WRONG
+from . import fail, record_of, remote
+
+if TYPE_CHECKING:
+    from ..explain import Document
+
+
+class _Unknown(Exception):
+    """Nobody here knows what was asked about; the text says what it is not."""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What to explain, ``--json`` and ``--config``."""
+    from . import settings
+
+    settings.option(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "what",
+        metavar="WHAT",
+        help="an interface, an address of this machine, a profile (name or UUID), or a destination: an address or a host",
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Ask the service, or look ourselves; reads only, works for everybody. A host's name is resolved here."""
+    from ..explain import text
+
+    try:
+        try:
+            shown = _explain(arguments, arguments.what)
+        except _Unknown as unknown:
+            addresses = _addresses(arguments.what)
+            if not addresses:
+                return fail(f"{unknown}, and no host of that name is found")
+            shown = {
+                "what": arguments.what,
+                "kind": "host",
+                "destinations": [_explain(arguments, address) for address in addresses],
+            }
+    except BusError as error:
+        return fail(f"the service does not answer: {error}")
+    except _Unknown as error:
+        return fail(error)
+    if arguments.json:
+        print(json.dumps(shown, indent=2))
+    else:
+        print("\n\n".join(text(each) for each in shown.get("destinations", [shown])))
+    return 0
+
+
+def _explain(arguments: argparse.Namespace, what: str) -> Document:
+    try:
+        shown = remote.explain(what.encode("utf-8", "replace").decode("utf-8").replace("\0", "?"))
+    except BusError as error:
+        if error.name == WRONG:
+            raise _Unknown(str(error)) from None
+        raise
+    if shown is not None:
+        return shown
+    from ..explain import UnknownSubject
+    from ..kernel.errors import KernelError
+    from ..oneshot import explain
+    from ..state import StateError
+    from . import settings
+
+    try:
+        return explain(record_of(arguments), what, settings.config_of(arguments))
+    except UnknownSubject as error:
+        raise _Unknown(str(error)) from None
+    except (KernelError, StateError) as error:
+        print(f"nm-mptcp: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _addresses(host: str) -> list[str]:
+    """A host's first address of each family, as a connection would take them."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, ValueError):
+        return []
+    first: dict[int, str] = {}
+    for family, _, _, _, address in found:
+        first.setdefault(family, str(address[0]))
+    return list(first.values())

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pure: what to type to change what was decided for an address, by the rule that decided."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+
+from .flags import EndpointFlag
+from .model import Family, FlagsFrom, Path, State
+from .reasons import Why
+from .text import printable
+
+#: What it is for, and the command.
+Remedy = tuple[str, str]
+
+
+def remedies(path: Path) -> list[Remedy]:
+    """Commands for this address, the one that answers its reason first."""
+    found = _BY_RULE.get(path.reason.why, _none)(path)
+    return found if path.state is State.EXCLUDED else found + [r for r in _priorities(path) if r not in found]
+
+
+def _name(path: Path) -> str:
+    return shlex.quote(printable(path.interface))
+
+
+def _modify(path: Path, setting: str) -> str:
+    """``nmcli connection modify``, by UUID: a name may be anything, and not the only one of its kind."""
+    profile = f"uuid {path.uuid}" if path.uuid else "PROFILE"
+    return f"nmcli connection modify {profile} {setting} && nmcli device reapply {_name(path)}"
+
+
+def _flags(path: Path, flags: str) -> str:
+    return _modify(path, f"connection.mptcp-flags {flags}")
+
+
+def _ip(path: Path) -> str:
+    return "ipv4" if path.family is Family.IPV4 else "ipv6"
+
+
+def _priorities(path: Path) -> list[Remedy]:
+    """What anybody may want of a path: the other priority, none at all, the default again."""
+    if path.flags & EndpointFlag.BACKUP:
+        found = [("make it carry always", _flags(path, "subflow"))]
+    else:
+        found = [("keep it in reserve, for when no other path is left", _flags(path, "subflow,backup"))]
+    found.append(("make it no path", _flags(path, "disabled")))
+    if path.flags_from is FlagsFrom.PROFILE:
+        found.append(("leave its flags to nm-mptcp", _flags(path, "default")))
+    return found
+
+
+def _none(_path: Path) -> list[Remedy]:
+    return []
+
+
+def _section(_path: Path) -> list[Remedy]:
+    """What a section of nm-mptcp.conf chose."""
+    return [("see which section chose this, in which file", "nm-mptcp config")]
+
+
+def _say(to: str, command: str) -> Callable[[Path], list[Remedy]]:
+    """The same for every address; ``{interface}`` is filled in."""
+    return lambda path: [(to, command.replace("{interface}", _name(path)))]
+
+
+def _explicit(path: Path) -> list[Remedy]:
+    return [
+        ("make it a path", _flags(path, "subflow")),
+        ("leave its flags to nm-mptcp", _flags(path, "default")),
+    ]
+
+
+def _as_path(path: Path) -> list[Remedy]:
+    return [
+        ("make it a path", _flags(path, "subflow")),
+        ("make it a path in reserve", _flags(path, "subflow,backup")),
+    ]
+
+
+def _metered(path: Path) -> list[Remedy]:
+    return [
+        ("say that it is not metered", _modify(path, "connection.metered no")),
+        ("make it a path in reserve", _flags(path, "subflow,backup")),
+        ("let metered links be a reserve", "in [main] of /etc/nm-mptcp/nm-mptcp.conf: metered=backup"),
+    ]
+
+
+def _no_route(path: Path) -> list[Remedy]:
+    gateway = "192.0.2.1" if path.family is Family.IPV4 else "2001:db8::1"
+    return [
+        ("give it a gateway", _modify(path, f"{_ip(path)}.gateway {gateway}") + "   # your gateway"),
+        ("make it a path without a default route", _flags(path, "subflow,also-without-default-route")),
+    ]
+
+
+def _never_default(path: Path) -> list[Remedy]:
+    return [
+        ("let it have a default route", _modify(path, f"{_ip(path)}.never-default no")),
+        ("make it a path without a default route", _flags(path, "subflow,also-without-default-route")),
+    ]
+
+
+def _own(path: Path) -> list[Remedy]:
+    return [("hand the endpoint over to nm-mptcp (the connection is cut for a moment)", _up(path))]
+
+
+def _up(path: Path) -> str:
+    return f"nmcli connection up uuid {path.uuid}" if path.uuid else f"nmcli device connect {_name(path)}"
+
+
+def _connect(path: Path) -> list[Remedy]:
+    return [("connect it", _up(path))]
+
+
+def _mode(_path: Path) -> list[Remedy]:
+    return [("let each path be as its kind is", "nm-mptcp mode auto")]
+
+
+def _slots(path: Path) -> list[Remedy]:
+    section = (
+        f"match-connection={path.uuid}" if path.uuid else "match-device=interface-name:" + printable(path.interface)
+    )
+    return [
+        (
+            "have it come before others",
+            f"in /etc/nm-mptcp/nm-mptcp.conf: [path-first], {section}, slot-priority=100; then systemctl reload nm-mptcp",
+        )
+    ]
+
+
+def _shared(path: Path) -> list[Remedy]:
+    return [("use it as an uplink, and share it no more", _modify(path, f"{_ip(path)}.method auto"))]
+
+
+def _connectivity(path: Path) -> list[Remedy]:
+    return [
+        ("have NetworkManager look again", "nmcli networking connectivity check"),
+        (
+            "not mind connectivity on this link",
+            f"in /etc/nm-mptcp/nm-mptcp.conf: [path-any], match-connection={path.uuid or 'PROFILE'}, connectivity=ignore",
+        ),
+    ]
+
+
+_BY_RULE: dict[Why, Callable[[Path], list[Remedy]]] = {
+    # active: nothing stands against it
+    Why.FLAGS_OF_PROFILE: _none,
+    Why.FLAGS_OF_CONFIGURATION: _section,
+    Why.FLAGS_OF_KIND: _none,
+    Why.MODE: _mode,
+    Why.FLAGS_OF_NETWORKMANAGER: _none,
+    Why.NETWORKMANAGER_OWNS: _own,
+    Why.SOMEBODY_ELSE_OWNS: _say("see who else makes endpoints", "ip mptcp endpoint"),
+    Why.KEPT_LAST: _say("see what is against the link", "nmcli device show {interface}"),
+    Why.KEPT_UNTIL_REPLACED: _none,
+    Why.KEPT_NETWORKMANAGER_AWAY: _say("see what NetworkManager does", "systemctl status NetworkManager"),
+    # waiting
+    Why.ACTIVATING: _say("see how far it is", "nmcli device show {interface}"),
+    Why.TENTATIVE: _say("see the address", "ip address show dev {interface}"),
+    Why.NO_DEFAULT_ROUTE: _no_route,
+    Why.WAITS_FOR_NETWORKMANAGER: _own,
+    Why.REFUSED: _say("see the endpoints that there are", "ip mptcp endpoint"),
+    # suspended
+    Why.DEACTIVATING: _connect,
+    Why.NO_CARRIER: _say("see the link (plug the cable in, or come nearer)", "nmcli device show {interface}"),
+    Why.LINK_DOWN: _say("bring the link up", "ip link set {interface} up"),
+    Why.HELD_BACK: _say(
+        "not wait for a link that comes and goes", "in [main] of /etc/nm-mptcp/nm-mptcp.conf: failover=off"
+    ),
+    Why.NO_CONNECTIVITY: _connectivity,
+    Why.KEPT_FOR_CONNECTIONS: _say("see the link", "nmcli device show {interface}"),
+    # excluded
+    Why.NOT_MANAGED: _say("let NetworkManager manage it", "nmcli device set {interface} managed yes"),
+    Why.EXTERNAL: _say("give it a profile of its own", "nmcli connection add type ethernet ifname {interface}"),
+    Why.NOT_CONNECTED: _connect,
+    Why.UNREADABLE: _say("look as root, or start the service", "systemctl start nm-mptcp"),
+    Why.DISABLED_BY_PROFILE: _explicit,
+    Why.DISABLED_BY_CONFIGURATION: _section,
+    Why.METERED: _metered,
+    Why.MODE_OFF: _mode,
+    Why.DISABLED_BY_NETWORKMANAGER: _as_path,
+    Why.SYSCTL_OFF: _say("turn MPTCP on", "sysctl -w net.mptcp.enabled=1"),
+    Why.KIND_IS_NO_PATH: _as_path,
+    Why.SHARED: _shared,
+    Why.NEVER_DEFAULT: _never_default,
+    # An address of this kind is no path, whatever is typed.
+    Why.LINK_LOCAL: _none,
+    Why.UNIQUE_LOCAL: _none,
+    Why.NOT_GLOBAL: _none,
+    Why.TEMPORARY: _none,
+    Why.DAD_FAILED: _say("see who else has the address", "ip -6 neighbour show dev {interface}"),
+    Why.DEPRECATED: _none,
+    Why.TWICE: _say("see where the address is", "ip address"),
+    Why.NO_SLOT: _slots,
+}
