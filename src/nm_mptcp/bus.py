@@ -42,6 +42,8 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
+_OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
+
 #: ``org.freedesktop.DBus``, its path and interface: the bus itself.
 DAEMON = "org.freedesktop.DBus"
 DAEMON_PATH = "/org/freedesktop/DBus"
@@ -202,7 +204,15 @@ class _MessageBus(_aio.MessageBus):  # type: ignore[misc, name-defined]  # both 
             line += byte
         return line[:-2].decode()
 
+    #: The object that manages those below it; "" for none.
+    manager = ""
+
     def send(self, message: Any) -> Any:
+        if self.manager and message.interface == _OBJECT_MANAGER and message.message_type is _SIGNAL:
+            # The libraries send InterfacesAdded and -Removed from the object itself; it is for its manager to tell.
+            if message.path == self.manager:
+                return self._loop.create_future()
+            message.path = self.manager
         # Nobody awaits the future that the libraries make here for a call; when the pipe breaks asyncio would complain
         # of that, and dbus-fast may also raise, which leaves the call's own future behind.
         sent = self._loop.create_future()
@@ -354,6 +364,14 @@ class Bus:
     def export(self, path: str, interface: ServiceInterface) -> None:
         """Serve ``interface`` at ``path``."""
         self._connection.export(path, interface)
+
+    def unexport(self, path: str, interface: ServiceInterface) -> None:
+        """Serve ``interface`` at ``path`` no longer."""
+        self._connection.unexport(path, interface)
+
+    def manage_objects(self, path: str) -> None:
+        """Have the object at ``path`` tell of those that are exported below it from now on, and taken away."""
+        self._connection.manager = path
 
     def close(self) -> None:
         """Close the connection; ``lost`` is done after it. May be called at any time and more than once."""

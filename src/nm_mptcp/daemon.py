@@ -18,12 +18,14 @@ from .bus import Bus, BusError, Signal
 from .config import Config
 from .configfiles import ConfigError, Source
 from .engine import Engine
+from .journal import Event, told
 from .kernel.access import KernelAccess
 from .kernel.errors import KernelError
 from .model import NetworkManager
 from .networkmanager.client import Client
+from .objects import Objects
 from .service import Service
-from .service_names import NAME, PATH
+from .service_names import NAME
 from .state import Record, StateError
 from .status import Document
 
@@ -46,9 +48,12 @@ class Daemon:
         self._record = record
         self._source = source
         self._kernel = KernelAccess(endpoints_max=record.contents.endpoints_max)
-        self._engine = Engine(self._kernel, self._networkmanager, record, config=config, on_look=self._ask_again)
+        self._engine = Engine(
+            self._kernel, self._networkmanager, record, config=config, on_look=self._ask_again, on_view=self._show
+        )
         self._asking: asyncio.Task[bool] | None = None
         self._client: Client | None = None
+        self._objects: Objects | None = None
         self._known = asyncio.Event()  #: NetworkManager was asked once, or cannot be
         self._ready = False
         self._turn = asyncio.Lock()  #: of the one that reads the configuration
@@ -90,6 +95,11 @@ class Daemon:
         if self._client is not None and (self._asking is None or self._asking.done()):
             self._asking = asyncio.create_task(self._client.refresh_profiles())
 
+    def _show(self) -> None:
+        """What was decided may have changed: those who follow our objects are told."""
+        if self._objects is not None:
+            self._objects.changed()
+
     async def _keep_alive(self) -> None:
         """Tell the service manager that we are ready, and from then on that the loop turns."""
         await self._sync()
@@ -125,10 +135,14 @@ class Daemon:
             try:
                 config = await asyncio.get_running_loop().run_in_executor(None, self._source.load)
                 self._engine.configure(config)
-                _log.info("the configuration was read again")
+                _log.info("the configuration was read again", extra=told(Event.CONFIGURATION_READ))
                 await self._engine.converge()
             except ConfigError as error:
-                _log.error("%s; the configuration stays as it was", error)
+                _log.error(
+                    "%s; the configuration stays as it was",
+                    error,
+                    extra=told(Event.CONFIGURATION_REFUSED, reason=error),
+                )
                 raise
             except (KernelError, StateError) as error:
                 _log.warning("%s", error)
@@ -162,6 +176,9 @@ class Daemon:
             except BusError as error:
                 why = str(error)
             finally:
+                if self._objects is not None:
+                    self._objects.close()
+                    self._objects = None
                 bus.close()
             self._known.set()
             if not told:
@@ -185,17 +202,17 @@ class Daemon:
 
     async def _serve(self, bus: Bus) -> None:
         """Offer our interface; without it the service still does its work."""
-        bus.export(
-            PATH,
-            Service(
-                sync=self._sync,
-                status=self._status,
-                clear=self._engine.clear,
-                resume=self._engine.resume,
-                reload=self._reload,
-                set_mode=self._engine.set_mode,
-                explain=self._engine.explain,
-            ),
+        service = Service(
+            sync=self._sync,
+            status=self._status,
+            clear=self._engine.clear,
+            resume=self._engine.resume,
+            reload=self._reload,
+            set_mode=self._engine.set_mode,
+            explain=self._engine.explain,
+        )
+        self._objects = Objects(
+            bus, service, lambda: self._engine.view, lambda: self._record.contents, lambda: self._engine.paused
         )
         try:
             if not await bus.request_name(NAME):

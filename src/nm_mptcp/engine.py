@@ -21,6 +21,7 @@ from .config import DEFAULTS, Config, Mode
 from .flags import names
 from .flaps import Flaps
 from .healing import Healing
+from .journal import Event, told
 from .kernel.access import KernelAccess
 from .kernel.errors import KernelError
 from .kernel.events import PathManagerEvent
@@ -59,6 +60,8 @@ from .state import (
 )
 from .status import Document, Standing, document
 from .strength import Key, Strengths
+from .text import printable
+from .verdict import rule_name
 
 if TYPE_CHECKING:
     from .explain import Way
@@ -91,8 +94,8 @@ class Engine:
     """Brings the kernel to what policy wants, whenever something changed.
 
     ``networkmanager`` is asked for what NetworkManager says at each look; ``on_look`` is called at the looks after a burst,
-    to ask again what nobody is told of (a reapply). One engine at a time may write: whoever makes
-    one holds the record's lock (a dry run needs none).
+    to ask again what nobody is told of (a reapply), ``on_view`` whenever :attr:`view` may be another. One engine at a time
+    may write: whoever makes one holds the record's lock (a dry run needs none).
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class Engine:
         config: Config = DEFAULTS,
         dry_run: bool = False,
         on_look: Callable[[], None] = lambda: None,
+        on_view: Callable[[], None] = lambda: None,
     ) -> None:
         self.view: View | None = None
         self._afresh = False
@@ -115,6 +119,7 @@ class Engine:
         self._configured = config
         self._dry_run = dry_run
         self._on_look = on_look
+        self._on_view = on_view
         self._turn = asyncio.Lock()
         self._dirty = asyncio.Event()
         self._refused: dict[tuple[str, int], str] = {}
@@ -125,6 +130,7 @@ class Engine:
         self._waits_for_connections = False
         self._urgent = asyncio.Event()
         self._told: dict[tuple[str, int], tuple[object, ...]] = {}
+        self._last_id: dict[tuple[str, int], int] = {}  #: of each address the last endpoint that it had
         self._complained: set[str] = set()
         self._guard = record.contents.guard
         self._cut = (0, 0)
@@ -228,12 +234,12 @@ class Engine:
                 kernel, connections = await asyncio.gather(look, self._connections()) if loss else (await look, None)
                 operations = await self._decide(kernel, connections)
                 idle = not operations or self._dry_run or self.paused
-                written = not idle and await self._apply(operations, kernel)
-                self._tell()
-                if not written:
+                if idle or not await self._apply(operations, kernel):
                     break
                 wrote = True
+            self._tell()
             self._remember()
+            self._on_view()
             return wrote
 
     async def _decide(
@@ -335,7 +341,11 @@ class Engine:
         renewed = self.view.desired.renewed if self.view else frozenset()
         for address in renewed:
             self._healing.tried(address, time.monotonic())
-            _log.info("%s: its subflows died by an error; the endpoint is tried again", address)
+            _log.info(
+                "%s: its subflows died by an error; the endpoint is tried again",
+                address,
+                extra=told(Event.PATH_RENEWED, address=address),
+            )
         for operation in operations:
             value = operation.value
             if operation.action is Action.ADD and isinstance(value, Endpoint) and value.address not in renewed:
@@ -392,12 +402,23 @@ class Engine:
         if ordinary:
             _log.debug("%s", words)
         else:
-            self._complain(words)
+            value = operation.value
+            place = value if isinstance(value, Endpoint) else None
+            link = kernel.links.get(place.ifindex) if place else None
+            self._complain(
+                words,
+                told(
+                    Event.REFUSED_BY_KERNEL,
+                    address=place and place.address,
+                    interface=link and link.name,
+                    reason=error.text,
+                ),
+            )
 
-    def _complain(self, words: str) -> None:
+    def _complain(self, words: str, extra: Mapping[str, object] | None = None) -> None:
         if words not in self._complained:
             self._complained.add(words)
-            _log.warning("%s", words)
+            _log.warning("%s", words, extra=extra)
 
     # --- what time has to do with it ---
 
@@ -429,19 +450,23 @@ class Engine:
         """One line in the log for each path that changed; nothing is repeated."""
         assert self.view is not None
         desired = self.view.desired
-        told: dict[tuple[str, int], tuple[object, ...]] = {}
+        now: dict[tuple[str, int], tuple[object, ...]] = {}
         for path in desired.paths:
             place = (path.address, path.ifindex)
+            if path.endpoint_id is not None:
+                self._last_id[place] = path.endpoint_id
             # Why an active path is active may change without anything changing for anybody.
             active, excluded = path.state is State.ACTIVE, path.state is State.EXCLUDED
-            told[place] = (path.state, None if active else path.reason.why, None if excluded else path.flags)
-            if not self._dry_run and told[place] != self._told.get(place) and self._worth_telling(path):
-                _log.info("%s", _line(path))
+            now[place] = (path.state, None if active else path.reason.why, None if excluded else path.flags)
+            if not self._dry_run and now[place] != self._told.get(place) and self._worth_telling(path):
+                _log.info("%s", _line(path), extra=_fields(path, self._last_id.get(place)))
         if not self._dry_run:
-            for address, ifindex in self._told.keys() - told.keys():
+            for address, ifindex in self._told.keys() - now.keys():
+                last_id = self._last_id.pop((address, ifindex), None)
                 if self._told[address, ifindex][0] is not State.EXCLUDED:
-                    _log.info("%s is gone", address)
-        self._told = told
+                    extra = told(Event.PATH_GONE, address=address, endpoint_id=last_id)
+                    _log.info("%s is gone", address, extra=extra)
+        self._told = now
 
     def _worth_telling(self, path: Path) -> bool:
         """An address that is no path and never was is in ``status``, not in the log."""
@@ -525,7 +550,8 @@ class Engine:
         """
         async with self._turn:
             self._record.save(replace(self._record.contents, mode=mode))
-        _log.info("mode %s", mode or f"{self._configured.mode}, as configured")
+        words = mode or f"{self._configured.mode}, as configured"
+        _log.info("mode %s", words, extra=told(Event.MODE, mode=self.config.mode))
         await self.converge()
 
     async def clear(self) -> None:
@@ -554,14 +580,34 @@ class Engine:
             self._record.save(Contents(endpoints_max=contents.endpoints_max, mode=contents.mode))
             with contextlib.suppress(KernelError):
                 await self._decide(await self._kernel.look(thorough=True))
+        self._on_view()
 
     def resume(self) -> None:
         """End what :meth:`clear` began."""
         self.paused = False
+        self._on_view()
         self.wake()
 
 
 def _line(path: Path) -> str:
     flags = f" [{' '.join(names(path.flags))}]" if path.flags and path.state is not State.EXCLUDED else ""
-    profile = f" ({path.profile!r})" if path.profile else ""
+    profile = f" ({printable(path.profile)!r})" if path.profile else ""
     return f"{path.interface} {path.address}{profile}: {path.state}{flags}: {path.reason}"
+
+
+def _fields(path: Path, endpoint_id: int | None) -> dict[str, object]:
+    """The same for who looks for it in the journal; ``endpoint_id`` is that of the last endpoint it had."""
+    return told(
+        Event[f"PATH_{path.state.name}"],
+        interface=path.interface,
+        address=path.address,
+        profile=path.profile or None,
+        uuid=path.uuid or None,
+        state=path.state.value,
+        rule=rule_name(path.reason.why),
+        reason=path.reason,
+        flags=",".join(names(path.flags)) or None,
+        endpoint_id=endpoint_id,
+        owner=path.owner.value,
+        table=path.table,
+    )

@@ -7,10 +7,12 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 
-from .bus import DBusError, ServiceInterface, method
+from . import __version__
+from .bus import DBusError, method
 from .config import Mode
 from .configfiles import ConfigError
 from .kernel.errors import KernelError
+from .properties import Properties, Values, having
 from .service_names import INTERFACE, WRONG
 from .state import StateError
 from .status import Document
@@ -20,7 +22,31 @@ _log = logging.getLogger(__name__)
 _FAILED = "org.nm_mptcp1.Error.Failed"
 
 
-class Service(ServiceInterface):
+#: The properties of ``org.nm_mptcp1``.
+PROPERTIES = {
+    "Version": ("s", "The version of nm-mptcp."),
+    "State": ("s", 'good, held-back or not-working; "" before the first look.'),
+    "Problems": ("as", "What is held back or does not work, a line each."),
+    "Mode": ("s", "The mode that counts."),
+    "ModeFrom": ("s", "Whether it was chosen at ``runtime`` or by ``configuration``."),
+    "Paused": ("b", "Whether Clear was called, so that nothing is made until Resume."),
+    "NetworkManagerRunning": ("b", "Whether NetworkManager is on the bus."),
+    "MptcpEnabled": ("b", "The sysctl net.mptcp.enabled."),
+    "PathManager": ("s", 'kernel, userspace or another by name; "" without MPTCP.'),
+    "EndpointsMax": ("u", "How many endpoints the kernel takes."),
+    "EndpointsUsed": ("u", "How many it has."),
+    "LimitSubflows": ("u", "The limit of additional subflows on a connection."),
+    "LimitAddAddrAccepted": ("u", "The limit of addresses of the peer that are used."),
+}
+
+#: Their values before the first look.
+NOTHING_YET: Values = {
+    name: {"s": "", "b": False, "u": 0, "as": []}[kind] for name, (kind, _) in PROPERTIES.items()
+} | {"Version": __version__}
+
+
+@having(PROPERTIES)
+class Service(Properties):
     """The methods of ``org.nm_mptcp1``; what they do is given by the daemon."""
 
     def __init__(
@@ -34,7 +60,7 @@ class Service(ServiceInterface):
         set_mode: Callable[[Mode | None], Awaitable[None]],
         explain: Callable[[str], Awaitable[Document]],
     ) -> None:
-        super().__init__(INTERFACE)
+        super().__init__(INTERFACE, NOTHING_YET)
         self._sync = sync
         self._status = status
         self._clear = clear

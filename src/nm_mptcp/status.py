@@ -16,9 +16,10 @@ from . import __version__
 from .config import Mode
 from .flags import EndpointFlag, names
 from .model import Desired, Path, Snapshot, State
+from .service_names import Verdict
 from .state import Contents, GuardRecord, Since
 from .text import printable, whole
-from .verdict import is_held_back, rule_name, verdict
+from .verdict import rule_name, verdict, waits_shortly
 
 Document = dict[str, Any]
 
@@ -49,7 +50,7 @@ def document(
     kernel = snapshot.kernel
     loopback = {index for index, link in kernel.links.items() if link.loopback}
     live = None if standing is None else tuple(each for each in standing if not all(map(_is_local, each)))
-    paths = [_path(path, contents.since, live) for path in desired.paths]
+    paths = [path_document(path, contents.since, live) for path in desired.paths]
     shown: Document = {
         "version": __version__,
         "service": "active" if service else "absent",
@@ -87,22 +88,7 @@ def document(
         "paths": paths,
         "paused": paused,
     }
-    outside = [
-        (path, shown_path)
-        for path, shown_path in zip(desired.paths, paths, strict=True)
-        if path.ifindex not in loopback
-    ]
-    active = [path for path, _ in outside if path.state is State.ACTIVE]
-    judged, causes = verdict(
-        troubles=_troubles(shown, bool(active)),
-        held=[
-            f"{whole(path.interface)} {path.address}: {path.reason}"
-            for path, as_shown in outside
-            if is_held_back(as_shown, _waited(path, contents.since, now))
-        ],
-        active=len(active),
-        missing=sum(1 for path in active if path.endpoint_id is None),
-    )
+    judged, causes = judge(snapshot, desired, contents, paused=paused, now=now)
     return {"state": judged.value, "problems": [printable(cause, longest=300) for cause in causes], **shown}
 
 
@@ -118,28 +104,22 @@ def _guard(desired: Desired, record: GuardRecord | None) -> Document:
     }
 
 
-def _troubles(shown: Document, active: bool) -> list[str]:
-    """What keeps everything from working."""
-    kernel = shown["kernel"]
-    found = []
-    if not kernel["path_manager"]:
-        found.append("this kernel has no MPTCP")
-    elif not kernel["mptcp_enabled"] and not active:
-        found.append("MPTCP is off: 'sysctl -w net.mptcp.enabled=1' turns it on")
-    elif kernel["path_manager"] != "kernel":
-        found.append(
-            f"the path manager is '{printable(kernel['path_manager'])}', which knows no endpoints:"
-            " 'sysctl -w net.mptcp.pm_type=0' takes the kernel's for new connections"
-        )
-    if not shown["networkmanager"]["running"] and not active:
-        found.append("NetworkManager is not running")
-    if shown["paused"]:
-        found.append("'nm-mptcp clear' was called: nothing is made until 'nm-mptcp apply'")
-    return found
+def judge(
+    snapshot: Snapshot, desired: Desired, contents: Contents, *, paused: bool, now: float
+) -> tuple[Verdict, list[str]]:
+    """How things stand, and why; ``now`` is the wall clock's time."""
+    loopback = {index for index, link in snapshot.kernel.links.items() if link.loopback}
+    outside = (
+        (path, waited(path, contents.since, now) if waits_shortly(path) else None)
+        for path in desired.paths
+        if path.ifindex not in loopback
+    )
+    return verdict(snapshot.kernel, snapshot.networkmanager, outside, paused=paused)
 
 
-def _path(path: Path, since: Mapping[str, Since], live: Standing | None) -> Document:
-    known = _since(path, since)
+def path_document(path: Path, since: Mapping[str, Since], live: Standing | None = None) -> Document:
+    """One of the document's ``paths``."""
+    known = began(path, since)
     return {
         "interface": whole(path.interface),
         "profile": whole(path.profile),
@@ -180,7 +160,7 @@ def _link(paths: list[Path], snapshot: Snapshot, since: Mapping[str, Since], liv
     best = min(paths, key=lambda path: _ORDER.index(path.state))
     link = snapshot.kernel.links.get(best.ifindex)
     addresses = {path.address for path in paths}
-    known = _since(best, since)
+    known = began(best, since)
     mine = [each for each in live or () if addresses.intersection(each)]
     return {
         "interface": whole(best.interface),
@@ -200,14 +180,15 @@ def _link(paths: list[Path], snapshot: Snapshot, since: Mapping[str, Since], liv
     }
 
 
-def _since(path: Path, since: Mapping[str, Since]) -> Since | None:
+def began(path: Path, since: Mapping[str, Since]) -> Since | None:
     """Since when a path is as it is; what was noted of another state counts no more."""
     known = since.get(f"{path.address}%{path.ifindex}")
     return known if known and known.state == path.state.value and known.why == path.reason.why.name else None
 
 
-def _waited(path: Path, since: Mapping[str, Since], now: float) -> float | None:
-    known = _since(path, since)
+def waited(path: Path, since: Mapping[str, Since], now: float) -> float | None:
+    """How long a path is as it is (s), None where nobody knows; ``now`` is the wall clock's time."""
+    known = began(path, since)
     return now - known.time if known else None
 
 

@@ -1,34 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: whether all is good, something is held back, or nothing works; what ``status`` ends with."""
+"""Pure: whether all is good, something is held back, or nothing works."""
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
+from .model import Kernel, NetworkManager, Path, State
 from .reasons import Why
-
-
-class Verdict(enum.StrEnum):
-    """How things stand; :attr:`status` is the exit status of ``nm-mptcp status``."""
-
-    GOOD = "good"
-    HELD_BACK = "held-back"
-    NOT_WORKING = "not-working"
-
-    @property
-    def status(self) -> int:
-        """0 all paths are good, 1 something is held back, 2 it does not work."""
-        return list(Verdict).index(self)
-
+from .service_names import Verdict
 
 #: Seconds after which a path that waits for something short (duplicate address detection, an activation) is held back.
 PATIENCE = 10.0
 
+#: A path that something is against, whatever its state is called. (A second link without a default route, a tunnel that is
+#: no uplink, a profile that says disabled are ordinary; and a profile that cannot be read may only be somebody else's.)
+_AGAINST = frozenset({Why.KEPT_LAST, Why.REFUSED, Why.NO_SLOT, Why.DAD_FAILED, Why.NO_CONNECTIVITY})
 
-def _names(*whys: Why) -> frozenset[str]:
-    return frozenset(rule_name(why) for why in whys)
+#: What is waited for a moment only.
+_SOON = frozenset({Why.ACTIVATING, Why.TENTATIVE, Why.WAITS_FOR_NETWORKMANAGER})
 
 
 def rule_name(why: Why) -> str:
@@ -36,33 +25,53 @@ def rule_name(why: Why) -> str:
     return why.name.lower().replace("_", "-")
 
 
-#: A path that something is against, whatever its state is called. (A second link without a default route, a tunnel that is
-#: no uplink, a profile that says disabled are ordinary; and a profile that cannot be read may only be somebody else's.)
-_AGAINST = _names(Why.KEPT_LAST, Why.REFUSED, Why.NO_SLOT, Why.DAD_FAILED, Why.NO_CONNECTIVITY)
-
-#: What is waited for a moment only.
-_SOON = _names(Why.ACTIVATING, Why.TENTATIVE, Why.WAITS_FOR_NETWORKMANAGER)
+def waits_shortly(path: Path) -> bool:
+    """Whether the path waits for what takes a moment, so that it is held back if that is long past."""
+    return path.reason.why in _SOON
 
 
-def is_held_back(path: Mapping[str, Any], waited: float | None) -> bool:
-    """Whether a path of the status document is held back; ``waited``: seconds in this state, None where nobody knows."""
-    if path["state"] == "suspended" or path["rule"] in _AGAINST:
+def is_held_back(path: Path, waited: float | None) -> bool:
+    """Whether a path is held back; ``waited``: seconds in this state, None where nobody knows."""
+    if path.state is State.SUSPENDED or path.reason.why in _AGAINST:
         return True
-    return path["rule"] in _SOON and waited is not None and waited > PATIENCE
+    return waits_shortly(path) and waited is not None and waited > PATIENCE
 
 
-def verdict(*, troubles: Iterable[str], held: Iterable[str], active: int, missing: int) -> tuple[Verdict, list[str]]:
-    """The verdict and its causes, a line each.
-
-    ``troubles`` keep everything from working, ``held`` are paths that something is against; of ``active`` paths
-    ``missing`` have no endpoint in the kernel.
-    """
-    causes = [*troubles]
+def verdict(
+    kernel: Kernel, networkmanager: NetworkManager, paths: Iterable[tuple[Path, float | None]], *, paused: bool
+) -> tuple[Verdict, list[str]]:
+    """The verdict and its causes, a line each; of each path of a real link also how long it is as it is (s)."""
+    known = list(paths)
+    active = [path for path, _ in known if path.state is State.ACTIVE]
+    causes = list(_troubles(kernel, networkmanager, bool(active), paused))
     if causes:
         return Verdict.NOT_WORKING, causes
-    causes = [*held]
+    causes = [f"{path.interface} {path.address}: {path.reason}" for path, waited in known if is_held_back(path, waited)]
+    missing = sum(1 for path in active if path.endpoint_id is None)
     if missing:
-        what = "no path has its endpoint" if missing == active else f"{missing} of {active} paths have no endpoint"
+        what = (
+            "no path has its endpoint"
+            if missing == len(active)
+            else f"{missing} of {len(active)} paths have no endpoint"
+        )
         causes.insert(0, f"{what} in the kernel: 'nm-mptcp apply', or the service, makes it")
-        return (Verdict.NOT_WORKING if missing == active else Verdict.HELD_BACK), causes
+    if missing and missing == len(active):
+        return Verdict.NOT_WORKING, causes
     return (Verdict.HELD_BACK if causes else Verdict.GOOD), causes
+
+
+def _troubles(kernel: Kernel, networkmanager: NetworkManager, active: bool, paused: bool) -> Iterator[str]:
+    """What keeps everything from working."""
+    if not kernel.path_manager:
+        yield "this kernel has no MPTCP"
+    elif not kernel.mptcp_enabled and not active:
+        yield "MPTCP is off: 'sysctl -w net.mptcp.enabled=1' turns it on"
+    elif kernel.path_manager != "kernel":
+        yield (
+            f"the path manager is '{kernel.path_manager}', which knows no endpoints:"
+            " 'sysctl -w net.mptcp.pm_type=0' takes the kernel's for new connections"
+        )
+    if not networkmanager.running and not active:
+        yield "NetworkManager is not running"
+    if paused:
+        yield "'nm-mptcp clear' was called: nothing is made until 'nm-mptcp apply'"

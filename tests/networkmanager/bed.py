@@ -420,9 +420,9 @@ class Bed:
         """``nm-mptcp ...``; a failure is an error."""
         return self.machine.run(*command(), *arguments, seconds=seconds)
 
-    def start_service(self, *, wait: bool = True) -> Service:
-        """Start ``nm-mptcp daemon`` and wait for its word that it is ready."""
-        self.service = Service(self)
+    def start_service(self, *arguments: str, wait: bool = True, env: Mapping[str, str] | None = None) -> Service:
+        """Start ``nm-mptcp daemon`` and wait for its word that it is ready; ``arguments`` go before ``daemon``."""
+        self.service = Service(self, *arguments, env=env)
         if wait:
             self.service.wait_until_ready()
         return self.service
@@ -573,7 +573,7 @@ class Bed:
 class Service:
     """A running ``nm-mptcp daemon``, started as systemd would."""
 
-    def __init__(self, bed: Bed) -> None:
+    def __init__(self, bed: Bed, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         self.bed = bed
         self._place = Path("/tmp", f"nm-mptcp-notify-{os.getpid()}-{time.monotonic_ns()}")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -582,7 +582,11 @@ class Service:
         self._said: list[str] = []
         bed.at_end(self._close)
         self.program = bed.machine.spawn(
-            *command(), "daemon", log="service", env={"NOTIFY_SOCKET": str(self._place), "WATCHDOG_USEC": "5000000"}
+            *command(),
+            *arguments,
+            "daemon",
+            log="service",
+            env={"NOTIFY_SOCKET": str(self._place), "WATCHDOG_USEC": "5000000"} | dict(env or {}),
         )
 
     def _close(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
+from ..journal import LEVELS, set_up
 
 if TYPE_CHECKING:
     from ..state import Record
@@ -47,7 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="where the record of what is ours is kept (default: $NM_MPTCP_STATE_DIR or /run/nm-mptcp)",
     )
     parser.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), help="what to tell on standard error"
+        "--log-level",
+        metavar="LEVEL",
+        type=str.lower,
+        choices=list(LEVELS),
+        help="what to tell: OFF, ERR, WARN (default), INFO (of the service), DEBUG or TRACE, as NetworkManager has them",
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     modules = {}
@@ -58,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             modules[name] = importlib.import_module(f".{name}", __name__)
             modules[name].options(subparser)
     parsed = parser.parse_args(arguments)
-    _log_to_stderr(parsed.log_level or ("info" if parsed.command == "daemon" else "warning"))
+    set_up(parsed.log_level or ("info" if parsed.command == "daemon" else "warning"))
     try:
         return int(modules[parsed.command].main(parsed))
     except KeyboardInterrupt:
@@ -80,27 +84,3 @@ def record_of(arguments: argparse.Namespace) -> Record:
     from ..state import DIRECTORY, Record
 
     return Record(arguments.state_dir or DIRECTORY)
-
-
-def _log_to_stderr(level: str) -> None:
-    """Plain lines; with the priority in front where the journal reads them (systemd: ``sd-daemon(3)``)."""
-    handler = logging.StreamHandler()
-    journal = bool(os.environ.get("JOURNAL_STREAM"))
-    handler.setFormatter(_Formatter(journal=journal))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
-
-
-class _Formatter(logging.Formatter):
-    _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
-
-    def __init__(self, *, journal: bool) -> None:
-        super().__init__("%(message)s" if journal else "nm-mptcp: %(levelname)s: %(message)s")
-        self._journal = journal
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        if not self._journal:
-            return line
-        priority = self._PRIORITIES.get(record.levelno, 6)
-        return "\n".join(f"<{priority}>{part}" for part in line.splitlines() or [""])

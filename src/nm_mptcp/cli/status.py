@@ -8,7 +8,7 @@ import json
 import sys
 
 from ..bus import BusError
-from ..verdict import Verdict
+from ..service_names import Verdict
 from . import fail, record_of, remote
 
 
