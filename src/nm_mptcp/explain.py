@@ -142,7 +142,7 @@ def _explained(path: Path, known: Known) -> Document:
         "interface": whole(path.interface),
         "address": path.address,
         "profile": whole(path.profile),
-        "uuid": path.uuid,
+        "uuid": whole(path.uuid),
         "state": path.state.value,
         "priority": priority(path),
         "reason": whole(str(path.reason)),

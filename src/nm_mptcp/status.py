@@ -123,8 +123,8 @@ def path_document(path: Path, since: Mapping[str, Since], live: Standing | None 
     return {
         "interface": whole(path.interface),
         "profile": whole(path.profile),
-        "uuid": path.uuid,
-        "kind": path.kind,
+        "uuid": whole(path.uuid),
+        "kind": whole(path.kind),
         "address": path.address,
         "flags": names(path.flags),
         "flags_from": path.flags_from.value,
@@ -165,8 +165,8 @@ def _link(paths: list[Path], snapshot: Snapshot, since: Mapping[str, Since], liv
     return {
         "interface": whole(best.interface),
         "profile": whole(best.profile),
-        "uuid": best.uuid,
-        "kind": best.kind,
+        "uuid": whole(best.uuid),
+        "kind": whole(best.kind),
         "up": link.up if link else False,
         "carrier": link.carrier if link else False,
         "state": best.state.value,

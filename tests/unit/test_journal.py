@@ -81,16 +81,12 @@ def test_an_entry_has_message_priority_and_what_it_is_about(log: logging.Logger,
     ("level", "priority"),
     [(logging.DEBUG, "7"), (logging.INFO, "6"), (logging.WARNING, "4"), (logging.ERROR, "3"), (logging.CRITICAL, "3")],
 )
-def test_a_level_has_syslogs_priority(
-    log: logging.Logger, listener: socket.socket, level: int, priority: str
-) -> None:
+def test_a_level_has_syslogs_priority(log: logging.Logger, listener: socket.socket, level: int, priority: str) -> None:
     log.log(level, "x")
     assert read(listener.recv(65536))["PRIORITY"] == priority
 
 
-def test_what_others_wrote_makes_no_field_and_no_line_of_its_own(
-    log: logging.Logger, listener: socket.socket
-) -> None:
+def test_what_others_wrote_makes_no_field_and_no_line_of_its_own(log: logging.Logger, listener: socket.socket) -> None:
     log.warning("%s", HOSTILE, extra=told(Event.PATH_ACTIVE, profile=HOSTILE))
     found = read(listener.recv(65536))
     assert "EVIL" not in found
