@@ -476,8 +476,8 @@ class Engine:
     # --- what people ask for ---
 
     async def status(self, *, service: bool) -> Document:
-        """The status document of the last look, with the connections as they are now; empty before the first look."""
-        view = self.view
+        """The status document: what was decided last, in the kernel as it is now; empty before the first look."""
+        view = await self._fresh()
         if view is None:
             return {}
         return document(
@@ -499,7 +499,7 @@ class Engine:
         from .explain import Known, UnknownSubject, destination_address, explain_destination, explain_paths, followers
         from .explain import subject as subject_of
 
-        view = self.view
+        view = await self._fresh()
         if view is None:
             raise UnknownSubject("nothing was looked at yet: try again in a moment")
         known = Known(view.snapshot, view.desired, self.config, await self._standing())
@@ -513,6 +513,24 @@ class Engine:
             for endpoint in followers(destination, first, known)
         }
         return explain_destination(what, destination, first, ways, known)
+
+    async def _fresh(self) -> View | None:
+        """What was decided last, with the kernel as it is now: no event tells of endpoints and limits. Writes nothing."""
+        if self.view is None:
+            return None
+        try:
+            async with self._turn:
+                kernel = await self._kernel.look()
+        except KernelError as error:
+            self._complain(str(error))
+            return self.view
+        view = self.view
+        ids = {endpoint.address: endpoint for endpoint in kernel.endpoints if not endpoint.port}
+        paths = tuple(
+            path if path.endpoint_id == (id_ := _id_on(ids.get(path.address), path)) else replace(path, endpoint_id=id_)
+            for path in view.desired.paths
+        )
+        return replace(view, snapshot=replace(view.snapshot, kernel=kernel), desired=replace(view.desired, paths=paths))
 
     async def _way(self, destination: str, source: str | None = None, ifindex: int = 0) -> Way:
         from .explain import Way
@@ -587,6 +605,11 @@ class Engine:
         self.paused = False
         self._on_view()
         self.wake()
+
+
+def _id_on(endpoint: Endpoint | None, path: Path) -> int | None:
+    """The id of the endpoint that stands on a path's address."""
+    return endpoint.id if endpoint and endpoint.ifindex in (0, path.ifindex) else None
 
 
 def _line(path: Path) -> str:
