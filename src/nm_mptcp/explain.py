@@ -42,7 +42,7 @@ from .verdict import rule_name
 Document = dict[str, Any]
 
 #: The longest subject that is looked up; an interface's name has 15 bytes, a profile's may have any length.
-LONGEST = 4096
+LONGEST = 65536
 
 
 class UnknownSubject(LookupError):
