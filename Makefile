@@ -137,6 +137,9 @@ bench-guard: venv
 # libraries, the one of $(VENV), and then this tree must stay.
 PYTHON ?=
 
+# Each has its section as its suffix.
+PAGES := $(patsubst packaging/man/%.scd,%,$(wildcard packaging/man/*.scd))
+
 .PHONY: install uninstall
 install:
 	@set -eu; \
@@ -186,7 +189,7 @@ install:
 	    put 0644 packaging/conf/nm-mptcp.conf $(CONFDIR)/nm-mptcp.conf; \
 	fi; \
 	if command -v scdoc >/dev/null 2>&1; then \
-	    for page in nm-mptcp-exec.8 nm-mptcp.conf.5; do \
+	    for page in $(PAGES); do \
 	        scdoc <"packaging/man/$$page.scd" >"$$scratch"; \
 	        put 0644 "$$scratch" "$(MANDIR)/man$${page##*.}/$$page"; \
 	    done; \
@@ -214,7 +217,7 @@ uninstall:
 	    '$(DESTDIR)$(IPROUTE2DIR)/rt_protos.d/nm-mptcp.conf' \
 	    '$(DESTDIR)$(IPROUTE2DIR)/rt_tables.d/nm-mptcp.conf' \
 	    '$(DESTDIR)$(DROPINDIR)/10-tethering.conf' \
-	    '$(DESTDIR)$(MANDIR)/man8/nm-mptcp-exec.8' '$(DESTDIR)$(MANDIR)/man5/nm-mptcp.conf.5' \
+	    $(foreach page,$(PAGES),'$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page)') \
 	    '$(DESTDIR)$(DOCDIR)/README.md' '$(DESTDIR)$(DOCDIR)/LICENSE'
 	@if cmp -s packaging/conf/nm-mptcp.conf '$(DESTDIR)$(CONFDIR)/nm-mptcp.conf'; then \
 	    rm -f '$(DESTDIR)$(CONFDIR)/nm-mptcp.conf'; \

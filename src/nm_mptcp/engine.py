@@ -375,7 +375,8 @@ class Engine:
         self._cut = cut
         if self._guard is not None and any(new):
             self._guard = self._guard.counted(*new)
-            _log.info("VPN guard: %d subflows closed, %d connections had no other", *new)
+            extra = told(Event.VPN_GUARD, cut_subflows=new[0], cut_connections=new[1])
+            _log.info("VPN guard: %d subflows closed, %d connections had no other", *new, extra=extra)
 
     def _mind_guard(self, desired: Desired) -> None:
         """Keep since when which tunnels are guarded, and say when that changes."""
@@ -389,9 +390,10 @@ class Engine:
             return
         if tunnels:
             words = ", ".join(f"all {family.label} traffic leaves by {name}" for family, name in tunnels.items())
-            _log.info("VPN guard: %s; nothing goes around it", words)
+            extra = told(Event.VPN_GUARD, state="on", tunnels=",".join(tunnels.values()))
+            _log.info("VPN guard: %s; nothing goes around it", words, extra=extra)
         else:
-            _log.info("VPN guard: no full tunnel any more")
+            _log.info("VPN guard: no full tunnel any more", extra=told(Event.VPN_GUARD, state="off"))
 
     def _failed(self, operation: Operation, error: KernelError, kernel: Kernel) -> None:
         """An operation that the kernel refused: under races "exists" and "absent" are ordinary, the rest is told once."""

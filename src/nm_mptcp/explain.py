@@ -164,6 +164,9 @@ def _chain(path: Path, device: Device | None, address: Address | None, known: Kn
     if address is not None:
         yield "address", _address_words(address)
     yield "route", _route(path, device, known)
+    if path.family in known.desired.tunnels:
+        tunnel = known.desired.tunnels[path.family].name
+        yield "VPN", f"all {path.family.label} leaves by {tunnel}"
     yield "decision", _decision(path)
     yield "rules", _rules(path, known)
     yield "endpoint", _endpoint(path, known)

@@ -83,7 +83,24 @@ def _metered(path: Path) -> list[Remedy]:
     return [
         ("say that it is not metered", _modify(path, "connection.metered no")),
         ("make it a path in reserve", _flags(path, "subflow,backup")),
-        ("let metered links be a reserve", "in [main] of /etc/nm-mptcp/nm-mptcp.conf: metered=backup"),
+        ("choose what metered links are", "in [main] of /etc/nm-mptcp/nm-mptcp.conf: metered=backup|exclude|ignore"),
+    ]
+
+
+def _roaming(_path: Path) -> list[Remedy]:
+    return [("use it while it roams", "in [main] of /etc/nm-mptcp/nm-mptcp.conf: roaming=ignore")]
+
+
+def _weak(_path: Path) -> list[Remedy]:
+    return [
+        ("not mind the signal", "in /etc/nm-mptcp/nm-mptcp.conf: [path-any], match-device=type:wifi, weak-signal=0")
+    ]
+
+
+def _guarded(_path: Path) -> list[Remedy]:
+    return [
+        ("see by what all traffic leaves", "nm-mptcp explain 192.0.2.1"),
+        ("let paths go around the tunnel, seen by anybody", "in [main] of /etc/nm-mptcp/nm-mptcp.conf: vpn-guard=no"),
     ]
 
 
@@ -153,6 +170,10 @@ _BY_RULE: dict[Why, Callable[[Path], list[Remedy]]] = {
     Why.FLAGS_OF_NETWORKMANAGER: _none,
     Why.NETWORKMANAGER_OWNS: _own,
     Why.SOMEBODY_ELSE_OWNS: _say("see who else makes endpoints", "ip mptcp endpoint"),
+    Why.METERED_BACKUP: _metered,
+    Why.ROAMING_BACKUP: _roaming,
+    Why.WEAK_SIGNAL: _weak,
+    Why.RELIEVES: _weak,
     Why.KEPT_LAST: _say("see what is against the link", "nmcli device show {interface}"),
     Why.KEPT_UNTIL_REPLACED: _none,
     Why.KEPT_NETWORKMANAGER_AWAY: _say("see what NetworkManager does", "systemctl status NetworkManager"),
@@ -170,6 +191,8 @@ _BY_RULE: dict[Why, Callable[[Path], list[Remedy]]] = {
         "not wait for a link that comes and goes", "in [main] of /etc/nm-mptcp/nm-mptcp.conf: failover=off"
     ),
     Why.NO_CONNECTIVITY: _connectivity,
+    Why.VPN_GUARD: _guarded,
+    Why.KEPT_BESIDE_TUNNEL: _guarded,
     Why.KEPT_FOR_CONNECTIONS: _say("see the link", "nmcli device show {interface}"),
     # excluded
     Why.NOT_MANAGED: _say("let NetworkManager manage it", "nmcli device set {interface} managed yes"),
@@ -180,6 +203,7 @@ _BY_RULE: dict[Why, Callable[[Path], list[Remedy]]] = {
     Why.DISABLED_BY_CONFIGURATION: _section,
     Why.METERED: _metered,
     Why.MODE_OFF: _mode,
+    Why.ROAMING: _roaming,
     Why.DISABLED_BY_NETWORKMANAGER: _as_path,
     Why.SYSCTL_OFF: _say("turn MPTCP on", "sysctl -w net.mptcp.enabled=1"),
     Why.KIND_IS_NO_PATH: _as_path,

@@ -34,6 +34,8 @@ from nm_mptcp.configfiles import Source
 from nm_mptcp.keyfile import parse
 from nm_mptcp.keys import KEYS, PATH
 from nm_mptcp.model import PROTOCOL, TABLES, DefaultFlags, Device, DeviceState
+from nm_mptcp.objects import PATH_PROPERTIES
+from nm_mptcp.service import PROPERTIES
 
 from ..networkmanager.bed import NEEDED
 from .private_bus import PrivateBus, private_bus
@@ -51,6 +53,7 @@ FILES = {
     "usr/lib/nm-mptcp/conf.d/10-tethering.conf": 0o644,
     "usr/share/man/man8/nm-mptcp-exec.8": 0o644,
     "usr/share/man/man5/nm-mptcp.conf.5": 0o644,
+    "usr/share/man/man5/nm-mptcp-dbus.5": 0o644,
     "usr/share/doc/nm-mptcp/README.md": 0o644,
     "usr/share/doc/nm-mptcp/LICENSE": 0o644,
     "etc/nm-mptcp/nm-mptcp.conf": 0o644,
@@ -58,7 +61,7 @@ FILES = {
     "etc/iproute2/rt_tables.d/nm-mptcp.conf": 0o644,
 }
 if shutil.which("scdoc") is None:
-    FILES = {name: mode for name, mode in FILES.items() if not name.startswith("usr/share/man/")}
+    FILES = {name: mode for name, mode in FILES.items() if "/man/" not in name}
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user or mount")
 
@@ -320,17 +323,38 @@ def test_the_page_tells_all_words_that_a_key_takes() -> None:
             assert f"\n*{key}*={'|'.join(kind)}\n" in PAGE, (section, key)
 
 
+DBUS_PAGE = (ROOT / "packaging/man/nm-mptcp-dbus.5.scd").read_text()
+
+
+def test_the_dbus_page_has_each_method_and_property_with_its_type() -> None:
+    parts = dict(re.findall(r"^# ([^\n]+)\n(.*?)(?=^# )", DBUS_PAGE, re.MULTILINE | re.DOTALL))
+    for part, table in (
+        ("PROPERTIES OF org.nm_mptcp1", PROPERTIES),
+        ("PROPERTIES OF org.nm_mptcp1.Path", PATH_PROPERTIES),
+    ):
+        heads = re.findall(r"^\*[^\n\t]+$", parts[part], re.MULTILINE)
+        written = [pair for head in heads for pair in re.findall(r"\*(\w+)\* \((\w+)\)", head)]
+        assert dict(written) == {name: kind for name, (kind, _) in table.items()}
+        assert len(written) == len(table)
+    methods = re.findall(r"^\*(\w+)\*\(", parts["METHODS OF org.nm_mptcp1"], re.MULTILINE)
+    service = (ROOT / "src/nm_mptcp/service.py").read_text()
+    assert sorted(methods) == sorted(re.findall(r"@method\(\)\n\s+(?:async )?def (\w+)", service))
+
+
 @pytest.mark.skipif(None in (shutil.which("man"), shutil.which("scdoc")), reason="man or scdoc is not installed")
-def test_man_shows_the_page(stage: Path) -> None:
+@pytest.mark.parametrize(
+    ("page", "words"), [("nm-mptcp.conf.5", "slot-priority=NUMBER"), ("nm-mptcp-dbus.5", "PropertiesChanged")]
+)
+def test_man_shows_the_page(stage: Path, page: str, words: str) -> None:
     result = subprocess.run(
-        ["man", "--warnings", "-l", stage / "usr/share/man/man5/nm-mptcp.conf.5"],
+        ["man", "--warnings", "-l", stage / "usr/share/man/man5" / page],
         env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "MANWIDTH": "100"},
         capture_output=True,
         text=True,
         check=True,
     )
     assert result.stderr == ""
-    assert "slot-priority=NUMBER" in result.stdout
+    assert words in result.stdout
 
 
 # --- iproute2 ----------------------------------------------------------------------------------------------------------
