@@ -215,6 +215,15 @@ def test_the_journal_gets_one_entry_an_event_with_fields(bed: Bed, links: Links,
         each.get("NM_DEVICE") == "wlan0" and each.get("NM_CONNECTION") == active["NM_CONNECTION"] for each in theirs
     )
 
+    # The name that others chose breaks neither screen nor JSON.
+    said = bed.machine.attempt(*command(), "status")
+    assert all(line.isprintable() for line in said.stdout.splitlines())
+    assert all(len(line) < 200 for line in said.stdout.splitlines())
+    assert bed.status().path(links.wifi.address)["profile"] == HOSTILE
+    told = bed.nm_mptcp("explain", "wlan0")
+    assert all(line.isprintable() for line in told.splitlines())
+    assert explain(bed, HOSTILE)["paths"][0]["interface"] == "wlan0"
+
     links.wifi.carrier(False)
     bed.wait_no_endpoint(links.wifi.address)
     bed.sync()
@@ -225,13 +234,4 @@ def test_the_journal_gets_one_entry_an_event_with_fields(bed: Bed, links: Links,
     for _ in range(3):
         bed.sync()
     assert ours(journal) == []
-
-    # The name that others chose breaks neither screen nor JSON.
-    said = bed.machine.attempt(*command(), "status")
-    assert all(line.isprintable() for line in said.stdout.splitlines())
-    assert all(len(line) < 200 for line in said.stdout.splitlines())
-    assert bed.status().path(links.wifi.address)["profile"] == HOSTILE
-    told = bed.nm_mptcp("explain", "wlan0")
-    assert all(line.isprintable() for line in told.splitlines())
-    assert explain(bed, HOSTILE)["paths"][0]["interface"] == "wlan0"
     assert service.running
