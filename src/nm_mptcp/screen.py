@@ -16,6 +16,7 @@ from .text import counted, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 #: What is left out unless all is asked for: addresses that nobody would take for a path.
 _ORDINARY = frozenset({"not-managed", "external", "link-local", "not-global"})
@@ -38,7 +39,7 @@ class Row:
 
     cells: tuple[str, ...]
     state: str
-    words: str = ""
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,8 @@ class Screen:
     tail: tuple[str, ...]
 
 
-LINKS = ("LINK", "PROFILE", "KIND", "STATE", "PRIORITY", "SUBFLOWS", "CONNECTIONS", "HERE ALONE")
-PATHS = ("ADDRESS", "LINK", "STATE", "FLAGS", "ID", "TABLE", "GATEWAY")
+LINKS = ("LINK", "PROFILE", "KIND", "STATE", "PRIORITY", "SUBFLOWS", "CONNECTIONS", "ALONE")
+PATHS = ("ADDRESS", "LINK", "STATE", "FLAGS", "ID")
 
 
 def show(status: dict[str, Any], stream: TextIO, *, everything: bool = False) -> None:
@@ -135,11 +136,13 @@ def _link(link: dict[str, Any]) -> Row:
 
 
 def _path(path: dict[str, Any], now: datetime.datetime) -> Row:
-    cells = [path[name] for name in ("address", "interface", "state")]
-    cells += [",".join(path["flags"]), *(path[name] for name in ("endpoint_id", "table", "gateway"))]
+    cells = [path["address"], path["interface"], path["state"], ",".join(path["flags"]), path["endpoint_id"]]
     by = "" if path["owner"] == "nm-mptcp" or path["endpoint_id"] is None else f" (endpoint by {path['owner']})"
     since = f", since {_moment(path['since'], now)}" if path["since"] and path["state"] != "excluded" else ""
-    return Row(tuple(map(_cell, cells)), path["state"], f"{printable(path['reason'], longest=300)}{by}{since}")
+    words = [f"{printable(path['reason'], longest=300)}{by}{since}"]
+    if path["table"] is not None:
+        words.append(f"table {path['table']}" + (f" via {path['gateway']}" if path["gateway"] else ""))
+    return Row(tuple(map(_cell, cells)), path["state"], tuple(words))
 
 
 def _cell(value: object) -> str:
@@ -167,10 +170,9 @@ def plain(found: Screen) -> list[str]:
 def _table(header: Sequence[str], rows: Sequence[Row]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(header, *(row.cells for row in rows), strict=True)]
     lines = []
-    for cells, words in ((header, ""), *((row.cells, row.words) for row in rows)):
+    for cells, words in ((header, ()), *((row.cells, row.words) for row in rows)):
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
-        if words:
-            lines.append(f"    {words}")
+        lines += [f"    {line}" for line in words]
     return lines
 
 
@@ -190,50 +192,56 @@ def _console(stream: TextIO) -> Console | None:
 
 
 def _rich(console: Console, found: Screen) -> None:
+    from rich.padding import Padding
+    from rich.table import Table
     from rich.text import Text
+
+    def table(header: Sequence[str], rows: Sequence[Row]) -> Table:
+        made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        widths = [max(map(len, column)) for column in zip(header, *(row.cells for row in rows), strict=True)]
+        place = header.index("PROFILE")
+        # Of all columns the profile's is the one to be cut: what it is called in whole, JSON and explain tell.
+        widths[place] = max(8, min(widths[place], console.width - sum(widths) + widths[place] - 2 * len(widths)))
+        for name, width in zip(header, widths, strict=True):
+            made.add_column(name, no_wrap=True, overflow="ellipsis", width=width)
+        return made
+
+    def cells(row: Row, header: Sequence[str]) -> list[Text]:
+        made = [Text(cell) for cell in row.cells]
+        made[header.index("STATE")].stylize(_COLOURS.get(row.state, ""))
+        return made
 
     console.print(Text(found.title, style=f"bold {found.colour}"))
     for cause in found.problems:
-        console.print(Text(f"  ! {cause}", style=found.colour))
+        console.print(Padding(Text(f"! {cause}", style=found.colour), (0, 0, 0, 2)))
     for line in found.head:
         console.print(Text(line))
-    for header, rows in ((LINKS, found.links), (PATHS, found.paths)):
-        if rows:
-            console.print()
-            _rich_table(console, header, rows)
+    if found.links:
+        console.print()
+        links = table(LINKS, found.links)
+        for row in found.links:
+            links.add_row(*cells(row, LINKS))
+        console.print(links)
+    if found.paths:
+        console.print()
+        widths = [max(map(len, column)) for column in zip(PATHS, *(row.cells for row in found.paths), strict=True)]
+        console.print(_aligned([Text(name, style="bold") for name in PATHS], widths))
+        for row in found.paths:
+            console.print(_aligned(cells(row, PATHS), widths))
+            for words in row.words:
+                console.print(Padding(Text(words, style="dim"), (0, 0, 0, 4), expand=False))
     if found.tail:
         console.print()
         console.print(Text("\n".join(found.tail), style="dim"))
 
 
-def _rich_table(console: Console, header: Sequence[str], rows: Sequence[Row]) -> None:
-    """A table as wide as it needs, its cells folded where the terminal is narrow; the words stand below their line."""
-    from rich.padding import Padding
-    from rich.table import Table
+def _aligned(cells: Sequence[Text], widths: Sequence[int]) -> Text:
+    """Cells beside each other; what stands below a line belongs to it, so these lines are no table of rich's."""
     from rich.text import Text
 
-    widths = [max(map(len, column)) for column in zip(header, *(row.cells for row in rows), strict=True)]
-    place = header.index("STATE")
-
-    def grid() -> Table:
-        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-        for width in widths:
-            table.add_column(
-                min_width=min(width, 4),
-                width=width if sum(widths) + 2 * len(widths) <= console.width else None,
-                overflow="fold",
-            )
-        return table
-
-    table = grid()
-    table.add_row(*(Text(name, style="bold") for name in header))
-    for row in rows:
-        cells = [Text(cell) for cell in row.cells]
-        cells[place].stylize(_COLOURS.get(row.state, ""))
-        table.add_row(*cells)
-        if row.words:
-            console.print(table)
-            console.print(Padding(Text(row.words, style="dim"), (0, 0, 0, 4)))
-            table = grid()
-    if table.row_count:
-        console.print(table)
+    line = Text()
+    for number, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+        line.append_text(cell)
+        if number < len(cells) - 1:
+            line.append(" " * (width - len(cell) + 2))
+    return line

@@ -55,7 +55,9 @@ def log(listener: socket.socket) -> Iterator[logging.Logger]:
     logger = logging.getLogger("nm_mptcp.test")
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
+    logger.propagate = False  # what is no UTF-8 would break the test runner's own channels
     yield logger
+    logger.propagate = True
     logger.removeHandler(handler)
     handler.close()
 
