@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from nm_mptcp.answer import text
 from nm_mptcp.config import DEFAULTS, Config, Origin, PathSection, Setting
 from nm_mptcp.explain import (
     Known,
@@ -21,7 +22,6 @@ from nm_mptcp.explain import (
     explain_paths,
     followers,
     subject,
-    text,
 )
 from nm_mptcp.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model import Limits, Lookup, Path, Rule, State

@@ -9,12 +9,13 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+from ..answer import text
 from ..bus import BusError
 from ..service_names import WRONG
 from . import fail, record_of, remote
 
 if TYPE_CHECKING:
-    from ..explain import Document
+    from ..status import Document
 
 
 class _Unknown(Exception):
@@ -36,8 +37,6 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Ask the service, or look ourselves; reads only, works for everybody. A host's name is resolved here."""
-    from ..explain import text
-
     try:
         try:
             shown = _explain(arguments, arguments.what)
