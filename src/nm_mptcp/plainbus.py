@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One question to the system bus, blocking and without a library: a method without arguments that answers with a string.
+"""One question to the system bus, blocking and without a library: a method that takes a string at most, and answers with one.
 
 For commands that have to be quick: to load asyncio and a D-Bus library, and to connect with them, takes longer than all that
 they do otherwise. Everything else goes by :mod:`.bus`. Source: the D-Bus specification (SASL EXTERNAL, message protocol 1).
@@ -29,10 +29,29 @@ _ABSENT = frozenset(
 
 
 class PlainBusError(Exception):
-    """The bus, or who was asked, refused or did not answer; one line."""
+    """The bus, or who was asked, refused or did not answer; one line.
+
+    ``name`` is the name of an error that was answered, ``text`` what was said with it; both "" where nothing was answered.
+    """
+
+    def __init__(self, words: str, name: str = "", text: str = "") -> None:
+        super().__init__(words)
+        self.name = name
+        self.text = text
 
 
-def ask(destination: str, path: str, interface: str, member: str, *, timeout: float) -> str | None:
+class _Refusal(ValueError):
+    """An error as an answer."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(text or name)
+        self.name = name
+        self.text = text
+
+
+def ask(
+    destination: str, path: str, interface: str, member: str, argument: str | None = None, *, timeout: float
+) -> str | None:
     """Call the method and give its answer; None where there is no bus or nobody of that name on it.
 
     ``timeout`` (s) is for each step. Raises :class:`PlainBusError`.
@@ -47,8 +66,10 @@ def ask(destination: str, path: str, interface: str, member: str, *, timeout: fl
                 _call(1, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello")
             )
             _answer(connection, 1)
-            connection.sendall(_call(2, destination, path, interface, member))
+            connection.sendall(_call(2, destination, path, interface, member, argument))
             return _answer(connection, 2)
+    except _Refusal as error:
+        raise PlainBusError(f"{member} of {destination}: {error}", error.name, error.text) from None
     except (OSError, ValueError, struct.error, IndexError) as error:
         text = "no answer" if isinstance(error, TimeoutError) else getattr(error, "strerror", None) or str(error)
         raise PlainBusError(f"{member} of {destination}: {text}") from None
@@ -91,7 +112,7 @@ def _authenticate(connection: socket.socket) -> None:
     connection.sendall(b"BEGIN\r\n")
 
 
-def _call(serial: int, destination: str, path: str, interface: str, member: str) -> bytes:
+def _call(serial: int, destination: str, path: str, interface: str, member: str, argument: str | None = None) -> bytes:
     fields = b""
     for code, kind, text in (
         (_PATH, "o", path),
@@ -102,8 +123,13 @@ def _call(serial: int, destination: str, path: str, interface: str, member: str)
         fields += bytes(-len(fields) % 8)
         value = text.encode()
         fields += bytes((code, 1)) + kind.encode() + b"\0" + struct.pack("<I", len(value)) + value + b"\0"
-    head = struct.pack("<cBBBIII", b"l", _CALL, _NO_AUTO_START, 1, 0, serial, len(fields)) + fields
-    return head + bytes(-len(head) % 8)
+    body = b""
+    if argument is not None:
+        fields += bytes(-len(fields) % 8) + bytes((_SIGNATURE, 1)) + b"g\0\x01s\0"
+        value = argument.encode()
+        body = struct.pack("<I", len(value)) + value + b"\0"
+    head = struct.pack("<cBBBIII", b"l", _CALL, _NO_AUTO_START, 1, len(body), serial, len(fields)) + fields
+    return head + bytes(-len(head) % 8) + body
 
 
 def _answer(connection: socket.socket, serial: int) -> str | None:
@@ -127,7 +153,7 @@ def _answer(connection: socket.socket, serial: int) -> str | None:
             return text
         if kind == _ERROR and fields.get(_ERROR_NAME) in _ABSENT:
             return None
-        raise ValueError(text or str(fields.get(_ERROR_NAME)))
+        raise _Refusal(str(fields.get(_ERROR_NAME)), text or "")
 
 
 def _fields(data: bytes, order: str) -> dict[int, object]:

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..answer import text
-from ..bus import BusError
+from ..plainbus import PlainBusError
 from ..service_names import WRONG
 from . import fail, record_of, remote
 
@@ -49,7 +49,7 @@ def main(arguments: argparse.Namespace) -> int:
                 "kind": "host",
                 "destinations": [_explain(arguments, address) for address in addresses],
             }
-    except BusError as error:
+    except PlainBusError as error:
         return fail(f"the service does not answer: {error}")
     except _Unknown as error:
         return fail(error)
@@ -63,9 +63,9 @@ def main(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace, what: str) -> Document:
     try:
         shown = remote.explain(what.encode("utf-8", "replace").decode("utf-8").replace("\0", "?"))
-    except BusError as error:
+    except PlainBusError as error:
         if error.name == WRONG:
-            raise _Unknown(str(error)) from None
+            raise _Unknown(error.text) from None
         raise
     if shown is not None:
         return shown

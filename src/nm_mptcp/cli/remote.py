@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..bus import Bus, BusError
+from .. import plainbus
 from ..service_names import INTERFACE, NAME, PATH
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ def ask(*calls: Call) -> list[object] | None:
 
     Raises :class:`BusError` when the service is there and refuses or fails.
     """
+    import asyncio
+
     return asyncio.run(_ask(calls))
 
 
@@ -57,21 +58,23 @@ def have_done(record: Record, calls: tuple[Call, ...], work: Callable[[], None])
 
 
 def status() -> Document | None:
-    """The service's status document; None where no service is on the bus. Raises :class:`BusError`."""
-    body = ask("Status")
-    return json.loads(str(body[0])) if body else None
+    """The service's status document; None where no service is on the bus. Raises :class:`PlainBusError`."""
+    answer = plainbus.ask(NAME, PATH, INTERFACE, "Status", timeout=_PATIENCE)
+    return json.loads(answer) if answer else None
 
 
 def explain(what: str) -> Document | None:
     """The service's explanation; None where no service is on the bus.
 
-    Raises :class:`BusError`; its name is :data:`~nm_mptcp.service_names.WRONG` for what means nothing to the service.
+    Raises :class:`PlainBusError`; its name is :data:`~nm_mptcp.service_names.WRONG` for what means nothing to the service.
     """
-    body = ask(("Explain", what))
-    return json.loads(str(body[0])) if body else None
+    answer = plainbus.ask(NAME, PATH, INTERFACE, "Explain", what, timeout=_PATIENCE)
+    return json.loads(answer) if answer else None
 
 
 async def _ask(calls: tuple[Call, ...]) -> list[object] | None:
+    from ..bus import Bus, BusError
+
     bus = Bus()
     try:
         await bus.connect()

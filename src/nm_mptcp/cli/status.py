@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 
-from ..bus import BusError
+from ..plainbus import PlainBusError
 from ..service_names import Verdict
 from . import fail, record_of, remote
 
@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Ask the service, or look ourselves; reads only, works for everybody."""
     try:
         shown = remote.status()
-    except BusError as error:
+    except PlainBusError as error:
         return fail(f"the service does not answer: {error}", Verdict.NOT_WORKING.status)
     if not shown:
         from ..kernel.errors import KernelError
