@@ -461,11 +461,8 @@ class Bed:
         wait_for("the scripts are done", idle, seconds=20)
 
     def status(self) -> Status:
-        """``nm-mptcp status --json``, whatever it says of how things stand."""
-        done = self.machine.attempt(*command(), "status", "--json")
-        assert done.returncode in (0, 1, 2), done.stderr
-        assert done.stdout, done.stderr
-        return Status(json.loads(done.stdout), done.returncode)
+        """``nm-mptcp status --json``."""
+        return Status(json.loads(self.nm_mptcp("status", "--json")))
 
     # --- what there is
 
@@ -637,9 +634,8 @@ class Service:
 class Status:
     """What ``nm-mptcp status --json`` said."""
 
-    def __init__(self, data: dict[str, Any], exit_status: int = 0) -> None:
+    def __init__(self, data: dict[str, Any]) -> None:
         self.data = data
-        self.exit_status = exit_status
 
     def __getitem__(self, key: str) -> Any:
         return self.data[key]
