@@ -45,6 +45,7 @@ from .model import (
 from .plan import plan, restore
 from .policy import decide
 from .reasons import Why
+from .refusals import Refusals
 from .state import (
     Contents,
     Record,
@@ -122,7 +123,7 @@ class Engine:
         self._on_view = on_view
         self._turn = asyncio.Lock()
         self._dirty = asyncio.Event()
-        self._refused: dict[tuple[str, int], str] = {}
+        self._refusals = Refusals()
         self._awaited: dict[str, float] = {}
         self._flaps = Flaps()
         self._healing = Healing()
@@ -198,7 +199,12 @@ class Engine:
             if alarm is not None:
                 alarm.cancel()
             now = time.monotonic()
-            dues = (self._flaps.next_end(now), self._healing.next_due(now), self._strengths.next_end(now))
+            dues = (
+                self._flaps.next_end(now),
+                self._healing.next_due(now),
+                self._strengths.next_end(now),
+                self._refusals.next_due(now),
+            )
             ends = [end for end in dues if end is not None]
             alarm = loop.call_later(min(ends) - now + 0.001, self.wake) if ends else None
             # Not wait_for: that of Python 3.11 loses a cancellation in the moment of an event.
@@ -256,7 +262,7 @@ class Engine:
             networkmanager,
             ours,
             self._overdue(),
-            dict(self._refused),
+            self._refusals.words(),
             connections,
             held=self._flaps.held(now),
             wilted=self._healing.due(now),
@@ -277,6 +283,7 @@ class Engine:
         self._waits_for_connections = desired.awaits_connections
         self._await_networkmanager(desired)
         self._mind_guard(desired)
+        self._refusals.keep({(path.address, path.ifindex) for path in desired.paths if path.reason.why is Why.REFUSED})
         return plan(desired, kernel, ours)
 
     def _weak(self, kernel: Kernel, networkmanager: NetworkManager, now: float) -> frozenset[str]:
@@ -363,7 +370,7 @@ class Engine:
             self._ours = replace(self._ours, linkdown=(self._ours.linkdown - kept) | (before & kept))
         for endpoint in written:
             if endpoint not in refused:
-                self._refused.pop(endpoint.place, None)
+                self._refusals.accepted(endpoint.place)
         for operation in operations:
             _log.debug("%s", command(operation, kernel.links))
         return len(failures) < len(operations)
@@ -399,7 +406,7 @@ class Engine:
         """An operation that the kernel refused: under races "exists" and "absent" are ordinary, the rest is told once."""
         ordinary = error.absent if operation.action is Action.DELETE else error.exists or error.absent
         if isinstance(operation.value, Endpoint) and operation.action is Action.ADD and not error.exists:
-            self._refused[operation.value.place] = error.text
+            self._refusals.refused(operation.value.place, "" if error.full else error.text, time.monotonic())
         words = f"{error} [{command(operation, kernel.links)}]"
         if ordinary:
             _log.debug("%s", words)
@@ -586,7 +593,7 @@ class Engine:
                 # What NetworkManager has adopted is its own by now.
                 adopted = {path.address for path in desired.paths if path.owner is Owner.NETWORKMANAGER}
                 self._ours = ours = replace(
-                    ours, endpoints=frozenset(own for own in ours.endpoints if own.address not in adopted)
+                    ours, endpoints=frozenset(own for own in ours.endpoints if own.port or own.address not in adopted)
                 )
                 operations = restore(kernel, ours, desired.marks)
                 if not operations:

@@ -204,7 +204,7 @@ class Endpoint:
     ifindex: int = 0  #: 0: not bound to an interface
     flags: EndpointFlag = EndpointFlag(0)
     id: int = 0
-    port: int = 0
+    port: int = 0  #: announced with the address, and listened on by the kernel; 0: none
 
     @property
     def family(self) -> Family:
@@ -215,6 +215,11 @@ class Endpoint:
     def place(self) -> tuple[str, int]:
         """Address and ifindex: what an endpoint is known by, whatever id it has."""
         return (self.address, self.ifindex)
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """Place and port: the kernel takes one endpoint without a port for each address, and beside it one for each port."""
+        return (self.address, self.ifindex, self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,14 +454,16 @@ class OwnEndpoint:
     flags: EndpointFlag
     was: EndpointFlag
     id: int = 0
+    port: int = 0
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """As :attr:`Endpoint.key`."""
+        return (self.address, self.ifindex, self.port)
 
     def is_(self, endpoint: Endpoint) -> bool:
         """Whether this is that endpoint of the kernel."""
-        return (
-            (self.address, self.ifindex) == endpoint.place
-            and self.id in (0, endpoint.id)
-            and endpoint.flags in (self.flags, self.was)
-        )
+        return self.key == endpoint.key and self.id in (0, endpoint.id) and endpoint.flags in (self.flags, self.was)
 
 
 @dataclass(frozen=True, slots=True)
@@ -497,7 +504,7 @@ class Snapshot:
     ours: Ours = Ours()
     #: addresses whose endpoint NetworkManager should have added a second ago and has not (its add at a full table is silent)
     overdue: frozenset[str] = frozenset()
-    #: endpoints that the kernel refused, by place, with its words
+    #: endpoints that the kernel refused, by place, with its words; "" where only its table was full
     refused: Mapping[tuple[str, int], str] = field(default_factory=dict)
     #: how many live MPTCP connections stand on exactly these local addresses with established subflows; None: not asked
     connections: Mapping[frozenset[str], int] | None = None
@@ -568,6 +575,7 @@ class Path:
     endpoint_id: int | None = None  #: of the endpoint in the kernel, when the look was taken
     table: int | None = None  #: where packets from this address are routed; None: as anybody's
     gateway: str | None = None  #: of its default route; None: on-link, or there is none
+    port: int = 0  #: that is announced with the address; 0: none
 
     @property
     def family(self) -> Family:
@@ -599,6 +607,7 @@ class Desired:
     unseated: frozenset[str] = frozenset()  #: addresses without an endpoint whose initial subflows are to end (id 0)
     severed: frozenset[str] = frozenset()  #: addresses whose subflows are to end where a live sibling stands elsewhere
     lost: frozenset[str] = frozenset()  #: addresses that no sibling is live on
+    stale: frozenset[Endpoint] = frozenset()  #: the kernel's own (implicit) endpoints that stand in a path's way
     renewed: frozenset[str] = frozenset()  #: addresses whose endpoint is to be deleted and added again
     linkdown: frozenset[tuple[Family, int]] = frozenset()  #: where ``ignore_routes_with_linkdown`` is to be set
     tunnels: Mapping[Family, Tunnel] = field(default_factory=dict)  #: what carries all of a family, and is guarded

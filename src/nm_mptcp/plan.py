@@ -109,32 +109,35 @@ def _limits(wanted: Limits | None, kernel: Kernel) -> Iterable[Operation]:
 def _endpoints(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[list[Endpoint], list[Endpoint], list[Endpoint]]:
     """Endpoints to delete, to change in place, and to add.
 
-    An address that somebody else's endpoint stands on is left to it (the kernel would refuse a second one); an implicit
-    endpoint is the kernel's own and gives way. What is NetworkManager's goes only while it is suspended, or is renewed.
+    An address that somebody else's endpoint stands on is left to it (the kernel would refuse a second one; with a port it
+    stands beside ours); an implicit endpoint is the kernel's own and gives way, though not where the table is full: then
+    it goes before. What is NetworkManager's goes only while it is suspended, or is renewed.
     """
     wishes = {wish.address: wish for wish in desired.endpoints}
-    taken = {endpoint.place for endpoint in desired.taken}
+    taken = {endpoint.key for endpoint in desired.taken}
     gone: list[Endpoint] = []
     changed: list[Endpoint] = []
     settled: set[str] = set()
+    yielding: set[str] = set()
     for endpoint in kernel.endpoints:
-        if endpoint.port:
-            continue
         wish = wishes.get(endpoint.address)
-        if endpoint.place in taken:
-            gone.append(endpoint)
-        elif endpoint.address in desired.renewed:
-            gone.append(endpoint)
-            wishes[endpoint.address] = replace(endpoint, id=0)
-        elif not ours.owns(endpoint):
-            if not endpoint.flags & EndpointFlag.IMPLICIT:
+        mine = ours.owns(endpoint)
+        if endpoint.port and not mine:
+            if wish and wish.port == endpoint.port:
                 settled.add(endpoint.address)
-        elif wish is None or wish.ifindex != endpoint.ifindex or (wish.flags ^ endpoint.flags) & ~CHANGEABLE:
+        elif endpoint.key in taken or endpoint in desired.stale:
+            gone.append(endpoint)
+        elif endpoint.address in desired.renewed and (not mine or (wish and wish.key == endpoint.key)):
+            gone.append(endpoint)
+            wishes[endpoint.address] = wish or replace(endpoint, id=0)
+        elif not mine:
+            (yielding if endpoint.flags & EndpointFlag.IMPLICIT else settled).add(endpoint.address)
+        elif wish is None or wish.key != endpoint.key or (wish.flags ^ endpoint.flags) & ~CHANGEABLE:
             gone.append(endpoint)
         else:
             settled.add(endpoint.address)
             if wish.flags != endpoint.flags:
-                changed.append(Endpoint(endpoint.address, endpoint.ifindex, wish.flags, endpoint.id))
+                changed.append(replace(endpoint, flags=wish.flags))
     if len(gone) > 1:
         # Each takes an RCU grace period: the family that new connections would leave by goes first.
         used = {
@@ -144,7 +147,9 @@ def _endpoints(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[list[Endpo
             for family in defaults(routes, desired.marks)
         }
         gone.sort(key=lambda endpoint: (endpoint.family not in used, endpoint.id))
-    new = [wishes[address] for address in sorted(wishes) if address not in settled]
+    # What takes an implicit one's place comes first: the kernel wants a free one for the exchange.
+    order = sorted(wishes.keys() - settled, key=lambda address: (address not in yielding, address))
+    new = [wishes[address] for address in order]
     return gone, changed, new
 
 

@@ -185,10 +185,10 @@ def seen(ours: Ours, endpoints: Iterable[Endpoint]) -> Ours:
 
     One that was replaced by somebody else's is kept for this look: that it was replaced is news for policy.
     """
-    at = {endpoint.address: endpoint for endpoint in endpoints if not endpoint.port}
+    at = {(endpoint.address, endpoint.port): endpoint for endpoint in endpoints}
     kept = set()
     for own in ours.endpoints:
-        endpoint = at.get(own.address)
+        endpoint = at.get((own.address, own.port))
         if endpoint is not None:
             confirmed = replace(own, id=endpoint.id, was=own.flags if endpoint.flags == own.flags else own.was)
             kept.add(confirmed if own.is_(endpoint) else own)
@@ -202,15 +202,14 @@ def decided(ours: Ours, kernel: Kernel, desired: Desired) -> Ours:
     linkdown setting whose interface is gone (one that somebody changed since is remembered, and left to him), and a limit
     that is as it was before us. Numbers that count no longer are past once nothing carries them.
     """
-    at = {endpoint.address: endpoint for endpoint in kernel.endpoints if not endpoint.port}
     present = {(address.address, ifindex) for ifindex, group in kernel.addresses.items() for address in group}
-    standing = {endpoint.place for endpoint in at.values()}
+    standing = {endpoint.place for endpoint in kernel.endpoints if not endpoint.port}
     owned = {(path.address, path.ifindex) for path in desired.paths if path.owner is Owner.NETWORKMANAGER}
     away = {endpoint for endpoint in ours.taken if endpoint.place in present & owned and endpoint.place not in standing}
     now = desired.marks.now
     result = replace(
         ours,
-        endpoints=frozenset(own for own in ours.endpoints if own.address in at and own.is_(at[own.address])),
+        endpoints=frozenset(own for own in ours.endpoints if any(map(own.is_, kernel.endpoints))),
         claims=desired.claims,
         taken=desired.taken | away,
         linkdown=frozenset(place for place in ours.linkdown if place[1] in kernel.links),
@@ -238,22 +237,19 @@ def _is_back(name: str, value: Written, limits: Limits) -> bool:
 def with_endpoints(ours: Ours, written: Iterable[Endpoint]) -> Ours:
     """``ours`` with endpoints that are about to be added, or to get these flags; what came of it the next look tells."""
     written = tuple(written)
-    was = {(own.address, own.ifindex, own.id): own.flags for own in ours.endpoints}
+    was = {(own.key, own.id): own.flags for own in ours.endpoints}
     new = {
-        OwnEndpoint(e.address, e.ifindex, e.flags, was.get((*e.place, e.id), e.flags) if e.id else e.flags, e.id)
+        OwnEndpoint(e.address, e.ifindex, e.flags, was.get((e.key, e.id), e.flags) if e.id else e.flags, e.id, e.port)
         for e in written
     }
-    places = {endpoint.place for endpoint in written}
-    return replace(
-        ours,
-        endpoints=frozenset(own for own in ours.endpoints if (own.address, own.ifindex) not in places) | new,
-    )
+    keys = {endpoint.key for endpoint in written}
+    return replace(ours, endpoints=frozenset(own for own in ours.endpoints if own.key not in keys) | new)
 
 
 def without_endpoints(ours: Ours, refused: Iterable[Endpoint]) -> Ours:
     """``ours`` without endpoints whose adding failed: what stands there, if anything, is somebody else's."""
-    places = {endpoint.place for endpoint in refused}
-    kept = frozenset(own for own in ours.endpoints if own.id or (own.address, own.ifindex) not in places)
+    keys = {endpoint.key for endpoint in refused}
+    kept = frozenset(own for own in ours.endpoints if own.id or own.key not in keys)
     return replace(ours, endpoints=kept)
 
 
@@ -294,8 +290,8 @@ def _encode(contents: Contents) -> dict[str, Any]:
     return {
         "version": 1,
         "endpoints": [
-            [own.address, own.ifindex, int(own.flags), int(own.was), own.id]
-            for own in sorted(ours.endpoints, key=lambda own: (own.address, own.ifindex))
+            [own.address, own.ifindex, int(own.flags), int(own.was), own.id, own.port]
+            for own in sorted(ours.endpoints, key=lambda own: own.key)
         ],
         "claims": sorted(ours.claims),
         "taken": [
@@ -338,8 +334,8 @@ def _decode(data: Any) -> Contents:
         raise ValueError(f"version {data['version']} of another nm-mptcp")
     ours = Ours(
         frozenset(
-            OwnEndpoint(str(address), int(ifindex), EndpointFlag(flags), EndpointFlag(was), int(id_))
-            for address, ifindex, flags, was, id_ in data["endpoints"]
+            OwnEndpoint(str(address), int(ifindex), EndpointFlag(flags), EndpointFlag(was), int(id_), *map(int, port))
+            for address, ifindex, flags, was, id_, *port in data["endpoints"]
         ),
         frozenset(str(claim) for claim in data["claims"]),
         {str(name): Written(int(before), int(written)) for name, (before, written) in data["limits"].items()},

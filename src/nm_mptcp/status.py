@@ -138,6 +138,7 @@ def path_document(path: Path, since: Mapping[str, Since], live: Standing | None 
         "table": path.table,
         "gateway": path.gateway,
         "subflows": None if live is None else sum(each.count(path.address) for each in live),
+        "port": path.port or None,
     }
 
 

@@ -124,7 +124,7 @@ class Situation:
         endpoint = Endpoint(address, ifindex, flags, len(self.endpoints) + 1, port)
         self.endpoints.append(endpoint)
         if ours:
-            own = OwnEndpoint(address, ifindex, flags, flags, endpoint.id)
+            own = OwnEndpoint(address, ifindex, flags, flags, endpoint.id, port)
             self.ours = replace(self.ours, endpoints=self.ours.endpoints | {own})
         return endpoint
 

@@ -181,6 +181,8 @@ class KernelAccess:
             case Operation(Action.ADD, Endpoint() as endpoint):
                 self._path_manager.add(endpoint)
             case Operation(Action.DELETE, Endpoint() as endpoint):
+                if endpoint.port and endpoint.id:
+                    self._vacate(endpoint)
                 self._path_manager.delete(endpoint)
             case Operation(Action.SET_FLAGS, Endpoint() as endpoint):
                 self._path_manager.set_flags(endpoint, endpoint.flags)
@@ -255,6 +257,19 @@ class KernelAccess:
         self.cut_subflows += len(ended)
         alive = {subflow.token for subflow in set(there) - set(ended)}
         self.cut_connections += len({subflow.token for subflow in ended} - alive)
+
+    def _vacate(self, endpoint: Endpoint) -> None:
+        """Close the subflows on an endpoint's port that have a live sibling, by a reset: closed by the endpoint's end they
+        would hold the port for a minute (TIME_WAIT), and nothing could listen there again.
+        """
+        with contextlib.suppress(KernelError):
+            subflows = [subflow for subflow in self._sockets.subflows() if subflow.established]
+            there = [each for each in subflows if (each.local, each.local_port) == (endpoint.address, endpoint.port)]
+            alive = {subflow.token for subflow in subflows if subflow not in there}
+            for subflow in there:
+                if subflow.token in alive:
+                    with contextlib.suppress(KernelError):
+                        self._sockets.destroy(subflow)
 
     def _end(self, subflow: Subflow) -> None:
         """An initial subflow by the path manager, which tells the peer by another one (RM_ADDR): it stops sending there at

@@ -70,7 +70,12 @@ class PathManager(Requester):
             raise self._told_apart(error, endpoint) from None
 
     def _told_apart(self, error: KernelError, endpoint: Endpoint) -> KernelError:
-        """6.1 answers EINVAL, "too many addresses or duplicate one", where newer kernels tell these apart."""
+        """6.1 answers EINVAL, "too many addresses or duplicate one", where newer kernels tell these apart.
+
+        Of a port the kernel says only that it could not listen there.
+        """
+        if endpoint.port and error.errno == errno.EADDRINUSE:
+            return KernelError(error.errno, error.what, f"port {endpoint.port} is in use")
         if error.errno != errno.EINVAL or "duplicate" not in error.text:
             return error
         there = self.endpoints()
