@@ -25,7 +25,7 @@ class Why(enum.Enum):
     WEAK_SIGNAL = "backup while the signal is weak (it fell below {0}): another path carries"
     RELIEVES = "carries while the signal of {0} is weak"
     KEPT_LAST = "kept although {0}: no other path could carry its connections"
-    KEPT_UNTIL_REPLACED = "deprecated, kept until its replacement carries all its connections"
+    KEPT_UNTIL_REPLACED = "{0}; kept until its replacement carries all its connections"
     KEPT_NETWORKMANAGER_AWAY = "kept as it was: NetworkManager is {0}"
     # waiting
     ACTIVATING = "NetworkManager is still setting the device up ({0})"
@@ -61,10 +61,12 @@ class Why(enum.Enum):
     UNIQUE_LOCAL = "unique local address (fc00::/7)"
     NOT_GLOBAL = "not a global unicast address"
     TEMPORARY = "temporary (privacy) address"
+    STABLE = "not a temporary address, and {0} says ipv6-address=temporary"
     DAD_FAILED = "duplicate address detection failed"
     DEPRECATED = "deprecated address"
     TWICE = "the same address is a path on {0}"
-    NO_SLOT = "left out: the kernel takes {0} endpoints"
+    NO_LONGER_CHOSEN = "{0} takes others of this link's IPv6 addresses now"
+    NO_SLOT = "left out: the kernel takes {0}"
 
 
 @dataclass(frozen=True, slots=True)

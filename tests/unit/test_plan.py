@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nm_mptcp.config import Config, IPv6Address, PathSection, Setting
 from nm_mptcp.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model import (
     MARKS,
@@ -34,6 +35,7 @@ from nm_mptcp.model import (
 )
 from nm_mptcp.plan import plan, restore
 from nm_mptcp.policy import decide
+from nm_mptcp.selector import Selector
 from nm_mptcp.state import decided, seen, with_endpoints, with_linkdown
 
 from .situations import BACKUP, LEFT_TO_US, MODEM, SUBFLOW, WIFI, Situation, grouped
@@ -192,10 +194,12 @@ def apply(operations: Iterable[Operation], kernel: Kernel, ours: Ours) -> tuple[
                 routes.remove(value)
         elif operation.action is Action.ADD:
             written.append(value)
-            implicit = [e for e in endpoints if e.address == value.address and e.flags & EndpointFlag.IMPLICIT]
-            endpoints = [e for e in endpoints if e not in implicit]
-            assert value.address not in {e.address for e in endpoints if not e.port}, "EEXIST"
             assert len(endpoints) < kernel.endpoints_max, "ERANGE"
+            implicit = [e for e in endpoints if e.address == value.address and e.flags & EndpointFlag.IMPLICIT]
+            endpoints = [e for e in endpoints if e not in implicit or value.port]
+            assert (value.address, value.port) not in {(e.address, e.port) for e in endpoints}, "EEXIST"
+            only_signal = value.flags & (EndpointFlag.SIGNAL | EndpointFlag.SUBFLOW) == EndpointFlag.SIGNAL
+            assert only_signal or not value.port, "EINVAL"
             endpoints.append(replace(value, id=1 + max((e.id for e in endpoints), default=0)))
         elif operation.action is Action.DELETE:
             endpoints.remove(value)
@@ -246,7 +250,7 @@ def situations(draw: st.DrawFn) -> Situation:
             *addresses,
             gateway=draw(st.booleans()),
             metric=draw(st.sampled_from([100, 600])),
-            flags=draw(st.sampled_from([0, 0, 0x20, 0x40])),
+            flags=draw(st.sampled_from([0, 0, 0x01, 0x20, 0x21, 0x40])),
             type=draw(st.sampled_from([1, WIFI, MODEM, 16])),
             metered=draw(st.integers(0, 4)),
             state=draw(st.sampled_from([DeviceState.ACTIVATED, DeviceState.ACTIVATED, *DeviceState])),
@@ -260,13 +264,28 @@ def situations(draw: st.DrawFn) -> Situation:
             if len(situation.endpoints) < situation.kernel["endpoints_max"] and draw(st.integers(0, 3)) == 0:
                 flags = draw(st.sampled_from([SUBFLOW, BACKUP, EndpointFlag.SIGNAL, EndpointFlag.IMPLICIT]))
                 mine = draw(st.booleans()) and not flags & EndpointFlag.IMPLICIT
-                situation.endpoint(text.split("/")[0], draw(st.sampled_from([ifindex, 0, 99])), flags, ours=mine)
+                port = draw(st.sampled_from([0, 443, 444])) if flags is EndpointFlag.SIGNAL else 0
+                address = text.split("/")[0]
+                situation.endpoint(address, draw(st.sampled_from([ifindex, 0, 99])), flags, ours=mine, port=port)
     foreign = draw(st.sampled_from([None, 42000, 42001, 42]))
     if foreign:
         situation.routes.append(Route("192.0.2.0/24", foreign, (Hop(2),), protocol=4))
         situation.rules.append(Rule(Family.IPV4, 100, "192.0.2.7", foreign))
     situation.rules.append(Rule(Family.IPV4, 32002, A, 42003, protocol=draw(st.sampled_from([PROTOCOL, 3]))))
     return situation
+
+
+CONFIGURATIONS = [
+    Config(),
+    *(
+        Config(sections=(PathSection("path-x", Selector(), settings),))
+        for settings in (
+            {"flags": Setting(ProfileFlag.ENABLED | ProfileFlag.SIGNAL), "signal_port": Setting(443)},
+            {"ipv6_address": Setting(IPv6Address.TEMPORARY)},
+            {"ipv6_address": Setting(IPv6Address.ALL)},
+        )
+    ),
+]
 
 
 def _foreign(snapshot: Snapshot, taken: Iterable[Endpoint]) -> tuple[object, ...]:
@@ -279,16 +298,18 @@ def _foreign(snapshot: Snapshot, taken: Iterable[Endpoint]) -> tuple[object, ...
         [
             e
             for e in kernel.endpoints
-            if not snapshot.ours.owns(e) and not e.flags & EndpointFlag.IMPLICIT and e.place not in places
+            if not snapshot.ours.owns(e) and not e.flags & EndpointFlag.IMPLICIT and (e.place not in places or e.port)
         ],
     )
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(situations())
-def test_any_situation_is_settled_by_one_plan_that_touches_nothing_foreign(situation: Situation) -> None:
+@given(situations(), st.sampled_from(CONFIGURATIONS))
+def test_any_situation_is_settled_by_one_plan_that_touches_nothing_foreign(
+    situation: Situation, config: Config
+) -> None:
     snapshot = situation.snapshot()
-    desired = decide(snapshot)
+    desired = decide(snapshot, config)
     ours = decided(snapshot.ours, snapshot.kernel, desired)
     operations = plan(desired, snapshot.kernel, ours)
 
@@ -305,9 +326,9 @@ def test_any_situation_is_settled_by_one_plan_that_touches_nothing_foreign(situa
     assert _foreign(again, desired.taken) == _foreign(replace(snapshot, ours=ours), desired.taken)
 
     # A second look may see that a replacement works now, and then leave what it replaced; a third has nothing to do.
-    kernel, after = apply(plan(decide(again), kernel, after), kernel, after)
+    kernel, after = apply(plan(decide(again, config), kernel, after), kernel, after)
     settled = replace(snapshot, kernel=kernel, ours=after)
-    assert not plan(decide(settled), kernel, after)
+    assert not plan(decide(settled, config), kernel, after)
 
     # And all of it can be taken back; what was taken from NetworkManager is given back, and so is there again.
     given_back = {endpoint.place for endpoint in after.taken}

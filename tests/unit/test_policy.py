@@ -384,38 +384,6 @@ def test_an_address_on_two_interfaces_is_a_path_where_it_has_its_endpoint() -> N
     assert {(endpoint.address, endpoint.ifindex) for endpoint in desired.endpoints} == {(A, e2)}
 
 
-# --- slots ---
-
-
-def test_explicit_flags_come_first_then_one_address_an_interface_by_metric() -> None:
-    situation = Situation(endpoints_max=3)
-    situation.link("e1", "10.0.1.2/24", "10.0.1.3/24", metric=100)
-    situation.link("e2", "10.0.2.2/24", metric=300)
-    situation.link("e3", "10.0.3.2/24", metric=200)
-    situation.link("e4", "10.0.4.2/24", metric=900, profile={"mptcp_flags": ProfileFlag(0x22)})
-    situation.overdue = frozenset({"10.0.4.2"})
-    desired = decide(situation.snapshot())
-    assert set(wished(desired)) == {"10.0.4.2", "10.0.1.2", "10.0.3.2"}
-    left_out = path(desired, "10.0.2.2")
-    assert (left_out.state, str(left_out.reason)) == (State.EXCLUDED, "left out: the kernel takes 3 endpoints")
-
-
-def test_among_equals_the_one_that_has_its_endpoint_stays() -> None:
-    situation = Situation(endpoints_max=1)
-    situation.link("e1", f"{A}/24")
-    e2 = situation.link("e2", f"{B}/24")
-    situation.endpoint(B, e2, ours=True)
-    assert set(wished(decide(situation.snapshot()))) == {B}
-
-
-def test_endpoints_of_others_take_slots_too() -> None:
-    situation = Situation(endpoints_max=2)
-    situation.link("e1", f"{A}/24")
-    situation.link("e2", f"{B}/24")
-    situation.endpoint("192.0.2.1", 0, EndpointFlag.IMPLICIT, ours=False)
-    assert set(wished(decide(situation.snapshot()))) == {A}
-
-
 # --- limits ---
 
 
@@ -445,7 +413,18 @@ def test_a_full_mesh_needs_a_subflow_to_each_accepted_address() -> None:
     e1 = situation.link("e1", f"{A}/24", profile={"mptcp_flags": ProfileFlag(0xA2)})
     situation.endpoint(A, e1, EndpointFlag.SUBFLOW | EndpointFlag.FULLMESH, ours=False)
     situation.link("e2", f"{B}/24")
-    assert decide(situation.snapshot()).limits == Limits(6, 2)
+    # One for each path, one for each address accepted, and in the mesh one more for each.
+    assert decide(situation.snapshot()).limits == Limits(8, 4)
+
+
+@pytest.mark.parametrize(("links", "want"), [(1, Limits(6, 1)), (2, Limits(8, 2))])
+def test_to_a_signalled_address_come_all_that_the_peer_has(links: int, want: Limits) -> None:
+    situation = Situation()
+    for number in range(links):
+        address = f"10.0.{number}.2"
+        ifindex = situation.link(f"e{number}", f"{address}/24", profile={"mptcp_flags": ProfileFlag(0x12)})
+        situation.endpoint(address, ifindex, EndpointFlag.SIGNAL, ours=False)
+    assert decide(situation.snapshot()).limits == want
 
 
 def test_a_limit_that_an_administrator_changed_since_is_his() -> None:

@@ -34,7 +34,10 @@ __all__ = ["decide"]
 _ROUTED_ANYHOW = frozenset({Why.WAITS_FOR_NETWORKMANAGER, Why.NO_SLOT}) | COSTS
 
 #: Addresses that are no path themselves, but leave by their own interface where it has one.
-_ROUTED_WITH_OTHERS = frozenset({Why.TEMPORARY, Why.DEPRECATED})
+_ROUTED_WITH_OTHERS = frozenset({Why.TEMPORARY, Why.STABLE, Why.DEPRECATED, Why.NO_LONGER_CHOSEN})
+
+#: Addresses that a peer is thought to have where it is told of ours, or all of its are to be used.
+_OF_A_PEER = 4
 
 
 def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
@@ -48,14 +51,17 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
     verdicts = mind_mode(facts, verdicts, config)
     verdicts = mind_strength(facts, verdicts)
     leaving = leave(facts, verdicts, config)
-    verdicts = fill_slots(facts, once(facts, leaving.verdicts))
+    slots = fill_slots(facts, once(facts, leaving.verdicts), leaving.lost)
+    verdicts = slots.verdicts
     routed = routing(snapshot.kernel, _sources(facts, guard.outside(verdicts)), facts.marks)
     linkdown = replaceable(facts, guard.outside(verdicts), config)
     around = detours(snapshot.kernel, {place for place in linkdown if _without_carrier(facts, place[1])}, facts.marks)
     return Desired(
         paths=_paths(facts, verdicts, routed.table_of),
         endpoints=frozenset(
-            Endpoint(verdict.address, verdict.ifindex, verdict.flags) for verdict in verdicts if verdict.wants_endpoint
+            Endpoint(verdict.address, verdict.ifindex, verdict.flags, port=verdict.port)
+            for verdict in verdicts
+            if verdict.wants_endpoint
         ),
         routes={**routed.routes, **around.routes},
         rules=routed.rules,
@@ -66,12 +72,13 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
         unseated=leaving.unseated,
         severed=leaving.severed,
         lost=leaving.lost,
+        stale=slots.stale,
         renewed=renewed(facts, verdicts),
         linkdown=linkdown - around.covered,
         tunnels=guard.tunnels,
         cut=guard.cut,
         asks_sides=guard.asks,
-        asks_connections=leaving.asks or bool(snapshot.wilted and snapshot.connections is None),
+        asks_connections=leaving.asks or slots.asks or bool(snapshot.wilted and snapshot.connections is None),
         awaits_connections=any(verdict.reason.why in KEPT_FOR_CONNECTIONS for verdict in verdicts) or guard.kept,
     )
 
@@ -123,10 +130,13 @@ def _limits(facts: Facts, verdicts: list[Verdict], *, forbidden: bool) -> Limits
         return None if none == facts.kernel.limits else none
     keep = facts.config.limits is LimitsPolicy.KEEP
     paths = [] if keep else [verdict for verdict in verdicts if verdict.state is State.ACTIVE]
-    accepted = len(paths)
     meshed = sum(1 for verdict in paths if verdict.flags & EndpointFlag.FULLMESH)
+    signalled = sum(1 for verdict in paths if verdict.flags & EndpointFlag.SIGNAL)
+    accepted = max(len(paths), _OF_A_PEER if meshed else 0)
+    # Each address in a full mesh leads to each that is accepted, and to each that is signalled come all that the peer has.
+    subflows = len(paths) + accepted + meshed * accepted + signalled * max(len(paths), _OF_A_PEER)
     most = facts.kernel.endpoints_max
-    need = {"subflows": len(paths) + accepted + meshed * accepted, "add_addr_accepted": accepted}
+    need = {"subflows": subflows, "add_addr_accepted": accepted}
     have = {
         "subflows": facts.kernel.limits.subflows,
         "add_addr_accepted": facts.kernel.limits.add_addr_accepted,
@@ -173,4 +183,5 @@ def _path(facts: Facts, verdict: Verdict, table_of: Mapping[str, int]) -> Path:
         endpoint_id=endpoint.id if endpoint and endpoint.ifindex in (0, verdict.ifindex) else None,
         table=table_of.get(verdict.address),
         gateway=gateway(route, verdict.ifindex),
+        port=verdict.port,
     )

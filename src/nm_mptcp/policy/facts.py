@@ -28,6 +28,9 @@ from ..model import (
 from ..reasons import Reason, Why
 from ..tables import default_route
 
+#: Verdicts on an address that another one of the same link follows.
+FOLLOWED = frozenset({Why.DEPRECATED, Why.NO_LONGER_CHOSEN})
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -41,6 +44,7 @@ class Verdict:
     flags_from: FlagsFrom = FlagsFrom.KIND
     owner: Owner = Owner.OURS
     wants_endpoint: bool = False  #: ours to make
+    port: int = 0  #: of its endpoint; 0: none
     options: PathOptions = PathOptions()  #: what the configuration says of it
 
     @property
@@ -85,7 +89,15 @@ class Facts:
         self.marks = marks_of(now, snapshot.ours.numberings - {now})
         self.kernel = snapshot.kernel
         self.networkmanager = snapshot.networkmanager
-        self.endpoint_at = {endpoint.address: endpoint for endpoint in self.kernel.endpoints if not endpoint.port}
+        others_ports = [each for each in self.kernel.endpoints if each.port and not snapshot.ours.owns(each)]
+        #: what others have the kernel listen on: address and port
+        self.listened_on = {(endpoint.address, endpoint.port) for endpoint in others_ports}
+        #: the one that counts on each address; what others have there with a port stands beside any of ours
+        self.endpoint_at = {
+            endpoint.address: endpoint
+            for endpoint in sorted(self.kernel.endpoints, key=_weight)
+            if endpoint not in others_ports
+        }
         self.device_of = {device.ip_interface: device for device in self.networkmanager.devices}
         self.has_rules = {rule.source for rule in self.kernel.rules if self.marks.on_rule(rule)}
         self.away = not self.networkmanager.running or self.networkmanager.startup
@@ -173,16 +185,37 @@ class Facts:
         connections = self.snapshot.connections or {}
         return sum(count for places, count in connections.items() if address in places and places <= lost)
 
+    def depended_on(self, address: str, lost: Set[str]) -> bool:
+        """Whether a live connection stands on this address and on nothing outside of ``lost``, for all that is known."""
+        return self.snapshot.connections is None or bool(self.dependents(address, lost))
+
+    def is_refused(self, verdict: Verdict) -> bool:
+        """Whether the kernel refuses this endpoint, also where it has a place for it."""
+        return bool(self.snapshot.refused.get((verdict.address, verdict.ifindex)))
+
+    def is_present(self, address: str) -> bool:
+        """Whether any interface has this address."""
+        return any(address in _texts(group) for group in self.kernel.addresses.values())
+
+    def successors(self, on: Address, *, of_the_other_kind: bool = False) -> list[Address]:
+        """The addresses of its interface that may take an address's place; the other kind of a stable one is temporary."""
+        return [
+            other
+            for other in self.kernel.addresses[on.ifindex]
+            if other.family is on.family
+            and other.address != on.address
+            and not other.flags & AddressFlag.DEPRECATED
+            and not (of_the_other_kind and not (other.flags ^ on.flags) & AddressFlag.TEMPORARY)
+        ]
+
     def replaced(self, verdict: Verdict) -> bool:
-        """Whether a deprecated address's interface has an endpoint on another one; any other address needs none."""
-        if verdict.reason.why is not Why.DEPRECATED:
+        """Whether an address that another one follows has its successor: one with an endpoint; any other needs none."""
+        if verdict.reason.why not in FOLLOWED:
             return True
+        other_kind = verdict.reason.why is Why.NO_LONGER_CHOSEN
         return any(
-            address.family is verdict.family
-            and not address.flags & (AddressFlag.DEPRECATED | AddressFlag.TEMPORARY)
-            and (endpoint := self.endpoint_at.get(address.address))
-            and endpoint.ifindex == verdict.ifindex
-            for address in self.kernel.addresses[verdict.ifindex]
+            (endpoint := self.endpoint_at.get(successor.address)) and endpoint.ifindex == verdict.ifindex
+            for successor in self.successors(verdict.on, of_the_other_kind=other_kind)
         )
 
     def foreign_endpoint(self, address: Address) -> Endpoint | None:
@@ -191,6 +224,13 @@ class Facts:
         if endpoint is None or endpoint.flags & EndpointFlag.IMPLICIT or self.snapshot.ours.owns(endpoint):
             return None
         return endpoint
+
+
+def _weight(endpoint: Endpoint) -> int:
+    """Of several endpoints on an address the greatest counts: somebody's without a port before ours with one."""
+    if endpoint.flags & EndpointFlag.IMPLICIT:
+        return 0
+    return 1 if endpoint.port else 2
 
 
 @remembered(objects=1)

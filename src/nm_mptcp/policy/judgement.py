@@ -7,6 +7,7 @@ import functools
 import ipaddress
 from dataclasses import replace
 
+from ..config import IPv6Address
 from ..memory import remembered
 from ..model import (
     MAIN_TABLE,
@@ -15,6 +16,7 @@ from ..model import (
     Device,
     DeviceState,
     Family,
+    FlagsFrom,
     Owner,
     Path,
     State,
@@ -43,13 +45,15 @@ def judge(facts: Facts, address: Address, claims: frozenset[str]) -> Verdict:
     if facts.away and own and own.ifindex == address.ifindex and verdict.reason.why in _NETWORKMANAGER_AWAY:
         how = "not running" if not facts.networkmanager.running else "starting"
         reason = Reason(Why.KEPT_NETWORKMANAGER_AWAY, how)
-        return replace(verdict, state=State.ACTIVE, reason=reason, flags=own.flags, wants_endpoint=True)
+        return replace(verdict, state=State.ACTIVE, reason=reason, flags=own.flags, port=own.port, wants_endpoint=True)
     return verdict
 
 
 def _judge_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -> Verdict:
     device = facts.device(address.ifindex)
     no_path = _not_a_path_address(address)
+    if no_path and no_path.why is Why.TEMPORARY and _may_be_chosen(facts, address):
+        no_path = None
     if device is None or (not device.managed and not device.external):
         return _excluded(address, no_path or Reason(Why.NOT_MANAGED), device)
     if device.external:
@@ -76,16 +80,21 @@ def _judge_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -> V
         intent.flags_from,
         intent.owner,
         options=options,
+        port=options.signal_port.value if intent.flags_from is FlagsFrom.CONFIG else 0,
     )
     if intent.excluded:
         return replace(known, state=State.EXCLUDED)
+    if not_chosen := _not_chosen(facts, known):
+        return replace(known, state=State.EXCLUDED, reason=not_chosen)
     foreign = facts.foreign_endpoint(address)
     if foreign and intent.owner is Owner.NETWORKMANAGER and foreign.ifindex == address.ifindex:
         if state is DeviceState.DEACTIVATING:
             return replace(known, flags=foreign.flags, state=State.SUSPENDED, reason=Reason(Why.DEACTIVATING))
         return replace(known, flags=foreign.flags)
     if foreign:
-        return replace(known, reason=Reason(Why.SOMEBODY_ELSE_OWNS), flags=foreign.flags, owner=Owner.OTHER)
+        return replace(known, reason=Reason(Why.SOMEBODY_ELSE_OWNS), flags=foreign.flags, port=0, owner=Owner.OTHER)
+    if (address.address, known.port) in facts.listened_on:
+        return replace(known, reason=Reason(Why.SOMEBODY_ELSE_OWNS), owner=Owner.OTHER)
 
     family = address.family
     if device.profile.shared(family):
@@ -113,7 +122,7 @@ def _judge_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -> V
     if intent.owner is Owner.NETWORKMANAGER and address.address not in facts.snapshot.overdue:
         waiting = replace(known, state=State.WAITING, reason=Reason(Why.WAITS_FOR_NETWORKMANAGER))
         own = facts.own_endpoint(address)
-        if own is None or own.ifindex != address.ifindex:
+        if own is None or own.ifindex != address.ifindex or own.port:
             return waiting
         # Ours from before, or added for NetworkManager: what has the right flags it adopts, the rest it is about to replace.
         same = own.flags == intent.flags
@@ -137,11 +146,37 @@ def strangers(addresses: tuple[Address, ...], name: str, kind: str) -> tuple[Pat
     )
 
 
+def _may_be_chosen(facts: Facts, address: Address) -> bool:
+    """Whether a temporary address may be a path for all that is known yet; what its endpoint waits for comes later."""
+    chosen = facts.options(address).ipv6_address.value is not IPv6Address.STABLE
+    return chosen or facts.own_endpoint(address) is not None
+
+
+def _not_chosen(facts: Facts, verdict: Verdict) -> Reason | None:
+    """Why an IPv6 address is none of those that are to be paths; NetworkManager itself takes stable ones only."""
+    if verdict.family is not Family.IPV6:
+        return None
+    setting = verdict.options.ipv6_address
+    chosen = setting.value if verdict.owner is Owner.OURS else IPv6Address.STABLE
+    temporary = bool(verdict.on.flags & AddressFlag.TEMPORARY)
+    if chosen is not (IPv6Address.STABLE if temporary else IPv6Address.TEMPORARY):
+        return None
+    others = facts.successors(verdict.on, of_the_other_kind=True)
+    if facts.own_endpoint(verdict.on) and not all(map(_is_never_a_path, others)):
+        return Reason(Why.NO_LONGER_CHOSEN, str(setting))
+    return Reason(Why.TEMPORARY) if temporary else Reason(Why.STABLE, str(setting))
+
+
+def _is_never_a_path(address: Address) -> bool:
+    reason = _not_a_path_address(address)
+    return reason is not None and reason.why is not Why.TEMPORARY
+
+
 def _wished(facts: Facts, verdict: Verdict) -> Verdict:
     """A path whose endpoint is ours to make; one that the kernel refuses waits, and is tried again at every look."""
     refusal = facts.snapshot.refused.get((verdict.address, verdict.ifindex))
-    if refusal:
-        verdict = replace(verdict, state=State.WAITING, reason=Reason(Why.REFUSED, refusal))
+    if refusal is not None:
+        verdict = replace(verdict, state=State.WAITING, reason=Reason(Why.REFUSED, refusal or "its table is full"))
     return replace(verdict, wants_endpoint=True)
 
 
@@ -157,7 +192,7 @@ def _not_a_path_address(address: Address) -> Reason | None:
     """Why this address can be no path whatever the profile says; None when it can.
 
     As NetworkManager has it: not loopback, link-local, IPv6 ULA; RFC 1918 and fec0::/10 are in. A temporary address is
-    not kept, and a privacy address shall not be told to every server.
+    not kept, and a privacy address shall not be told to every server: unless somebody chose them, none is a path.
     """
     if address.scope == _SCOPE_LINK:
         return Reason(Why.LINK_LOCAL)

@@ -17,7 +17,7 @@ from ..model import (
 )
 from ..reasons import Reason, Why
 from .costs import COSTS
-from .facts import Facts, Verdict
+from .facts import FOLLOWED, Facts, Verdict
 
 #: Verdicts that come from circumstances, not from somebody's will: the last path of a family outlives them, and an
 #: endpoint outlives them while a live connection has its only subflow on it.
@@ -31,6 +31,7 @@ _CIRCUMSTANCES = frozenset(
         Why.HELD_BACK,
         Why.DEPRECATED,
         Why.MODE_OFF,
+        Why.NO_LONGER_CHOSEN,
         *COSTS,
     }
 )
@@ -152,7 +153,8 @@ def leave(facts: Facts, verdicts: list[Verdict], config: Config) -> Leaving:
         elif endpoint is None:
             result.append(verdict)
         elif config.failover is Failover.SAFE and verdict.reason.why in _DEAD and facts.own_endpoint(verdict.on):
-            result.append(replace(verdict, flags=endpoint.flags | EndpointFlag.BACKUP, wants_endpoint=True))
+            flags = endpoint.flags | EndpointFlag.BACKUP
+            result.append(replace(verdict, flags=flags, port=endpoint.port, wants_endpoint=True))
         elif known is None or facts.dependents(verdict.address, lost) or not facts.replaced(verdict):
             asks |= known is None
             result.append(_kept(facts, verdict, endpoint))
@@ -162,7 +164,8 @@ def leave(facts: Facts, verdicts: list[Verdict], config: Config) -> Leaving:
             result.append(verdict)
             if not facts.own_endpoint(verdict.on):
                 taken.add(Endpoint(endpoint.address, endpoint.ifindex, endpoint.flags))
-    standing = {endpoint.address for endpoint in facts.kernel.endpoints}
+    # With an endpoint that has a port go those alone that came to this port.
+    standing = {endpoint.address for endpoint in facts.kernel.endpoints if not endpoint.port}
     unseated: set[str] = set()
     if config.failover is not Failover.FAST:
         seats = {v.address for v in verdicts if v.ifindex in costly and v.family in staying}
@@ -203,18 +206,25 @@ def _last(facts: Facts, verdict: Verdict, endpoint: Endpoint | None) -> Verdict:
     if endpoint is None:
         return verdict
     reason = Reason(Why.KEPT_LAST, str(verdict.reason))
-    flags = _kept_flags(verdict, endpoint)
-    return replace(verdict, state=State.ACTIVE, reason=reason, flags=flags, wants_endpoint=own is not None)
+    return replace(
+        verdict,
+        state=State.ACTIVE,
+        reason=reason,
+        flags=_kept_flags(verdict, endpoint),
+        port=endpoint.port,
+        wants_endpoint=own is not None,
+    )
 
 
 def _kept(facts: Facts, verdict: Verdict, endpoint: Endpoint) -> Verdict:
     """Live connections depend on it: it stays, as it is or as backup."""
-    deprecated = verdict.reason.why is Why.DEPRECATED
+    followed = verdict.reason.why in FOLLOWED
     return replace(
         verdict,
-        state=State.ACTIVE if deprecated else State.SUSPENDED,
-        reason=Reason(Why.KEPT_UNTIL_REPLACED) if deprecated else Reason(Why.KEPT_FOR_CONNECTIONS, str(verdict.reason)),
+        state=State.ACTIVE if followed else State.SUSPENDED,
+        reason=Reason(Why.KEPT_UNTIL_REPLACED if followed else Why.KEPT_FOR_CONNECTIONS, str(verdict.reason)),
         flags=_kept_flags(verdict, endpoint),
+        port=endpoint.port,
         wants_endpoint=facts.own_endpoint(verdict.on) is not None,
     )
 

@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Set
+from dataclasses import dataclass, replace
 
+from ..flags import EndpointFlag
 from ..model import (
+    AddressFlag,
+    Endpoint,
     Family,
     State,
 )
 from ..reasons import Reason, Why
 from .facts import Facts, Verdict
+from .leaving import KEPT_FOR_CONNECTIONS
 
 
 def once(facts: Facts, verdicts: list[Verdict]) -> list[Verdict]:
@@ -45,36 +50,131 @@ def _claim(facts: Facts, verdict: Verdict) -> tuple[bool, bool, bool]:
     )
 
 
-def fill_slots(facts: Facts, verdicts: list[Verdict]) -> list[Verdict]:
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """The verdicts after it was seen what finds a place, and what has to be known or to go for that."""
+
+    verdicts: list[Verdict]
+    stale: frozenset[Endpoint] = frozenset()
+    asks: bool = False
+
+
+def fill_slots(facts: Facts, verdicts: list[Verdict], lost: Set[str] = frozenset()) -> Slots:
     """The kernel takes only so many endpoints: explicit flags first, then what ``slot-priority`` says, then one
     address an interface and family.
 
-    Among equals the better route metric wins, then the one that has its endpoint already, so that nothing flaps.
+    Among equals the better route metric wins, then the one that has its endpoint already, so that nothing flaps. An
+    endpoint that stands is displaced only where a better path would find no place, and never while a live connection has
+    its only subflow there; ``lost`` are the addresses that go for other reasons.
     """
-    foreign = sum(1 for endpoint in facts.kernel.endpoints if not facts.snapshot.ours.owns(endpoint))
-    slots = max(0, facts.kernel.endpoints_max - foreign)
     wishes = [verdict for verdict in verdicts if verdict.wants_endpoint]
-    if len(wishes) <= slots:
-        return verdicts
+    others = [endpoint for endpoint in facts.kernel.endpoints if not facts.snapshot.ours.owns(endpoint)]
+    giving_way = {endpoint.address: endpoint for endpoint in others if _gives_way(endpoint, wishes)}
+    most = facts.kernel.endpoints_max
+    slots = max(0, most - len(others) + len(giving_way))
+    stale: list[Endpoint] = []
+    if len(wishes) > slots:
+        stale = [endpoint for endpoint in others if _is_stale(facts, endpoint)][: len(wishes) - slots]
+        slots += len(stale)
+    chosen = _chosen(facts, wishes, slots, lost)
+    out = chosen.displaced | chosen.without
+    asks = chosen.asks
+    standing = [wish for wish in wishes if wish.address not in out and facts.own_endpoint(wish.on)]
+    if len(others) - len(stale) + len(standing) >= most:
+        # An implicit one gives way by an exchange for which the kernel wants a free place: here it has to go before.
+        for address in giving_way.keys() - out:
+            if facts.depended_on(address, lost | chosen.displaced | giving_way.keys()):
+                asks |= facts.snapshot.connections is None
+                out |= {address}
+            else:
+                stale.append(giving_way[address])
+    reason = Reason(Why.NO_SLOT, _words(most, len(others) - len(giving_way)))
+    told = [
+        _told(facts, verdict, verdict.address in out, verdict.address in chosen.kept, reason) for verdict in verdicts
+    ]
+    return Slots(told, frozenset(stale), asks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """By address: who finds no place, and who has one only for the connections on it."""
+
+    displaced: frozenset[str]  #: has an endpoint, which is to go
+    without: frozenset[str]  #: has none, and gets none
+    kept: frozenset[str]
+    asks: bool
+
+
+def _chosen(facts: Facts, wishes: list[Verdict], slots: int, lost: Set[str]) -> _Choice:
+    """The best ones; but what stands, and has a connection that stands nowhere else, keeps its place before a better one."""
+    ranked = _ranked(facts, wishes) if len(wishes) > slots else wishes
+    pinned: set[str] = set()
+    while True:
+        last = sorted(ranked, key=lambda wish: wish.address not in pinned)[slots:]
+        displaced = frozenset(wish.address for wish in last if facts.own_endpoint(wish.on))
+        held = {address for address in displaced if facts.depended_on(address, lost | displaced)} - pinned
+        if not held:
+            break
+        pinned |= held
+    return _Choice(
+        displaced,
+        frozenset(wish.address for wish in last) - displaced,
+        frozenset(wish.address for wish in ranked[slots:] if wish.address in pinned),
+        bool(pinned) and facts.snapshot.connections is None,
+    )
+
+
+def _ranked(facts: Facts, wishes: list[Verdict]) -> list[Verdict]:
+    """The best first. What the kernel refuses comes last, so that it takes no place from what works."""
     seen: dict[tuple[int, Family], int] = {}
     ranks = {}
-    for verdict in sorted(wishes, key=lambda wish: (facts.own_endpoint(wish.on) is None, wish.address)):
-        place = (verdict.ifindex, verdict.family)
+
+    def newest_first(wish: Verdict) -> tuple[bool, bool, str]:
+        return (bool(wish.on.flags & AddressFlag.DEPRECATED), facts.own_endpoint(wish.on) is None, wish.address)
+
+    for wish in sorted(wishes, key=newest_first):
+        place = (wish.ifindex, wish.family)
         nth = seen[place] = seen.get(place, -1) + 1
-        ranks[verdict.address] = (
-            not verdict.explicit,
-            -verdict.options.slot_priority.value,
+        ranks[wish.address] = (
+            facts.is_refused(wish),
+            not wish.explicit,
+            -wish.options.slot_priority.value,
             nth,
-            facts.metric(verdict),
-            facts.own_endpoint(verdict.on) is None,
-            verdict.ifindex,
-            verdict.address,
+            facts.metric(wish),
+            facts.own_endpoint(wish.on) is None,
+            wish.ifindex,
+            wish.address,
         )
-    left_out = {verdict.address for verdict in sorted(wishes, key=lambda wish: ranks[wish.address])[slots:]}
-    reason = Reason(Why.NO_SLOT, str(facts.kernel.endpoints_max))
-    return [
-        replace(verdict, state=State.EXCLUDED, reason=reason, wants_endpoint=False)
-        if verdict.wants_endpoint and verdict.address in left_out
-        else verdict
-        for verdict in verdicts
-    ]
+    return sorted(wishes, key=lambda wish: ranks[wish.address])
+
+
+def _told(facts: Facts, verdict: Verdict, out: bool, kept: bool, reason: Reason) -> Verdict:
+    if not verdict.wants_endpoint:
+        return verdict
+    if kept and verdict.reason.why not in KEPT_FOR_CONNECTIONS:
+        return replace(verdict, reason=Reason(Why.KEPT_FOR_CONNECTIONS, str(reason)))
+    if not out:
+        return verdict
+    if facts.is_refused(verdict):
+        return replace(verdict, wants_endpoint=False)
+    return replace(verdict, state=State.EXCLUDED, reason=reason, wants_endpoint=False)
+
+
+def _words(most: int, others: int) -> str:
+    if not others:
+        return f"{most} endpoints, and better paths have them"
+    if others < most:
+        return f"{most} endpoints; {others} of them others made, and better paths have the rest"
+    return f"{most} endpoints, and others made them all"
+
+
+def _gives_way(endpoint: Endpoint, wishes: list[Verdict]) -> bool:
+    """Whether an endpoint is the kernel's own, where one of these is wished (one with a port stands beside it)."""
+    return bool(endpoint.flags & EndpointFlag.IMPLICIT) and any(
+        wish.address == endpoint.address and not wish.port for wish in wishes
+    )
+
+
+def _is_stale(facts: Facts, endpoint: Endpoint) -> bool:
+    """Whether an endpoint is the kernel's own, for an address that is gone: the kernel never takes it away."""
+    return bool(endpoint.flags & EndpointFlag.IMPLICIT) and not facts.is_present(endpoint.address)

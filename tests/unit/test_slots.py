@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""More paths than the kernel takes endpoints: which ones get a place, and who keeps one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nm_mptcp.config import Config, PathSection, Setting
+from nm_mptcp.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model import Action, Desired, Endpoint, Operation, Snapshot, State
+from nm_mptcp.plan import plan
+from nm_mptcp.policy import decide
+from nm_mptcp.reasons import Why
+from nm_mptcp.selector import Selector, addresses
+from nm_mptcp.state import decided
+
+from .situations import SUBFLOW, TUN, Situation
+from .test_plan import apply
+from .test_policy import path, wished
+
+A, B, C, D = "10.0.1.2", "10.0.2.2", "10.0.3.2", "10.0.4.2"
+IMPLICIT = EndpointFlag.IMPLICIT
+EXPLICIT = {"mptcp_flags": ProfileFlag.ENABLED | ProfileFlag.SUBFLOW}
+
+
+def first(address: str, priority: int) -> Config:
+    """A configuration that gives an address a slot priority."""
+    section = PathSection("path-x", Selector(address=addresses(address)), {"slot_priority": Setting(priority)})
+    return Config(sections=(section,))
+
+
+def standing(metrics: dict[str, int], *, most: int) -> Situation:
+    """A link for each address, the first ``most`` with their endpoint; and no connection."""
+    situation = Situation(endpoints_max=most)
+    for number, (address, metric) in enumerate(metrics.items()):
+        ifindex = situation.link(f"e{number + 1}", f"{address}/24", metric=metric)
+        if number < most:
+            situation.endpoint(address, ifindex, ours=True)
+    return situation
+
+
+def left_out(desired: Desired) -> set[str]:
+    return {path.address for path in desired.paths if path.reason.why is Why.NO_SLOT}
+
+
+# --- who comes first
+
+
+def test_explicit_flags_come_first_then_one_address_an_interface_by_metric() -> None:
+    situation = Situation(endpoints_max=3)
+    situation.link("e1", "10.0.1.2/24", "10.0.1.3/24", metric=100)
+    situation.link("e2", B + "/24", metric=300)
+    situation.link("e3", C + "/24", metric=200)
+    situation.link("e4", D + "/24", metric=900, profile=EXPLICIT)
+    situation.overdue = frozenset({D})
+    desired = decide(situation.snapshot())
+    assert set(wished(desired)) == {D, "10.0.1.2", C}
+    assert left_out(desired) == {B, "10.0.1.3"}
+    shown = path(desired, B)
+    assert (shown.state, str(shown.reason)) == (
+        State.EXCLUDED,
+        "left out: the kernel takes 3 endpoints, and better paths have them",
+    )
+
+
+def test_both_families_of_a_link_come_before_second_addresses_of_any() -> None:
+    situation = Situation(endpoints_max=3)
+    situation.link("e1", "10.0.1.2/24", "10.0.1.3/24", metric=100)
+    situation.link("e2", f"{B}/24", "2001:db8:2::2/64", metric=700)
+    assert set(wished(decide(situation.snapshot()))) == {"10.0.1.2", B, "2001:db8:2::2"}
+
+
+def test_a_slot_priority_counts_for_the_addresses_of_its_section_only() -> None:
+    situation = Situation(endpoints_max=2)
+    situation.link("e1", "10.0.1.2/24", "10.0.1.3/24", metric=100)
+    situation.link("e2", f"{B}/24", metric=700)
+    assert set(wished(decide(situation.snapshot()))) == {"10.0.1.2", B}
+    assert set(wished(decide(situation.snapshot(), first("10.0.1.3", 1)))) == {"10.0.1.2", "10.0.1.3"}
+    assert set(wished(decide(situation.snapshot(), first("10.0.1.2", -1)))) == {"10.0.1.3", B}
+
+
+def test_among_equals_the_one_that_has_its_endpoint_stays() -> None:
+    situation = Situation(endpoints_max=1)
+    situation.link("e1", f"{A}/24")
+    e2 = situation.link("e2", f"{B}/24")
+    situation.endpoint(B, e2, ours=True)
+    assert set(wished(decide(situation.snapshot()))) == {B}
+
+
+def test_a_better_path_takes_the_worst_ones_place_and_no_others() -> None:
+    situation = standing({A: 100, B: 200, C: 300}, most=3)
+    assert not left_out(decide(situation.snapshot()))
+    situation.link("e4", f"{D}/24", metric=150)
+    desired = decide(situation.snapshot())
+    assert left_out(desired) == {C}
+    snapshot = situation.snapshot()
+    endpoints = [
+        (operation.action, operation.value.address)
+        for operation in plan(desired, snapshot.kernel, snapshot.ours)
+        if isinstance(operation.value, Endpoint)
+    ]
+    assert endpoints == [(Action.DELETE, C), (Action.ADD, D)]
+
+
+def test_a_worse_path_displaces_nobody() -> None:
+    situation = standing({A: 100, B: 200, C: 300}, most=2)
+    snapshot = situation.snapshot()
+    desired = decide(snapshot)
+    assert left_out(desired) == {C}
+    assert not [each for each in plan(desired, snapshot.kernel, snapshot.ours) if isinstance(each.value, Endpoint)]
+
+
+# --- connections on what would be displaced
+
+
+def test_what_carries_a_connections_last_subflow_keeps_its_place_and_the_next_worst_goes() -> None:
+    situation = standing({A: 100, B: 200, C: 300, D: 50}, most=3)
+    situation.connections = {frozenset({C}): 1, frozenset({A, B}): 1}
+    desired = decide(situation.snapshot())
+    assert left_out(desired) == {B}
+    kept = path(desired, C)
+    assert (kept.state, str(kept.reason)) == (
+        State.ACTIVE,
+        "left out: the kernel takes 3 endpoints, and better paths have them; its endpoint stays for connections that have"
+        " no other subflow",
+    )
+    assert desired.awaits_connections
+    assert {A, C, D} == set(wished(desired))
+
+
+def test_a_better_path_waits_while_connections_need_all_that_stand() -> None:
+    situation = standing({A: 200, B: 300, C: 100}, most=2)
+    situation.connections = {frozenset({A}): 1, frozenset({B}): 1}
+    desired = decide(situation.snapshot())
+    assert set(wished(desired)) == {A, B}
+    assert left_out(desired) == {C}
+    assert desired.awaits_connections
+    situation.connections = {frozenset({A}): 1, frozenset({A, B}): 1}
+    assert set(wished(decide(situation.snapshot()))) == {A, C}
+
+
+def test_two_that_would_go_at_once_are_no_siblings_of_each_other() -> None:
+    situation = standing({A: 300, B: 400, C: 100, D: 200}, most=2)
+    situation.connections = {frozenset({A, B}): 1}
+    assert set(wished(decide(situation.snapshot()))) == {A, B}
+    situation.connections = {frozenset({A, B, "192.0.2.1"}): 1}
+    assert set(wished(decide(situation.snapshot()))) == {C, D}
+
+
+def test_nothing_is_displaced_before_the_connections_are_known() -> None:
+    situation = standing({A: 200, B: 300, C: 100}, most=2)
+    situation.connections = None
+    desired = decide(situation.snapshot())
+    assert set(wished(desired)) == {A, B}
+    assert desired.asks_connections
+
+
+def test_connections_are_not_asked_for_where_nothing_would_be_displaced() -> None:
+    situation = standing({A: 100, B: 200, C: 300}, most=2)
+    situation.connections = None
+    assert not decide(situation.snapshot()).asks_connections
+
+
+def test_a_lost_links_endpoint_that_connections_need_is_not_displaced_either() -> None:
+    situation = standing({A: 300, B: 100, C: 200}, most=2)
+    situation.links[2] = replace(situation.links[2], carrier=False)
+    situation.connections = {frozenset({A}): 1}
+    desired = decide(situation.snapshot())
+    assert set(wished(desired)) == {A, B}
+    assert path(desired, A).state is State.SUSPENDED
+    assert left_out(desired) == {C}
+
+
+# --- what is lost and comes back
+
+
+def test_a_lost_links_place_goes_to_the_next_one_and_back() -> None:
+    situation = standing({A: 100, B: 200, C: 300}, most=2)
+    situation.links[2] = replace(situation.links[2], carrier=False)
+    assert set(wished(decide(situation.snapshot()))) == {B, C}
+    situation.links[2] = replace(situation.links[2], carrier=True)
+    situation.endpoints = []
+    for address, ifindex in ((B, 3), (C, 4)):
+        situation.endpoint(address, ifindex, ours=True)
+    assert set(wished(decide(situation.snapshot()))) == {A, B}
+
+
+def test_networkmanagers_suspended_endpoint_comes_back_before_any_of_ours() -> None:
+    situation = Situation(endpoints_max=2)
+    for number, address in enumerate((A, B), 1):
+        ifindex = situation.link(f"e{number}", f"{address}/24", metric=100)
+        situation.endpoint(address, ifindex, ours=True)
+    e3 = situation.link("e3", f"{C}/24", metric=900, profile=EXPLICIT)
+    situation.ours = replace(situation.ours, taken=frozenset({Endpoint(C, e3, SUBFLOW)}))
+    assert set(wished(decide(situation.snapshot()))) == {A, C}
+
+
+def test_a_deprecated_address_gives_its_place_to_its_successor() -> None:
+    old, new = "2001:db8:1::5", "2001:db8:9::5"
+    situation = Situation(endpoints_max=2)
+    e1 = situation.link("e1", f"{old}/64", flags=0x20)
+    situation.endpoint(old, e1, ours=True)
+    e2 = situation.link("e2", f"{B}/24", metric=900)
+    situation.endpoint(B, e2, ours=True)
+    situation.address(e1, f"{new}/64")
+    assert set(wished(decide(situation.snapshot()))) == {new, B}
+    situation.connections = {frozenset({old}): 1}
+    assert set(wished(decide(situation.snapshot()))) == {old, new}
+
+
+# --- endpoints of others
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        (1, "left out: the kernel takes 2 endpoints; 1 of them others made, and better paths have the rest"),
+        (2, "left out: the kernel takes 2 endpoints, and others made them all"),
+    ],
+)
+def test_endpoints_of_others_take_slots_too(others: int, words: str) -> None:
+    situation = Situation(endpoints_max=2)
+    situation.link("e1", f"{A}/24")
+    situation.link("e2", f"{B}/24", metric=200)
+    for number in range(others):
+        situation.endpoint(f"192.0.2.{number}", 0, EndpointFlag.SIGNAL, ours=False, port=5000)
+    desired = decide(situation.snapshot())
+    assert set(wished(desired)) == ({A} if others == 1 else set())
+    assert str(path(desired, B).reason) == words
+
+
+def test_an_endpoint_of_the_kernels_own_takes_one_as_long_as_its_address_is_there() -> None:
+    situation = Situation(endpoints_max=2)
+    situation.link("e1", f"{A}/24")
+    situation.link("e2", f"{B}/24", metric=200)
+    situation.link("tun0", "10.8.0.2/24", type=TUN)
+    implicit = situation.endpoint("10.8.0.2", 0, IMPLICIT, ours=False)
+    desired = decide(situation.snapshot())
+    assert set(wished(desired)) == {A}
+    assert not desired.stale
+    situation.addresses[4] = []
+    snapshot = situation.snapshot()
+    desired = decide(snapshot)
+    assert set(wished(desired)) == {A, B}
+    assert desired.stale == {implicit}
+    kernel, _ = apply(plan(desired, snapshot.kernel, snapshot.ours), snapshot.kernel, snapshot.ours)
+    assert {endpoint.address for endpoint in kernel.endpoints} == {A, B}
+
+
+def test_a_stale_one_is_left_where_it_is_in_nobodys_way() -> None:
+    situation = Situation(endpoints_max=3)
+    situation.link("e1", f"{A}/24")
+    situation.link("e2", f"{B}/24")
+    situation.endpoint("10.8.0.2", 0, IMPLICIT, ours=False)
+    desired = decide(situation.snapshot())
+    assert set(wished(desired)) == {A, B}
+    assert not desired.stale
+
+
+def test_one_on_a_paths_own_address_takes_no_second_place_and_is_exchanged_first() -> None:
+    situation = Situation(endpoints_max=2)
+    situation.link("e1", f"{A}/24")
+    situation.link("e2", f"{B}/24")
+    situation.endpoint(B, 0, IMPLICIT, ours=False)
+    snapshot = situation.snapshot()
+    desired = decide(snapshot)
+    assert set(wished(desired)) == {A, B}
+    added = [
+        operation.value.address
+        for operation in plan(desired, snapshot.kernel, snapshot.ours)
+        if operation.action is Action.ADD and isinstance(operation.value, Endpoint)
+    ]
+    assert added == [B, A]
+
+
+@pytest.mark.parametrize("needed", [False, True])
+def test_in_a_full_table_it_goes_before_unless_a_connection_needs_it(needed: bool) -> None:
+    situation = standing({A: 100, B: 200}, most=1)
+    situation.kernel["endpoints_max"] = 2
+    implicit = situation.endpoint(B, 0, IMPLICIT, ours=False)
+    situation.connections = {frozenset({B}): 1} if needed else {}
+    snapshot = situation.snapshot()
+    desired = decide(snapshot)
+    assert desired.stale == (frozenset() if needed else {implicit})
+    kernel, _ = apply(plan(desired, snapshot.kernel, snapshot.ours), snapshot.kernel, snapshot.ours)
+    assert {endpoint.address for endpoint in kernel.endpoints} == {A, B}
+    assert (implicit in kernel.endpoints) is needed
+
+
+# --- refusals
+
+
+def test_what_the_kernel_refuses_takes_no_place_from_what_works() -> None:
+    situation = standing({A: 200, B: 300, C: 100}, most=2)
+    situation.refused = {(C, 4): "port 443 is in use"}
+    desired = decide(situation.snapshot())
+    assert set(wished(desired)) == {A, B}
+    shown = path(desired, C)
+    assert (shown.state, str(shown.reason)) == (
+        State.WAITING,
+        "the kernel refused the endpoint: port 443 is in use",
+    )
+
+
+def test_a_full_table_is_no_fault_of_the_path() -> None:
+    situation = standing({A: 200, B: 300, C: 100}, most=2)
+    situation.refused = {(C, 4): ""}
+    assert set(wished(decide(situation.snapshot()))) == {A, C}
+
+
+# --- nothing flaps
+
+
+def settle(snapshot: Snapshot) -> tuple[Snapshot, list[list[Operation]]]:
+    """What comes of one decision after the other, until there is nothing to do."""
+    rounds = []
+    for _ in range(5):
+        desired = decide(snapshot)
+        ours = decided(snapshot.ours, snapshot.kernel, desired)
+        operations = plan(desired, snapshot.kernel, ours)
+        if not operations:
+            return replace(snapshot, ours=ours), rounds
+        rounds.append([each for each in operations if isinstance(each.value, Endpoint)])
+        kernel, ours = apply(operations, snapshot.kernel, ours)
+        snapshot = replace(snapshot, kernel=kernel, ours=ours)
+    raise AssertionError(f"it flaps: {rounds}")
+
+
+def test_twelve_links_are_settled_by_one_plan_and_so_is_each_change_of_one() -> None:
+    situation = Situation(endpoints_max=8)
+    for number in range(1, 13):
+        situation.link(f"e{number}", f"10.0.{number}.2/24", metric=100 + number % 3)
+    snapshot, rounds = settle(situation.snapshot())
+    assert [len(each) for each in rounds] == [8]
+    best = {endpoint.address for endpoint in snapshot.kernel.endpoints}
+    for ifindex, link in situation.links.items():
+        lost = {**situation.links, ifindex: replace(link, carrier=False)}
+        after, rounds = settle(replace(snapshot, kernel=replace(snapshot.kernel, links=lost)))
+        assert [len(each) for each in rounds] == ([2] if situation.addresses[ifindex][0].address in best else [])
+        back, rounds = settle(replace(after, kernel=replace(after.kernel, links=situation.links)))
+        assert len(rounds) <= 1
+        assert len(back.kernel.endpoints) == 8
