@@ -26,6 +26,7 @@ class Endpoint:
     device: str
     flags: frozenset[str]
     id: int
+    port: int = 0
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -73,7 +74,9 @@ class PathManager:
                 bits = struct.unpack("I", told.get(6, bytes(4)))[0]
                 index = struct.unpack("i", told[7])[0] if 7 in told else 0
                 flags = frozenset(name for bit, name in FLAG_NAMES.items() if bits & bit)
-                found.append(Endpoint(address, names.get(index, str(index) if index else ""), flags, told[2][0]))
+                device = names.get(index, str(index) if index else "")
+                port = struct.unpack("H", told[5])[0] if 5 in told else 0
+                found.append(Endpoint(address, device, flags, told[2][0], port))
         return tuple(found)
 
     def limits(self) -> dict[str, int]:

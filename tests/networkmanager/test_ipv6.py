@@ -180,3 +180,101 @@ def test_a_routers_preference_and_mtu_are_copied(bed: Bed) -> None:
     wait_for("NetworkManager has it", lambda: {"high"} == {each[2] for each in facts("main") if each[0] == "default"})
     wait_for("so have we", lambda: facts(bed.table_of(address)) == facts("main"))
     assert any(each[0] == "2001:db8:77::/48" for each in facts("main"))
+
+
+# --- which of them are paths: ipv6-address=
+
+
+SETTINGS = "/run/nm-mptcp/conf.d/50-test.conf"
+
+#: Privacy addresses that are followed by the next one after a few seconds, instead of a day.
+SHORT_LIVED = {
+    "net.ipv6.conf.wlan0.temp_prefered_lft": "10",
+    "net.ipv6.conf.wlan0.temp_valid_lft": "600",
+    "net.ipv6.conf.wlan0.max_desync_factor": "0",
+    "net.ipv6.conf.wlan0.dad_transmits": "1",
+}
+
+
+def choose(bed: Bed, which: str) -> None:
+    """Set ``ipv6-address`` and have the service, if it runs, read it."""
+    bed.write(SETTINGS, f"[path-x]\nipv6-address={which}\n")
+    if bed.service:
+        where = ["--dest=org.nm_mptcp1", "/org/nm_mptcp1", "org.nm_mptcp1.Reload"]
+        bed.machine.run("dbus-send", "--system", "--print-reply", *where)
+
+
+def endpoint_writes(writes: Writes) -> list[str]:
+    return [write for write in writes.all if write.endswith("endpoint")]
+
+
+def paths_are(bed: Bed, wifi: Uplink, which: str) -> bool:
+    """Whether the endpoints are those of the preferred addresses of one kind."""
+    preferred, stable = set(wifi.addresses(without=("deprecated",))), set(wifi.addresses())
+    wanted = {"stable": stable, "temporary": preferred - stable, "all": preferred}[which]
+    return bool(wanted) and {each.address for each in bed.endpoints()} == wanted
+
+
+def test_another_choice_makes_the_new_path_before_it_takes_the_old_one(bed: Bed, wifi: Uplink) -> None:
+    assert bed.service
+    connection = Connection(bed.machine, SERVER6, source=wifi.address6())
+    for which, order in (
+        ("temporary", ["add endpoint", "delete endpoint"]),
+        ("all", ["add endpoint"]),
+        ("stable", ["delete endpoint"]),
+    ):
+        with Writes(bed, bed.service.program) as writes:
+            choose(bed, which)
+            wait_for(f"{which} addresses are paths", lambda which=which: paths_are(bed, wifi, which))
+            bed.sync()
+        assert endpoint_writes(writes) == order
+        connection.echo()
+        for local, _ in connection.subflows():
+            assert bed.default_of(local)["dev"] == "wlan0"
+    stable = wifi.address6()
+    choose(bed, "temporary")
+    wait_for("it is excluded", lambda: bed.status().path(stable)["rule"] == "stable")
+    assert SETTINGS in bed.status().path(stable)["reason"]
+
+
+def test_a_connection_keeps_the_unchosen_address_until_it_has_another(bed: Bed, wifi: Uplink) -> None:
+    bed.far.sysctl(**{"net.mptcp.allow_join_initial_addr_port": "0"})
+    stable = wifi.address6()
+    connection = Connection(bed.machine, SERVER6, source=stable)
+    subflows = connection.subflows()
+    choose(bed, "temporary")
+    (temporary,) = set(wifi.addresses(without=("deprecated",))) - {stable}
+    bed.wait_endpoint(temporary)
+    shown = bed.status().path(stable)
+    assert (shown["state"], shown["rule"]) == ("active", "kept-until-replaced")
+    assert connection.subflows() == subflows
+    connection.echo()
+    connection.close()
+    bed.wait_no_endpoint(stable)
+
+
+def test_a_temporary_address_is_followed_by_the_next_one_and_a_stream_goes_on(bed: Bed) -> None:
+    EchoServer(bed.far)
+    bed.without_dispatcher_scripts()
+    wifi = bed.uplink("wlan0", ra=OLD)
+    bed.machine.sysctl(**SHORT_LIVED)
+    choose(bed, "temporary")
+    service = bed.start_service()
+    bed.profile("Wi-Fi", "wlan0", "ipv4.method disabled", "ipv6.method auto", "ipv6.ip6-privacy 2", "ipv6.may-fail no")
+    bed.up("Wi-Fi")
+    stable = wifi.address6()
+    (first,) = wait_for("a privacy address", lambda: set(wifi.addresses(without=("tentative",))) - {stable})
+    bed.wait_endpoint(first)
+    bed.sync()
+    connection = Connection(bed.machine, SERVER6, source=first)
+    with Writes(bed, service.program) as writes:
+        wait_for("the first is deprecated", lambda: first not in wifi.addresses(without=("deprecated",)), seconds=30)
+        (second, *_) = set(wifi.addresses(without=("deprecated",))) - {stable}
+        connection.wait_subflow(second)
+        bed.wait_no_endpoint(first)
+        bed.sync()
+    assert endpoint_writes(writes)[:2] == ["add endpoint", "delete endpoint"]
+    connection.echo()
+    assert first not in {local for local, _ in connection.subflows()}
+    shown = bed.status().path(first)
+    assert (shown["state"], shown["rule"]) == ("excluded", "deprecated")

@@ -20,13 +20,13 @@ PORT = 5000
 
 
 class EchoServer:
-    """Sends back what it gets, on every address of its namespace."""
+    """Sends back what it gets, on every address of its namespace or on one."""
 
-    def __init__(self, namespace: Namespace, port: int = PORT) -> None:
+    def __init__(self, namespace: Namespace, port: int = PORT, *, address: str = "::") -> None:
         self._listener = namespace.socket(socket.AF_INET6, socket.SOCK_STREAM, IPPROTO_MPTCP)
         self._listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.bind(("::", port))
+        self._listener.bind((address if ":" in address else f"::ffff:{address}", port))
         self._listener.listen()
         self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._serve, daemon=True, name="echo")
