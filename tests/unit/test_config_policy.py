@@ -271,3 +271,100 @@ def test_the_default_numbers_are_somebody_elses_where_others_were_chosen(config:
     assert {each[2] for each in numbers(after) if each[:2] == (0, 201)} == {42001}
     kernel, _ = apply(restore(after.kernel, after.ours, decide(after, new).marks), after.kernel, after.ours)
     assert numbers(replace(after, kernel=kernel)) == numbers(theirs)
+
+
+# --- which IPv6 addresses ---
+
+
+STABLE, TEMPORARY = "2001:db8:1::2", "2001:db8:1::7777"
+
+
+def with_privacy(**link: Any) -> Situation:
+    """A link with a stable and a temporary address."""
+    situation = Situation()
+    ifindex = situation.link("e1", f"{STABLE}/64", **link)
+    situation.address(ifindex, f"{TEMPORARY}/64", flags=0x01)
+    return situation
+
+
+@pytest.mark.parametrize(
+    ("which", "paths", "others"),
+    [
+        ("stable", {STABLE}, {TEMPORARY: Why.TEMPORARY}),
+        ("temporary", {TEMPORARY}, {STABLE: Why.STABLE}),
+        ("all", {STABLE, TEMPORARY}, {}),
+    ],
+)
+def test_the_chosen_addresses_are_paths_and_the_others_are_routed_with_them(
+    which: str, paths: set[str], others: dict[str, Why], config: Any
+) -> None:
+    desired = decide(with_privacy().snapshot(), config(f"[path-x]\nipv6-address={which}"))
+    assert wished(desired).keys() == paths
+    assert {each.address: each.reason.why for each in desired.paths if each.state is State.EXCLUDED} == others
+    assert {rule.source for rule in desired.rules} == {STABLE, TEMPORARY}
+
+
+def test_networkmanager_itself_takes_stable_ones_only(config: Any) -> None:
+    desired = decide(with_privacy(**PROFILE).snapshot(), config("[path-x]\nipv6-address=all"))
+    assert path(desired, STABLE).reason.why is Why.WAITS_FOR_NETWORKMANAGER
+    assert path(desired, TEMPORARY).reason.why is Why.TEMPORARY
+
+
+def test_a_choice_of_ipv6_addresses_says_nothing_of_ipv4(config: Any) -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24")
+    situation.address(2, "10.0.1.3/24", flags=0x01)  # IPv4: "secondary"
+    assert wished(decide(situation.snapshot(), config("[path-x]\nipv6-address=temporary"))).keys() == {A, "10.0.1.3"}
+
+
+def test_the_unchosen_address_keeps_its_endpoint_until_the_chosen_one_has_its_own(config: Any) -> None:
+    situation = with_privacy()
+    situation.endpoint(STABLE, 2, ours=True)
+    settings = config("[path-x]\nipv6-address=temporary")
+    desired = decide(situation.snapshot(), settings)
+    assert wished(desired).keys() == {STABLE, TEMPORARY}
+    assert path(desired, STABLE).reason.why is Why.KEPT_UNTIL_REPLACED
+    situation.endpoint(TEMPORARY, 2, ours=True)
+    assert wished(decide(situation.snapshot(), settings)).keys() == {TEMPORARY}
+    situation.connections = {frozenset({STABLE}): 1}
+    desired = decide(situation.snapshot(), settings)
+    assert wished(desired).keys() == {STABLE, TEMPORARY}
+    assert desired.awaits_connections
+    situation.connections = {frozenset({STABLE, TEMPORARY}): 1}
+    assert wished(decide(situation.snapshot(), settings)).keys() == {TEMPORARY}
+
+
+def test_where_there_is_no_chosen_address_nothing_is_waited_for(config: Any) -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{STABLE}/64")
+    situation.address(e1, "fe80::5/64", gateway=False)
+    situation.endpoint(STABLE, e1, ours=True)
+    desired = decide(situation.snapshot(), config("[path-x]\nipv6-address=temporary"))
+    assert not wished(desired)
+    assert path(desired, STABLE).reason.why is Why.STABLE
+
+
+def test_a_temporary_address_in_use_outlives_networkmanagers_absence(config: Any) -> None:
+    settings = config("[path-x]\nmatch-connection=e1\nipv6-address=temporary")
+    situation = with_privacy()
+    situation.endpoint(TEMPORARY, 2, ours=True)
+    device = situation.devices["e1"]
+    situation.device("e1", profile=None)  # it is being read, and the section is for it
+    assert wished(decide(situation.snapshot(), settings)).keys() == {TEMPORARY}
+    situation.devices["e1"] = device
+    situation.running = False
+    situation.devices.clear()
+    desired = decide(situation.snapshot(), settings)
+    assert wished(desired).keys() == {TEMPORARY}
+    assert path(desired, TEMPORARY).reason.why is Why.KEPT_NETWORKMANAGER_AWAY
+
+
+def test_a_deprecated_temporary_address_goes_when_its_successor_has_its_endpoint(config: Any) -> None:
+    settings = config("[path-x]\nipv6-address=temporary")
+    situation = with_privacy()
+    old = "2001:db8:1::5555"
+    situation.address(2, f"{old}/64", flags=0x21)
+    situation.endpoint(old, 2, ours=True)
+    assert wished(decide(situation.snapshot(), settings)).keys() == {old, TEMPORARY}
+    situation.endpoint(TEMPORARY, 2, ours=True)
+    assert wished(decide(situation.snapshot(), settings)).keys() == {TEMPORARY}

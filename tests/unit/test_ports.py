@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Endpoints with a port: which are ours, and what stands beside them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path as File
+
+import pytest
+
+from nm_mptcp.commands import command
+from nm_mptcp.config import Config, PathSection, Setting
+from nm_mptcp.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model import Action, Endpoint, Operation, Ours, OwnEndpoint, Owner, State
+from nm_mptcp.plan import plan, restore
+from nm_mptcp.policy import decide
+from nm_mptcp.reasons import Why
+from nm_mptcp.selector import Selector
+from nm_mptcp.state import Contents, Record, decided, seen, with_endpoints, without_endpoints
+
+from .situations import SUBFLOW, Situation
+from .test_policy import path
+
+A, B = "10.0.1.2", "10.0.2.2"
+SIGNAL = EndpointFlag.SIGNAL
+EXPLICIT = {"mptcp_flags": ProfileFlag.ENABLED | ProfileFlag.SIGNAL}
+
+
+def listening(port: int = 443) -> Config:
+    """A configuration that has each address announced with this port; 0: without one."""
+    settings = {"flags": Setting(ProfileFlag.ENABLED | ProfileFlag.SIGNAL)}
+    more = {"signal_port": Setting(port)} if port else {}
+    return Config(sections=(PathSection("path-x", Selector(), settings | more),))
+
+
+def server() -> tuple[Situation, int]:
+    situation = Situation()
+    return situation, situation.link("e1", f"{A}/24")
+
+
+def endpoints(situation: Situation, config: Config) -> list[tuple[Action, int]]:
+    """What is to be done with endpoints: the verb and the port."""
+    snapshot = situation.snapshot()
+    desired = decide(snapshot, config)
+    operations = plan(desired, snapshot.kernel, decided(snapshot.ours, snapshot.kernel, desired))
+    return [(each.action, each.value.port) for each in operations if isinstance(each.value, Endpoint)]
+
+
+def test_the_port_is_that_of_the_section_that_chose_the_flags() -> None:
+    situation, _ = server()
+    desired = decide(situation.snapshot(), listening())
+    assert desired.endpoints == {Endpoint(A, 2, SIGNAL, port=443)}
+    assert path(desired, A).port == 443
+    assert endpoints(situation, listening()) == [(Action.ADD, 443)]
+
+
+def test_a_profiles_own_flags_have_no_port() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24", profile=EXPLICIT)
+    situation.overdue = frozenset({A})
+    assert decide(situation.snapshot(), listening()).endpoints == {Endpoint(A, 2, SIGNAL)}
+
+
+def test_one_that_stands_is_left_as_it_is() -> None:
+    situation, e1 = server()
+    situation.endpoint(A, e1, SIGNAL, ours=True, port=443)
+    assert endpoints(situation, listening()) == []
+
+
+@pytest.mark.parametrize(("before", "after"), [(443, 444), (443, 0), (0, 443)])
+def test_another_port_is_another_endpoint(before: int, after: int) -> None:
+    situation, e1 = server()
+    situation.endpoint(A, e1, SIGNAL, ours=True, port=before)
+    assert endpoints(situation, listening(after)) == [(Action.DELETE, before), (Action.ADD, after)]
+
+
+def test_somebodys_endpoint_with_another_port_stands_beside_ours() -> None:
+    situation, e1 = server()
+    situation.endpoint(A, e1, SIGNAL, ours=False, port=444)
+    assert endpoints(situation, listening()) == [(Action.ADD, 443)]
+    assert endpoints(situation, Config()) == [(Action.ADD, 0)]
+
+
+@pytest.mark.parametrize("port", [443, 0])
+def test_somebodys_endpoint_with_the_same_port_or_without_one_is_left_alone(port: int) -> None:
+    situation, e1 = server()
+    situation.endpoint(A, e1, SIGNAL, ours=False, port=port)
+    assert endpoints(situation, listening()) == []
+    shown = path(decide(situation.snapshot(), listening()), A)
+    assert (shown.owner, shown.reason.why) == (Owner.OTHER, Why.SOMEBODY_ELSE_OWNS)
+
+
+def test_ours_goes_where_networkmanager_makes_the_endpoint_now() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24", profile=EXPLICIT)
+    situation.endpoint(A, e1, SIGNAL, ours=True, port=443)
+    assert endpoints(situation, listening()) == [(Action.DELETE, 443)]
+    situation.endpoint(A, e1, SIGNAL, ours=False)
+    assert endpoints(situation, listening()) == [(Action.DELETE, 443)]
+    assert path(decide(situation.snapshot(), listening()), A).owner is Owner.NETWORKMANAGER
+
+
+def test_what_stays_for_its_connections_stays_with_its_port() -> None:
+    situation, e1 = server()
+    situation.endpoint(A, e1, SIGNAL, ours=True, port=443)
+    situation.link("e2", f"{B}/24")
+    situation.links[e1] = replace(situation.links[e1], carrier=False)
+    situation.connections = {frozenset({A}): 1}
+    desired = decide(situation.snapshot(), Config())
+    assert path(desired, A).state is State.SUSPENDED
+    assert Endpoint(A, e1, SIGNAL, port=443) in desired.endpoints
+
+
+def test_while_networkmanager_is_away_it_keeps_its_port() -> None:
+    situation, e1 = server()
+    situation.endpoint(A, e1, SIGNAL, ours=True, port=443)
+    situation.running = False
+    situation.devices.clear()
+    assert endpoints(situation, listening()) == []
+
+
+def test_with_the_port_only_its_own_subflows_go_so_the_first_ones_are_ended_as_well() -> None:
+    situation, e1 = server()
+    situation.endpoint(A, e1, SIGNAL, ours=True, port=443)
+    e2 = situation.link("e2", f"{B}/24")
+    situation.endpoint(B, e2, SIGNAL, ours=True, port=443)
+    situation.links[e1] = replace(situation.links[e1], carrier=False)
+    situation.connections = {frozenset({A, B}): 1}
+    desired = decide(situation.snapshot(), listening())
+    assert desired.unseated == {A}
+    assert desired.endpoints == {Endpoint(B, e2, SIGNAL, port=443)}
+
+
+def test_all_of_ours_is_taken_back_and_nothing_else() -> None:
+    situation, e1 = server()
+    mine = situation.endpoint(A, e1, SIGNAL, ours=True, port=443)
+    situation.endpoint(A, e1, SIGNAL, ours=False, port=444)
+    snapshot = situation.snapshot()
+    taken_back = [each for each in restore(snapshot.kernel, snapshot.ours) if isinstance(each.value, Endpoint)]
+    assert taken_back == [Operation(Action.DELETE, mine)]
+
+
+# --- the record
+
+
+def test_endpoints_of_one_address_are_told_apart_by_their_port() -> None:
+    plain, with_port = Endpoint(A, 2, SUBFLOW), Endpoint(A, 2, SIGNAL, port=443)
+    ours = with_endpoints(with_endpoints(Ours(), [plain]), [with_port])
+    ours = seen(ours, [replace(plain, id=3), replace(with_port, id=4)])
+    assert {(own.port, own.id) for own in ours.endpoints} == {(0, 3), (443, 4)}
+    assert not ours.owns(Endpoint(A, 2, SIGNAL, 4, 444))
+    assert {own.port for own in seen(ours, [replace(plain, id=3)]).endpoints} == {0}
+    again = without_endpoints(with_endpoints(ours, [with_port]), [with_port])
+    assert {own.port for own in again.endpoints} == {0}
+
+
+def test_the_record_has_the_port_and_one_of_before_had_none(tmp_path: File) -> None:
+    ours = Ours(frozenset({OwnEndpoint(A, 2, SIGNAL, SIGNAL, 4, 443), OwnEndpoint(B, 3, SUBFLOW, SUBFLOW, 5)}))
+    record = Record(tmp_path)
+    record.save(Contents(ours))
+    assert Record(tmp_path).load().ours == ours
+    written = json.loads(record.file.read_text())
+    written["endpoints"] = [each[:5] for each in written["endpoints"] if not each[5]]
+    record.file.write_text(json.dumps(written))
+    assert Record(tmp_path).load().ours.endpoints == {OwnEndpoint(B, 3, SUBFLOW, SUBFLOW, 5)}
+
+
+def test_the_command_has_the_port() -> None:
+    situation, _ = server()
+    added = Operation(Action.ADD, Endpoint(A, 2, SIGNAL, port=443))
+    assert command(added, situation.links) == f"ip mptcp endpoint add {A} port 443 dev e1 signal"
