@@ -136,7 +136,8 @@ def _link(link: dict[str, Any]) -> Row:
 
 
 def _path(path: dict[str, Any], now: datetime.datetime) -> Row:
-    cells = [path["address"], path["interface"], path["state"], ",".join(path["flags"]), path["endpoint_id"]]
+    flags = [*path["flags"], *([f"port={path['port']}"] if path.get("port") else [])]
+    cells = [path["address"], path["interface"], path["state"], ",".join(flags), path["endpoint_id"]]
     by = "" if path["owner"] == "nm-mptcp" or path["endpoint_id"] is None else f" (endpoint by {path['owner']})"
     since = f", since {_moment(path['since'], now)}" if path["since"] and path["state"] != "excluded" else ""
     words = [f"{printable(path['reason'], longest=300)}{by}{since}"]
