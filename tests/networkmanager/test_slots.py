@@ -88,7 +88,6 @@ def test_the_eight_best_have_endpoints_and_the_others_say_why_not(bed: Bed, twel
         assert bed.default_of(address_of(link))["dev"] == link.name
     with Writes(bed, bed.service.program) as writes:
         bed.modify("eth12", "connection.zone public")
-        bed.sh("ip address add 172.30.1.1/24 dev eth12; ip address del 172.30.1.1/24 dev eth12")
         bed.reapply("eth3")
         bed.reapply("eth11")
         for _ in range(3):
