@@ -191,6 +191,12 @@ def test_explicit_flags_get_the_place_that_networkmanager_found_taken(bed: Bed, 
         bed.sync()
     assert endpoint_writes(writes) == []
     assert bed.endpoint(address_of(explicit)) == endpoint
+    # A lost link's explicit flags come back before all others.
+    explicit.carrier(False)
+    wait_holders(bed, twelve[:SLOTS])
+    explicit.carrier(True)
+    wait_holders(bed, [*twelve[: SLOTS - 1], explicit])
+    assert bed.wait_endpoint(address_of(explicit)).flags == {"subflow"}
     bed.down(explicit.name)
     wait_holders(bed, twelve[:SLOTS])
     assert all(each.flags == DEFAULT_FLAGS for each in bed.endpoints())

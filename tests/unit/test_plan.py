@@ -267,6 +267,9 @@ def situations(draw: st.DrawFn) -> Situation:
                 port = draw(st.sampled_from([0, 443, 444])) if flags is EndpointFlag.SIGNAL else 0
                 address = text.split("/")[0]
                 situation.endpoint(address, draw(st.sampled_from([ifindex, 0, 99])), flags, ours=mine, port=port)
+    places = [address.address for group in situation.addresses.values() for address in group]
+    stands = st.frozensets(st.sampled_from(places), min_size=1, max_size=2) if places else st.nothing()
+    situation.connections = draw(st.one_of(st.none(), st.just({}), st.dictionaries(stands, st.just(1), max_size=3)))
     foreign = draw(st.sampled_from([None, 42000, 42001, 42]))
     if foreign:
         situation.routes.append(Route("192.0.2.0/24", foreign, (Hop(2),), protocol=4))
