@@ -201,6 +201,8 @@ def apply(operations: Iterable[Operation], kernel: Kernel, ours: Ours) -> tuple[
             only_signal = value.flags & (EndpointFlag.SIGNAL | EndpointFlag.SUBFLOW) == EndpointFlag.SIGNAL
             assert only_signal or not value.port, "EINVAL"
             endpoints.append(replace(value, id=1 + max((e.id for e in endpoints), default=0)))
+        elif _ends_subflows(operation):
+            pass
         elif operation.action is Action.DELETE:
             endpoints.remove(value)
         else:
@@ -217,6 +219,14 @@ def apply(operations: Iterable[Operation], kernel: Kernel, ours: Ours) -> tuple[
         linkdown_ignored=ignored,
     )
     return result, seen(ours, result.endpoints)
+
+
+def _ends_subflows(operation: Operation) -> bool:
+    """Whether it is for live connections alone, which the model has not: once done, there is nothing more to end."""
+    value = operation.value
+    return operation.action is Action.SEVER or (
+        isinstance(value, Endpoint) and not value.id and operation.action is Action.DELETE
+    )
 
 
 def _same_place(one: Route, other: Route) -> bool:
@@ -267,8 +277,8 @@ def situations(draw: st.DrawFn) -> Situation:
                 port = draw(st.sampled_from([0, 443, 444])) if flags is EndpointFlag.SIGNAL else 0
                 address = text.split("/")[0]
                 situation.endpoint(address, draw(st.sampled_from([ifindex, 0, 99])), flags, ours=mine, port=port)
-    places = [address.address for group in situation.addresses.values() for address in group]
-    stands = st.frozensets(st.sampled_from(places), min_size=1, max_size=2) if places else st.nothing()
+    places = ["192.0.2.9", *(address.address for group in situation.addresses.values() for address in group)]
+    stands = st.frozensets(st.sampled_from(places), min_size=1, max_size=2)
     situation.connections = draw(st.one_of(st.none(), st.just({}), st.dictionaries(stands, st.just(1), max_size=3)))
     foreign = draw(st.sampled_from([None, 42000, 42001, 42]))
     if foreign:
@@ -316,7 +326,7 @@ def test_any_situation_is_settled_by_one_plan_that_touches_nothing_foreign(
     ours = decided(snapshot.ours, snapshot.kernel, desired)
     operations = plan(desired, snapshot.kernel, ours)
 
-    names = verbs(operations)
+    names = verbs(each for each in operations if not _ends_subflows(each))
     ups = [place for place, verb in enumerate(names) if verb == "add endpoint"]
     downs = [place for place, verb in enumerate(names) if verb == "delete endpoint"]
     prepared = [place for place, verb in enumerate(names) if verb in ("add route", "replace route", "add rule")]
@@ -331,7 +341,7 @@ def test_any_situation_is_settled_by_one_plan_that_touches_nothing_foreign(
     # A second look may see that a replacement works now, and then leave what it replaced; a third has nothing to do.
     kernel, after = apply(plan(decide(again, config), kernel, after), kernel, after)
     settled = replace(snapshot, kernel=kernel, ours=after)
-    assert not plan(decide(settled, config), kernel, after)
+    assert all(map(_ends_subflows, plan(decide(settled, config), kernel, after)))
 
     # And all of it can be taken back; what was taken from NetworkManager is given back, and so is there again.
     given_back = {endpoint.place for endpoint in after.taken}

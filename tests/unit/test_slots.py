@@ -289,6 +289,19 @@ def test_in_a_full_table_it_goes_before_unless_a_connection_needs_it(needed: boo
     assert (implicit in kernel.endpoints) is needed
 
 
+def test_one_on_a_left_out_paths_address_goes_unless_a_connection_needs_it() -> None:
+    situation = Situation(endpoints_max=1)
+    situation.link("e1", f"{A}/24", metric=100)
+    situation.link("e2", f"{B}/24", metric=200)
+    implicit = situation.endpoint(B, 0, IMPLICIT, ours=False)
+    desired = decide(situation.snapshot())
+    assert (set(wished(desired)), desired.stale) == ({A}, {implicit})
+    situation.connections = {frozenset({B}): 1}
+    desired = decide(situation.snapshot())
+    assert (set(wished(desired)), desired.stale) == (set(), set())
+    assert left_out(desired) == {A, B}
+
+
 # --- refusals
 
 

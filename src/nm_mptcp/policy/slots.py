@@ -76,11 +76,12 @@ def fill_slots(facts: Facts, verdicts: list[Verdict], lost: Set[str] = frozenset
     if len(wishes) > slots:
         stale = [endpoint for endpoint in others if _is_stale(facts, endpoint)][: len(wishes) - slots]
         slots += len(stale)
-    chosen = _chosen(facts, wishes, slots, lost)
+    own = {wish.address for wish in wishes if facts.own_endpoint(wish.on)}
+    chosen = _chosen(facts, wishes, slots, own | giving_way.keys(), lost)
     out = chosen.displaced | chosen.without
     asks = chosen.asks
-    standing = [wish for wish in wishes if wish.address not in out and facts.own_endpoint(wish.on)]
-    if len(others) - len(stale) + len(standing) >= most:
+    stale += [giving_way[address] for address in giving_way.keys() & out]
+    if len(others) - len(stale) + len(own - out) >= most:
         # An implicit one gives way by an exchange for which the kernel wants a free place: here it has to go before.
         for address in giving_way.keys() - out:
             if facts.depended_on(address, lost | chosen.displaced | giving_way.keys()):
@@ -99,19 +100,19 @@ def fill_slots(facts: Facts, verdicts: list[Verdict], lost: Set[str] = frozenset
 class _Choice:
     """By address: who finds no place, and who has one only for the connections on it."""
 
-    displaced: frozenset[str]  #: has an endpoint, which is to go
+    displaced: frozenset[str]  #: has an endpoint, ours or the kernel's own, which is to go
     without: frozenset[str]  #: has none, and gets none
     kept: frozenset[str]
     asks: bool
 
 
-def _chosen(facts: Facts, wishes: list[Verdict], slots: int, lost: Set[str]) -> _Choice:
+def _chosen(facts: Facts, wishes: list[Verdict], slots: int, standing: Set[str], lost: Set[str]) -> _Choice:
     """The best ones; but what stands, and has a connection that stands nowhere else, keeps its place before a better one."""
     ranked = _ranked(facts, wishes) if len(wishes) > slots else wishes
     pinned: set[str] = set()
     while True:
         last = sorted(ranked, key=lambda wish: wish.address not in pinned)[slots:]
-        displaced = frozenset(wish.address for wish in last if facts.own_endpoint(wish.on))
+        displaced = frozenset(wish.address for wish in last if wish.address in standing)
         held = {address for address in displaced if facts.depended_on(address, lost | displaced)} - pinned
         if not held:
             break
@@ -151,7 +152,7 @@ def _ranked(facts: Facts, wishes: list[Verdict]) -> list[Verdict]:
 def _told(facts: Facts, verdict: Verdict, out: bool, kept: bool, reason: Reason) -> Verdict:
     if not verdict.wants_endpoint:
         return verdict
-    if kept and verdict.reason.why not in KEPT_FOR_CONNECTIONS:
+    if not out and kept and verdict.reason.why not in KEPT_FOR_CONNECTIONS:
         return replace(verdict, reason=Reason(Why.KEPT_FOR_CONNECTIONS, str(reason)))
     if not out:
         return verdict
