@@ -325,7 +325,9 @@ def test_the_unchosen_address_keeps_its_endpoint_until_the_chosen_one_has_its_ow
     assert wished(desired).keys() == {STABLE, TEMPORARY}
     assert path(desired, STABLE).reason.why is Why.KEPT_UNTIL_REPLACED
     situation.endpoint(TEMPORARY, 2, ours=True)
-    assert wished(decide(situation.snapshot(), settings)).keys() == {TEMPORARY}
+    desired = decide(situation.snapshot(), settings)
+    assert wished(desired).keys() == {TEMPORARY}
+    assert path(desired, STABLE).reason.why is Why.NO_LONGER_CHOSEN
     situation.connections = {frozenset({STABLE}): 1}
     desired = decide(situation.snapshot(), settings)
     assert wished(desired).keys() == {STABLE, TEMPORARY}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.config import Config, Failover, MeteredPolicy, Mode, PathSection, RoamingPolicy, Setting
+from nm_mptcp.config import Config, Failover, IPv6Address, MeteredPolicy, Mode, PathSection, RoamingPolicy, Setting
 from nm_mptcp.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.match import DeviceMatch
 from nm_mptcp.model import Connectivity, DefaultFlags, Departure, DeviceState, Family, Sides, State
@@ -47,6 +47,8 @@ ONE_MAY_ROAM = Config(
         ),
     )
 )
+
+PRIVATE = Config(sections=(PathSection("path-private", Selector(), {"ipv6_address": Setting(IPv6Address.TEMPORARY)}),))
 
 Found = tuple[State, Why, EndpointFlag]
 
@@ -112,6 +114,12 @@ class Laptop(Situation):
 
 def profile(flags: int) -> dict[str, object]:
     return {"profile": {"mptcp_flags": ProfileFlag(flags)}}
+
+
+def wired_beside(laptop: Laptop) -> Laptop:
+    """With a wired link that has no endpoint yet."""
+    laptop.standing = False
+    return laptop.wired()
 
 
 def owned(laptop: Laptop, address: str, name: str, flags: EndpointFlag) -> Laptop:
@@ -395,6 +403,17 @@ ROWS: dict[str, Callable[[], Row]] = {
     ),
     "refused": lambda: Row(Laptop().wifi().with_(refused={(W, 2): "no"}), {W: (State.WAITING, Why.REFUSED, SUBFLOW)}),
     "the same address twice": lambda: Row(Laptop(standing=True).wifi().wired(f"{W}/24"), {}),
+    "more places than links": lambda: Row(Laptop(endpoints_max=2).wifi().wired(), {W: REGULAR, E: REGULAR}),
+    "one place, and a connection needs it where it is": lambda: Row(
+        wired_beside(Laptop(standing=True, endpoints_max=1).wifi().carrying((W,))),
+        {W: active(Why.KEPT_FOR_CONNECTIONS, SUBFLOW), E: excluded(Why.NO_SLOT, SUBFLOW)},
+    ),
+    "a stable address where temporary ones are chosen": lambda: Row(
+        Laptop().wifi(f"{W6}/64"), {W6: excluded(Why.STABLE, SUBFLOW)}, PRIVATE
+    ),
+    "a temporary address where they are chosen": lambda: Row(
+        Laptop().wifi(f"{W6}/64", flags=0x01), {W6: REGULAR}, PRIVATE
+    ),
     "one place, two links": lambda: Row(
         Laptop(endpoints_max=1).wifi().wired(), {W: excluded(Why.NO_SLOT, SUBFLOW), E: REGULAR}
     ),
@@ -415,6 +434,7 @@ ELSEWHERE = {
     Why.TWICE: "test_policy: an address on two interfaces",
     Why.FLAGS_OF_CONFIGURATION: "test_config_policy",
     Why.DISABLED_BY_CONFIGURATION: "test_config_policy",
+    Why.NO_LONGER_CHOSEN: "test_config_policy: the unchosen address",
 }
 
 
