@@ -138,7 +138,8 @@ def test_a_port_is_announced_and_listened_on(bed: Bed, client: Namespace) -> Non
     assert bed.endpoints() == before
     connection.wait_peers(first, second)
     bed.nm_mptcp("clear")
-    assert bed.endpoints() == ()
+    # A join that comes in this moment makes the kernel put one of its own there.
+    assert [each for each in bed.endpoints() if "implicit" not in each.flags] == []
 
 
 def test_endpoints_with_a_port_that_others_made_are_left_alone(bed: Bed) -> None:
