@@ -113,9 +113,7 @@ def test_a_port_can_be_had_again_when_its_endpoint_was_deleted(
         _echo(client)
 
 
-def test_a_connections_only_subflow_is_ended_as_the_kernel_does_it(
-    manager: PathManager, network: Network, far: Network
-) -> None:
+def test_a_connections_only_subflow_is_not_reset(manager: PathManager, network: Network, far: Network) -> None:
     _, second = two_paths(network, far)
     announced = Endpoint("10.2.0.1", second, SIGNAL, port=7000)
     manager.add(announced)
@@ -124,9 +122,9 @@ def test_a_connections_only_subflow_is_ended_as_the_kernel_does_it(
         wait_for("both subflows", lambda: _places() == {("10.1.0.1", 5001), ("10.2.0.1", 7000)})
         manager.delete(Endpoint("10.1.0.1"))
         wait_for("the second alone", lambda: _places() == {("10.2.0.1", 7000)})
-        asyncio.run(_delete(manager.endpoints()[0]))
-        with pytest.raises(KernelError, match="port 7000 is in use"):
-            manager.add(announced)
+        KernelAccess()._vacate(manager.endpoints()[0])
+        assert _places() == {("10.2.0.1", 7000)}
+        _echo(client)
 
 
 async def _delete(endpoint: Endpoint) -> None:

@@ -79,7 +79,9 @@ class PathManager(Requester):
         if error.errno != errno.EINVAL or "duplicate" not in error.text:
             return error
         there = self.endpoints()
-        if any((other.address, other.port) == (endpoint.address, endpoint.port) for other in there):
+        # An implicit one is no duplicate: it gives way to what has no id of its own.
+        firm = [other for other in there if endpoint.id or not other.flags & EndpointFlag.IMPLICIT]
+        if any((other.address, other.port) == (endpoint.address, endpoint.port) for other in firm):
             number = errno.EEXIST
         elif endpoint.id and any(other.id == endpoint.id for other in there):
             number = errno.EBUSY
