@@ -81,7 +81,9 @@ def mind_tunnels(facts: Facts, verdicts: list[Verdict], config: Config) -> Guard
                 cut.add(verdict.address)
             kept += 1
             reason = Reason(Why.KEPT_BESIDE_TUNNEL, reason.detail)
-            result.append(replace(suspended, reason=reason, flags=endpoint.flags, wants_endpoint=own))
+            result.append(
+                replace(suspended, reason=reason, flags=endpoint.flags, port=endpoint.port, wants_endpoint=own)
+            )
             continue
         going += 1
         cut.add(verdict.address)
