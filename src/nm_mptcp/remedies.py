@@ -201,6 +201,8 @@ _BY_RULE: dict[Why, Callable[[Path], list[Remedy]]] = {
     Why.UNREADABLE: _say("look as root, or start the service", "systemctl start nm-mptcp"),
     Why.DISABLED_BY_PROFILE: _explicit,
     Why.DISABLED_BY_CONFIGURATION: _section,
+    Why.STABLE: _section,
+    Why.NO_LONGER_CHOSEN: _section,
     Why.METERED: _metered,
     Why.MODE_OFF: _mode,
     Why.ROAMING: _roaming,
