@@ -29,6 +29,7 @@ COMMANDS = {
     "config": "show the configuration and where each value comes from, or check it",
     "exec": "run a program that knows nothing of MPTCP with MPTCP sockets",
     "unit": "let a systemd unit use MPTCP sockets, by a drop-in",
+    "watch": "show links, subflows and what happens to them, live",
     "daemon": "run the service",
 }
 

@@ -41,6 +41,9 @@ _LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_R
 )
 _GROUPS = (_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE)
 
+#: For those who only want to know of links and addresses.
+LINKS_AND_ADDRESSES = (_LINK, _IPV4_IFADDR, _IPV6_IFADDR)
+
 #: Bytes of events that may wait: some 20,000 routes.
 _ROOM = 16 * 1024 * 1024
 
@@ -56,15 +59,29 @@ def look(routing: Routing) -> Mirror:
     return Mirror.of(routing.links(), routing.addresses(), routing.routes(), routing.rules())
 
 
+def look_at_links(routing: Routing) -> Mirror:
+    """A look at links and addresses alone, for :data:`LINKS_AND_ADDRESSES`. Raises :class:`KernelError`."""
+    return Mirror.of(routing.links(), routing.addresses(), (), ())
+
+
 class Monitor:
     """A subscription to the kernel's events, in the running asyncio loop.
 
     ``on_change`` is called after each burst that changed the mirror, ``on_lost`` when events were lost (ENOBUFS, or one
-    that could not be read): a full look is due, and :attr:`lost` stays true until one is complete.
+    that could not be read): a full look is due, and :attr:`lost` stays true until one is complete. ``groups``: what to
+    be told of, all unless :data:`LINKS_AND_ADDRESSES` is given.
     """
 
-    def __init__(self, mirror: Mirror, on_change: Callable[[Changes], None], on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        mirror: Mirror,
+        on_change: Callable[[Changes], None],
+        on_lost: Callable[[], None],
+        *,
+        groups: tuple[int, ...] = _GROUPS,
+    ) -> None:
         self.mirror = mirror
+        self._groups = groups
         #: Whether events were lost since the last complete look; true before the first.
         self.lost = True
         self._on_change = on_change
@@ -76,7 +93,8 @@ class Monitor:
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Subscribe, in the network namespace of this thread. Raises :class:`KernelError`."""
         what = "listen to the kernel's network events"
-        self._subscription.open(loop, ROUTE, _GROUPS, self._readable, room=_ROOM, what=what, wished=(_NEXTHOP,))  # 5.3
+        wished = (_NEXTHOP,) if self._groups is _GROUPS else ()  # 5.3
+        self._subscription.open(loop, ROUTE, self._groups, self._readable, room=_ROOM, what=what, wished=wished)
 
     def close(self) -> None:
         """Unsubscribe."""

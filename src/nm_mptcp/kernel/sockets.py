@@ -21,11 +21,15 @@ _SOCK_DIAG_BY_FAMILY = 20
 _SOCK_DESTROY = 21
 #: Only with the socket's tcp_info does the kernel tell what stands on top of it.
 _WITH_INFO = 1 << (2 - 1)
+_INET_DIAG_INFO = 2
 _INET_DIAG_ULP_INFO = 19
 _INET_ULP_INFO_MPTCP = 3
 _REQUEST = struct.Struct("=BBBBI")
 _ID = struct.Struct("!HH16s16s")
 _WHOLE = struct.Struct("=BBBB48sIIIII")
+#: In ``struct tcp_info``: where the smoothed round-trip time is, and the bytes acknowledged and received (since 4.2).
+_RTT = struct.Struct("=68xI")
+_BYTES = struct.Struct("=120xQQ")
 _TOKEN_REMOTE, _TOKEN_LOCAL, _SUBFLOW_FLAGS, _ID_REMOTE, _ID_LOCAL = 1, 2, 8, 9, 10
 
 
@@ -111,6 +115,9 @@ class Subflow:
     inode: int = field(default=0, compare=False)
     cookie: int = 0  #: names this very socket, even after another has the same addresses and ports
     socket_family: Family = Family.IPV4  #: the socket's own, IPv6 also for an IPv4 peer of an IPv6 socket
+    sent: int = field(default=0, compare=False)  #: bytes that the peer acknowledged, since it began
+    received: int = field(default=0, compare=False)  #: bytes, since it began
+    rtt: float = field(default=0.0, compare=False)  #: smoothed round-trip time in seconds
 
     @property
     def established(self) -> bool:
@@ -195,6 +202,8 @@ def _subflow(answer: Message) -> Subflow | None:
     socket_family = Family(family)
     ours, mapped = _text(local, socket_family)
     theirs, _ = _text(remote, socket_family)
+    info = told.get(_INET_DIAG_INFO, b"")
+    sent, received = _BYTES.unpack_from(info) if len(info) >= _BYTES.size else (0, 0)
     return Subflow(
         token=_number(mptcp, _TOKEN_LOCAL, "=I"),
         family=Family.IPV4 if mapped else socket_family,
@@ -211,6 +220,9 @@ def _subflow(answer: Message) -> Subflow | None:
         inode=inode,
         cookie=cookie,
         socket_family=socket_family,
+        sent=sent,
+        received=received,
+        rtt=_RTT.unpack_from(info)[0] / 1e6 if len(info) >= _RTT.size else 0.0,
     )
 
 

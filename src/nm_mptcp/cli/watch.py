@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``nm-mptcp watch``: links, subflows and what happens to them, live."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import stat
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TextIO
+
+from . import fail
+
+if TYPE_CHECKING:
+    from ..watch.happenings import Happening
+    from ..watch.observer import Observer
+    from ..watch.terminal import Terminal
+
+#: How many events are kept for the screen.
+_KEPT = 500
+
+#: Seconds in which what happens is drawn together.
+_TOGETHER = 0.03
+
+_QUIT = (b"q", b"Q", b"\x04")
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """``--json``, ``--rates``, ``--lines``, ``--all`` and ``--interval``."""
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print each event as a line of JSON")
+    how.add_argument("--lines", action="store_true", help="print each event as a line, also on a terminal")
+    parser.add_argument("--rates", action="store_true", help="with --json: also what each link carries, each interval")
+    parser.add_argument("--all", action="store_true", help="show also interfaces that have no path")
+    parser.add_argument(
+        "--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between two measurements (default: 1)"
+    )
+    parser.epilog = "Ends with q, Ctrl-C or SIGTERM. Where the output is no terminal, it prints a line for each event."
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0.1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError("0.1 to 3600 seconds")
+    return seconds
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Watch until told to end; reads only, works for everybody as far as the kernel lets them."""
+    from ..kernel.errors import KernelError
+    from ..watch.terminal import can_be_drawn_on
+
+    try:
+        if arguments.json or arguments.lines or not can_be_drawn_on(sys.stdout):
+            asyncio.run(_print(arguments, sys.stdout))
+        else:
+            asyncio.run(_draw(arguments, sys.stdout))
+    except KernelError as error:
+        return fail(error)
+    return 0
+
+
+async def _print(arguments: argparse.Namespace, stream: TextIO) -> None:
+    """A line for each event, flushed at once."""
+    from ..watch.happenings import Happening, Name
+    from ..watch.observer import Observer
+
+    def write(line: str) -> None:
+        stream.write(line + "\n")
+        stream.flush()
+
+    def told(happening: Happening) -> None:
+        if arguments.json:
+            write(json.dumps(happening.document()))
+            return
+        text = happening.line()
+        write(text if unicode else text.encode("ascii", "replace").decode())
+        if happening.name is Name.START and observer.missing:
+            write(observer.missing)
+
+    def sampled() -> None:
+        if arguments.json and arguments.rates:
+            told(Happening(Name.RATES, "", {"links": _rates(observer)}, time.time()))
+
+    from ..watch.terminal import has_unicode
+
+    unicode = has_unicode(stream)
+    observer = Observer(told, sampled, interval=arguments.interval)
+    await _until_told(observer, stream)
+
+
+def _rates(observer: Observer) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for link in observer.look.links.values():
+        history = observer.traffic.history(link.name)
+        if history and not link.loopback:
+            rates = history[-1]
+            found[link.name] = {
+                "in": round(rates.into),
+                "out": round(rates.out),
+                "mptcp_in": None if rates.mptcp_in is None else round(rates.mptcp_in),
+                "mptcp_out": None if rates.mptcp_out is None else round(rates.mptcp_out),
+            }
+    return found
+
+
+async def _draw(arguments: argparse.Namespace, stream: TextIO) -> None:
+    """The whole terminal, drawn again when something happened, and each interval."""
+    from ..watch.happenings import Name
+    from ..watch.observer import Observer
+    from ..watch.terminal import Terminal
+
+    loop = asyncio.get_running_loop()
+    happenings: deque[Happening] = deque(maxlen=_KEPT)
+    pending: list[asyncio.TimerHandle] = []
+
+    def told(happening: Happening) -> None:
+        if happening.name is not Name.START:
+            happenings.append(happening)
+            soon()
+
+    def soon() -> None:
+        if not pending:
+            pending.append(loop.call_later(_TOGETHER, draw))
+
+    def draw() -> None:
+        pending.clear()
+        _show(terminal, observer, happenings, everything=arguments.all)
+
+    def resized() -> None:
+        terminal.redraw()
+        soon()
+
+    def paused() -> None:
+        terminal.pause()
+        soon()
+
+    observer = Observer(told, draw, interval=arguments.interval)
+    with Terminal(stream) as terminal:
+        loop.add_signal_handler(signal.SIGWINCH, resized)
+        loop.add_signal_handler(signal.SIGTSTP, paused)
+        await _until_told(observer, stream, terminal.keyboard)
+
+
+def _show(terminal: Terminal, observer: Observer, happenings: deque[Happening], *, everything: bool) -> None:
+    from ..watch.drawing import draw
+    from ..watch.scene import scene
+
+    look = observer.look
+    shown = [link.name for link in look.links.values()] if everything else observer.shown
+    found = scene(look, observer.traffic, happenings, time=time.time(), missing=observer.missing, shown=shown)
+    terminal.show(draw(found, terminal.canvas()))
+
+
+async def _until_told(observer: Observer, stream: TextIO, keyboard: int | None = None) -> None:
+    """Watch until a signal, a key, or until nobody reads any more what is written to a pipe."""
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[None] = loop.create_future()
+    failure: list[BaseException] = []
+
+    def end(*_: object) -> None:
+        if not stop.done():
+            stop.set_result(None)
+
+    def failed(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """What a callback raises must end the program, not be told on a screen that is drawn on."""
+        error = context.get("exception")
+        failure.append(error if isinstance(error, BaseException) else RuntimeError(str(context.get("message"))))
+        end()
+
+    loop.set_exception_handler(failed)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, end)
+    if _is_pipe(stream):
+        loop.add_reader(stream.fileno(), end)  # of a pipe's writing end: only that its other end is closed
+    if keyboard is not None:
+        loop.add_reader(keyboard, _key, keyboard, end)
+    watching = asyncio.ensure_future(observer.run())
+    try:
+        await asyncio.wait((watching, stop), return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()
+        if failure:
+            raise failure[0]
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+def _key(keyboard: int, end: Callable[[], None]) -> None:
+    with contextlib.suppress(OSError):
+        pressed = os.read(keyboard, 64)
+        if not pressed or pressed in _QUIT:
+            end()
+
+
+def _is_pipe(stream: TextIO) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pure: a scene as lines of a terminal, each no wider than it. Nothing is told by colour alone."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .happenings import Happening, clock
+from .scene import ConnectionRow, LinkRow, Scene
+from .traffic import Rates
+
+
+class Style(enum.Enum):
+    """How a piece of a line looks; the value is what ``ESC [ ... m`` wants (ECMA-48)."""
+
+    PLAIN = ""
+    BOLD = "1"
+    DIM = "2"
+    GOOD = "32"
+    WARNING = "33"
+    BAD = "31"
+    GRAPH = "36"
+
+
+class Span(NamedTuple):
+    """A piece of a line."""
+
+    text: str
+    style: Style = Style.PLAIN
+
+
+Line = tuple[Span, ...]
+
+#: From nothing to the most; the first is for nothing at all.
+_BARS = " ▁▂▃▄▅▆▇█"
+_ASCII_BARS = " .:-=+*#@"
+
+_STATE_STYLES = {
+    "active": Style.GOOD,
+    "backup": Style.GOOD,
+    "suspended": Style.WARNING,
+    "waiting": Style.WARNING,
+    "no carrier": Style.BAD,
+    "down": Style.BAD,
+}
+
+#: How wide what happened is told, before the words for it: "peer address announced" is cut, the others are not.
+_LABEL = 17
+
+#: Bits per second that make a full bar at least: what an idle link carries is not drawn as if it were much.
+_QUIET = 100_000.0
+
+#: Lines of events that are always kept free, and the most that subflows take of a small screen.
+_EVENTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """What there is to draw on."""
+
+    width: int = 80
+    height: int = 24
+    unicode: bool = True  #: whether more than ASCII can be shown
+
+    @property
+    def bars(self) -> str:
+        """The characters of a sparkline."""
+        return _BARS if self.unicode else _ASCII_BARS
+
+    @property
+    def more(self) -> str:
+        """What stands where something was cut off."""
+        return "…" if self.unicode else "~"
+
+
+def draw(scene: Scene, canvas: Canvas) -> list[Line]:
+    """The scene, at most ``height`` lines of at most ``width`` cells."""
+    top = _header(scene, canvas)
+    room = canvas.height - len(top) - _EVENTS - 2
+    connections = _connections(scene, canvas, most=10_000)
+    links = _links(scene, canvas, detailed=True)
+    if len(links) + min(len(connections), 5) > room:
+        links = _links(scene, canvas, detailed=False)
+    if len(links) + len(connections) > room:
+        connections = _connections(scene, canvas, most=max(2, room - len(links) - 2))
+    body = [*top, *links, *connections]
+    left = canvas.height - len(body) - 2
+    if left > 0:
+        body += [(), _title("EVENTS", canvas), *_events(scene.happenings, left, canvas)]
+    return [_cut(line, canvas) for line in body[: canvas.height]]
+
+
+def text_of(line: Line) -> str:
+    """A line without its looks."""
+    return "".join(span.text for span in line).rstrip()
+
+
+def _header(scene: Scene, canvas: Canvas) -> list[Line]:
+    words = [f"service {scene.service}", f"NetworkManager {scene.networkmanager}"]
+    now = clock(scene.time)[:8]
+    left = (Span("nm-mptcp watch", Style.BOLD), Span("   " + "   ".join(words)))
+    space = canvas.width - cells(text_of(left)) - len(now)
+    lines: list[Line] = [(*left, Span(" " * space), Span(now, Style.DIM)) if space > 1 else left]
+    if scene.missing:
+        lines += [(Span(words, Style.WARNING),) for words in wrap(scene.missing, canvas.width)]
+    return lines
+
+
+def _links(scene: Scene, canvas: Canvas, *, detailed: bool) -> list[Line]:
+    # One scale for all, so that bars can be compared.
+    peak = max((each for row in scene.links for rates in row.rates for each in (rates.into, rates.out)), default=0.0)
+    peak = max(peak, _QUIET)
+    lines: list[Line] = [(), _title("LINKS", canvas, f"a full bar is {speed(peak).strip()}")]
+    if not scene.links:
+        lines.append((Span("  No link has an address."),))
+    widths = (
+        max((min(cells(row.interface), 15) for row in scene.links), default=0),
+        max((min(cells(_who(row)), max(14, canvas.width // 4)) for row in scene.links), default=0),
+        max((cells(row.state) for row in scene.links), default=0),
+    )
+    for row in scene.links:
+        lines += _detailed(row, peak, widths, canvas) if detailed else [_brief(row, peak, widths, canvas)]
+    if scene.left_out:
+        words = f"  Left out: {_counted(scene.left_out, 'interface')} without a path (--all shows all)."
+        lines.append((Span(words, Style.DIM),))
+    return lines
+
+
+def _who(row: LinkRow) -> str:
+    return ", ".join(part for part in (row.profile, row.kind) if part) or "-"
+
+
+def _head(row: LinkRow, widths: Sequence[int], canvas: Canvas) -> Line:
+    return (
+        Span(fit(row.interface, widths[0], canvas) + "  ", Style.BOLD),
+        Span(fit(_who(row), widths[1], canvas) + "  "),
+        Span(fit(row.state, widths[2], canvas), _STATE_STYLES.get(row.state, Style.PLAIN)),
+    )
+
+
+def _detailed(row: LinkRow, peak: float, widths: Sequence[int], canvas: Canvas) -> list[Line]:
+    more = [f"{row.subflows} subflow{'' if row.subflows == 1 else 's'}"] if row.subflows is not None else []
+    places = "  " + ", ".join((*row.addresses, *more))
+    lines: list[Line] = [(*_head(row, widths, canvas), Span(places, Style.DIM))]
+    if row.reason:
+        lines += [(Span("  " + words, Style.DIM),) for words in wrap(row.reason, canvas.width - 2)]
+    for label, history in (
+        ("in ", [(each.into, each.mptcp_in) for each in row.rates]),
+        ("out", [(each.out, each.mptcp_out) for each in row.rates]),
+    ):
+        rate, carried = history[-1] if history else (0.0, None)
+        words = f"  {label} {speed(rate)}"
+        if carried is not None:
+            words += f"  MPTCP {speed(min(carried, rate))}"
+        lines.append((Span(words + "  "), *_graph(history, peak, canvas.width - len(words) - 3, canvas)))
+    return lines
+
+
+def _graph(history: Sequence[tuple[float, float | None]], peak: float, width: int, canvas: Canvas) -> Line:
+    """A sparkline, in colour where most of it is MPTCP's; the numbers beside it say how much."""
+    shown = history[-width:] if width > 0 else []
+    bars = spark([rate for rate, _ in shown], peak, width, canvas)
+    styles = [Style.PLAIN] * (len(bars) - len(shown))
+    styles += [Style.GRAPH if carried is not None and carried * 2 >= rate else Style.PLAIN for rate, carried in shown]
+    groups = itertools.groupby(zip(bars, styles, strict=True), key=lambda pair: pair[1])
+    return tuple(Span("".join(bar for bar, _ in group), style) for style, group in groups)
+
+
+def _brief(row: LinkRow, peak: float, widths: Sequence[int], canvas: Canvas) -> Line:
+    now: Rates = row.now
+    head = _head(row, widths, canvas)
+    words = f"  in {speed(now.into)}  out {speed(now.out)}  "
+    room = canvas.width - cells(text_of(head)) - len(words) - 1
+    carried = [
+        (max(each.into, each.out), each.mptcp_in if each.into >= each.out else each.mptcp_out) for each in row.rates
+    ]
+    return (*head, Span(words), *(_graph(carried, peak, room, canvas) if room >= 8 else ()))
+
+
+def _connections(scene: Scene, canvas: Canvas, *, most: int) -> list[Line]:
+    if scene.connections is None:
+        return []
+    lines: list[Line] = []
+    for connection in scene.connections:
+        lines.append((Span(f"  to {connection.peer}", Style.BOLD),))
+        lines += [_subflow(connection, number) for number in range(len(connection.subflows))]
+    if len(lines) > most:
+        left = len(lines) - most + 1
+        lines = [*lines[: most - 1], (Span(f"  {canvas.more} {left} more lines", Style.DIM),)]
+    subflows = sum(len(each.subflows) for each in scene.connections)
+    count = f"{subflows} in {_counted(len(scene.connections), 'connection')}" if subflows else "none"
+    return [(), _title("SUBFLOWS", canvas, count), *lines]
+
+
+def _subflow(connection: ConnectionRow, number: int) -> Line:
+    row = connection.subflows[number]
+    interfaces = max(cells(each.interface) for each in connection.subflows)
+    sockets = max(len(each.local) for each in connection.subflows)
+    states = max(len(each.state) for each in connection.subflows)
+    return (
+        Span(f"  {row.interface}{' ' * (interfaces - cells(row.interface))}  {row.local:<{sockets}}  "),
+        Span(f"{row.state:<{states}}", Style.GOOD if row.state == "carries" else Style.PLAIN),
+        Span(f"  in {speed(row.rates.into)}  out {speed(row.rates.out)}  rtt {row.rtt * 1000:.1f} ms"),
+    )
+
+
+def _events(happenings: Sequence[Happening], most: int, canvas: Canvas) -> list[Line]:
+    if not happenings:
+        return [(Span("  Nothing has happened yet.", Style.DIM),)]
+    lines: list[Line] = []
+    for each in reversed(happenings):
+        told = event(each, canvas)
+        if lines and len(lines) + len(told) > most:
+            break
+        lines = [*told, *lines]
+    return lines[:most]
+
+
+def event(happening: Happening, canvas: Canvas) -> list[Line]:
+    """The lines of something that happened: one, and more where the terminal is too narrow."""
+    style = Style.BAD if happening.name.bad else Style.GOOD if happening.name.good else Style.PLAIN
+    indent = 2 + 12 + 2 + _LABEL + 2
+    words = wrap(happening.words, canvas.width - indent)
+    first = (
+        Span(f"  {clock(happening.time)}  ", Style.DIM),
+        Span(fit(happening.name.label, _LABEL, canvas) + "  ", style),
+        Span(words[0]),
+    )
+    return [first, *((Span(" " * indent + more),) for more in words[1:])]
+
+
+def _title(words: str, canvas: Canvas, more: str = "") -> Line:
+    rule = "─" if canvas.unicode else "-"
+    told = f"{rule * 2} {more} " if more else ""
+    line = rule * max(0, canvas.width - len(words) - 1 - len(told))
+    return (Span(words + " ", Style.BOLD), Span(told + line, Style.DIM))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def speed(rate: float) -> str:
+    """Bits per second, always 11 characters wide."""
+    for unit in ("bit/s ", "kbit/s", "Mbit/s", "Gbit/s"):
+        if rate < 999.5 or unit == "Gbit/s":
+            number = f"{rate:.0f}" if rate >= 99.5 or unit == "bit/s " else f"{rate:.1f}"
+            return f"{number:>4} {unit}"
+        rate /= 1000
+    raise AssertionError("unreachable")
+
+
+def spark(values: Sequence[float], peak: float, width: int, canvas: Canvas) -> str:
+    """The newest ``width`` values as bars, the newest at the right; what is not nothing has a bar."""
+    if width <= 0:
+        return ""
+    steps = len(canvas.bars) - 1
+    shown = values[-width:]
+    bars = "".join(
+        canvas.bars[0 if value < 1 or peak <= 0 else max(1, round(min(value / peak, 1.0) * steps))] for value in shown
+    )
+    return bars.rjust(width)
+
+
+def fit(text: str, width: int, canvas: Canvas) -> str:
+    """The text in exactly ``width`` cells: filled up, or cut with a sign that it was."""
+    size = cells(text)
+    if size <= width:
+        return text + " " * (width - size)
+    kept, used = "", 0
+    for char in text:
+        size = _cell(char)
+        if used + size > width - 1:
+            break
+        kept, used = kept + char, used + size
+    return kept + canvas.more + " " * (width - 1 - used) if width > 0 else ""
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """The text in lines of at most ``width`` cells, at least one, broken between words where that is possible."""
+    width = max(width, 8)
+    lines = [""]
+    for word in text.split(" "):
+        if cells(lines[-1]) + 1 + cells(word) <= width and lines[-1]:
+            lines[-1] += " " + word
+            continue
+        if lines[-1]:
+            lines.append("")
+        for char in word:
+            if cells(lines[-1]) + _cell(char) > width:
+                lines.append("")
+            lines[-1] += char
+    return lines
+
+
+def cells(text: str) -> int:
+    """How many cells of a terminal a text takes."""
+    return len(text) if text.isascii() else sum(map(_cell, text))
+
+
+def _cell(char: str) -> int:
+    if char.isascii():
+        return 1
+    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def _cut(line: Line, canvas: Canvas) -> Line:
+    """The line, no wider than the canvas, and in its characters."""
+    left, kept = canvas.width, []
+    for span in line if canvas.unicode else _ascii(line):
+        size = cells(span.text)
+        if size <= left:
+            kept.append(span)
+            left -= size
+            continue
+        if left > 0:
+            kept.append(Span(fit(span.text, left, canvas), span.style))
+        break
+    return tuple(kept)
+
+
+def _ascii(line: Iterable[Span]) -> Line:
+    return tuple(Span(span.text.encode("ascii", "replace").decode(), span.style) for span in line)

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A terminal of the bed's (a pty), with what a program has drawn on it, and a program whose output is read as it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import termios
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from .namespaces import children, die_with_parent, wait_for
+
+if TYPE_CHECKING:
+    from .bed import Namespace
+
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Screen:
+    """A program on a terminal of its own, of a given size; what it has written is read all the time."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        *command: str,
+        columns: int = 80,
+        rows: int = 24,
+        env: Mapping[str, str] | None = None,
+        user: int | None = None,
+    ) -> None:
+        self._master, slave = pty.openpty()
+        self.name = os.ttyname(slave)
+        self.resize(columns, rows, tell=False)
+        self.before = termios.tcgetattr(slave)
+        self._slave = slave
+        self._data = b""
+        environment = {**namespace.bed.environment, "TERM": "xterm-256color", **(env or {})}
+        words = [f"{name}={value}" for name, value in environment.items()]
+        become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user is not None else []
+        self._popen = subprocess.Popen(
+            [*namespace.entering, "env", "-i", *words, *become, *command],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=self._own_terminal,
+        )
+        namespace.bed.at_end(self.close)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _own_terminal(self) -> None:
+        die_with_parent()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := os.read(self._master, 1 << 16):
+                self._data += data
+
+    @property
+    def pid(self) -> int:
+        """Of the program itself, as pytest numbers it."""
+        return wait_for("the program runs", lambda: children(self._popen.pid))[0]
+
+    @property
+    def written(self) -> str:
+        """All that it has written so far, with its escape sequences."""
+        return self._data.decode(errors="replace")
+
+    @property
+    def frame(self) -> str:
+        """What it has drawn last, with what makes it bold and coloured; only whole frames count."""
+        frames = self.written.replace("\r\n", "\n").split("\x1b[H")[1:]
+        whole = [frame.partition("\x1b[J")[0] for frame in frames if "\x1b[J" in frame]
+        return whole[-1].replace("\x1b[K", "") if whole else ""
+
+    @property
+    def text(self) -> str:
+        """What a person reads of it."""
+        return _ESCAPE.sub("", self.frame)
+
+    def resize(self, columns: int, rows: int, *, tell: bool = True) -> None:
+        """Another size, as when a window is dragged."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        if tell:
+            os.kill(self.pid, signal.SIGWINCH)
+
+    def wait_for(self, *words: str, seconds: float = 15) -> str:
+        """Wait until all of these are on the screen."""
+        try:
+            return wait_for(
+                f"{words} on the screen",
+                lambda: all(each in self.text for each in words) and self.text,
+                seconds=seconds,
+            )
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.text}\n{self.written[-2000:]!r}") from None
+
+    def press(self, keys: str) -> None:
+        """As if typed."""
+        os.write(self._master, keys.encode())
+
+    def go_on(self) -> None:
+        """Let a stopped program go on; nsenter stops with it."""
+        for pid in (self._popen.pid, self.pid):
+            os.kill(pid, signal.SIGCONT)
+
+    def wait(self, seconds: float = 10) -> int:
+        """Wait for the program's end; its exit status."""
+        return self._popen.wait(seconds)
+
+    @property
+    def modes(self) -> list[object]:
+        """The terminal's modes now (``tcgetattr``)."""
+        return termios.tcgetattr(self._slave)
+
+    def close(self) -> None:
+        """End it."""
+        if self._popen.poll() is None:
+            for pid in children(self._popen.pid):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            self._popen.kill()
+            self._popen.wait(5)
+        for descriptor in (self._master, self._slave):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
