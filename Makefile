@@ -57,6 +57,7 @@ help:
 	@echo "make bench-behind      is any connection worse off than with NetworkManager alone? (root; 6 minutes)"
 	@echo "make bench-guard       a full-tunnel VPN comes up: what goes around it, with each of the three (root; 5 minutes)"
 	@echo "sudo make test-machine the tests inside Debian machines that boot in qemu (MACHINES=bookworm trixie)"
+	@echo "sudo make pictures     the README's pictures, made by the commands themselves on a link that is lost"
 	@echo "make lint, format      ruff, mypy --strict, shellcheck; bring the code into form"
 	@echo "make clean             take away all that was made here"
 
@@ -74,9 +75,13 @@ venv:
 
 # --- tests -------------------------------------------------------------------------------------------------------------
 
-.PHONY: demo test test-unit test-matrix test-oldest test-middle test-newest lint format
+.PHONY: demo pictures test test-unit test-matrix test-oldest test-middle test-newest lint format
 demo: deps venv
 	@$(VENV)/bin/python -m tests.demo
+
+# docs/watch.svg and docs/status.svg for the README, from what the commands themselves draw.
+pictures: deps venv
+	@$(VENV)/bin/python -m tests.pictures
 
 test: deps venv
 	@$(call PYTEST,$(VENV),$(TESTS))

@@ -8,6 +8,8 @@ import io
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -22,6 +24,8 @@ from nm_mptcp.watch.looks import DeviceView, Look, PathView, differences
 from nm_mptcp.watch.scene import Scene, scene, uplinks
 from nm_mptcp.watch.terminal import can_be_drawn_on, render
 from nm_mptcp.watch.traffic import Traffic
+
+from ..svg import picture
 
 NASTY = "a\x1b[2Jb\x07\n\u202eevil\u2066" + "x" * 4096 + "\udcff"
 
@@ -199,6 +203,14 @@ def test_a_line_of_json_has_time_and_name_and_is_utf8_whatever_an_interface_is_c
         "more": ["?"],
     }
     assert text.isprintable()
+
+
+def test_every_event_is_in_the_readme_and_the_readme_has_no_others() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    section = readme[readme.index("\n## `watch`") : readme.index("\n## D-Bus")]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    documented = [name for row in rows for name in re.findall(r"`([a-z-]+)`", row)]
+    assert sorted(documented) == sorted(["event", *(name.value for name in Name)])
 
 
 # --- rates
@@ -386,6 +398,16 @@ def test_only_a_terminal_that_can_is_drawn_on(term: str | None, drawn_on: bool) 
     environment = {} if term is None else {"TERM": term}
     assert can_be_drawn_on(Terminal(), environment) is drawn_on
     assert not can_be_drawn_on(io.StringIO(), {"TERM": "xterm"})
+
+
+def test_a_picture_has_each_word_at_its_place_and_needs_nothing_from_elsewhere() -> None:
+    made = picture("\x1b[1mLINKS \x1b[0m──\n  a<b \x1b[31mno carrier\x1b[0m ▁█", title="a & b", columns=20)
+    root = ElementTree.fromstring(made)
+    texts = {each.text: each for each in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert list(texts) == ["a & b", "LINKS", "a<b", "no", "carrier"]
+    assert texts["a<b"].get("x") == "36"
+    assert texts["no"].get("fill") == "#f87171"
+    assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", made)
 
 
 def test_times_are_those_of_the_place() -> None:

@@ -27,8 +27,9 @@ _INET_ULP_INFO_MPTCP = 3
 _REQUEST = struct.Struct("=BBBBI")
 _ID = struct.Struct("!HH16s16s")
 _WHOLE = struct.Struct("=BBBB48sIIIII")
-#: In ``struct tcp_info``: where the smoothed round-trip time is, and the bytes acknowledged and received (since 4.2).
-_RTT = struct.Struct("=68xI")
+#: In ``struct tcp_info``: the smoothed round-trip time as the sender and as the receiver sees it (0 when it does not), and
+#: the bytes acknowledged and received (since 4.2).
+_RTT = struct.Struct("=68xI20xI")
 _BYTES = struct.Struct("=120xQQ")
 _TOKEN_REMOTE, _TOKEN_LOCAL, _SUBFLOW_FLAGS, _ID_REMOTE, _ID_LOCAL = 1, 2, 8, 9, 10
 
@@ -117,7 +118,7 @@ class Subflow:
     socket_family: Family = Family.IPV4  #: the socket's own, IPv6 also for an IPv4 peer of an IPv6 socket
     sent: int = field(default=0, compare=False)  #: bytes that the peer acknowledged, since it began
     received: int = field(default=0, compare=False)  #: bytes, since it began
-    rtt: float = field(default=0.0, compare=False)  #: smoothed round-trip time in seconds
+    rtt: float = field(default=0.0, compare=False)  #: smoothed round-trip time in seconds, as most of the data tells it
 
     @property
     def established(self) -> bool:
@@ -222,8 +223,16 @@ def _subflow(answer: Message) -> Subflow | None:
         socket_family=socket_family,
         sent=sent,
         received=received,
-        rtt=_RTT.unpack_from(info)[0] / 1e6 if len(info) >= _RTT.size else 0.0,
+        rtt=_rtt(info, receiving=received > sent),
     )
+
+
+def _rtt(info: bytes, *, receiving: bool) -> float:
+    """Seconds. Who only receives has of the sender's estimate nothing but the handshake's."""
+    if len(info) < _RTT.size:
+        return 0.0
+    as_sender, as_receiver = _RTT.unpack_from(info)
+    return float(as_receiver if receiving and as_receiver else as_sender) / 1e6
 
 
 def _number(told: dict[int, bytes], attribute: int, format_: str) -> int:

@@ -166,7 +166,10 @@ def _graph(history: Sequence[tuple[float, float | None]], peak: float, width: in
     shown = history[-width:] if width > 0 else []
     bars = spark([rate for rate, _ in shown], peak, width, canvas)
     styles = [Style.PLAIN] * (len(bars) - len(shown))
-    styles += [Style.GRAPH if carried is not None and carried * 2 >= rate else Style.PLAIN for rate, carried in shown]
+    styles += [
+        Style.GRAPH if carried is not None and rate >= 1 and carried * 2 >= rate else Style.PLAIN
+        for rate, carried in shown
+    ]
     groups = itertools.groupby(zip(bars, styles, strict=True), key=lambda pair: pair[1])
     return tuple(Span("".join(bar for bar, _ in group), style) for style, group in groups)
 

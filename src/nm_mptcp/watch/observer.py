@@ -194,7 +194,10 @@ class Observer:
             await self._relook.wait()
             self._relook.clear()
             began = time.monotonic()
-            self._apply(**await self._work(self._mptcp))
+            try:
+                self._apply(**await self._work(self._mptcp))
+            except KernelError as error:
+                _log.debug("%s", error)  # the next look may have more luck
             await asyncio.sleep(max(_PAUSE, (time.monotonic() - began) / _SHARE))
 
     async def _keep_sampling(self) -> None:
@@ -204,7 +207,10 @@ class Observer:
             due = max(due + self._interval, began)
             await asyncio.sleep(due - began)
             began = time.monotonic()
-            await self._sample()
+            try:
+                await self._sample()
+            except KernelError as error:
+                _log.debug("%s", error)
             self._on_sample()
             due += max(0.0, (time.monotonic() - began) / _SHARE - self._interval)
 
@@ -273,15 +279,9 @@ class Observer:
         try:
             while True:
                 self._ask.clear()
-                status = await self._status(bus)
-                if status is not None:
-                    self._apply(
-                        service=True,
-                        paths=paths_of(status),
-                        devices=devices_of(status),
-                        networkmanager=bool(status["networkmanager"]["running"]),
-                        version=str(status["networkmanager"]["version"]),
-                    )
+                told = await self._status(bus)
+                if told is not None:
+                    self._apply(**told)
                 else:
                     if client is None:
                         client = Client(bus, self._ask.set)
@@ -304,15 +304,24 @@ class Observer:
                 client.close()
 
     async def _status(self, bus: Bus) -> dict[str, Any] | None:
-        """The service's status document; None where there is no service, or it does not answer."""
+        """What the service says; None where there is none, or it does not answer."""
         try:
             (text,) = await bus.call(NAME, PATH, INTERFACE, "Status")
-            return dict(json.loads(text))
+            status = json.loads(text)
+            return {
+                "service": True,
+                "paths": paths_of(status),
+                "devices": devices_of(status),
+                "networkmanager": bool(status["networkmanager"]["running"]),
+                "version": str(status["networkmanager"]["version"]),
+            }
         except BusError as error:
             if error.name == BusError.DISCONNECTED:
                 raise
             _log.debug("the service does not answer: %s", error)
-            return None
+        except (ValueError, KeyError, TypeError) as error:  # of another version than this command
+            _log.debug("the service's status makes no sense: %r", error)
+        return None
 
     # --- what is known
 

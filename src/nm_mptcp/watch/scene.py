@@ -142,7 +142,7 @@ def _link(link: Link, look: Look, traffic: Traffic) -> LinkRow:
     flags = {path.address: path.flags for path in paths} | {
         address: tuple(names(each.flags)) for address, each in endpoints.items()
     }
-    state, reason = _state(link, paths, [flags.get(address, ()) for address in ids])
+    state, reason = _state(link, paths, [flags.get(address, ()) for address in ids], told=look.paths is not None)
     device = next((each for each in look.devices if each.interface == link.name), DeviceView(link.name))
     return LinkRow(
         interface=printable(link.name),
@@ -160,8 +160,8 @@ def _link(link: Link, look: Look, traffic: Traffic) -> LinkRow:
     )
 
 
-def _state(link: Link, paths: Sequence[PathView], flags: Sequence[Sequence[str]]) -> tuple[str, str]:
-    """A word, and why."""
+def _state(link: Link, paths: Sequence[PathView], flags: Sequence[Sequence[str]], *, told: bool) -> tuple[str, str]:
+    """A word, and why; ``flags`` of its endpoints, ``told``: the service says what it decided."""
     best = max(paths, key=lambda path: _STATES.index(path.state) if path.state in _STATES else -1, default=None)
     trouble = trouble_of(link)
     if trouble:
@@ -169,7 +169,7 @@ def _state(link: Link, paths: Sequence[PathView], flags: Sequence[Sequence[str]]
         return trouble, "" if reason in (trouble, "the interface is down") else reason
     if best is None or not best.state:
         if not flags:
-            return "no endpoint", ""
+            return ("no path" if told else "no endpoint"), ""
         return ("backup" if all("backup" in each for each in flags) else "active"), ""
     if best.state == "active" and flags and all("backup" in each for each in flags):
         return "backup", best.reason
