@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape, quoteattr
 _WIDTH, _HEIGHT, _SIZE = 9.0, 19.0, 15.0
 _EDGE, _BAR = 18.0, 40.0
 
-_BACKGROUND, _FRAME, _TEXT, _FAINT = "#0f172a", "#1e293b", "#e2e8f0", "#7c8ba1"
+_BACKGROUND, _FRAME, _RULE, _TEXT, _FAINT = "#0f172a", "#1e293b", "#334155", "#e2e8f0", "#7c8ba1"
 #: Of the colours that ``ESC [ 30 m`` and so on (ECMA-48), and 90 and so on, choose.
 _DARK = ("#475569", "#f87171", "#4ade80", "#fbbf24", "#60a5fa", "#c084fc", "#22d3ee", "#e2e8f0")
 _BRIGHT = ("#64748b", "#fca5a5", "#86efac", "#fde047", "#93c5fd", "#d8b4fe", "#67e8f9", "#ffffff")
@@ -93,7 +93,7 @@ def _line(characters: list[tuple[str, Look]], top: float) -> Iterator[str]:
             yield _bars(run, x, top, look)
         elif kind == "rule":
             middle = top + _HEIGHT / 2
-            yield f'<rect x="{x:g}" y="{middle:g}" width="{len(run) * _WIDTH:g}" height="1" fill="{_FRAME}"/>'
+            yield f'<rect x="{x:g}" y="{middle:g}" width="{len(run) * _WIDTH:g}" height="1" fill="{_RULE}"/>'
         else:
             weight = ' font-weight="bold"' if look.bold else ""
             yield (

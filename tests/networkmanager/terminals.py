@@ -8,6 +8,7 @@ import fcntl
 import os
 import pty
 import re
+import select
 import signal
 import struct
 import subprocess
@@ -54,7 +55,9 @@ class Screen:
             preexec_fn=self._own_terminal,
         )
         namespace.bed.at_end(self.close)
-        threading.Thread(target=self._read, daemon=True).start()
+        self._wake = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _own_terminal(self) -> None:
         die_with_parent()
@@ -62,8 +65,12 @@ class Screen:
 
     def _read(self) -> None:
         with contextlib.suppress(OSError):
-            while data := os.read(self._master, 1 << 16):
-                self._data += data
+            while not self._wake.is_set():
+                if select.select([self._master], [], [], 0.1)[0]:
+                    data = os.read(self._master, 1 << 16)
+                    if not data:
+                        return
+                    self._data += data
 
     @property
     def pid(self) -> int:
@@ -117,6 +124,14 @@ class Screen:
         """Wait for the program's end; its exit status."""
         return self._popen.wait(seconds)
 
+    def hang_up(self) -> None:
+        """Take the terminal away, as when its window is closed."""
+        self._wake.set()
+        self._reader.join(5)
+        for descriptor in (self._slave, self._master):
+            os.close(descriptor)
+        self._slave = self._master = -1
+
     @property
     def modes(self) -> list[object]:
         """The terminal's modes now (``tcgetattr``)."""
@@ -130,6 +145,8 @@ class Screen:
                     os.kill(pid, signal.SIGKILL)
             self._popen.kill()
             self._popen.wait(5)
+        self._wake.set()
+        self._reader.join(5)
         for descriptor in (self._master, self._slave):
             with contextlib.suppress(OSError):
                 os.close(descriptor)

@@ -133,6 +133,13 @@ def test_a_link_is_lost_and_comes_back_and_a_priority_changes_while_three_watch(
     for screen in screens:
         screen.wait_for("backup, since", "endpoint changed")
 
+    # And the peer asks for the same.
+    bed.far.run("ip", "mptcp", "endpoint", "add", SERVER, "id", "9", "subflow")
+    bed.far.run("ip", "mptcp", "endpoint", "change", "id", "9", "backup")
+    stream.wait("mp-prio", by="peer", backup=True, peer=SERVER)
+    for screen in (narrow, wide):
+        screen.wait_for("MP_PRIO            backup, the peer asks: ")
+
     # The service goes: what the kernel tells is still told, and NetworkManager's profiles are known.
     assert bed.service
     bed.service.stop()
@@ -244,6 +251,15 @@ def test_stopped_by_the_keyboard_it_gives_the_screen_back_and_takes_it_again(bed
     screen.press("q")
     assert screen.wait() == 0
     assert_left_as_it_was(screen)
+
+
+@pytest.mark.usefixtures("up")
+def test_it_ends_with_its_terminal(bed: Bed) -> None:
+    screen = Screen(bed.machine, *command(), "watch")
+    screen.wait_for("EVENTS")
+    pid = screen.pid
+    screen.hang_up()
+    wait_for("the program has ended", lambda: not Path(f"/proc/{pid}").exists())
 
 
 @pytest.mark.usefixtures("up")

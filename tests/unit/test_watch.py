@@ -332,6 +332,20 @@ def test_of_many_connections_only_some_are_shown_and_events_keep_their_place() -
     assert sum("link lost" in line for line in lines) >= 3
 
 
+@pytest.mark.parametrize("height", [14, 24, 60])
+def test_of_many_links_only_some_are_shown_and_events_keep_their_place(height: int) -> None:
+    links = {index: Link(index, f"eth{index}") for index in range(2, 502)}
+    addresses = {index: (Address(index, f"10.{index // 256}.{index % 256}.1", 24),) for index in links}
+    subflows = tuple(
+        replace(subflow(addresses[index][0].address, index), token=index, ifindex=index) for index in links
+    )
+    crowd = replace(LOOK, links=links, addresses=addresses, subflows=subflows, paths=None, devices=(), endpoints=())
+    lines = drawn(80, height, of=made(crowd))
+    assert any("more links" in line for line in lines)
+    assert sum("link lost" in line for line in lines) >= 3
+    assert len(lines) == height
+
+
 def test_a_small_screen_has_one_line_a_link() -> None:
     lines = drawn(80, 14)
     assert any(line.startswith("wlan0") and "in 20.0 Mbit/s" in line for line in lines)

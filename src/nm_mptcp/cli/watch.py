@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
+import errno
 import json
 import os
 import signal
@@ -64,6 +64,10 @@ def main(arguments: argparse.Namespace) -> int:
             asyncio.run(_draw(arguments, sys.stdout))
     except KernelError as error:
         return fail(error)
+    except OSError as error:
+        if error.errno != errno.EIO:  # the terminal is gone
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -195,10 +199,14 @@ async def _until_told(observer: Observer, stream: TextIO, keyboard: int | None =
 
 
 def _key(keyboard: int, end: Callable[[], None]) -> None:
-    with contextlib.suppress(OSError):
+    try:
         pressed = os.read(keyboard, 64)
-        if not pressed or pressed in _QUIT:
-            end()
+    except BlockingIOError:
+        return
+    except OSError:  # the terminal is gone
+        pressed = b""
+    if not pressed or pressed in _QUIT:
+        end()
 
 
 def _is_pipe(stream: TextIO) -> bool:

@@ -81,13 +81,10 @@ class Canvas:
 def draw(scene: Scene, canvas: Canvas) -> list[Line]:
     """The scene, at most ``height`` lines of at most ``width`` cells."""
     top = _header(scene, canvas)
-    room = canvas.height - len(top) - _EVENTS - 2
-    connections = _connections(scene, canvas, most=10_000)
-    links = _links(scene, canvas, detailed=True)
-    if len(links) + min(len(connections), 5) > room:
-        links = _links(scene, canvas, detailed=False)
-    if len(links) + len(connections) > room:
-        connections = _connections(scene, canvas, most=max(2, room - len(links) - 2))
+    room = max(0, canvas.height - len(top) - _EVENTS - 2)
+    wanted = 0 if scene.connections is None else 2 + sum(scene.totals)
+    links = _links(scene, canvas, detailed=True, most=max(room - min(wanted, 5), min(room, 5)))
+    connections = _connections(scene, canvas, most=room - len(links) - 2)
     body = [*top, *links, *connections]
     left = canvas.height - len(body) - 2
     if left > 0:
@@ -111,10 +108,13 @@ def _header(scene: Scene, canvas: Canvas) -> list[Line]:
     return lines
 
 
-def _links(scene: Scene, canvas: Canvas, *, detailed: bool) -> list[Line]:
-    # One scale for all, so that bars can be compared.
-    peak = max((each for row in scene.links for rates in row.rates for each in (rates.into, rates.out)), default=0.0)
-    peak = max(peak, _QUIET)
+def _links(scene: Scene, canvas: Canvas, *, detailed: bool, most: int) -> list[Line]:
+    """The links, in several lines each, or in one where there is no room for more than ``most`` lines in all."""
+    if detailed and len(scene.links) * 3 > most:
+        return _links(scene, canvas, detailed=False, most=most)
+    # One scale for all that is seen, so that bars can be compared.
+    seen = [rates for row in scene.links for rates in row.rates[-canvas.width :]]
+    peak = max(_QUIET, *(max(rates.into, rates.out) for rates in seen), 0.0)
     lines: list[Line] = [(), _title("LINKS", canvas, f"a full bar is {speed(peak).strip()}")]
     if not scene.links:
         lines.append((Span("  No link has an address."),))
@@ -123,8 +123,15 @@ def _links(scene: Scene, canvas: Canvas, *, detailed: bool) -> list[Line]:
         max((min(cells(_who(row)), max(14, canvas.width // 4)) for row in scene.links), default=0),
         max((cells(row.state) for row in scene.links), default=0),
     )
-    for row in scene.links:
+    ends = 1 if scene.left_out else 0
+    fits = max(1, most - 2 - ends)
+    shown = scene.links if detailed or len(scene.links) <= fits else scene.links[: fits - 1]
+    for row in shown:
         lines += _detailed(row, peak, widths, canvas) if detailed else [_brief(row, peak, widths, canvas)]
+    if detailed and len(lines) + ends > most:
+        return _links(scene, canvas, detailed=False, most=most)
+    if len(shown) < len(scene.links):
+        lines.append((Span(f"  {canvas.more} {_counted(len(scene.links) - len(shown), 'more link')}", Style.DIM),))
     if scene.left_out:
         words = f"  Left out: {_counted(scene.left_out, 'interface')} without a path (--all shows all)."
         lines.append((Span(words, Style.DIM),))
@@ -186,17 +193,20 @@ def _brief(row: LinkRow, peak: float, widths: Sequence[int], canvas: Canvas) -> 
 
 
 def _connections(scene: Scene, canvas: Canvas, *, most: int) -> list[Line]:
-    if scene.connections is None:
+    connections, subflows = scene.totals
+    total = connections + subflows
+    if scene.connections is None or most < min(total, 2):
         return []
     lines: list[Line] = []
     for connection in scene.connections:
+        if len(lines) >= most:
+            break
         lines.append((Span(f"  to {connection.peer}", Style.BOLD),))
         lines += [_subflow(connection, number) for number in range(len(connection.subflows))]
-    if len(lines) > most:
-        left = len(lines) - most + 1
-        lines = [*lines[: most - 1], (Span(f"  {canvas.more} {left} more lines", Style.DIM),)]
-    subflows = sum(len(each.subflows) for each in scene.connections)
-    count = f"{subflows} in {_counted(len(scene.connections), 'connection')}" if subflows else "none"
+    if total > most:
+        left = total - most + 1
+        lines = [*lines[: most - 1], (Span(f"  {canvas.more} {_counted(left, 'more line')}", Style.DIM),)]
+    count = f"{subflows} in {_counted(connections, 'connection')}" if subflows else "none"
     return [(), _title("SUBFLOWS", canvas, count), *lines]
 
 

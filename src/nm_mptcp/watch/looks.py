@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,7 +40,7 @@ class DeviceView:
     kind: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Look:
     """What there is. None means: it is not known (yet), or may not be seen."""
 
@@ -63,14 +64,16 @@ class Look:
         """The interface that a socket with this address leaves by: the one it is bound to, else the one that has it."""
         if bound := self.name_of(ifindex):
             return bound
+        return self._places.get(address or "", "")
+
+    @functools.cached_property
+    def _places(self) -> Mapping[str, str]:
+        """Address -> interface. An address that is gone may be known of a path or an endpoint still."""
+        found = {path.address: path.interface for path in self.paths or ()}
+        found |= {each.address: self.name_of(each.ifindex) for each in self.endpoints or () if each.ifindex}
         for index, group in self.addresses.items():
-            if any(each.address == address for each in group):
-                return self.name_of(index)
-        # Gone by now, but maybe its endpoint or path is known still.
-        for endpoint in self.endpoints or ():
-            if endpoint.address == address and (name := self.name_of(endpoint.ifindex)):
-                return name
-        return next((path.interface for path in self.paths or () if path.address == address), "")
+            found |= {each.address: self.name_of(index) for each in group}
+        return found
 
     def peer_of(self, token: int) -> str:
         """The far end of a connection, "" where it is not known."""

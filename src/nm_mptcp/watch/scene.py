@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from ..flags import names
 from ..kernel.sockets import Subflow, SubflowFlag
-from ..model import Link
+from ..model import Endpoint, Link
 from ..text import printable
 from .happenings import Happening, socket_name
 from .looks import DeviceView, Look, PathView, trouble_of
@@ -18,6 +21,9 @@ from .traffic import Rates, SubflowRates, Traffic
 _ORDINARY = frozenset({"not-managed", "external", "link-local", "not-global"})
 
 _RT_SCOPE_LINK = 253
+
+#: More connections than a screen has lines.
+_MOST = 200
 
 #: The better a state, the later; a link has the state of its best address.
 _STATES = ("excluded", "waiting", "suspended", "active")
@@ -71,7 +77,8 @@ class Scene:
     missing: str = ""  #: what cannot be seen and why, one line
     links: tuple[LinkRow, ...] = ()
     left_out: int = 0  #: links that are no uplinks
-    connections: tuple[ConnectionRow, ...] | None = None
+    connections: tuple[ConnectionRow, ...] | None = None  #: the first of them
+    totals: tuple[int, int] = (0, 0)  #: how many connections there are, and how many subflows
     happenings: tuple[Happening, ...] = ()  #: the newest last
 
 
@@ -87,6 +94,7 @@ def scene(
     """The scene of a look. ``shown``: the interfaces to show, None for those that :func:`uplinks` finds."""
     chosen = set(uplinks(look) if shown is None else shown)
     real = [link for link in look.links.values() if not link.loopback]
+    places = _Places.of(look)
     return Scene(
         time=time,
         service={True: "active", False: "absent", None: "?"}[look.service],
@@ -95,10 +103,13 @@ def scene(
         ],
         missing=missing,
         links=tuple(
-            _link(link, look, traffic) for link in sorted(real, key=lambda link: link.index) if link.name in chosen
+            _link(link, look, places, traffic)
+            for link in sorted(real, key=lambda link: link.index)
+            if link.name in chosen
         ),
         left_out=sum(link.name not in chosen for link in real),
         connections=_connections(look, traffic),
+        totals=(len({each.token for each in look.subflows or ()}), len(look.subflows or ())),
         happenings=tuple(happenings),
     )
 
@@ -127,13 +138,35 @@ def _ordinary(path: PathView) -> bool:
     return path.state == "excluded" and path.rule in _ORDINARY
 
 
-def _link(link: Link, look: Look, traffic: Traffic) -> LinkRow:
-    paths = [path for path in look.paths or () if path.interface == link.name]
-    endpoints = {
-        each.address: each
-        for each in look.endpoints or ()
-        if look.interface_of(each.address, each.ifindex) == link.name
-    }
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """What is known, by interface."""
+
+    paths: Mapping[str, Sequence[PathView]]
+    endpoints: Mapping[str, Mapping[str, Endpoint]]  #: and address
+    devices: Mapping[str, DeviceView]
+    subflows: Mapping[str, int]  #: how many established ones
+
+    @classmethod
+    def of(cls, look: Look) -> Self:
+        paths: dict[str, list[PathView]] = {}
+        for path in look.paths or ():
+            paths.setdefault(path.interface, []).append(path)
+        endpoints: dict[str, dict[str, Endpoint]] = {}
+        for each in look.endpoints or ():
+            endpoints.setdefault(look.interface_of(each.address, each.ifindex), {})[each.address] = each
+        subflows = (each for each in look.subflows or () if each.established)
+        return cls(
+            paths,
+            endpoints,
+            {device.interface: device for device in look.devices},
+            Counter(look.interface_of(each.local, each.ifindex) for each in subflows),
+        )
+
+
+def _link(link: Link, look: Look, places: _Places, traffic: Traffic) -> LinkRow:
+    paths = places.paths.get(link.name, ())
+    endpoints = places.endpoints.get(link.name, {})
     ids = {path.address: path.endpoint_id for path in paths if path.endpoint_id is not None}
     if look.endpoints is not None:
         ids = {address: each.id for address, each in endpoints.items()}
@@ -143,7 +176,7 @@ def _link(link: Link, look: Look, traffic: Traffic) -> LinkRow:
         address: tuple(names(each.flags)) for address, each in endpoints.items()
     }
     state, reason = _state(link, paths, [flags.get(address, ()) for address in ids], told=look.paths is not None)
-    device = next((each for each in look.devices if each.interface == link.name), DeviceView(link.name))
+    device = places.devices.get(link.name, DeviceView(link.name))
     return LinkRow(
         interface=printable(link.name),
         profile=printable(device.profile),
@@ -151,11 +184,7 @@ def _link(link: Link, look: Look, traffic: Traffic) -> LinkRow:
         state=state,
         reason=printable(reason, longest=300),
         addresses=tuple(f"{each} id {ids[each]}" if each in ids else each for each in held),
-        subflows=None
-        if look.subflows is None
-        else sum(
-            look.interface_of(each.local, each.ifindex) == link.name for each in look.subflows if each.established
-        ),
+        subflows=None if look.subflows is None else places.subflows.get(link.name, 0),
         rates=traffic.history(link.name),
     )
 
@@ -184,7 +213,7 @@ def _connections(look: Look, traffic: Traffic) -> tuple[ConnectionRow, ...] | No
     for subflow in look.subflows:
         found.setdefault(subflow.token, []).append(subflow)
     rows = []
-    for group in found.values():
+    for group in itertools.islice(found.values(), _MOST):
         group.sort(key=lambda each: (not each.initial, each.local, each.local_port))
         peer = socket_name(group[0].remote, group[0].remote_port)
         rows.append(ConnectionRow(peer, tuple(_subflow(each, look, traffic) for each in group)))
