@@ -45,7 +45,7 @@ _ASK_AFTER = (0.1, 1.1)
 #: Seconds between two looks, or two questions, at least.
 _PAUSE = 0.04
 
-#: A look may take this part of the time, however many sockets there are.
+#: A look may take this part of the processor's time, however many sockets there are.
 _SHARE = 0.05
 
 #: Seconds after which the service is asked again though nothing happened; there is not a signal for everything.
@@ -78,6 +78,7 @@ class Observer:
         self._routing, self._counters = Routing(), Counters()
         self._path_manager, self._sockets = PathManager(), Sockets()
         self._privileged = True
+        self._cost = 0.0  #: seconds of the processor's time that the last look took
         self._monitor = Monitor(Mirror(), self._changed, self._links_lost, groups=LINKS_AND_ADDRESSES)
         self._events = PathManagerEvents(self._happened)
         self._relook = asyncio.Event()
@@ -193,12 +194,11 @@ class Observer:
         while True:
             await self._relook.wait()
             self._relook.clear()
-            began = time.monotonic()
             try:
                 self._apply(**await self._work(self._mptcp))
             except KernelError as error:
                 _log.debug("%s", error)  # the next look may have more luck
-            await asyncio.sleep(max(_PAUSE, (time.monotonic() - began) / _SHARE))
+            await asyncio.sleep(max(_PAUSE, self._cost / _SHARE))
 
     async def _keep_sampling(self) -> None:
         due = time.monotonic()
@@ -206,33 +206,43 @@ class Observer:
             began = time.monotonic()
             due = max(due + self._interval, began)
             await asyncio.sleep(due - began)
-            began = time.monotonic()
             try:
                 await self._sample()
             except KernelError as error:
                 _log.debug("%s", error)
             self._on_sample()
-            due += max(0.0, (time.monotonic() - began) / _SHARE - self._interval)
+            due += max(0.0, self._cost / _SHARE - self._interval)
 
     async def _sample(self) -> None:
         """Read all counters."""
-        now = time.monotonic()
-        found = await self._work(self._mptcp)
-        found["counters"] = await self._work(self._counters.links)
+        now, found = await self._work(self._measure)
         self._apply(**found)
         self.traffic.add(self.look, now)
+
+    def _measure(self) -> tuple[float, dict[str, Any]]:
+        """Everything that is read each interval, and when its counters were; on the worker thread.
+
+        Endpoints come first: who changes one holds up all who ask for them, and counters must be of one moment.
+        """
+        found = self._mptcp()
+        now = time.monotonic()
+        found["counters"] = self._counters.links()
+        return now, found
 
     def _mptcp(self) -> dict[str, Any]:
         """Endpoints and subflows, as far as they may be seen; on the worker thread."""
         if not self._privileged:
             return {}
-        subflows = self._sockets.subflows()
+        began = time.thread_time()
+        found: dict[str, Any] = {}
         try:
-            return {"endpoints": self._path_manager.endpoints(), "subflows": subflows}
+            found["endpoints"] = self._path_manager.endpoints()
         except KernelError as error:
             if not error.absent:  # a kernel without MPTCP
                 raise
-            return {"subflows": subflows}
+        found["subflows"] = self._sockets.subflows()
+        self._cost = time.thread_time() - began
+        return found
 
     async def _work(self, function: Callable[..., Any], *arguments: object) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._worker, function, *arguments)
