@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -270,8 +271,7 @@ def test_an_error_leaves_the_terminal_as_it_was_and_is_told_after_that(bed: Bed)
         "drawing.draw = broken\n"
         "sys.exit(nm_mptcp.cli.main(['watch']))"
     )
-    python = Path(command()[0]).with_name("python")
-    screen = Screen(bed.machine, str(python), "-c", program)
+    screen = Screen(bed.machine, sys.executable, "-c", program)
     assert screen.wait(20) == 1
     wait_for("what went wrong", lambda: "RuntimeError: broken on purpose" in screen.written)
     _, _, after = screen.written.rpartition("\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l")

@@ -41,6 +41,8 @@ _log = logging.getLogger(__name__)
 _AFTER = (0.05, 0.3)
 #: ... and at which the service is asked again.
 _ASK_AFTER = (0.1, 1.1)
+#: ... when it says itself that something changed.
+_ASK_AFTER_SIGNAL = 0.2
 
 #: Seconds between two looks, or two questions, at least.
 _PAUSE = 0.04
@@ -86,6 +88,7 @@ class Observer:
         self._ask = asyncio.Event()
         self._answered = asyncio.Event()  #: the bus was asked once
         self._timers: list[asyncio.TimerHandle] = []
+        self._asking: asyncio.TimerHandle | None = None  #: because of a signal of the service's
 
     async def run(self) -> None:
         """Watch. Raises :class:`KernelError` where not even the links can be seen."""
@@ -111,7 +114,7 @@ class Observer:
             for task in done:
                 task.result()
         finally:
-            for timer in self._timers:
+            for timer in (*self._timers, *([self._asking] if self._asking else [])):
                 timer.cancel()
             for task in tasks:
                 task.cancel()
@@ -280,8 +283,11 @@ class Observer:
         """The service came, went, or says that something changed."""
         if signal.interface == DAEMON and signal.member == "NameOwnerChanged":
             self._ask.set()
-        elif signal.path.startswith(PATH):
-            self._poke()
+        elif signal.path.startswith(PATH) and (
+            self._asking is None or self._asking.when() < asyncio.get_running_loop().time()
+        ):
+            # Its answer may be what makes it signal: so not at once, and several signals together.
+            self._asking = asyncio.get_running_loop().call_later(_ASK_AFTER_SIGNAL, self._ask.set)
 
     async def _keep_asking(self, bus: Bus) -> None:
         """Ask the service; where there is none, NetworkManager."""
