@@ -45,7 +45,11 @@ class Screen:
         self._data = b""
         environment = {**namespace.bed.environment, "TERM": "xterm-256color", **(env or {})}
         words = [f"{name}={value}" for name, value in environment.items()]
-        become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user is not None else []
+        become = (
+            ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--inh-caps=-all"]
+            if user is not None
+            else []
+        )
         self._popen = subprocess.Popen(
             [*namespace.entering, "env", "-i", *words, *become, *command],
             stdin=slave,
