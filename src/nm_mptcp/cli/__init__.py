@@ -80,6 +80,14 @@ def fail(error: object, status: int = 1) -> int:
     return status
 
 
+def tell_what_is_missing() -> None:
+    """One line for who has installed the command alone, as pip does."""
+    from ..installation import note
+
+    if (words := note()) is not None:
+        print(f"nm-mptcp: note: {words}", file=sys.stderr)
+
+
 def record_of(arguments: argparse.Namespace) -> Record:
     """The record that the arguments name."""
     from ..state import DIRECTORY, Record

@@ -9,7 +9,7 @@ import os
 
 from ..bus import BusError
 from ..state import StateError
-from . import fail, record_of, remote, settings
+from . import fail, record_of, remote, settings, tell_what_is_missing
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +34,8 @@ def main(arguments: argparse.Namespace) -> int:
                 "".join(f"{line}\n" for line in asyncio.run(pending(record, settings.config_of(arguments)))),
                 end="",
             )
-        else:
-            remote.have_done(record, members, lambda: asyncio.run(apply(record, settings.config_of(arguments))))
+        elif not remote.have_done(record, members, lambda: asyncio.run(apply(record, settings.config_of(arguments)))):
+            tell_what_is_missing()
     except BusError as error:
         return fail(f"the service could not do it: {error}")
     except (KernelError, StateError) as error:

@@ -9,7 +9,7 @@ import sys
 
 from ..plainbus import PlainBusError
 from ..service_names import Verdict
-from . import fail, record_of, remote
+from . import fail, record_of, remote, tell_what_is_missing
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +38,7 @@ def main(arguments: argparse.Namespace) -> int:
             shown = status(record_of(arguments), settings.config_of(arguments))
         except (KernelError, StateError) as error:
             return fail(error, Verdict.NOT_WORKING.status)
+        tell_what_is_missing()
     if arguments.json:
         print(json.dumps(shown, indent=2))
         return 0  # a program reads it in the document, and takes an exit status for a failure to tell
