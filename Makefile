@@ -4,6 +4,7 @@
 # Where `make install` puts things. NetworkManager and the system bus read their files below /usr only, so another PREFIX
 # needs the folders of those two as well.
 DESTDIR ?=
+INSTALL ?= install
 PREFIX ?= /usr
 SYSCONFDIR ?= /etc
 BINDIR ?= $(PREFIX)/bin
@@ -59,6 +60,9 @@ help:
 	@echo "sudo make test-machine the tests inside Debian machines that boot in qemu (MACHINES=bookworm trixie)"
 	@echo "sudo make pictures     the README's pictures, made by the commands themselves on a link that is lost"
 	@echo "make lint, format      ruff, mypy --strict, shellcheck; bring the code into form"
+	@echo "make deb, rpm, dist    a Debian package, an RPM, source distribution and wheel, in dist/"
+	@echo "make test-packages     build them and look at what is in them"
+	@echo "sudo make test-install install, boot, upgrade, remove the Debian package in containers (ROOTS=bookworm trixie sid)"
 	@echo "make clean             take away all that was made here"
 
 # --- what the targets need ---------------------------------------------------------------------------------------------
@@ -111,12 +115,28 @@ MACHINES ?= bookworm trixie
 test-machine: venv
 	@NM_MPTCP_MACHINES='$(MACHINES)' $(VENV)/bin/python -m pytest tests/machine $(PYTEST_ARGUMENTS)
 
+# What is in the packages, and how they do on a Debian system with systemd and NetworkManager: installed, booted, upgraded,
+# removed. The systems are containers without a network, built once; what is missing is told as the reason to skip.
+ROOTS ?= trixie
+
+.PHONY: test-packages test-install
+test-packages: venv
+	@tools/deps packages dist deb rpm check
+	@rm -rf dist
+	@$(MAKE) -s dist deb rpm
+	@$(VENV)/bin/python -m pytest -n $(JOBS) tests/packages/test_contents.py $(PYTEST_ARGUMENTS)
+
+test-install: venv
+	@tools/deps packages deb container
+	@$(MAKE) -s deb
+	@NM_MPTCP_ROOTS='$(ROOTS)' $(VENV)/bin/python -m pytest tests/packages --ignore tests/packages/test_contents.py $(PYTEST_ARGUMENTS)
+
 lint: venv
 	@$(VENV)/bin/python -m pytest tests/test_lint.py $(PYTEST_ARGUMENTS)
 
 format: venv
-	$(VENV)/bin/ruff check --fix src tests
-	$(VENV)/bin/ruff format src tests
+	$(VENV)/bin/ruff check --fix src tests tools/dist
+	$(VENV)/bin/ruff format src tests tools/dist
 
 # --- measurements ------------------------------------------------------------------------------------------------------
 
@@ -164,7 +184,7 @@ install:
 	    fi; \
 	fi; \
 	umask 022; \
-	put() { install -D -m "$$1" "$$2" "$(DESTDIR)$$3"; }; \
+	put() { $(INSTALL) -D -m "$$1" "$$2" "$(DESTDIR)$$3"; }; \
 	fill() { \
 	    sed -e "s|@PYTHON@|$$python|" -e "s|@PACKAGE@|$$(realpath -m --relative-to='$(BINDIR)' '$(PACKAGEDIR)')|" \
 	        -e 's|/\{0,1\}@BINDIR@|$(BINDIR)|' -e 's|@DOCDIR@|$(DOCDIR)|' "$$2" >"$$scratch"; \
@@ -186,7 +206,7 @@ install:
 	put 0644 packaging/iproute2/rt_protos.conf $(IPROUTE2DIR)/rt_protos.d/nm-mptcp.conf; \
 	put 0644 packaging/iproute2/rt_tables.conf $(IPROUTE2DIR)/rt_tables.d/nm-mptcp.conf; \
 	put 0644 packaging/conf/10-tethering.conf $(DROPINDIR)/10-tethering.conf; \
-	install -d -m 0755 '$(DESTDIR)$(CONFDIR)' '$(DESTDIR)$(CONFDIR)/conf.d'; \
+	$(INSTALL) -d -m 0755 '$(DESTDIR)$(CONFDIR)' '$(DESTDIR)$(CONFDIR)/conf.d'; \
 	if [ -e '$(DESTDIR)$(CONFDIR)/nm-mptcp.conf' ] || [ -L '$(DESTDIR)$(CONFDIR)/nm-mptcp.conf' ]; then \
 	    cmp -s packaging/conf/nm-mptcp.conf '$(DESTDIR)$(CONFDIR)/nm-mptcp.conf' \
 	        || echo "note: $(CONFDIR)/nm-mptcp.conf is left as it is"; \
@@ -231,6 +251,33 @@ uninstall:
 	fi
 	-rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(CONFDIR)/conf.d' '$(DESTDIR)$(CONFDIR)' '$(DESTDIR)$(DROPINDIR)'
 	-rmdir '$(DESTDIR)$(PACKAGEDIR)' '$(DESTDIR)$(DOCDIR)'
+
+# --- packages ----------------------------------------------------------------------------------------------------------
+
+# Built from the source distribution, into dist/. A Debian package built on one of bookworm, trixie and sid is for all; an
+# RPM holds byte code of the Python that built it, so build it on the distribution that it is for.
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/nm_mptcp/__init__.py)
+SDIST = dist/nm_mptcp-$(VERSION).tar.gz
+BUILDPYTHON ?= /usr/bin/python3
+
+.PHONY: dist sdist deb rpm
+dist:
+	@tools/deps packages dist
+	@$(BUILDPYTHON) -I tools/dist dist
+
+# What deb and rpm are built from.
+sdist:
+	@$(BUILDPYTHON) -I tools/dist dist sdist
+
+deb:
+	@tools/deps packages deb
+	@$(MAKE) -s sdist
+	@tools/package deb $(SDIST) dist
+
+rpm:
+	@tools/deps packages rpm
+	@$(MAKE) -s sdist
+	@tools/package rpm $(SDIST) dist
 
 .PHONY: clean
 clean:

@@ -15,12 +15,20 @@ ROOT = Path(__file__).parents[1]
 SHELL_SCRIPTS = [
     ".ci/run",
     "dispatcher.d/10-nm-mptcp",
+    "packaging/debian/nm-mptcp.postinst",
+    "packaging/debian/nm-mptcp.postrm",
+    "packaging/debian/nm-mptcp.prerm",
+    "packaging/debian/tests/networkmanager",
+    "packaging/debian/tests/unit",
     "tests/machine/guest/customize",
     "tests/machine/guest/init",
     "tools/deps",
+    "tools/package",
     "tools/python",
     "tools/venv",
 ]
+
+PYTHON = ["src", "tests", "tools/dist"]
 
 
 def check(*command: str) -> None:
@@ -30,11 +38,11 @@ def check(*command: str) -> None:
 
 
 def test_ruff_finds_nothing() -> None:
-    check(sys.executable, "-m", "ruff", "check", "src", "tests")
+    check(sys.executable, "-m", "ruff", "check", *PYTHON)
 
 
 def test_the_code_is_in_form() -> None:
-    check(sys.executable, "-m", "ruff", "format", "--check", "--diff", "src", "tests")
+    check(sys.executable, "-m", "ruff", "format", "--check", "--diff", *PYTHON)
 
 
 def test_the_types_are_right() -> None:
@@ -49,7 +57,7 @@ def test_shellcheck_finds_nothing(script: str) -> None:
 
 
 def test_every_file_of_code_names_its_licence() -> None:
-    files = [ROOT / "Makefile", *(ROOT / script for script in SHELL_SCRIPTS)]
+    files = [ROOT / "Makefile", ROOT / "tools/dist", *(ROOT / script for script in SHELL_SCRIPTS)]
     files += [path for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py")]
     identifier = "SPDX-License-Identifier: GPL-2.0-or-later"
     bare = [

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import argparse
 import configparser
+import importlib
 import os
 import pwd
 import re
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from nm_mptcp.cli import COMMANDS
 from nm_mptcp.config import (
     Config,
     ConnectivityPolicy,
@@ -54,6 +57,7 @@ FILES = {
     "usr/share/man/man8/nm-mptcp-exec.8": 0o644,
     "usr/share/man/man5/nm-mptcp.conf.5": 0o644,
     "usr/share/man/man5/nm-mptcp-dbus.5": 0o644,
+    "usr/share/man/man8/nm-mptcp.8": 0o644,
     "usr/share/doc/nm-mptcp/README.md": 0o644,
     "usr/share/doc/nm-mptcp/LICENSE": 0o644,
     "etc/nm-mptcp/nm-mptcp.conf": 0o644,
@@ -341,13 +345,29 @@ def test_the_dbus_page_has_each_method_and_property_with_its_type() -> None:
     assert sorted(methods) == sorted(re.findall(r"@method\(\)\n\s+(?:async )?def (\w+)", service))
 
 
+def test_the_commands_page_has_every_command_and_option() -> None:
+    page = (ROOT / "packaging/man/nm-mptcp.8.scd").read_text()
+    pages = page + (ROOT / "packaging/man/nm-mptcp-exec.8.scd").read_text()
+    for command in COMMANDS:
+        assert re.search(rf"^\*{command}\*(?: \S.*)?$", page, re.MULTILINE), command
+        parser = argparse.ArgumentParser(add_help=False)
+        importlib.import_module(f"nm_mptcp.cli.{command}").options(parser)
+        for option in re.findall(r"--[a-z-]+", parser.format_help()):
+            assert f"*{option}*" in pages, f"{command} {option}"
+
+
 @pytest.mark.skipif(None in (shutil.which("man"), shutil.which("scdoc")), reason="man or scdoc is not installed")
 @pytest.mark.parametrize(
-    ("page", "words"), [("nm-mptcp.conf.5", "slot-priority=NUMBER"), ("nm-mptcp-dbus.5", "PropertiesChanged")]
+    ("page", "words"),
+    [
+        ("man5/nm-mptcp.conf.5", "slot-priority=NUMBER"),
+        ("man5/nm-mptcp-dbus.5", "PropertiesChanged"),
+        ("man8/nm-mptcp.8", "apply [--dry-run]"),
+    ],
 )
 def test_man_shows_the_page(stage: Path, page: str, words: str) -> None:
     result = subprocess.run(
-        ["man", "--warnings", "-l", stage / "usr/share/man/man5" / page],
+        ["man", "--warnings", "-l", stage / "usr/share/man" / page],
         env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "MANWIDTH": "100"},
         capture_output=True,
         text=True,
