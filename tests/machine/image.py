@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from .archive import apt_settings, knows_debian, sources
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".cache" / "machine"
@@ -59,7 +60,7 @@ def reason_to_skip() -> str | None:
     ):
         if shutil.which(program) is None:
             return f"needs {program} (Debian package: {package})"
-    if "Debian" not in _archives():
+    if not knows_debian():
         return "this machine's apt knows no Debian archive (main archive of origin Debian)"
     return None
 
@@ -97,14 +98,14 @@ def _build(distribution: str, scratch: Path) -> None:
     settings = scratch / "apt.conf"
     output = scratch / "image"
     output.mkdir()
-    settings.write_text(_apt_settings())
+    settings.write_text(apt_settings())
     command = [
         *("nice", "-n", "10", "mmdebstrap", "--mode=root", "--variant=minbase", "--format=null", "--quiet"),
         f"--include={','.join(_packages(distribution))}",
         f"--aptopt={settings}",
         *(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in LEFT_OUT),
         f"--customize-hook={HERE / 'guest' / 'customize'}",
-        *(distribution, "-", *_sources(distribution)),
+        *(distribution, "-", *sources(distribution)),
     ]
     done = subprocess.run(
         command,
@@ -117,31 +118,3 @@ def _build(distribution: str, scratch: Path) -> None:
     )
     if done.returncode or not (output / "initrd").exists():
         raise RuntimeError(f"the image of {distribution} cannot be built:\n{done.stdout[-4000:]}")
-
-
-def _archives() -> dict[str, str]:
-    """Where this machine gets Debian's archives from, by label: Debian, Debian-Security."""
-    if shutil.which("apt-get") is None:
-        return {}
-    question = ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)", "Created-By: Packages"]
-    told = subprocess.run(question, capture_output=True, text=True, check=False).stdout
-    lines = [line.split("|") for line in told.splitlines()]
-    return {label: place for origin, label, place in lines if origin == "Debian"}
-
-
-def _sources(distribution: str) -> list[str]:
-    """Lines of sources.list: with the security updates, as everybody has them (sid has none)."""
-    archives = _archives()
-    lines = [f"deb {archives['Debian']} {distribution} main"]
-    if distribution != "sid" and (security := archives.get("Debian-Security")):
-        lines.append(f"deb {security} {distribution}-security main")
-    return lines
-
-
-def _apt_settings() -> str:
-    """This machine's ways of fetching (proxies, certificates, clocks), for the apt of the new root."""
-    told = subprocess.run(["apt-config", "dump", "Acquire"], capture_output=True, text=True, check=True).stdout
-    # The rest tells which indexes to fetch, which is the new root's own business.
-    ways = re.compile(r"Acquire::(http|https|ftp|Check-\w+(-\w+)*|Retries|Force\w+)(::\S*)? ", re.IGNORECASE)
-    kept = [line for line in told.splitlines() if ways.match(line) and not line.endswith('"";')]
-    return "\n".join(['APT::Install-Recommends "false";', *kept, ""])

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A system that boots with the package: paths are there when the network is called online, and nothing waits for us."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from shlex import quote
+
+import pytest
+
+from .built import deb
+from .container import Container, reason_to_skip
+from .test_install import DISTRIBUTIONS, NETWORKMANAGER
+
+PROFILE = """\
+[connection]
+id={name}
+type=ethernet
+interface-name={name}
+[ipv4]
+method=manual
+address1=10.0.{number}.2/24,10.0.{number}.1
+[ipv6]
+method=disabled
+"""
+
+# Looks when the network is called online.
+PROBE = """\
+[Unit]
+Wants=network-online.target
+After=network-online.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'ip mptcp endpoint show >/run/probe.endpoints; ip rule show >/run/probe.rules'
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def preparation() -> str:
+    script = [
+        "dpkg --install /root/nm-mptcp*.deb",
+        f"printf %s {quote(NETWORKMANAGER)} >/etc/NetworkManager/conf.d/test.conf",
+        f"printf %s {quote(PROBE)} >/etc/systemd/system/probe.service",
+        "systemctl --quiet enable probe.service NetworkManager-wait-online.service",
+    ]
+    for number, name in enumerate(("wire", "air"), start=1):
+        profile = f"/etc/NetworkManager/system-connections/{name}.nmconnection"
+        script += [
+            f"ip link add {name} type veth peer name far-{name}; ip link set far-{name} up",
+            f"install -m 600 /dev/null {profile}",
+            f"printf %s {quote(PROFILE.format(name=name, number=number))} >{profile}",
+        ]
+    return "\n".join(script)
+
+
+@pytest.fixture(scope="module", params=DISTRIBUTIONS)
+def system(request: pytest.FixtureRequest) -> Iterator[Container]:
+    """A system that had the package and two profiles before it booted; no udev tells of links."""
+    if reason := reason_to_skip():
+        pytest.skip(reason)
+    with Container(request.param, before=preparation(), files=[deb()]) as container:
+        yield container
+
+
+def test_paths_are_there_when_the_network_is_called_online(system: Container) -> None:
+    endpoints = system.run("cat /run/probe.endpoints")
+    assert "10.0.1.2" in endpoints
+    assert "10.0.2.2" in endpoints
+    assert system.run("cat /run/probe.rules").count("proto nm-mptcp") == 6
+    paths = json.loads(system.run("nm-mptcp status --json"))["paths"]
+    ours = {path["interface"]: path["owner"] for path in paths if path["state"] == "active"}
+    assert ours == {"wire": "nm-mptcp", "air": "nm-mptcp"}
+
+
+def test_the_boot_does_not_wait_for_the_service(system: Container) -> None:
+    """But for who waits for the network."""
+    waiting = system.run("systemctl list-dependencies --plain --before nm-mptcp.service").split()[1:]
+    assert {unit for unit in waiting if not unit.startswith(("shutdown.", "reboot.", "umount."))} >= {
+        "network-online.target"
+    }
+    after = system.run("systemctl show --property=After --value multi-user.target NetworkManager.service").split()
+    assert "nm-mptcp.service" not in after
+    print(
+        system.distribution,
+        system.run("systemd-analyze; systemd-analyze blame; systemd-analyze critical-chain probe.service"),
+    )
+
+
+def test_nothing_failed_or_was_tried_twice(system: Container) -> None:
+    assert system.run("systemctl show --property=NRestarts --value nm-mptcp").strip() == "0"
+    log = system.run("journalctl -b -o cat -p warning -u nm-mptcp || true")
+    assert "Traceback" not in log
+    assert "cannot" not in log

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The Debian package on a system with systemd and NetworkManager: installed, upgraded, removed, purged.
+
+The package is the one in ``dist`` (``make deb``); the distributions are those of ``NM_MPTCP_ROOTS`` (trixie). Each system is
+booted once and goes through the stories in their order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .built import deb
+from .container import Container, reason_to_skip
+
+HERE = Path(__file__).parent
+DISTRIBUTIONS = os.environ.get("NM_MPTCP_ROOTS", "trixie").split()
+
+NETWORKMANAGER = """\
+[main]
+no-auto-default=*
+dns=none
+[device]
+managed=1
+"""
+
+# Two links into a network of its own; what is beyond it is 192.0.2.1.
+LINKS = """
+ip netns add far
+ip -n far link set lo up
+ip -n far address add 192.0.2.1/32 dev lo
+ip netns exec far sysctl -qw net.ipv4.ip_forward=1
+ip -n far mptcp limits set subflow 8 add_addr_accepted 8
+number=0
+for link in wire air; do
+    number=$((number + 1))
+    ip link add $link type veth peer name $link netns far
+    ip -n far address add 10.0.$number.1/24 dev $link
+    ip -n far link set $link up
+    nmcli --terse connection add type ethernet con-name $link ifname $link \
+        ipv4.method manual ipv4.addresses 10.0.$number.2/24 ipv4.gateway 10.0.$number.1 \
+        ipv4.route-metric $((100 * number)) ipv6.method disabled
+    nmcli --terse connection up $link
+done
+"""
+
+#: Files that differ before and after for reasons that are none of ours: dpkg's and apt's books, logs, caches, states.
+NOT_OURS = (
+    "/var/lib/dpkg/",
+    "/var/lib/apt/",
+    "/var/cache/",
+    "/var/log/",
+    "/var/lib/NetworkManager/",
+    "/var/lib/systemd/",
+    "/var/tmp/",
+)
+
+
+@pytest.fixture(scope="module", params=DISTRIBUTIONS)
+def system(request: pytest.FixtureRequest) -> Iterator[Container]:
+    """A system with two links up, as NetworkManager alone has them, and the package in /root."""
+    if reason := reason_to_skip():
+        pytest.skip(reason)
+    with Container(request.param) as container:
+        container.put(deb(), "/root/nm-mptcp.deb")
+        container.put(HERE / "echo.py", "/root/echo.py")
+        container.run("cat >/etc/NetworkManager/conf.d/test.conf <<'E'\n" + NETWORKMANAGER + "E\nnmcli general reload")
+        container.run("sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0")
+        container.run(LINKS)
+        container.run(f"{FILES} >/tmp/files.before")
+        yield container
+
+
+FILES = "find / -xdev \\( -path /proc -o -path /sys -o -path /tmp -o -path /root \\) -prune -o -print | sort"
+
+
+def status(system: Container) -> dict[str, Any]:
+    return json.loads(system.run("nm-mptcp status --json"))
+
+
+def paths(system: Container) -> dict[str, dict[str, Any]]:
+    return {path["interface"]: path for path in status(system)["paths"] if path["interface"] in ("wire", "air")}
+
+
+def main_process(system: Container, unit: str) -> str:
+    return system.run(f"systemctl show -p MainPID --value {unit}").strip()
+
+
+def kernel(system: Container) -> dict[str, list[str]]:
+    """Endpoints, rules, routes and limits, without the ids that the kernel chooses."""
+    return {
+        "endpoints": sorted(
+            " ".join(word for word in line.split() if not word.isdigit() and word != "id")
+            for line in system.run("ip mptcp endpoint show").splitlines()
+        ),
+        "rules": system.run("ip rule show").splitlines(),
+        "routes": sorted(system.run("ip route show table all").splitlines()),
+        "limits": system.run("ip mptcp limits show").split(),
+        "linkdown": system.run("sysctl -ar 'ignore_routes_with_linkdown'").splitlines(),
+    }
+
+
+def test_installing_starts_the_service_and_leaves_networkmanager_running(system: Container) -> None:
+    networkmanager = main_process(system, "NetworkManager")
+    kernel_before = kernel(system)
+    told = system.run("apt-get -q -y --no-install-recommends install /root/nm-mptcp.deb", seconds=180)
+    assert "nm-mptcp" in told
+    assert system.run("systemctl is-active nm-mptcp").strip() == "active"
+    assert system.run("systemctl is-enabled nm-mptcp").strip() == "enabled"
+    assert main_process(system, "NetworkManager") == networkmanager
+    assert system.run("systemctl --failed --no-legend").strip() == ""
+    log = system.run('journal=$(journalctl -b -o cat -u nm-mptcp); echo "$journal"')
+    assert "cannot take the name" not in log
+    assert "Traceback" not in log
+    # Rules and tables are added; NetworkManager's endpoints stay as they are.
+    assert kernel(system)["endpoints"] == kernel_before["endpoints"]
+
+
+def test_the_service_answers_everybody_and_changes_nothing_for_him(system: Container) -> None:
+    assert status(system)["service"] == "active"
+    nobody = "setpriv --reuid=nobody --regid=nogroup --clear-groups"
+    assert json.loads(system.run(f"{nobody} nm-mptcp status --json"))["service"] == "active"
+    for command in ("apply", "clear"):
+        assert system.run_quietly(f"{nobody} nm-mptcp {command}").returncode == 1
+    assert system.run_quietly(f"{nobody} sh -c 'echo >>/run/nm-mptcp/state.json'").returncode != 0
+
+
+def test_the_drop_in_is_loaded_and_counts_from_the_next_activation_on(system: Container) -> None:
+    shown = status(system)
+    assert shown["networkmanager"]["default_flags"] == ["disabled"]
+    assert shown["networkmanager"]["default_flags_section"] == "connection-nm-mptcp"
+    for path in paths(system).values():
+        assert path["state"] == "active"
+        assert path["owner"] == "networkmanager", path
+    system.run("nmcli connection up wire; nmcli connection up air")
+    for path in paths(system).values():
+        assert (path["state"], path["owner"]) == ("active", "nm-mptcp"), path
+        assert path["table"] in range(42000, 43000)
+    rules = system.run("ip rule show")
+    assert rules.count("proto nm-mptcp") == 6, rules
+
+
+def test_the_modules_are_compiled_so_that_a_start_writes_nothing(system: Container) -> None:
+    compiled = "find /usr/lib/nm-mptcp -name '*.pyc' -printf '%p %T@\\n' | sort"
+    before = system.run(compiled)
+    sources = int(system.run("find /usr/lib/nm-mptcp -name '*.py' | wc -l"))
+    assert len(before.splitlines()) == sources
+    system.run("nm-mptcp status; nm-mptcp apply; nm-mptcp config >/dev/null")
+    assert system.run(compiled) == before
+
+
+def test_upgrading_cuts_no_subflow(system: Container, tmp_path: Path) -> None:
+    newer = tmp_path / "newer.deb"
+    unpacked = tmp_path / "unpacked"
+    subprocess.run(["dpkg-deb", "--raw-extract", deb(), unpacked], check=True)
+    control = unpacked / "DEBIAN/control"
+    control.write_text(control.read_text().replace("\nVersion: ", "\nVersion: 1:"))
+    build = ["dpkg-deb", "--root-owner-group", "--build", unpacked, newer]
+    subprocess.run(build, check=True, capture_output=True)
+    shutil.rmtree(unpacked)
+    system.put(newer, "/root/newer.deb")
+
+    talking = ("python3", "/root/echo.py", "talk", "192.0.2.1", "5000")
+    with system.start("ip", "netns", "exec", "far", "python3", "/root/echo.py", "serve", "192.0.2.1", "5000") as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        with system.start(*talking) as client:
+            try:
+                subflows = "ss -Htn state established dst 192.0.2.1 | awk '{print $3}' | sort"
+                system.wait(f"test $({subflows} | wc -l) = 2")
+                before, service = system.run(subflows), main_process(system, "nm-mptcp")
+                endpoints = system.run("ip mptcp endpoint show")
+                system.run("apt-get -q -y --no-install-recommends install /root/newer.deb", seconds=180)
+                assert main_process(system, "nm-mptcp") != service
+                assert system.run("systemctl is-active nm-mptcp").strip() == "active"
+                assert system.run(subflows) == before
+                assert system.run("ip mptcp endpoint show") == endpoints
+                told = json.loads(client.communicate("", timeout=10)[0].splitlines()[-1])
+            finally:
+                client.kill()
+                server.kill()
+    print(f"{system.distribution}: upgrade: longest gap {told['longest_gap_ms']} ms, {told['back']} words came back")
+    assert told["back"] > 100
+    # What is ours is known to the new one.
+    assert {path["owner"] for path in paths(system).values()} == {"nm-mptcp"}
+
+
+def test_the_packages_files_are_as_dpkg_knows_them(system: Container) -> None:
+    assert system.run("dpkg --verify nm-mptcp").strip() == ""
+    assert system.run("man -w nm-mptcp nm-mptcp.conf | wc -l").strip() == "2"
+    assert system.run("ip route show table nm-mptcp-0").strip() != ""
+
+
+def test_removing_puts_back_what_was_there(system: Container) -> None:
+    """Rules, routes and limits at once, NetworkManager's own endpoints from the next activation on."""
+    networkmanager = main_process(system, "NetworkManager")
+    assert "nm-mptcp" in system.run("ip rule show; ip route show table all")
+    told = system.run("apt-get -q -y remove nm-mptcp", seconds=120)
+    assert "warning" not in told.lower(), told
+    left = kernel(system)
+    assert left["endpoints"] == []
+    assert not any("32000" in rule or "77" in rule for rule in left["rules"]), left["rules"]
+    assert not any("proto 77" in route for route in left["routes"])
+    assert system.run_quietly("pgrep -f '[n]m-mptcp daemon'").returncode == 1
+    assert system.run_quietly("test -e /run/nm-mptcp -o -e /usr/lib/nm-mptcp").returncode == 1
+    assert main_process(system, "NetworkManager") == networkmanager
+    system.run("nmcli connection up wire; nmcli connection up air")
+    system.wait("test $(ip mptcp endpoint show | wc -l) = 2")
+    assert system.run("systemctl --failed --no-legend").strip() == ""
+
+
+def test_a_removed_package_is_installed_again(system: Container) -> None:
+    system.run("apt-get -q -y --no-install-recommends install /root/newer.deb", seconds=180)
+    assert system.run("systemctl is-active nm-mptcp").strip() == "active"
+    assert paths(system).keys() == {"wire", "air"}
+
+
+def test_purging_leaves_no_file(system: Container) -> None:
+    system.run(
+        "echo '[main]' >/etc/nm-mptcp/conf.d/mine.conf; mkdir -p /run/nm-mptcp/conf.d; touch /run/nm-mptcp/conf.d/a.conf"
+    )
+    system.run("apt-get -q -y purge nm-mptcp", seconds=120)
+    system.run(f"{FILES} >/tmp/files.after")
+    told = system.run_quietly("diff /tmp/files.before /tmp/files.after").stdout.splitlines()
+    left = [line for line in told if line[:2] in ("> ", "< ") and not line[2:].startswith(NOT_OURS)]
+    assert left == []
+    assert (
+        system.run(
+            "find / -xdev -path /proc -prune -o -path /sys -prune -o -name '*nm-mptcp*' -print"
+            " | grep -v -e ^/root/ -e ^/var/lib/dpkg/ -e ^/var/log/ || true"
+        ).strip()
+        == ""
+    )
+    assert system.run_quietly("test -e /run/nm-mptcp").returncode == 1
