@@ -469,7 +469,7 @@ def test_in_any_situation_nothing_is_left_below_a_tunnel_and_all_returns_after_i
     if not kernel.mptcp_enabled:
         return
     for kept in (endpoint for endpoint in before.kernel.endpoints if endpoint.address in paths):
-        assert [e.flags for e in after.kernel.endpoints if e.place == kept.place] == [kept.flags]
+        assert [e.flags for e in after.kernel.endpoints if e.key == kept.key] == [kept.flags]
     routed = [
         {(rule.source, rule.priority) for rule in each.kernel.rules if rule.source in paths} for each in (before, after)
     ]
