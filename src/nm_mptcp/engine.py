@@ -12,10 +12,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from .arrivals import Arrivals
 from .commands import command
 from .config import DEFAULTS, Config, Mode
 from .flags import names
@@ -126,6 +127,7 @@ class Engine:
         self._refusals = Refusals()
         self._awaited: dict[str, float] = {}
         self._flaps = Flaps()
+        self._arrivals = Arrivals()
         self._healing = Healing()
         self._strengths = Strengths()
         self._waits_for_connections = False
@@ -201,6 +203,7 @@ class Engine:
             now = time.monotonic()
             dues = (
                 self._flaps.next_end(now),
+                self._arrivals.next_due(),
                 self._healing.next_due(now),
                 self._strengths.next_end(now),
                 self._refusals.next_due(now),
@@ -256,7 +259,8 @@ class Engine:
         ours = seen(self._ours, kernel.endpoints)
         now = time.monotonic()
         up = {index for index, link in kernel.links.items() if link.up and link.carrier}
-        self._flaps.look(up, kernel.links.keys() - up, now)
+        back = self._flaps.look(up, kernel.links.keys() - up, now)
+        await self._ask_neighbours(self._arrivals.look(back, up, now), kernel, networkmanager)
         snapshot = Snapshot(
             kernel,
             networkmanager,
@@ -285,6 +289,16 @@ class Engine:
         self._mind_guard(desired)
         self._refusals.keep({(path.address, path.ifindex) for path in desired.paths if path.reason.why is Why.REFUSED})
         return plan(desired, kernel, ours)
+
+    async def _ask_neighbours(self, due: Set[int], kernel: Kernel, networkmanager: NetworkManager) -> None:
+        """Nothing is to wait longer than it must for the neighbours of a link of NetworkManager's that came back."""
+        names = {device.ip_interface for device in networkmanager.devices if device.profile is not None}
+        links = {index for index in due if kernel.links[index].name in names}
+        if links and not self._dry_run:
+            try:
+                await self._kernel.ask_neighbours(links)
+            except KernelError as error:
+                self._complain(f"{error}; what waits for a neighbour may wait a second longer")
 
     def _weak(self, kernel: Kernel, networkmanager: NetworkManager, now: float) -> frozenset[str]:
         """The addresses on a Wi-Fi whose signal is weak, by the bounds that count for each."""

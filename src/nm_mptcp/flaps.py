@@ -43,8 +43,11 @@ class Flaps:
         self._past: dict[int, _Past] = {}
         self._seen_up: set[int] = set()
 
-    def look(self, up: Set[int], down: Set[int], now: float) -> None:
-        """Take in which links (ifindexes) are up and down now; one that was never up cannot be lost."""
+    def look(self, up: Set[int], down: Set[int], now: float) -> frozenset[int]:
+        """Take in which links (ifindexes) are up and down now, and give those that came back; one that was never up cannot be
+        lost.
+        """
+        back: set[int] = set()
         for ifindex in (down & self._seen_up) - self._past.keys():
             self._past[ifindex] = _Past(now)
         self._seen_up = (self._seen_up | up) & (up | down)
@@ -56,8 +59,10 @@ class Flaps:
                 hold = 0.0 if past.losses < 2 else min(_HOLD[0] * 2 ** (past.losses - 2), _HOLD[1])
                 past.until = max(now + hold, past.lost_at + SETTLED)
                 past.up_since, past.down = now, False
+                back |= up & {ifindex}
             elif not past.down and now - past.up_since >= max(FORGIVEN, past.hold):
                 del self._past[ifindex]
+        return frozenset(back)
 
     def held(self, now: float) -> dict[int, float]:
         """The links that are up and still held back, each with the length of its hold (s)."""

@@ -132,6 +132,20 @@ def test_with_the_carrier_the_same_endpoint_and_a_subflow_on_the_live_connection
     wait_for("it is active again", lambda: bed.status().path(up.wifi.address)["state"] == "active")
 
 
+def test_what_the_kernel_asked_in_vain_while_the_link_was_dead_does_not_hold_its_return_up(bed: Bed, up: Links) -> None:
+    """The last packets on the dead link ask for its gateway, and the kernel asks again each second (here: each hour): the join
+    of the subflow that comes back would wait behind them."""
+    bed.machine.run("sysctl", "-qw", f"net/ipv4/neigh/{up.wifi.name}/retrans_time_ms=3600000")
+    connection = over_both(bed, up)
+    up.wifi.carrier(False)
+    bed.wait_no_endpoint(up.wifi.address)
+    bed.machine.run("ping", "-c1", "-W1", "-I", up.wifi.address, up.wifi.gateway, check=False)
+    asked = ("ip", "neigh", "show", up.wifi.gateway, "dev", up.wifi.name)
+    wait_for("the gateway is asked for in vain", lambda: "INCOMPLETE" in bed.machine.run(*asked))
+    up.wifi.carrier(True)
+    connection.wait_subflow(up.wifi.address)
+
+
 def test_an_interface_that_is_pulled_out_leaves_no_endpoint_and_its_connections_live_on(bed: Bed, up: Links) -> None:
     connection = over_both(bed, up)
     up.wifi.remove()

@@ -22,6 +22,16 @@ def test_a_link_that_was_never_up_cannot_be_lost() -> None:
     assert flaps.held(1.6) == {}
 
 
+def test_it_tells_once_which_links_came_back() -> None:
+    flaps = Flaps()
+    assert flaps.look({2, 3}, set(), 0.0) == set()
+    assert flaps.look({3}, {2}, 1.0) == set()
+    assert flaps.look({2, 3}, set(), 2.0) == {2}
+    assert flaps.look({2, 3}, set(), 2.1) == set()
+    flaps.look({2}, {3}, 3.0)
+    assert flaps.look({2}, set(), 4.0) == set(), "gone for good"
+
+
 def test_a_return_is_immediate_once_the_peer_has_learnt_of_the_loss() -> None:
     flaps = Flaps()
     lost(flaps, 0.0, SETTLED)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import errno
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -42,6 +42,7 @@ from .mirror import Changes, Mirror
 from .monitor import Monitor
 from .monitor import look as full_look
 from .mptcp import PathManager
+from .neighbours import Neighbours
 from .routing import Routing
 from .sockets import Sockets, Subflow, may_administer
 
@@ -60,6 +61,7 @@ class KernelAccess:
         self._routing = Routing()
         self._path_manager = PathManager()
         self._sockets = Sockets()
+        self._neighbours = Neighbours()
         self._departures = Departures()
         #: subflows that were cut since this was made, and connections that had no other
         self.cut_subflows = self.cut_connections = 0
@@ -94,6 +96,7 @@ class KernelAccess:
         await self._work(self._routing.close)
         await self._work(self._path_manager.close)
         await self._work(self._sockets.close)
+        await self._work(self._neighbours.close)
         await self._work(self._departures.close)
         self._worker.shutdown(wait=False)
 
@@ -147,6 +150,10 @@ class KernelAccess:
     async def lookup(self, destination: str, source: str | None = None, ifindex: int = 0) -> Lookup:
         """How a packet is routed (see :meth:`~nm_mptcp.kernel.routing.Routing.lookup`). Raises :class:`KernelError`."""
         return await self._work(self._routing.lookup, destination, source, ifindex)
+
+    async def ask_neighbours(self, ifindexes: Collection[int]) -> None:
+        """Ask at once for the neighbours on links that came back (see :mod:`.neighbours`). Raises :class:`KernelError`."""
+        await self._work(self._neighbours.ask_anew, ifindexes)
 
     async def execute(self, operations: Iterable[Operation]) -> list[tuple[Operation, KernelError]]:
         """Do the operations in order; gives those that failed, each with its error. The others are done all the same."""

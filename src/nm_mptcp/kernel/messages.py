@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from pyroute2.netlink import genlmsg, nla
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-__all__ = ["fibmsg", "path_manager_message", "rtmsg"]
+__all__ = ["fibmsg", "ndmsg", "path_manager_message", "rtmsg"]
 
 
 class _address(nla):  # type: ignore[misc]
