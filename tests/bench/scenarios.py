@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from ..networkmanager.kernel_view import PathManager
 from ..networkmanager.namespaces import wait_for
 from .links import AWAY, DOWNLOAD, ECHO, NEAR, NO_JOIN, NO_SUBFLOWS, ONCE, PLAIN, SPEED, World
 from .streams import Attempt, Download, DownloadServer, Echo, EchoServer, Stream
@@ -19,6 +20,9 @@ from .watch import Closings, EndpointWatch, Events, Subflows, until
 
 #: Seconds of quiet traffic before something happens, and that a stream has to flow again for it to count as recovered.
 _BEFORE, _STEADY = 0.4, 0.3
+
+#: What part of the time is the kernel's alone.
+DELETE_ALONE = "for comparison: the kernel's own time for one delete, before the loss"
 
 #: The server that takes additional subflows.
 ORDINARY = "an ordinary server"
@@ -292,6 +296,7 @@ def _deletes(world: World) -> Outcome:
     echo = Echo(world.bed.machine, NEAR, ECHO)
     world.wait_subflows(Subflows(world.bed.machine), NEAR, ECHO)
     _quiet(echo)
+    alone = _delete_alone(world)
     closings = Closings(world.bed.machine)
     watched = EndpointWatch(world.bed.machine, [world.wifi.address, world.wifi.address6()])
     begin = time.monotonic()
@@ -306,8 +311,21 @@ def _deletes(world: World) -> Outcome:
             "first subflow closed (the delete is at work)": _ms(closed - lost) if closed else None,
             "first endpoint gone (the delete is acknowledged)": _ms(min(gone.values()) - lost) if gone else None,
             "all endpoints of the link gone, IPv4 and IPv6": _ms(max(gone.values()) - lost) if len(gone) == 2 else None,
+            DELETE_ALONE: _ms(alone),
         }
     )
+
+
+def _delete_alone(world: World) -> float:
+    """How long the kernel takes to acknowledge the delete of an endpoint that nobody uses (s): its RCU grace period."""
+    world.bed.machine.run("ip", "mptcp", "endpoint", "add", "198.18.0.77", "id", "250")
+    path_manager = PathManager(world.bed.machine.pid)
+    try:
+        begin = time.monotonic()
+        path_manager.delete(250)
+        return time.monotonic() - begin
+    finally:
+        path_manager.close()
 
 
 # --- flaps

@@ -79,6 +79,10 @@ class PathManager:
                 found.append(Endpoint(address, device, flags, told[2][0], port))
         return tuple(found)
 
+    def delete(self, number: int) -> None:
+        """Delete the endpoint with that id; returns when the kernel has acknowledged it."""
+        self._ask(self._family, 2, attribute(1 | 0x8000, attribute(2, struct.pack("B", number))))
+
     def limits(self) -> dict[str, int]:
         """``subflows`` and ``add_addr_accepted``."""
         (reply,) = self._ask(self._family, 6, b"")
