@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from .crowd import INTERVAL, Name
+from .crowd import INTERVAL, PLAIN_SILENT, PLAIN_TALKING, Name
 from .hardships import Hardship
 
 #: How much longer than with NetworkManager alone a connection may wait (s).
@@ -70,6 +70,22 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Rank:
+    """The connections of the three machines that waited longest, second longest... of their kind at the same flap."""
+
+    waits: tuple[float, ...]  #: seconds
+    timers: float = 0.0  #: what is no longer than that (s) may be due to TCP's own timers alone
+
+    def extra(self, machine: int) -> float:
+        """How much longer this machine's waited than those of both others (s)."""
+        return self.waits[machine] - max(self.waits[:machine] + self.waits[machine + 1 :])
+
+    def beyond(self, machine: int) -> bool:
+        """Whether that is beyond the bound, and not due to TCP's own timers."""
+        return self.extra(machine) > BOUND and self.waits[machine] > self.timers
+
+
+@dataclass(frozen=True)
 class Group:
     """Connections of the same kind, on the three machines."""
 
@@ -82,15 +98,17 @@ class Group:
         """How many, on each machine."""
         return [sum(bool(stream.lost) for stream in streams) for streams in self.streams]
 
-    def waits(self) -> list[tuple[float, ...]]:
-        """For each flap the longest waits of the three (s), the next ones, and so on, of as many as live on all three."""
+    def ranks(self) -> list[Rank]:
+        """For each flap the longest waits of the three, the next ones, and so on, of as many as live on all three."""
         alive = [[stream.waits for stream in streams if not stream.lost] for streams in self.streams]
         count = min(map(len, alive))
         if not count:
             return []
-        result: list[tuple[float, ...]] = []
+        timers = self.case.hardship.timers if self.kind == PLAIN_TALKING else 0.0
+        result: list[Rank] = []
         for marks in zip(*(zip(*waits, strict=True) for waits in alive), strict=True):
-            result += zip(*(sorted(mark, reverse=True)[:count] for mark in marks), strict=True)
+            alike = zip(*(sorted(mark, reverse=True)[:count] for mark in marks), strict=True)
+            result += (Rank(waits, timers) for waits in alike)
         return result
 
 
@@ -100,7 +118,7 @@ class Compared:
 
     lost: list[int] = field(default_factory=lambda: [0, 0, 0])
     left: int = 0  #: lost with nm-mptcp although NetworkManager alone kept as many both times
-    waits: list[tuple[float, ...]] = field(default_factory=list)
+    ranks: list[Rank] = field(default_factory=list)
     streams: int = 0
 
     def add(self, group: Group) -> None:
@@ -108,30 +126,26 @@ class Compared:
         lost = group.lost()
         self.lost = [a + b for a, b in zip(self.lost, lost, strict=True)]
         self.left += max(0, lost[2] - max(lost[:2]))
-        self.waits += group.waits()
+        self.ranks += group.ranks()
         self.streams += len(group.streams[2])
 
-    def extra(self, machine: int) -> list[float]:
-        """How much longer this machine's waited than those of both others (s)."""
-        return [waits[machine] - max(waits[:machine] + waits[machine + 1 :]) for waits in self.waits]
-
     def beyond(self) -> list[int]:
-        """How often each machine's waited more than the bound longer than both others'."""
-        return [sum(each > BOUND for each in self.extra(machine)) for machine in range(3)]
+        """How often each machine's waited more than the bound longer than both others', not by TCP's own timers."""
+        return [sum(rank.beyond(machine) for rank in self.ranks) for machine in range(3)]
 
     def worst(self) -> list[float]:
         """How much longer each machine's waited than both others' at most (s)."""
-        return [max(self.extra(machine), default=0.0) for machine in range(3)]
+        return [max((rank.extra(machine) for rank in self.ranks), default=0.0) for machine in range(3)]
 
     def pairwise(self, machine: int) -> float:
         """How much longer this machine's waited at most than those of the first (s)."""
-        return max((waits[machine] - waits[0] for waits in self.waits), default=0.0)
+        return max((rank.waits[machine] - rank.waits[0] for rank in self.ranks), default=0.0)
 
     @property
     def behind(self) -> bool:
         """Whether nm-mptcp left somebody behind, more than chance does."""
         alone, again, product = self.beyond()
-        return self.left > 0 or product > max(alone, again) + _TOLERATED * len(self.waits)
+        return self.left > 0 or product > max(alone, again) + _TOLERATED * len(self.ranks)
 
 
 def page(
@@ -161,11 +175,11 @@ def page(
         behind |= found.behind
         lines.append(
             f"| {title} | {links} | {_three(found.lost)} of {found.streams} | {found.left} |"
-            f" {_three(found.beyond())} of {len(found.waits)} | {' / '.join(_ms(each) for each in found.worst())} |"
+            f" {_three(found.beyond())} of {len(found.ranks)} | {' / '.join(_ms(each) for each in found.worst())} |"
             f" {_ms(found.pairwise(2))} / {_ms(found.pairwise(1))} |"
         )
     verdict = "somebody was left behind" if behind else "nobody was left behind"
-    lines += ["", f"**{verdict[0].upper()}{verdict[1:]}.**", "", *_notes()]
+    lines += ["", f"**{verdict[0].upper()}{verdict[1:]}.**", "", *_notes(hardships)]
     lines += [
         "",
         "Each kind of connection: the waits' median and maximum (ms), and how many were lost.",
@@ -219,7 +233,7 @@ def _waits(streams: Sequence[Stream]) -> str:
     return "; ".join(said + ([f"{lost} of {len(streams)} lost"] if lost else []))
 
 
-def _notes() -> Iterable[str]:
+def _notes(hardships: Sequence[Hardship]) -> Iterable[str]:
     yield (
         f"- Each connection is an echo every {INTERVAL * 1000:.0f} ms (so waits are known to about that), several of each kind"
         " at once. The machines run at the same time, with the same schedule. Lost: an error, or no answer long after the end."
@@ -233,6 +247,18 @@ def _notes() -> Iterable[str]:
         " hardware address (each second) happens to be due. Somebody was left behind where more are lost than in either run"
         f" of it, or where waits are beyond the bound more often than in either run by more than {_TOLERATED * 100:g} % of all."
     )
+    for hardship in hardships:
+        if hardship.timers:
+            yield (
+                f"- {hardship.title}: who has data under way answers again when TCP's own timers are due. Each is twice as"
+                " long as the one before, so the next may be as far off as the loss is past, and chance says how far: whether"
+                " the last answer was acknowledged just in time (if not, the server tries, too), whether the gateway said"
+                " meanwhile that the host is unreachable (which takes a doubling back, RFC 6069), and on which step of the"
+                f" kernel's timer wheel a timer falls (2 s). So *{PLAIN_TALKING}* counts as beyond only above"
+                f" {hardship.timers:.0f} s, where no timer is left to wait for. *{PLAIN_SILENT}* has nothing under way when the"
+                " link goes and speaks again a second before its return: it needs no timer, and shows what the link itself"
+                " costs. Its wait includes its own silence."
+            )
     yield (
         "- Sleep: logind's signal, NetworkManager takes the links down as it does with hardware, programs say nothing for the"
         " time. The kernel's timers go on here, which they do not in a machine that really sleeps."

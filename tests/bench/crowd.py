@@ -10,7 +10,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from ..networkmanager.bed import Namespace
@@ -23,6 +23,10 @@ INTERVAL = 0.04
 _MESSAGE, _UNANSWERED = 32, 250
 
 _BLOCK = bytes(_MESSAGE)
+
+#: Kinds of streams that are one TCP connection for all their life: the program talks on while the link is away, or it says
+#: nothing meanwhile and speaks again when the link is about to come back.
+PLAIN_TALKING, PLAIN_SILENT = "plain TCP", "plain TCP, silent meanwhile"
 
 
 @dataclass(frozen=True, order=True)
@@ -84,7 +88,7 @@ class Crowd:
         self._namespace = namespace
         self._streams: list[_Stream] = []
         self._ended = False
-        self._paused = False
+        self._paused: Collection[str] = ()
         self._thread = threading.Thread(target=self._run, daemon=True, name="crowd")
         namespace.bed.at_end(self._close)
 
@@ -109,9 +113,9 @@ class Crowd:
         """Let them all talk."""
         self._thread.start()
 
-    def pause(self, paused: bool) -> None:
-        """Say nothing for a while, as programs of a machine that sleeps."""
-        self._paused = paused
+    def pause(self, paused: bool, *kinds: str) -> None:
+        """Say nothing for a while, as programs of a machine that sleeps: all, or only the streams of these kinds."""
+        self._paused = (kinds or {stream.told.name.kind for stream in self._streams}) if paused else ()
 
     def flows(self, since: float) -> bool:
         """Whether each that has no error got an answer after ``since``, and none waits for one now."""
@@ -143,7 +147,7 @@ class Crowd:
                 while due <= now:
                     stream = next(turns)
                     due += step
-                    if not self._paused and not stream.told.error:
+                    if stream.told.name.kind not in self._paused and not stream.told.error:
                         self._try(selector, stream, stream.say)
                 for key, _ in selector.select(max(0.0, due - time.monotonic())):
                     self._try(selector, key.data, key.data.hear)
