@@ -55,7 +55,7 @@ help:
 	@echo "make test-unit         the tests that need neither root nor NetworkManager"
 	@echo "make test-matrix       all tests with the oldest, a middle and the newest libraries"
 	@echo "make bench-failover    links are lost: NetworkManager alone, with mptcpd, with nm-mptcp (root; 15 minutes)"
-	@echo "make bench-behind      is any connection worse off than with NetworkManager alone? (root; 6 minutes)"
+	@echo "make bench-behind      is any connection worse off than with NetworkManager alone? (root; 7 minutes)"
 	@echo "make bench-guard       a full-tunnel VPN comes up: what goes around it, with each of the three (root; 5 minutes)"
 	@echo "sudo make test-machine the tests inside Debian machines that boot in qemu (MACHINES=bookworm trixie)"
 	@echo "sudo make pictures     the README's pictures, made by the commands themselves on a link that is lost"
