@@ -194,7 +194,7 @@ def main() -> int:
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="try the verdict: after `connection down` nothing can be sent for so long where nm-mptcp is; no page is written",
+        help="try the verdict: after `connection down` the link is of no use for so long where nm-mptcp is; no page is written",
     )
     parser.add_argument("--output", type=Path, default=REPOSITORY / "docs", help="where the page goes")
     parser.add_argument("--raw", type=Path, metavar="FILE", help="where all waits of all connections go (JSON)")

@@ -104,11 +104,13 @@ class Group:
         count = min(map(len, alive))
         if not count:
             return []
-        timers = self.case.hardship.timers if self.kind == PLAIN_TALKING else 0.0
+        hardship = self.case.hardship
         result: list[Rank] = []
         for marks in zip(*(zip(*waits, strict=True) for waits in alive), strict=True):
             alike = zip(*(sorted(mark, reverse=True)[:count] for mark in marks), strict=True)
-            result += (Rank(waits, timers) for waits in alike)
+            for waits in alike:
+                cut = self.kind == PLAIN_TALKING and min(waits[:2]) >= hardship.away
+                result.append(Rank(waits, hardship.timers if cut else 0.0))
         return result
 
 
@@ -251,13 +253,14 @@ def _notes(hardships: Sequence[Hardship]) -> Iterable[str]:
         if hardship.timers:
             yield (
                 f"- {hardship.title}: who has data under way answers again when TCP's own timers are due. Each is twice as"
-                " long as the one before, so the next may be as far off as the loss is past, and chance says how far: whether"
-                " the last answer was acknowledged just in time (if not, the server tries, too), whether the gateway said"
-                " meanwhile that the host is unreachable (which takes a doubling back, RFC 6069), and on which step of the"
-                f" kernel's timer wheel a timer falls (2 s). So *{PLAIN_TALKING}* counts as beyond only above"
-                f" {hardship.timers:.0f} s, where no timer is left to wait for. *{PLAIN_SILENT}* has nothing under way when the"
-                " link goes and speaks again a second before its return: it needs no timer, and shows what the link itself"
-                " costs. Its wait includes its own silence."
+                " long as the one before, so the next may be as far off as the loss is past. How far is chance: whether the"
+                " last answer was acknowledged just in time (if not, the server tries, too), how soon the gateway notices"
+                " that the host has gone (Linux: after 15 to 45 s, at random) and tells the server, which takes a doubling"
+                " back (RFC 6069), and on which step of the kernel's timer wheel a timer falls (2 s). So"
+                f" *{PLAIN_TALKING}* that NetworkManager alone leaves without a link counts as beyond only above"
+                f" {hardship.timers:.0f} s, where no timer is left to wait for. *{PLAIN_SILENT}* has nothing under way when"
+                " the link goes, and speaks again a second before its return: it needs no timer, and shows what the link"
+                " itself costs. Its wait includes its own silence."
             )
     yield (
         "- Sleep: logind's signal, NetworkManager takes the links down as it does with hardware, programs say nothing for the"

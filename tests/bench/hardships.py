@@ -15,7 +15,7 @@ from ..networkmanager.logind import Logind
 from ..networkmanager.namespaces import wait_for
 from ..networkmanager.uplinks import Uplink
 from .crowd import PLAIN_SILENT, Crowd
-from .links import World
+from .links import SERVERS, World
 
 #: How often a link flaps, and the shortest and longest that it is away (s).
 FLAPS, _SHORTEST, _LONGEST = 20, 0.1, 3.0
@@ -46,7 +46,7 @@ class Stage:
     logind: Logind | None = None
     check: CheckServer | None = None
     marks: list[float] = field(default_factory=list)
-    hold_back: float = 0.0  #: seconds that a fault keeps the machine with nm-mptcp from sending after the link's return
+    hold_back: float = 0.0  #: seconds after the link's return in which a fault keeps nm-mptcp's machine from its use
 
     def mark(self) -> None:
         """Something begins now."""
@@ -109,12 +109,13 @@ def _has_carrier(link: Uplink) -> bool:
 
 @contextlib.contextmanager
 def _held_back(stage: Stage) -> Iterator[None]:
-    """With nm-mptcp, nothing can be sent from before until ``hold_back`` seconds after."""
+    """With nm-mptcp, nothing gets by the first link to a server from before until ``hold_back`` seconds after."""
     if not stage.hold_back or not stage.world.tool.product:
         yield
         return
-    rule = ("priority", "1", "type", "unreachable")
     machine = stage.world.bed.machine
+    # Not to everywhere: NetworkManager could not add a route whose gateway it cannot reach, and would not try again.
+    rule = ("priority", "1", "from", stage.world.wifi.address, "to", SERVERS, "type", "unreachable")
     machine.run("ip", "rule", "add", *rule)
     yield
     _until(time.monotonic() + stage.hold_back)

@@ -55,6 +55,10 @@ def test_who_waits_longer_than_any_retransmission_is_left_behind() -> None:
     assert left_behind([106.3] * 6, [106.3] * 6, [2.5 * DOWN] * 6, kind=PLAIN_TALKING)
 
 
+def test_who_networkmanager_alone_does_not_cut_has_no_such_timer() -> None:
+    assert left_behind([0.1] * 6, [0.1] * 6, [2.2] * 6, kind=PLAIN_TALKING)
+
+
 @pytest.mark.parametrize("hardship", ["flaps", "sleep"])
 def test_only_a_long_absence_has_such_timers(hardship: str) -> None:
     assert left_behind([3.0] * 6, [3.0] * 6, [5.0] * 6, kind=PLAIN_TALKING, hardship=hardship)
