@@ -19,6 +19,7 @@ DROPINDIR ?= /usr/lib/nm-mptcp/conf.d
 NMLIBDIR ?= $(LIBDIR)/NetworkManager
 UNITDIR ?= $(LIBDIR)/systemd/system
 DBUSPOLICYDIR ?= $(DATADIR)/dbus-1/system.d
+POLKITDIR ?= $(DATADIR)/polkit-1/actions
 # All versions of iproute2 read it here; from 6.7 on it may be /usr/share/iproute2.
 IPROUTE2DIR ?= $(SYSCONFDIR)/iproute2
 
@@ -203,6 +204,7 @@ install:
 	put 0644 packaging/NetworkManager/10-nm-mptcp.conf $(NMLIBDIR)/conf.d/10-nm-mptcp.conf; \
 	fill 0644 packaging/systemd/nm-mptcp.service.in $(UNITDIR)/nm-mptcp.service; \
 	put 0644 packaging/dbus/org.nm_mptcp1.conf $(DBUSPOLICYDIR)/org.nm_mptcp1.conf; \
+	put 0644 packaging/polkit/org.nm_mptcp1.policy $(POLKITDIR)/org.nm_mptcp1.policy; \
 	put 0644 packaging/iproute2/rt_protos.conf $(IPROUTE2DIR)/rt_protos.d/nm-mptcp.conf; \
 	put 0644 packaging/iproute2/rt_tables.conf $(IPROUTE2DIR)/rt_tables.d/nm-mptcp.conf; \
 	put 0644 packaging/conf/10-tethering.conf $(DROPINDIR)/10-tethering.conf; \
@@ -239,6 +241,7 @@ uninstall:
 	    '$(DESTDIR)$(NMLIBDIR)/conf.d/10-nm-mptcp.conf' \
 	    '$(DESTDIR)$(UNITDIR)/nm-mptcp.service' \
 	    '$(DESTDIR)$(DBUSPOLICYDIR)/org.nm_mptcp1.conf' \
+	    '$(DESTDIR)$(POLKITDIR)/org.nm_mptcp1.policy' \
 	    '$(DESTDIR)$(IPROUTE2DIR)/rt_protos.d/nm-mptcp.conf' \
 	    '$(DESTDIR)$(IPROUTE2DIR)/rt_tables.d/nm-mptcp.conf' \
 	    '$(DESTDIR)$(DROPINDIR)/10-tethering.conf' \

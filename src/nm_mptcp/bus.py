@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import importlib
 import logging
 import os
@@ -25,6 +26,7 @@ __all__ = [
     "LIBRARY",
     "Bus",
     "BusError",
+    "Caller",
     "DBusError",
     "Message",
     "MessageType",
@@ -34,6 +36,7 @@ __all__ = [
     "ServiceInterface",
     "Signal",
     "Variant",
+    "caller",
     "dbus_property",
     "method",
     "signal",
@@ -137,7 +140,9 @@ Variant: Any = _package.Variant
 _MessageFlag: Any = _package.MessageFlag
 _NO_FLAG: Any = _MessageFlag.NONE
 _NO_AUTO_START: Any = _MessageFlag.NO_AUTOSTART
+_INTERACTIVE: Any = _MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION
 _SIGNAL: Any = MessageType.SIGNAL
+_CALL: Any = MessageType.METHOD_CALL
 _ERROR: Any = MessageType.ERROR
 
 
@@ -178,6 +183,22 @@ class Signal:
     interface: str
     member: str
     body: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls a method of ours: a unique name on the bus, and whether the bus may ask a person for a password."""
+
+    name: str
+    interactive: bool
+
+
+_caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller")
+
+
+def caller() -> Caller:
+    """Who called the exported method that is being answered, in its own coroutine."""
+    return _caller.get()
 
 
 def unpack(value: Any) -> Any:
@@ -266,6 +287,8 @@ class Bus:
         except Exception as error:  # anything: sockets, addresses, authentication, by library and version
             self.close()
             raise BusError(BusError.DISCONNECTED, f"no connection to the system bus: {_reason(error)}") from None
+        # The libraries tell a method nothing of its caller; the coroutine that they make of it takes the context with it.
+        self._connection.add_message_handler(_note_caller)
         self._watch = asyncio.ensure_future(self._connection.wait_for_disconnect())
         self._watch.add_done_callback(self._gone)
 
@@ -279,10 +302,12 @@ class Bus:
         *body: Any,
         timeout: float = 5.0,
         no_auto_start: bool = True,
+        interactive: bool = False,
     ) -> list[Any]:
         """Call a method and return the body of the reply; ``timeout`` in seconds.
 
-        Raises :class:`BusError` for an error reply, a time-out or a lost connection. Starts no service unless asked to.
+        Raises :class:`BusError` for an error reply, a time-out or a lost connection. Starts no service unless asked to;
+        ``interactive``: a person may be asked for a password.
         """
         if self._connection is None or self.lost.done():
             why = self.lost.result() if self.lost.done() else "not connected"
@@ -294,7 +319,7 @@ class Bus:
             member=member,
             signature=signature,
             body=list(body),
-            flags=_NO_AUTO_START if no_auto_start else _NO_FLAG,
+            flags=(_NO_AUTO_START if no_auto_start else _NO_FLAG) | (_INTERACTIVE if interactive else _NO_FLAG),
         )
         asked = asyncio.ensure_future(self._connection.call(message))
         try:
@@ -349,6 +374,11 @@ class Bus:
                 return ""
             raise
         return str(owner)
+
+    async def user(self, name: str) -> int:
+        """The user id of who is on the bus by that name; raises :class:`BusError`."""
+        (number,) = await self.call(DAEMON, DAEMON_PATH, DAEMON, "GetConnectionUnixUser", "s", name)
+        return int(number)
 
     async def request_name(self, name: str) -> bool:
         """Take a well-known name; False where somebody else has it (we do not queue). Raises :class:`BusError`."""
@@ -415,6 +445,11 @@ def _disconnect(connection: Any) -> None:
         connection._stream.close()
     with contextlib.suppress(Exception):
         socket.close()
+
+
+def _note_caller(message: Any) -> None:
+    if message.message_type is _CALL:
+        _caller.set(Caller(message.sender or "", bool(message.flags & _INTERACTIVE)))
 
 
 def _retrieved(future: asyncio.Future[Any]) -> None:

@@ -14,7 +14,7 @@ import sys
 import time
 
 from . import notify
-from .bus import Bus, BusError, Signal
+from .bus import Bus, BusError, Signal, caller
 from .config import Config
 from .configfiles import ConfigError, Source
 from .engine import Engine
@@ -24,6 +24,7 @@ from .kernel.errors import KernelError
 from .model import NetworkManager
 from .networkmanager.client import Client
 from .objects import Objects
+from .permission import demand
 from .service import Service
 from .service_names import NAME
 from .state import Record, StateError
@@ -210,6 +211,7 @@ class Daemon:
             reload=self._reload,
             set_mode=self._engine.set_mode,
             explain=self._engine.explain,
+            demand=lambda permission: demand(bus, caller(), permission),
         )
         self._objects = Objects(
             bus, service, lambda: self._engine.view, lambda: self._record.contents, lambda: self._engine.paused

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Our own D-Bus interface, ``org.nm_mptcp1``: anyone may read, only root may change (the bus policy says so)."""
+"""Our own D-Bus interface, ``org.nm_mptcp1``: anyone may read; who may change is said by the bus policy and polkit."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .bus import DBusError, method
 from .config import Mode
 from .configfiles import ConfigError
 from .kernel.errors import KernelError
+from .permission import Permission
 from .properties import Properties, Values, having
 from .service_names import INTERFACE, WRONG
 from .state import StateError
@@ -47,7 +48,11 @@ NOTHING_YET: Values = {
 
 @having(PROPERTIES)
 class Service(Properties):
-    """The methods of ``org.nm_mptcp1``; what they do is given by the daemon."""
+    """The methods of ``org.nm_mptcp1``; what they do is given by the daemon.
+
+    ``demand`` returns where the caller has a permission, and raises :class:`DBusError` where not. (Clear and Resume are
+    root's by the policy of the bus.)
+    """
 
     def __init__(
         self,
@@ -59,6 +64,7 @@ class Service(Properties):
         reload: Callable[[], Awaitable[None]],
         set_mode: Callable[[Mode | None], Awaitable[None]],
         explain: Callable[[str], Awaitable[Document]],
+        demand: Callable[[Permission], Awaitable[None]],
     ) -> None:
         super().__init__(INTERFACE, NOTHING_YET)
         self._sync = sync
@@ -68,10 +74,12 @@ class Service(Properties):
         self._reload = reload
         self._set_mode = set_mode
         self._explain = explain
+        self._demand = demand
 
     @method()
     async def Sync(self):  # type: ignore[no-untyped-def]  # an annotation would be taken for a signature
         """Look now, and answer when the kernel is as it should be."""
+        await self._demand(Permission.SYNC)
         await self._do(self._sync())
 
     @method()
@@ -102,11 +110,13 @@ class Service(Properties):
     @method()
     async def Reload(self):  # type: ignore[no-untyped-def]  # as above
         """Read the configuration again; an error, and no change, where it is no good."""
+        await self._demand(Permission.RELOAD)
         await self._do(self._reload())
 
     @method()
     async def SetMode(self, mode: "s"):  # type: ignore[no-untyped-def, name-defined]  # noqa: F821, UP037
         """Choose the mode until the next boot; an empty one leaves it to the configuration."""
+        await self._demand(Permission.SET_MODE)
         if mode and mode not in list(Mode):
             raise DBusError(
                 WRONG, f"no such mode: {mode!r} (there is {', '.join(Mode)}, and '' for the configured one)"

@@ -288,3 +288,24 @@ print(unpack(await client.call("x.greeter", "/greeter", "org.freedesktop.DBus.Pr
             "['fine']",
         ]
     )
+
+
+def test_a_method_knows_its_caller_also_while_others_call(daemon: Daemon, library: str) -> None:
+    body = """
+class Who(ServiceInterface):
+    @method()
+    async def Asks(self) -> "s":
+        await asyncio.sleep(0.05)
+        return f"{module.caller().name} {module.caller().interactive}"
+
+bus = await module.connected()
+clients = [await module.connected() for _ in range(3)]
+bus.export("/who", Who("x.Who"))
+assert await bus.request_name("x.who")
+async def ask(client, interactive):
+    (answer,) = await client.call("x.who", "/who", "x.Who", "Asks", interactive=interactive)
+    return answer == f"{client.unique_name} {interactive}"
+print(await asyncio.gather(*[ask(client, way) for client in clients for way in (False, True)]))
+print([await client.user(bus.unique_name) == os.geteuid() for client in clients])
+"""
+    assert run(body, library, daemon).splitlines() == [str([True] * 6), str([True] * 3)]

@@ -13,6 +13,7 @@ from nm_mptcp.service import PROPERTIES
 from .bed import DEFAULT_FLAGS, Bed
 from .caller import calls, replies
 from .namespaces import wait_for
+from .polkit import without_polkit
 from .uplinks import Links
 
 ROOT = "/org/nm_mptcp1"
@@ -87,6 +88,7 @@ def test_each_path_is_an_object_and_follows_what_happens(bed: Bed, up: Links) ->
 
 
 def test_a_user_may_read_all_and_change_nothing(bed: Bed, up: Links) -> None:
+    without_polkit(bed)
     before = bed.footprint()
     ((found,),) = replies(bed, MANAGED, nobody=True)
     tried: set[str] = set()

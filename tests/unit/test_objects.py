@@ -67,6 +67,7 @@ def service() -> Service:
         reload=nothing,
         set_mode=nothing,
         explain=nothing,
+        demand=nothing,
     )
 
 

@@ -53,6 +53,7 @@ FILES = {
     "usr/lib/NetworkManager/conf.d/10-nm-mptcp.conf": 0o644,
     "usr/lib/systemd/system/nm-mptcp.service": 0o644,
     "usr/share/dbus-1/system.d/org.nm_mptcp1.conf": 0o644,
+    "usr/share/polkit-1/actions/org.nm_mptcp1.policy": 0o644,
     "usr/lib/nm-mptcp/conf.d/10-tethering.conf": 0o644,
     "usr/share/man/man8/nm-mptcp-exec.8": 0o644,
     "usr/share/man/man5/nm-mptcp.conf.5": 0o644,
@@ -492,12 +493,15 @@ READING = [
     ("org.freedesktop.DBus.Properties.GetAll", "string:org.nm_mptcp1"),
     ("org.freedesktop.DBus.ObjectManager.GetManagedObjects",),
 ]
-CHANGING = [
+#: What the service itself decides on, with polkit (tests/networkmanager/test_polkit.py).
+ASKED_OF_POLKIT = [
     ("org.nm_mptcp1.Sync",),
-    ("org.nm_mptcp1.Clear",),
-    ("org.nm_mptcp1.Resume",),
     ("org.nm_mptcp1.Reload",),
     ("org.nm_mptcp1.SetMode", "string:off"),
+]
+CHANGING = [
+    ("org.nm_mptcp1.Clear",),
+    ("org.nm_mptcp1.Resume",),
     ("org.nm_mptcp1.NotThoughtOfYet",),
     ("org.freedesktop.DBus.Properties.Set", "string:org.nm_mptcp1", "string:Mode", "variant:string:off"),
     ("org.example.Status",),
@@ -510,9 +514,9 @@ def identity(request: tuple[str, ...]) -> str:
 
 @needs_root
 @needs_bus
-@pytest.mark.parametrize("request_", READING, ids=identity)
+@pytest.mark.parametrize("request_", [*READING, *ASKED_OF_POLKIT], ids=identity)
 @pytest.mark.parametrize("user", ["root", "nobody"])
-def test_anyone_may_read(bus: PrivateBus, user: str, request_: tuple[str, ...]) -> None:
+def test_anyone_may_read_and_ask(bus: PrivateBus, user: str, request_: tuple[str, ...]) -> None:
     with bus.service("answers") as service:
         assert call(bus, user, *request_).startswith("method return")
         assert service.calls() == [f"{request_[0]} /org/nm_mptcp1"]
@@ -521,7 +525,7 @@ def test_anyone_may_read(bus: PrivateBus, user: str, request_: tuple[str, ...]) 
 @needs_root
 @needs_bus
 @pytest.mark.parametrize("request_", CHANGING, ids=identity)
-def test_only_root_may_change(bus: PrivateBus, request_: tuple[str, ...]) -> None:
+def test_only_root_may_call_all_else(bus: PrivateBus, request_: tuple[str, ...]) -> None:
     with bus.service("answers") as service:
         assert call(bus, "nobody", *request_) == DENIED
         assert call(bus, "nobody", *request_, to=":1.0") == DENIED  # its unique name: the first on this bus

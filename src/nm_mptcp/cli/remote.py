@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 #: Seconds for one answer of the service; a convergence takes milliseconds, deleting 8 endpoints less than a second.
 _PATIENCE = 10.0
+
+#: The same where a person may be asked for a password first (polkit).
+_PATIENCE_WITH_A_PERSON = 130.0
 
 #: Seconds to wait for another writer before the service is looked for again.
 _TURN = 0.1
@@ -75,6 +79,8 @@ def explain(what: str) -> Document | None:
 async def _ask(calls: tuple[Call, ...]) -> list[object] | None:
     from ..bus import Bus, BusError
 
+    person = os.geteuid() != 0
+    patience = _PATIENCE_WITH_A_PERSON if person else _PATIENCE
     bus = Bus()
     try:
         await bus.connect()
@@ -83,7 +89,10 @@ async def _ask(calls: tuple[Call, ...]) -> list[object] | None:
         body: list[object] = []
         for call in calls:
             member, *arguments = (call,) if isinstance(call, str) else call
-            body = await bus.call(NAME, PATH, INTERFACE, member, "s" * len(arguments), *arguments, timeout=_PATIENCE)
+            signature = "s" * len(arguments)
+            body = await bus.call(
+                NAME, PATH, INTERFACE, member, signature, *arguments, timeout=patience, interactive=person
+            )
         return body
     except BusError as error:
         if error.gone:
