@@ -270,8 +270,8 @@ def test_subflows_are_told_apart_by_the_way_to_their_peer(network: Network, far:
 
 
 def test_an_answer_that_is_no_answer_is_an_error(asked: Departures, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(departures, "_NO_WAY", frozenset())
-    with pytest.raises(KernelError, match=r"cannot ask for the way to 85\.85\.85\.85"):
+    monkeypatch.setattr(departures, "NO_WAY", {})
+    with pytest.raises(KernelError, match=r"cannot find the route to 85\.85\.85\.85"):
         asked.of("85.85.85.85")
 
 

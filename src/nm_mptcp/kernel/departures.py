@@ -8,32 +8,18 @@ machine without a VPN never asks.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import socket
-import struct
 from collections.abc import Callable, Iterable, Mapping
 
 from ..kinds import PPP, TUNNEL_LINKS
 from ..model import Departure, Family, Link, Sides, Tunnel
-from . import parse
 from .errors import KernelError
-from .netlink import ROUTE, Requester, attributes
+from .netlink import ROUTE, Requester
 from .sockets import Subflow
-from .ways import PROBES
+from .ways import NO_WAY, PROBES, lookup
 from .xfrm import Policies, Policy, PolicyEvents, encrypted
 
 _log = logging.getLogger(__name__)
-
-_ROUTE = struct.Struct("=BBBBBBBBI")
-_RTA_DST, _RTA_OIF, _RTA_PREFSRC = 1, 4, 7
-_UNICAST, _LOCAL = 1, 2
-
-#: What is answered where no route leads there, or one that rejects, or the kernel was started without IPv6.
-_NO_WAY = frozenset((errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL, errno.ENETDOWN)) | {
-    errno.EOPNOTSUPP,
-    errno.EAFNOSUPPORT,
-}
 
 
 class Departures(Requester):
@@ -110,31 +96,15 @@ class Departures(Requester):
 
     def of(self, destination: str) -> Departure:
         """Where a packet to this address leaves. Raises :class:`KernelError`."""
-        family = Family.of(destination)
-        packed = socket.inet_pton(family, destination)
-        body = (
-            _ROUTE.pack(family, family.bits, 0, 0, 0, 0, 0, 0, 0)
-            + struct.pack("=HH", 4 + len(packed), _RTA_DST)
-            + packed
-        )
         try:
-            answers = self._netlink.request(parse.RTM_GETROUTE, 0, body, what=f"ask for the way to {destination}")
+            found = lookup(self._netlink, destination)
         except KernelError as error:
-            if error.errno in _NO_WAY:
+            if error.errno in NO_WAY:
                 return Departure()
             raise
-        for answer in answers:
-            kind = _ROUTE.unpack_from(answer.data, answer.start)[7]
-            told = attributes(answer.data, answer.start + _ROUTE.size, answer.end)
-            if kind in (_UNICAST, _LOCAL) and _RTA_OIF in told:
-                (ifindex,) = struct.unpack("=I", told[_RTA_OIF])
-                source = told.get(_RTA_PREFSRC)
-                policies = self._outgoing[1] if source and kind == _UNICAST else ()
-                wrapped = bool(policies) and encrypted(
-                    policies, socket.inet_ntop(family, source or b""), destination, ifindex
-                )
-                return Departure(ifindex, encrypted=wrapped)
-        return Departure()
+        policies = self._outgoing[1] if found.source and not found.local else ()
+        wrapped = bool(policies) and encrypted(policies, found.source or "", destination, found.ifindex)
+        return Departure(found.ifindex, encrypted=wrapped)
 
     def sides(self, subflows: Iterable[Subflow], tunnels: Mapping[Family, Tunnel]) -> Sides:
         """On which addresses these subflows stand beside, and which around the tunnels. Raises :class:`KernelError`."""

@@ -259,12 +259,12 @@ def routes(message: Message) -> tuple[Route, ...]:
     return tuple(_alone(whole, hop) for hop in hops)
 
 
-def lookup(message: Message) -> Lookup | None:
-    """The answer to a question for a route; None for one that rejects (IPv6 tells of it, IPv4 makes it an error)."""
+def lookup(message: Message) -> Lookup | RouteType:
+    """The answer to a question for a route; of one that rejects its type (IPv6 tells of it, IPv4 makes it an error)."""
     data = message.data
     family, _, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(data, message.start)
     if kind in _REJECTING:
-        return None
+        return RouteType(kind)
     told = attributes(data, message.start + _ROUTE.size, message.end)
     return Lookup(
         ifindex=_NUMBER.unpack(told[_RTA_OIF])[0] if _RTA_OIF in told else 0,

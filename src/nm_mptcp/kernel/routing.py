@@ -12,10 +12,9 @@ from ..model import Address, Family, Hop, Link, Lookup, Route, RouteType, Rule, 
 from . import parse
 from .errors import KernelError
 from .netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, ROUTE, Requester, encoded
+from .ways import lookup
 
 _RTM_F_ONLINK = 0x4
-_RTM_F_LOOKUP_TABLE = 0x1000
-_RTA_DST, _RTA_SRC, _RTA_OIF = 1, 2, 4
 
 
 class Routing(Requester):
@@ -72,27 +71,8 @@ class Routing(Requester):
         return tuple(found)
 
     def lookup(self, destination: str, source: str | None = None, ifindex: int = 0) -> Lookup:
-        """How the kernel would route a packet to an address (``ip route get``), by all rules and tables; writes nothing.
-
-        ``source`` and ``ifindex`` are what the packet's socket is bound to. Raises :class:`KernelError` where there is no
-        way (ENETUNREACH, EHOSTUNREACH, EACCES, EINVAL by the route that says so).
-        """
-        family = Family.of(destination)
-        bits = family.bits
-        # IPv6 tells the table without being asked, and takes no such flag.
-        flags = _RTM_F_LOOKUP_TABLE if family is Family.IPV4 else 0
-        body = struct.pack("=BBBBBBBBI", family, bits, bits if source else 0, 0, 0, 0, 0, 0, flags)
-        body += _packed(_RTA_DST, destination)
-        if source:
-            body += _packed(_RTA_SRC, source)
-        if ifindex:
-            body += struct.pack("=HHI", 8, _RTA_OIF, ifindex)
-        what = f"find the route to {destination}"
-        (answer,) = self._netlink.request(parse.RTM_GETROUTE, 0, body, what=what)
-        found = parse.lookup(answer)
-        if found is None:
-            raise KernelError(errno.EHOSTUNREACH, what)
-        return found
+        """How the kernel would route a packet: :func:`~nm_mptcp.kernel.ways.lookup`."""
+        return lookup(self._netlink, destination, source, ifindex)
 
     # --- writing
 
@@ -149,11 +129,6 @@ class Routing(Requester):
             if error.absent:
                 return []
             raise
-
-
-def _packed(attribute: int, address: str) -> bytes:
-    raw = socket.inet_pton(Family.of(address), address)
-    return struct.pack("=HH", 4 + len(raw), attribute) + raw
 
 
 def describe_route(route: Route) -> str:

@@ -9,10 +9,10 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..model import Family
+from ..model import Family, Lookup, RouteType
 from . import parse
 from .errors import KernelError
-from .netlink import ROUTE, Requester, attributes
+from .netlink import ROUTE, Netlink, Requester
 
 #: Where the way leads that is asked for, one address in each half of a family's public space: a VPN that covers them in two
 #: halves is seen. No packet is sent there. Alternating bits, and no special range, so that hardly anybody has a route of
@@ -23,12 +23,11 @@ PROBES: Mapping[Family, tuple[str, ...]] = {
 }
 
 _ROUTE = struct.Struct("=BBBBBBBBI")
-_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE, _RTA_VIA = 1, 2, 4, 5, 15, 18
+_RTA_DST, _RTA_SRC, _RTA_OIF = 1, 2, 4
 _RTM_F_LOOKUP_TABLE = 0x1000
-_UNICAST, _LOCAL = 1, 2
 
 #: What is answered where no route leads there, or one that rejects, or the source is no address of this machine.
-_NO_WAY = {
+NO_WAY = {
     errno.ENETUNREACH: "no route",
     errno.EHOSTUNREACH: "an 'unreachable' route or rule",
     errno.EACCES: "a 'prohibit' route or rule",
@@ -38,6 +37,37 @@ _NO_WAY = {
     errno.EAFNOSUPPORT: "no such family here",
     errno.ENODEV: "the interface is gone",
 }
+
+#: A route that rejects: IPv4 answers with the error, IPv6 with the route.
+_REJECTS = {
+    RouteType.BLACKHOLE: errno.EINVAL,
+    RouteType.UNREACHABLE: errno.EHOSTUNREACH,
+    RouteType.PROHIBIT: errno.EACCES,
+}
+
+
+def lookup(netlink: Netlink, destination: str, source: str | None = None, ifindex: int = 0) -> Lookup:
+    """How the kernel would route a packet to an address, by all rules and tables; writes nothing.
+
+    ``source`` and ``ifindex`` are what the packet's socket is bound to. Raises :class:`KernelError`; its number is one of
+    :data:`NO_WAY` where there is no way.
+    """
+    family = Family.of(destination)
+    # IPv6 tells the table unasked, and refuses the flag.
+    flags = _RTM_F_LOOKUP_TABLE if family is Family.IPV4 else 0
+    body = _ROUTE.pack(family, family.bits, family.bits if source else 0, 0, 0, 0, 0, 0, flags)
+    for attribute, address in ((_RTA_DST, destination), (_RTA_SRC, source)):
+        if address:
+            packed = socket.inet_pton(family, address)
+            body += struct.pack("=HH", 4 + len(packed), attribute) + packed
+    if ifindex:
+        body += struct.pack("=HHI", 8, _RTA_OIF, ifindex)
+    what = f"find the route to {destination}" + (f" from {source}" if source else "")
+    (answer,) = netlink.request(parse.RTM_GETROUTE, 0, body, what=what)
+    found = parse.lookup(answer)
+    if isinstance(found, Lookup):
+        return found
+    raise KernelError(_REJECTS.get(found, errno.ENETUNREACH), what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,39 +98,11 @@ class Ways(Requester):
 
     def of(self, destination: str, source: str, ifindex: int = 0) -> Way:
         """The way of a packet from ``source``, "" for any. Raises KernelError."""
-        family = Family.of(destination)
-        bits = family.bits
-        # IPv6 tells the table unasked, and refuses the flag.
-        flags = _RTM_F_LOOKUP_TABLE if family is Family.IPV4 else 0
-        body = _ROUTE.pack(family, bits, bits if source else 0, 0, 0, 0, 0, 0, flags)
-        for kind, address in ((_RTA_DST, destination), (_RTA_SRC, source)):
-            if address:
-                packed = socket.inet_pton(family, address)
-                body += struct.pack("=HH", 4 + len(packed), kind) + packed
-        if ifindex:
-            body += struct.pack("=HHI", 8, _RTA_OIF, ifindex)
-        what = f"ask for the way from {source or 'here'} to {destination}"
         try:
-            answers = self._netlink.request(parse.RTM_GETROUTE, 0, body, what=what)
+            found = lookup(self._netlink, destination, source, ifindex)
         except KernelError as error:
-            if error.errno in _NO_WAY:
-                return Way(refused=_NO_WAY[error.errno])
+            if error.errno in NO_WAY:
+                return Way(refused=NO_WAY[error.errno])
             raise
-        for answer in answers:
-            kind = _ROUTE.unpack_from(answer.data, answer.start)[7]
-            told = attributes(answer.data, answer.start + _ROUTE.size, answer.end)
-            if kind in (_UNICAST, _LOCAL) and _RTA_OIF in told:
-                table = int(struct.unpack("=I", told[_RTA_TABLE])[0]) if _RTA_TABLE in told else 0
-                if not table:
-                    break  # bound to a device and without a route, IPv4 takes everybody for a neighbour
-                return Way(int(struct.unpack("=I", told[_RTA_OIF])[0]), _gateway(family, told), table)
-        return Way(refused="no route")
-
-
-def _gateway(family: Family, told: dict[int, bytes]) -> str | None:
-    if _RTA_GATEWAY in told:
-        return socket.inet_ntop(family, told[_RTA_GATEWAY])
-    if _RTA_VIA in told:
-        (other,) = struct.unpack_from("=H", told[_RTA_VIA])
-        return socket.inet_ntop(other, told[_RTA_VIA][2:])
-    return None
+        # Bound to a device and without a route, IPv4 takes everybody for a neighbour.
+        return Way(found.ifindex, found.gateway, found.table) if found.table else Way(refused="no route")
