@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from nm_mptcp.kernel import sysctl
+from tests.support.mptcp import two_paths
 from tests.support.network import Network, reason_to_skip
 
+from .examined import Machine
 from .subject import Subject
 
 
@@ -49,3 +52,29 @@ def subject(network: Network) -> Iterator[Subject]:  # noqa: ARG001
     subject = Subject()
     yield subject
     subject.close()
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No bus: neither our service nor NetworkManager is asked."""
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
+
+
+@pytest.fixture
+def machine(network: Network, tmp_path: Path) -> Machine:  # noqa: ARG001
+    return Machine(tmp_path)
+
+
+@pytest.fixture
+def links(network: Network, far: Network, machine: Machine) -> Machine:
+    """Two links and no rules; an endpoint on each."""
+    two_paths(network, far)
+    for number in (1, 2):
+        network.ip(f"rule del from 10.{number}.0.1")
+        network.ip(f"-6 rule del from 2001:db8:{number}::1")
+        network.ip(f"route flush table 10{number}")
+        network.ip(f"-6 route flush table 10{number}")
+        network.ip(f"mptcp endpoint add 10.{number}.0.1 dev v{number} subflow")
+    for name in ("all", "default", "v1", "v2"):
+        sysctl.write(f"net/ipv4/conf/{name}/rp_filter", 0)
+    return machine

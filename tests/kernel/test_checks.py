@@ -8,20 +8,18 @@ with it is in tests/networkmanager/test_check.py.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
-import shutil
-import signal
 import socket
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from nm_mptcp.checks import judge
+from nm_mptcp.checks import counters, paths, routes, system
 from nm_mptcp.checks.finding import Finding, Result
 from nm_mptcp.checks.gather import gather
 from nm_mptcp.checks.reach import parse, reach
@@ -29,99 +27,22 @@ from nm_mptcp.configfiles import Source
 from nm_mptcp.kernel import sysctl
 from nm_mptcp.kernel.sockets import subflows
 from nm_mptcp.state import Record
+from tests.support import bpf
+from tests.support.badstates import bad_state_of
 from tests.support.command import as_user
 from tests.support.mptcp import IPPROTO_MPTCP, Echo, two_paths
 from tests.support.network import Network, wait_for
 from tests.support.seccomp import knows_this_machine, refuse_mptcp_sockets
 
-COMMAND = [sys.executable, "-c", "import sys; from nm_mptcp.cli import main; sys.exit(main())"]
-MPTCPD = Path("/usr/libexec/mptcpd")
+from .examined import Machine, packet_filter
 
 pytestmark = pytest.mark.usefixtures("alone")
-
-
-class Machine:
-    """What a person does: check, and type what it says."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.settings = directory / "nm-mptcp.conf"
-        self.settings.write_text("")
-
-    def findings(self, check: str = "") -> list[Finding]:
-        found = judge(gather(Record(self.directory), Source(self.settings)))
-        return [finding for finding in found if check in ("", finding.check)]
-
-    def found(self, check: str, subject: str = "") -> Finding:
-        """The one finding of this check (about this subject)."""
-        (finding,) = [each for each in self.findings(check) if subject in each.subject]
-        return finding
-
-    def result(self, check: str, subject: str = "") -> Result:
-        return self.found(check, subject).result
-
-    def follow(self, finding: Finding) -> None:
-        """Type the very commands."""
-        assert finding.remedy, finding
-        assert finding.remedy.commands, finding
-        for command in finding.remedy.commands:
-            subprocess.run(["sh", "-e", "-c", command], check=True, stdout=subprocess.DEVNULL)
-
-    def command(
-        self, *arguments: str, before: Callable[[], None] | None = None, answers: str = ""
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, "--state-dir", str(self.directory), "check", "--config", str(self.settings), *arguments],
-            capture_output=True,
-            text=True,
-            preexec_fn=before,
-            input=answers,
-            check=False,
-            env=os.environ | {"NO_COLOR": "1"},
-        )
-
-
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No bus: neither our service nor NetworkManager is asked."""
-    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
-
-
-@pytest.fixture
-def machine(network: Network, tmp_path: Path) -> Machine:  # noqa: ARG001
-    return Machine(tmp_path)
-
-
-@pytest.fixture
-def links(network: Network, far: Network, machine: Machine) -> Machine:
-    """Two links and no rules; an endpoint on each."""
-    two_paths(network, far)
-    for number in (1, 2):
-        network.ip(f"rule del from 10.{number}.0.1")
-        network.ip(f"-6 rule del from 2001:db8:{number}::1")
-        network.ip(f"route flush table 10{number}")
-        network.ip(f"-6 route flush table 10{number}")
-        network.ip(f"mptcp endpoint add 10.{number}.0.1 dev v{number} subflow")
-    for name in ("all", "default", "v1", "v2"):
-        sysctl.write(f"net/ipv4/conf/{name}/rp_filter", 0)
-    return machine
-
-
-def _filter(hook: str, rule: str) -> None:
-    """A rule of the packet filter, in the namespace of this thread; the test is skipped where nft or the kernel cannot."""
-    lines = (
-        "add table inet t",
-        f"add chain inet t c {{ type filter hook {hook} priority 0; }}",
-        f"add rule inet t c {rule}",
-    )
-    done = subprocess.run(["nft", "; ".join(lines)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"nft, or this kernel, cannot do '{rule}': {done.stderr.strip()}")
 
 
 # --- the kernel
 
 
+@bad_state_of(system.enabled, system.mptcp_socket)
 def test_mptcp_switched_off(machine: Machine) -> None:
     sysctl.write("net/mptcp/enabled", 0)
     refused, off = machine.found("mptcp-socket"), machine.found("mptcp-enabled")
@@ -132,17 +53,41 @@ def test_mptcp_switched_off(machine: Machine) -> None:
 
 
 @pytest.mark.skipif(not knows_this_machine(), reason="the number of socket() is not known on this machine")
-def test_a_socket_that_a_filter_of_system_calls_refuses(machine: Machine) -> None:
-    done = machine.command("--json", before=refuse_mptcp_sockets)
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM], ids=errno.errorcode.get)
+@bad_state_of(system.mptcp_socket)
+def test_a_socket_that_a_filter_of_system_calls_refuses(machine: Machine, number: int) -> None:
+    done = machine.command("--json", before=lambda: refuse_mptcp_sockets(number))
     (finding,) = [each for each in json.loads(done.stdout)["findings"] if each["check"] == "mptcp-socket"]
     assert (done.returncode, finding["result"]) == (2, "bad")
-    assert "refused with EACCES: a filter of system calls (seccomp) is on this process" in finding["evidence"]
+    assert (
+        f"refused with {errno.errorcode[number]}: a filter of system calls (seccomp) is on this process"
+        in finding["evidence"]
+    )
     assert finding["remedy"]["words"].startswith("run it outside of this container, sandbox or service")
     outside = machine.command("--json")
     (finding,) = [each for each in json.loads(outside.stdout)["findings"] if each["check"] == "mptcp-socket"]
     assert finding["result"] == "good"
 
 
+@pytest.mark.skipif(bool(bpf.reason_to_skip()), reason=str(bpf.reason_to_skip()))
+@bad_state_of(system.mptcp_socket)
+def test_a_socket_that_a_bpf_program_refuses(machine: Machine) -> None:
+    with bpf.refusing_mptcp_sockets() as group:
+
+        def told() -> dict[str, Any]:
+            done = machine.command("--json", before=group.enter)
+            return next(each for each in json.loads(done.stdout)["findings"] if each["check"] == "mptcp-socket")
+
+        finding = told()
+        assert finding["result"] == "bad"
+        assert f"refused with EPERM: a BPF program on the control group {group.place} forbids it" in finding["evidence"]
+        assert finding["remedy"]["commands"] == [f"bpftool cgroup show {group.place}"]
+        assert "detach it" in finding["remedy"]["words"]
+        group.end()
+        assert told()["result"] == "good"
+
+
+@bad_state_of(system.path_manager)
 def test_a_userspace_path_manager(machine: Machine) -> None:
     if sysctl.read("net/mptcp/path_manager") is None and sysctl.read("net/mptcp/pm_type") is None:
         pytest.skip("this kernel has one path manager")
@@ -156,6 +101,7 @@ def test_a_userspace_path_manager(machine: Machine) -> None:
     assert machine.result("path-manager") is Result.GOOD
 
 
+@bad_state_of(system.join_initial)
 def test_joins_at_the_first_address_forbidden(machine: Machine) -> None:
     sysctl.write("net/mptcp/allow_join_initial_addr_port", 0)
     finding = machine.found("join-initial-address")
@@ -166,12 +112,13 @@ def test_joins_at_the_first_address_forbidden(machine: Machine) -> None:
     assert machine.result("join-initial-address") is Result.GOOD
 
 
+@bad_state_of(system.blackhole, counters.fallbacks)
 def test_a_network_that_drops_mptcp(machine: Machine, network: Network, far: Network) -> None:
     if sysctl.read("net/mptcp/blackhole_timeout") is None:
         pytest.skip("this kernel does not look for such networks")
     two_paths(network, far)
     with far.entered():
-        _filter("input", "tcp option mptcp exists drop")
+        packet_filter("input", "tcp option mptcp exists drop")
     assert machine.result("blackhole") is Result.GOOD
     with contextlib.suppress(FileNotFoundError):
         (sysctl.ROOT / "net/mptcp/syn_retrans_before_tcp_fallback").write_text("1")
@@ -193,6 +140,7 @@ def test_a_network_that_drops_mptcp(machine: Machine, network: Network, far: Net
 # --- endpoints
 
 
+@bad_state_of(paths.endpoints)
 def test_an_endpoint_whose_address_is_nowhere(links: Machine, network: Network) -> None:
     assert links.result("endpoint", "10.2.0.1") is Result.GOOD
     network.ip("addr del 10.2.0.1/24 dev v2")
@@ -202,6 +150,7 @@ def test_an_endpoint_whose_address_is_nowhere(links: Machine, network: Network) 
     assert [each.subject for each in links.findings("endpoint")] == ["v1 10.1.0.1"]
 
 
+@bad_state_of(paths.endpoints)
 def test_an_endpoint_on_the_wrong_interface(links: Machine, network: Network) -> None:
     network.ip("mptcp endpoint del id 2")
     network.ip("mptcp endpoint add 10.2.0.1 dev v1 subflow backup")
@@ -213,6 +162,7 @@ def test_an_endpoint_on_the_wrong_interface(links: Machine, network: Network) ->
     assert (after.result, after.evidence.partition(", ")[2]) == (Result.GOOD, "subflow backup")
 
 
+@bad_state_of(paths.endpoints)
 def test_an_endpoint_without_a_flag_that_does_something(links: Machine, network: Network) -> None:
     network.ip("mptcp endpoint del id 2")
     network.ip("mptcp endpoint add 10.2.0.1 dev v2 backup")
@@ -222,6 +172,7 @@ def test_an_endpoint_without_a_flag_that_does_something(links: Machine, network:
     assert links.result("endpoint", "10.2.0.1") is Result.GOOD
 
 
+@bad_state_of(paths.endpoints)
 def test_an_endpoint_on_a_link_that_is_down(links: Machine, network: Network) -> None:
     network.ip("link set v2 down")
     finding = links.found("endpoint", "10.2.0.1")
@@ -230,6 +181,7 @@ def test_an_endpoint_on_a_link_that_is_down(links: Machine, network: Network) ->
     wait_for("v2 is up", lambda: links.result("endpoint", "10.2.0.1") is Result.GOOD)
 
 
+@bad_state_of(paths.endpoints)
 def test_an_endpoint_whose_address_another_machine_has(links: Machine, network: Network, far: Network) -> None:
     far.ip("addr add 2001:db8:2::9/64 dev v2 nodad")
     network.ip("addr add 2001:db8:2::9/64 dev v2")  # with duplicate address detection
@@ -238,9 +190,17 @@ def test_an_endpoint_whose_address_another_machine_has(links: Machine, network: 
     if "detection is not done" in evidence:
         assert links.result("endpoint", "2001:db8:2::9") is Result.BAD
     wait_for("it is seen", lambda: "detection failed" in links.found("endpoint", "2001:db8:2::9").evidence)
-    assert links.result("endpoint", "2001:db8:2::9") is Result.BAD
+    finding = links.found("endpoint", "2001:db8:2::9")
+    assert finding.result is Result.BAD
+    assert finding.remedy
+    assert finding.remedy.words == "give one of them another address"
+    far.ip("addr del 2001:db8:2::9/64 dev v2")
+    network.ip("addr del 2001:db8:2::9/64 dev v2")
+    network.ip("addr add 2001:db8:2::9/64 dev v2 nodad")
+    assert links.result("endpoint", "2001:db8:2::9") is Result.GOOD
 
 
+@bad_state_of(paths.limits)
 def test_limits_that_are_too_low(links: Machine, network: Network) -> None:
     network.ip("mptcp limits set subflows 0 add_addr_accepted 0")
     finding = links.found("limits")
@@ -251,12 +211,17 @@ def test_limits_that_are_too_low(links: Machine, network: Network) -> None:
     assert links.result("limits") is Result.GOOD
     assert "subflows 4" in network.ip("mptcp limits")
     network.ip("mptcp limits set subflows 8 add_addr_accepted 0")
-    assert links.result("limits") is Result.WARNING
+    finding = links.found("limits")
+    assert finding.result is Result.WARNING
+    links.follow(finding)
+    assert links.result("limits") is Result.GOOD
+    assert "subflows 8" in network.ip("mptcp limits")
 
 
 # --- routes
 
 
+@bad_state_of(routes.ways)
 def test_an_address_that_leaves_by_another_link(links: Machine) -> None:
     # v2 has a default route, but v1's is better, and there is no rule.
     finding = links.found("route", "10.2.0.1")
@@ -269,6 +234,7 @@ def test_an_address_that_leaves_by_another_link(links: Machine) -> None:
     assert links.found("route", "10.2.0.1").evidence == "leaves by v2 via 10.2.0.2"
 
 
+@bad_state_of(routes.ways, routes.default_routes)
 def test_an_address_without_any_way(links: Machine, network: Network) -> None:
     network.ip("route del default dev v2")
     assert links.result("route", "10.2.0.1") is Result.BAD
@@ -285,6 +251,7 @@ def test_an_address_without_any_way(links: Machine, network: Network) -> None:
     assert links.result("default-route", "v2") is Result.GOOD
 
 
+@bad_state_of(routes.ways)
 def test_a_rule_in_front_that_leads_astray(links: Machine, network: Network) -> None:
     links.follow(links.found("route", "10.2.0.1"))
     network.ip("route add default via 10.1.0.2 dev v1 table 777")
@@ -304,6 +271,7 @@ def test_ipv6_addresses_are_looked_at_alike(links: Machine, network: Network) ->
     assert links.result("route", "2001:db8:2::1") is Result.GOOD
 
 
+@bad_state_of(routes.reverse_path)
 def test_a_strict_reverse_path_filter_without_rules(links: Machine, far: Network) -> None:
     assert links.result("reverse-path", "10.2.0.1") is Result.GOOD
     sysctl.write("net/ipv4/conf/all/rp_filter", 1)
@@ -322,9 +290,10 @@ def test_a_strict_reverse_path_filter_without_rules(links: Machine, far: Network
         )
 
 
+@bad_state_of(routes.firewall)
 def test_a_reverse_path_match_in_the_packet_filter(links: Machine, network: Network) -> None:
     assert links.found("firewall").evidence == "no reverse-path match in nftables"
-    _filter("prerouting", "fib saddr . iif oif missing drop")
+    packet_filter("prerouting", "fib saddr . iif oif missing drop")
     # Bound to its device each has a way; without the default route one has none.
     assert {each.result for each in links.findings("firewall")} == {Result.GOOD}
     network.ip("route del default dev v2")
@@ -336,6 +305,7 @@ def test_a_reverse_path_match_in_the_packet_filter(links: Machine, network: Netw
     assert links.result("firewall", "10.2.0.1") is Result.GOOD
 
 
+@bad_state_of(routes.one_subnet)
 def test_two_links_on_one_subnet(links: Machine, network: Network) -> None:
     assert links.result("arp") is Result.NOT_APPLICABLE
     network.ip("addr add 10.1.0.7/24 dev v2")
@@ -347,71 +317,10 @@ def test_two_links_on_one_subnet(links: Machine, network: Network) -> None:
     assert {each.result for each in links.findings("arp")} == {Result.GOOD}
 
 
-# --- others beside us
-
-
-@pytest.mark.skipif(not MPTCPD.exists(), reason="mptcpd is not installed")
-def test_mptcpd_beside_us(machine: Machine) -> None:
-    assert machine.result("mptcpd") is Result.GOOD
-    # The shell buries it.
-    daemon = subprocess.Popen(["sh", "-c", f"{MPTCPD} --log=null & wait"], start_new_session=True)
-    try:
-        finding = wait_for(
-            "mptcpd is seen", lambda: (found := machine.found("mptcpd")).result is Result.WARNING and found
-        )
-        machine.follow(finding)
-        daemon.wait(10)
-        assert machine.result("mptcpd") is Result.GOOD
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(daemon.pid, signal.SIGKILL)
-        daemon.wait(10)
-
-
-def test_networkd_that_deletes_what_others_made(machine: Machine) -> None:
-    """A program of that name, with a /etc/systemd of its own; its remedy but for the restart of the service."""
-    program = machine.directory / "systemd-networkd"
-    shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
-    check = " ".join([*map(_quoted, COMMAND), "--state-dir", str(machine.directory), "check", "--json"])
-    script = f"""
-    mount -t tmpfs none /etc/systemd
-    {program} 100 & trap "kill $!" EXIT
-    {check} >{machine.directory}/before || :
-    sh {machine.directory}/remedy || :
-    {check} >{machine.directory}/after || :
-    """
-    remedy = f"{sys.executable} -c 'import json, subprocess; [subprocess.run(c, shell=True, check=True)" + (
-        f' for f in json.load(open("{machine.directory}/before"))["findings"] if f["check"] == "systemd-networkd"'
-        ' for c in f["remedy"]["commands"] if not c.startswith("systemctl ")]' + "'"
-    )
-    (machine.directory / "remedy").write_text(remedy)
-    if not Path("/etc/systemd").is_dir():
-        pytest.skip("there is no /etc/systemd")
-    subprocess.run(["unshare", "-m", "sh", "-e", "-c", script], check=True)
-
-    def told(name: str) -> dict[str, str]:
-        findings = json.loads((machine.directory / name).read_text())["findings"]
-        return next(each for each in findings if each["check"] == "systemd-networkd")
-
-    assert told("before")["result"] == "warning"
-    assert "ManageForeignRoutingPolicyRules, ManageForeignRoutes is yes" in told("before")["evidence"]
-    assert told("after")["result"] == "good"
-
-
-def _quoted(word: str) -> str:
-    return "'" + word.replace("'", "'\\''") + "'"
-
-
-def test_nm_cloud_setup_beside_us(machine: Machine, network: Network) -> None:
-    network.ip("rule add priority 30400 from 10.1.0.1 lookup 30400")
-    assert machine.result("nm-cloud-setup") is Result.WARNING
-    network.ip("rule del priority 30400")
-    assert machine.result("nm-cloud-setup") is Result.GOOD
-
-
 # --- what was counted
 
 
+@bad_state_of(counters.joins)
 def test_joins_that_failed_for_want_of_their_address(links: Machine, network: Network, far: Network) -> None:
     assert links.result("joins") is Result.NOT_APPLICABLE
     network.ip("mptcp endpoint add 10.3.0.1 subflow")
@@ -456,7 +365,7 @@ def test_reach_tells_of_each_path_whether_mptcp_gets_through(links: Machine, far
     found = {each.subject: each.result for each in _reach(links, "10.9.0.1:5002") if each.subject}
     assert found == {"v1 10.1.0.1": Result.GOOD, "v2 10.2.0.1": Result.GOOD}
     with far.entered():
-        _filter("prerouting", "iifname v2 reset tcp option mptcp")
+        packet_filter("prerouting", "iifname v2 reset tcp option mptcp")
     found2 = {each.subject: each for each in _reach(links, "10.9.0.1:5002") if each.subject}
     assert found2["v1 10.1.0.1"].result is Result.GOOD
     assert found2["v2 10.2.0.1"].result is Result.WARNING

@@ -13,6 +13,9 @@ import statistics
 import time
 from typing import Any
 
+from nm_mptcp.checks import manager, paths, routes
+
+from ..support.badstates import bad_state_of
 from ..support.command import as_user
 from .bed import Bed, command
 from .namespaces import wait_for
@@ -73,6 +76,7 @@ def _used() -> float:
     return children.ru_utime + children.ru_stime
 
 
+@bad_state_of(paths.paths, paths.limits, routes.ways, manager.configuration)
 def test_beside_the_service(bed: Bed, up: Links, figures: dict[str, str]) -> None:
     doctor = Doctor(bed)
     wrong = [each for each in doctor.findings() if each["result"] not in ("good", "not-applicable")]
@@ -129,7 +133,11 @@ def test_beside_the_service(bed: Bed, up: Links, figures: dict[str, str]) -> Non
 
     # A configuration that is no good in part.
     bed.write(SETTINGS, "[main]\nmode=best\n")
-    assert "[main] mode=best: must be auto" in doctor.found("configuration")["evidence"]
+    wrong_one = doctor.found("configuration")
+    assert "[main] mode=best: must be auto" in wrong_one["evidence"]
+    told = bed.machine.attempt(*wrong_one["remedy"]["commands"][0].split())
+    assert told.returncode == 1
+    assert "[main] mode=best: must be auto" in told.stdout + told.stderr
     bed.path(SETTINGS).unlink()
     assert doctor.found("configuration")["result"] == "good"
 
@@ -139,6 +147,7 @@ def test_beside_the_service(bed: Bed, up: Links, figures: dict[str, str]) -> Non
     assert re.search(r"^good +route +wlan0 ", shown, re.MULTILINE)
 
 
+@bad_state_of(manager.service, manager.dropin, manager.networkmanager, routes.rules, paths.endpoints)
 def test_without_the_service(bed: Bed, links: Links) -> None:
     doctor = Doctor(bed)
     bed.up("Wi-Fi", "LTE")
@@ -186,3 +195,79 @@ def test_without_the_service(bed: Bed, links: Links) -> None:
     assert away["remedy"]["commands"] == ["systemctl start NetworkManager"]
     bed.start_networkmanager()
     assert doctor.found("networkmanager")["result"] == "good"
+    bed.up("Wi-Fi", "LTE")
+
+    # As it says: the service runs, and it is gone.
+    lacking = doctor.found("service")
+    assert lacking["remedy"]["words"] == "run 'nm-mptcp daemon' as a service"
+    bed.start_service()
+    assert doctor.wait("service", "good")
+
+
+@bad_state_of(paths.paths, paths.families, paths.endpoints, manager.dropin, routes.rules)
+def test_profiles_and_settings_that_are_not_as_they_should_be(bed: Bed, up: Links) -> None:
+    doctor = Doctor(bed)
+
+    # Global addresses in both families, and a way out in one.
+    bed.modify("LTE", "ipv6.method manual", "ipv6.addresses 2001:db8:77::5/64")
+    bed.up("LTE")
+    lone = doctor.wait("families", "warning", "2001:db8:77::5")
+    assert lone["evidence"].startswith("only IPv4 is a path here: ")
+    assert lone["remedy"]["words"] == "give the profile a gateway, or mptcp-flags also-without-default-route"
+    bed.modify("LTE", "ipv6.gateway 2001:db8:77::1")
+    bed.up("LTE")
+    wait_for("it is cleared", lambda: not doctor.findings("families"))
+    bed.modify("LTE", "ipv6.gateway ", "connection.mptcp-flags also-without-default-route,subflow,enabled")
+    bed.up("LTE")
+    wait_for("it is cleared by the flags, too", lambda: not doctor.findings("families"))
+
+    # Flags that do nothing, in a profile.
+    bed.modify("LTE", "ipv6.method disabled", "ipv6.addresses ", "connection.mptcp-flags enabled,backup")
+    bed.up("LTE")
+    idle = doctor.wait("endpoint", "warning", up.lte.address)
+    assert "neither 'subflow' nor 'signal', so it does nothing" in idle["evidence"]
+    doctor.follow(idle)
+    assert doctor.wait("endpoint", "good", up.lte.address)["evidence"].endswith("subflow backup")
+
+    # A rule and a route among ours that are not.
+    table = bed.table_of(up.wifi.address)
+    assert bed.service
+    bed.service.stop()
+    bed.sh(
+        f"ip rule add priority 32003 from {up.wifi.address} lookup 7 proto 77"
+        f"; ip route add 203.0.113.0/24 via {up.wifi.gateway} dev wlan0 table {table} proto 77"
+    )
+    strange = doctor.found("rules", up.wifi.address)
+    assert f"a wrong rule '32003: from {up.wifi.address} lookup 7'" in strange["evidence"]
+    assert f"a wrong route to 203.0.113.0/24 in table {table}" in strange["evidence"]
+    doctor.follow(strange)
+    assert doctor.found("rules", up.wifi.address)["result"] == "good"
+
+    # Another section of NetworkManager's configuration decides.
+    bed.configure("99-other.conf", "[connection-other]\nconnection.mptcp-flags=0x22\n")
+    other = doctor.found("drop-in")
+    assert other["result"] == "warning"
+    assert other["evidence"].startswith("[connection-other] decides the default")
+    doctor.follow(other)  # it shows which file
+    bed.path("/etc/NetworkManager/conf.d/99-other.conf").unlink()
+    bed.reload_networkmanager()
+    assert doctor.found("drop-in")["result"] == "good"
+
+    # Our own is not installed.
+    bed.sh("mount -t tmpfs none /usr/lib/NetworkManager/conf.d")
+    bed.reload_networkmanager()
+    gone = doctor.found("drop-in")
+    assert gone["evidence"].startswith("/usr/lib/NetworkManager/conf.d/10-nm-mptcp.conf is missing")
+    assert gone["remedy"]["words"] == "install nm-mptcp again, whole"
+    bed.sh("umount /usr/lib/NetworkManager/conf.d")
+    bed.reload_networkmanager()
+    assert doctor.found("drop-in")["result"] == "good"
+
+    # No link is up.
+    bed.down("LTE")
+    bed.down("Wi-Fi")
+    none = doctor.found("paths")
+    assert (none["result"], none["evidence"], doctor.status) == ("bad", "no address is a path", 2)
+    assert none["remedy"]["commands"] == ["nm-mptcp status"]
+    bed.up("Wi-Fi")
+    assert doctor.found("paths")["result"] == "good"

@@ -284,7 +284,14 @@ def test_whatever_is_bad_says_what_to_do(facts: Facts, check: str) -> None:
         (errno.ENOPROTOOPT, {}, "net.mptcp.enabled is 0"),
         (errno.EACCES, {"selinux": True}, "SELinux"),
         (errno.EPERM, {"seccomp": True, "selinux": True}, "seccomp"),
-        (errno.EPERM, {}, "BPF"),
+        (errno.EPERM, {"root": False}, "BPF"),
+        (errno.EPERM, {}, "LSM"),
+        (
+            errno.EPERM,
+            {"socket_programs": ("/sys/fs/cgroup/user slice",)},
+            "BPF program on the control group /sys/fs/cg",
+        ),
+        (errno.EPERM, {"socket_programs": ("/x",), "seccomp": True}, "or the filter of system calls (seccomp)"),
         (errno.ENOMEM, {}, "ENOMEM"),
     ],
 )

@@ -58,6 +58,7 @@ class Facts:
     socket_errno: int = 0  #: of ``socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP)``; 0: it was made
     seccomp: bool = False  #: a filter of system calls is on this process
     selinux: bool = False  #: SELinux is enforcing
+    socket_programs: tuple[str, ...] = ()  #: control groups with a BPF program on making sockets; where one is refused
     blackholed: bool = False  #: a connection within this machine fell back at once: MPTCP is suspended
     kernel: Kernel = field(default_factory=Kernel)
     kernel_error: str = ""  #: why endpoints and limits could not be read

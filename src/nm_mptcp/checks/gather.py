@@ -8,6 +8,7 @@ document, the rest is raw netlink and files. Without one NetworkManager is asked
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -72,13 +73,15 @@ def gather(record: Record, source: Source) -> Facts:
     options, options_file = _options(os.uname().release)
     dropin, masked = _dropin()
     routing = reading.config.routing
+    socket_errno = _socket_errno()
     facts = Facts(
         root=os.geteuid() == 0,
         release=os.uname().release,
         options=options,
         options_file=options_file,
         sysctls=dict(_sysctls(kernel)),
-        socket_errno=_socket_errno(),
+        socket_errno=socket_errno,
+        socket_programs=_socket_programs() if socket_errno in (errno.EACCES, errno.EPERM) else (),
         seccomp=bool(re.search(r"^Seccomp:\s*2", _text(Path("/proc/thread-self/status")), re.MULTILINE)),
         selinux=_text(Path("/sys/fs/selinux/enforce")) == "1",
         blackholed=bool(counters.get("Blackhole")) and speaks_here() is False,
@@ -198,6 +201,12 @@ def _socket_errno() -> int:
     except OSError as error:
         return error.errno or 0
     return 0
+
+
+def _socket_programs() -> tuple[str, ...]:
+    from .controlgroups import refusing
+
+    return refusing()
 
 
 def _options(release: str) -> tuple[dict[str, str], str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 from collections.abc import Iterator
 
 from .facts import Facts
@@ -61,7 +62,8 @@ def options(facts: Facts) -> Iterator[Finding]:
     for option in missing:
         make = bad if option in _NEEDED else warning
         words = f"{option} is not set in {facts.options_file}: {_OPTIONS[option]}"
-        yield make("kernel-options", words, option, advice(_NEWER))
+        fix = advice(f"install a kernel of your distribution that is built with {option}")
+        yield make("kernel-options", words, option, fix)
 
 
 def enabled(facts: Facts) -> Iterator[Finding]:
@@ -98,6 +100,13 @@ def _refusal(number: int, facts: Facts) -> tuple[str, Remedy]:
     if number in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
         return "this kernel was built without CONFIG_MPTCP", advice(_NEWER)
     if number in (errno.EACCES, errno.EPERM):
+        if facts.socket_programs:
+            group = facts.socket_programs[0]
+            other = ", or the filter of system calls (seccomp) on this process" if facts.seccomp else ""
+            return f"a BPF program on the control group {group} forbids it{other}", commands(
+                f"bpftool cgroup show {shlex.quote(group)}",
+                words="have it allow protocol 262, or detach it; it holds for all programs of this control group",
+            )
         if facts.seccomp:
             where = "a filter of system calls (seccomp) is on this process"
             return where, advice("run it outside of this container, sandbox or service, or let its filter allow it")
@@ -105,9 +114,9 @@ def _refusal(number: int, facts: Facts) -> tuple[str, Remedy]:
             return "SELinux forbids it", commands(
                 "ausearch -m avc -ts recent", words="make a policy of what it shows: audit2allow(1)"
             )
-        return "a security module (LSM) or a BPF program on the control group forbids it", commands(
-            "bpftool cgroup tree", words="look also into 'dmesg' for lines of apparmor"
-        )
+        # Only root is told of BPF programs.
+        who = "a security module (LSM)" + ("" if facts.root else " or a BPF program on the control group")
+        return f"{who} forbids it", commands("dmesg", words="look for lines of apparmor, or of another one")
     return os.strerror(number), advice("see socket(2)")
 
 
