@@ -354,6 +354,12 @@ MASKED = {
     "wlx02000001fe0a: up": "wlxHARDWARE-1: up",
     '"profile": "Zoë\'s phone"': '"profile": "PROFILE-1"',
     "eth0: 10.1.0.1:": "eth0: IPV4-1:",
+    "bridge_id 8000.2:0:0:1:0:fe addr 02:00:00:01:00:fe": "bridge_id 8000.MAC-1 addr MAC-1",
+    "link/infiniband 80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:01:23:45 brd": "link/infiniband MAC-1 brd",
+    "at 12:34:56 and 1:2:3:4:5:6:7:8": "at 12:34:56 and IPV6-1",
+    "# Zoe's own\n[main]\n; here too\nmode=auto # left": "[main]\nmode=auto # left",
+    "[path-zoe]: no, 'path-zoe' is; [path-2]": "[path-SECTION-1]: no, 'path-SECTION-1' is; [path-SECTION-2]",
+    "    alias Uplink of Zoe\n    inet 10.1.0.1/24": "    alias NAME\n    inet IPV4-1/24",
 }
 
 

@@ -11,12 +11,13 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..configfiles import FILES
+from ..text import printable
 from .facts import Facts
 
 #: What is shown as it is printed, with the network's own tools.
@@ -32,20 +33,27 @@ _COMMANDS = (
     ("ss", "-Mani"),
     ("ss", "-tani"),
     ("nmcli", "-f", "all", "general", "status"),
-    ("nmcli", "-f", "DEVICE,TYPE,STATE,CONNECTION", "device"),
+    ("nmcli", "-f", "DEVICE,TYPE,STATE,CON-UUID", "device"),
 )
 #: Seconds for each.
 _PATIENCE = 10
 #: Lines of each that are kept: 10,000 routes tell no more than the first of them.
 _LINES = 500
 
-_MAC = re.compile(r"(?<![0-9A-Fa-f:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![0-9A-Fa-f:])")
+#: Six bytes, also as ``bridge_id`` has them (without leading zeros); and the twenty of InfiniBand.
+_MAC = re.compile(
+    r"(?<![0-9A-Fa-f:])(?:(?:[0-9A-Fa-f]{1,2}:){5}[0-9A-Fa-f]{1,2}|(?:[0-9A-Fa-f]{2}:){19}[0-9A-Fa-f]{2})(?![0-9A-Fa-f:])"
+)
 _UUID = re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w\.\d)")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*)")
 #: What udev names interfaces by where it knows nothing better.
 _NAMED_BY_MAC = re.compile(r"(?<=\b(?:en|wl|ww)x)[0-9a-f]{12}\b")
 _CHOSEN = re.compile(r"match-connection=[^\n]*")
+#: What people write for themselves: comments, names of sections, descriptions of links.
+_COMMENT = re.compile(r"^[ \t]*[#;].*\n?", re.MULTILINE)
+_SECTION = re.compile(r"\[path-([^\]\n]+)\]")
+_ALIAS = re.compile(r"^(\s+alias ).*$", re.MULTILINE)
 #: Written by the kernel and by everybody in the same way: they tell nothing of anyone.
 _COMMON = frozenset(("0.0.0.0", "127.0.0.1", "127.0.0.0", "127.255.255.255", "255.255.255.255", "::", "::1"))
 
@@ -56,9 +64,12 @@ def text(facts: Facts, checked: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def write(place: str, told: str, *, mask: bool, facts: Facts) -> None:
-    """Write it to a file that only its owner may read, or print it (``-``). Raises :class:`OSError`."""
-    told = masked(told, _names(facts)) if mask else told
+def write(place: str, told: str, *, mask: bool, facts: Facts, reached: str | None = None) -> None:
+    """Write it to a file that only its owner may read, or print it (``-``). Raises :class:`OSError`.
+
+    ``reached`` is the host of ``--reach``, which a masked report does not name.
+    """
+    told = masked(told, _names(facts, reached)) if mask else told
     if place == "-":
         sys.stdout.write(told)
         return
@@ -69,7 +80,7 @@ def write(place: str, told: str, *, mask: bool, facts: Facts) -> None:
 
 
 def masked(told: str, names: dict[str, str]) -> str:
-    """Without addresses, hardware addresses, UUIDs and ``names`` (name -> what stands for it).
+    """Without addresses, hardware addresses, UUIDs, comments and ``names`` (name -> what stands for it).
 
     The same one is the same mask everywhere, so that what belongs together is still seen to.
     """
@@ -85,11 +96,16 @@ def masked(told: str, names: dict[str, str]) -> str:
                     return found[0]
             else:
                 trailing = ""
+                if kind == "MAC":
+                    value = ":".join(part.zfill(2) for part in value.split(":"))
             number = 1 + sum(1 for each in known.values() if each.startswith(f"{kind}-"))
             return known.setdefault(value, f"{kind}-{number}") + trailing
 
         return replaced
 
+    told = _ALIAS.sub(r"\1NAME", _COMMENT.sub("", told))
+    sections = dict.fromkeys(_SECTION.findall(told))
+    names = names | {f"path-{name}": f"path-SECTION-{number}" for number, name in enumerate(sections, 1)}
     for name, mask in sorted(names.items(), key=lambda item: -len(item[0])):
         told = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", mask, told)
     told = _CHOSEN.sub("match-connection=NAME", told)
@@ -112,14 +128,35 @@ def _is_address(value: str) -> bool:
     return True
 
 
-def _names(facts: Facts) -> dict[str, str]:
-    """The host's name and those of profiles, which may be those of networks and people."""
-    profiles = dict.fromkeys(path["profile"] for path in facts.status.get("paths", ()) if path["profile"])
-    found = {json.dumps(name)[1:-1]: f"PROFILE-{number}" for number, name in enumerate(profiles, 1)}
-    found |= {name: found[json.dumps(name)[1:-1]] for name in profiles}
-    if (host := platform.node()) and host != "localhost":
-        found[host] = "HOST"
-    return found
+def _names(facts: Facts, reached: str | None) -> dict[str, str]:
+    """The host's name, the one that was reached, and those of profiles, which may be those of networks and people."""
+    found: dict[str, str] = {}
+    interfaces = {link.name for link in facts.kernel.links.values()}
+    for number, name in enumerate(dict.fromkeys(_profiles(facts.status)), 1):
+        if name in interfaces:
+            continue  # which a report shows
+        # As JSON has it, as words have it, and as it is.
+        for form in (name, json.dumps(name)[1:-1], printable(name), printable(name, 200)):
+            found[form] = f"PROFILE-{number}"
+    if reached:
+        found[reached] = "REACHED"
+    host = platform.node()
+    short, _, domain = host.partition(".")
+    found |= {name: mask for name, mask in ((domain, "DOMAIN"), (short, "HOST"), (host, "HOST")) if name}
+    return {name: mask for name, mask in found.items() if name != "localhost"}
+
+
+def _profiles(told: Any) -> Iterator[str]:
+    """Every name of a profile in a document, wherever it is."""
+    if isinstance(told, Mapping):
+        for key, value in told.items():
+            if key == "profile" and isinstance(value, str) and value:
+                yield value
+            else:
+                yield from _profiles(value)
+    elif isinstance(told, list):
+        for value in told:
+            yield from _profiles(value)
 
 
 def _parts(facts: Facts, checked: dict[str, Any]) -> Iterator[tuple[str, str]]:

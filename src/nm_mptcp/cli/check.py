@@ -93,7 +93,9 @@ def main(arguments: argparse.Namespace) -> int:
         from ..checks import report
 
         try:
-            report.write(arguments.report, report.text(facts, document(findings)), mask=arguments.mask, facts=facts)
+            told = report.text(facts, document(findings))
+            reached = target[0] if target else None
+            report.write(arguments.report, told, mask=arguments.mask, facts=facts, reached=reached)
         except OSError as error:
             return fail(f"the report cannot be written: {arguments.report}: {error.strerror}")
     if arguments.json:
