@@ -25,25 +25,29 @@ address1=10.0.{number}.2/24,10.0.{number}.1
 method=disabled
 """
 
-# Looks when the network is called online.
+#: Those that call the network online.
+ONLINE = ("NetworkManager-wait-online.service", "network-online.target")
+
+# Looks when it is called so, by the one whose name this one's has after the @.
 PROBE = """\
 [Unit]
-Wants=network-online.target
-After=network-online.target
+Wants=%i
+After=%i
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c 'ip mptcp endpoint show >/run/probe.endpoints; ip rule show >/run/probe.rules'
+ExecStart=/bin/sh -c 'ip mptcp endpoint show >/run/%i.endpoints; ip rule show >/run/%i.rules'
 [Install]
 WantedBy=multi-user.target
 """
 
 
-def preparation() -> str:
+def preparation(*, package: bool = True) -> str:
+    """Two links with profiles, which a boot brings up by itself."""
     script = [
-        "dpkg --install /root/nm-mptcp*.deb",
+        *(["dpkg --install /root/nm-mptcp*.deb"] if package else []),
         f"printf %s {quote(NETWORKMANAGER)} >/etc/NetworkManager/conf.d/test.conf",
-        f"printf %s {quote(PROBE)} >/etc/systemd/system/probe.service",
-        "systemctl --quiet enable probe.service NetworkManager-wait-online.service",
+        f"printf %s {quote(PROBE)} >/etc/systemd/system/probe@.service",
+        f"systemctl --quiet enable {' '.join(f'probe@{unit}.service' for unit in ONLINE)} NetworkManager-wait-online.service",
     ]
     for number, name in enumerate(("wire", "air"), start=1):
         profile = f"/etc/NetworkManager/system-connections/{name}.nmconnection"
@@ -64,11 +68,12 @@ def system(request: pytest.FixtureRequest) -> Iterator[Container]:
         yield container
 
 
-def test_paths_are_there_when_the_network_is_called_online(system: Container) -> None:
-    endpoints = system.run("cat /run/probe.endpoints")
+@pytest.mark.parametrize("unit", ONLINE)
+def test_paths_are_there_when_the_network_is_called_online(system: Container, unit: str) -> None:
+    endpoints = system.run(f"cat /run/{unit}.endpoints")
     assert "10.0.1.2" in endpoints
     assert "10.0.2.2" in endpoints
-    assert system.run("cat /run/probe.rules").count("proto nm-mptcp") == 6
+    assert system.run(f"cat /run/{unit}.rules").count("proto nm-mptcp") == 6
     paths = json.loads(system.run("nm-mptcp status --json"))["paths"]
     ours = {path["interface"]: path["owner"] for path in paths if path["state"] == "active"}
     assert ours == {"wire": "nm-mptcp", "air": "nm-mptcp"}
@@ -77,14 +82,12 @@ def test_paths_are_there_when_the_network_is_called_online(system: Container) ->
 def test_the_boot_does_not_wait_for_the_service(system: Container) -> None:
     """But for who waits for the network."""
     waiting = system.run("systemctl list-dependencies --plain --before nm-mptcp.service").split()[1:]
-    assert {unit for unit in waiting if not unit.startswith(("shutdown.", "reboot.", "umount."))} >= {
-        "network-online.target"
-    }
+    assert {*ONLINE} <= set(waiting)
     after = system.run("systemctl show --property=After --value multi-user.target NetworkManager.service").split()
     assert "nm-mptcp.service" not in after
     print(
         system.distribution,
-        system.run("systemd-analyze; systemd-analyze blame; systemd-analyze critical-chain probe.service"),
+        system.run("systemd-analyze; systemd-analyze blame; systemd-analyze critical-chain network-online.target"),
     )
 
 
@@ -93,3 +96,24 @@ def test_nothing_failed_or_was_tried_twice(system: Container) -> None:
     log = system.run("journalctl -b -o cat -p warning -u nm-mptcp || true")
     assert "Traceback" not in log
     assert "cannot" not in log
+
+
+def test_no_event_of_the_boot_does_the_work_of_a_service_that_is_on_its_way(system: Container) -> None:
+    """NetworkManager has the pre-up of a connection wait for the events before it: half a second for such a look."""
+    event = "strace -f -qq -e trace=execve -o /run/traced /usr/lib/NetworkManager/dispatcher.d/10-nm-mptcp wire up"
+    applied = 'grep -q \'/usr/bin/nm-mptcp", "apply"\' /run/traced'
+    system.run("systemctl stop nm-mptcp")
+    system.run(f"{event}; {applied}")
+
+    held = "[Service]\nExecStartPre=/bin/sh -c 'until test -e /run/go; do sleep 0.05; done'\n"
+    folder = "/run/systemd/system/nm-mptcp.service.d"
+    system.run(f"mkdir {folder}; printf %s {quote(held)} >{folder}/held.conf; systemctl daemon-reload")
+    try:
+        system.run("systemctl start --no-block nm-mptcp")
+        system.wait("test $(systemctl is-active nm-mptcp) = activating")
+        assert system.run(event) == ""
+        assert system.run_quietly(applied).returncode == 1
+    finally:
+        system.run(f"touch /run/go; rm -r {folder}; systemctl daemon-reload")
+    system.wait("systemctl is-active nm-mptcp")
+    assert {path["owner"] for path in json.loads(system.run("nm-mptcp status --json"))["paths"]} >= {"nm-mptcp"}
