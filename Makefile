@@ -31,8 +31,10 @@ JOBS ?= 4
 # Where `make` brought all that the tests need, none may be skipped for want of it.
 # What fails beside others is run once more by itself: NetworkManager, leases and links have limits of time of their own, and
 # a busy machine breaks them. What fails twice fails.
-PYTEST = run() { NM_MPTCP_TESTS=all $(1)/bin/python -m pytest "$$@" $(PYTEST_ARGUMENTS); }; \
+PYTEST = run() { $(RUN) NM_MPTCP_TESTS=all $(1)/bin/python -m pytest "$$@" $(PYTEST_ARGUMENTS); }; \
     run -n $(JOBS) $(2) || { echo "once more, by itself, what failed:"; run --last-failed $(2); }
+# A whole run that passes is kept under this name for the README's table of versions.
+RUN = NM_MPTCP_RUN='$(if $(PYTEST_ARGUMENTS),,make $@)'
 # The interpreters of `make test-matrix`: the first of each list that is there.
 OLDEST_PYTHON ?= python3.11 python3
 NEWEST_PYTHON ?= python3.15 python3.14 python3.13 python3.12 python3
@@ -58,8 +60,10 @@ help:
 	@echo "make bench-failover    links are lost: NetworkManager alone, with mptcpd, with nm-mptcp (root; 15 minutes)"
 	@echo "make bench-behind      is any connection worse off than with NetworkManager alone? (root; 7 minutes)"
 	@echo "make bench-guard       a full-tunnel VPN comes up: what goes around it, with each of the three (root; 5 minutes)"
+	@echo "make bench-boot        is a boot slower with the package? in containers, with and without (root; 1 minute)"
 	@echo "sudo make test-machine the tests inside Debian machines that boot in qemu (MACHINES=bookworm trixie)"
 	@echo "sudo make pictures     the README's pictures, made by the commands themselves on a link that is lost"
+	@echo "make versions          bring what the last runs of the tests saw into the README's table"
 	@echo "make lint, format      ruff, mypy --strict, shellcheck; bring the code into form"
 	@echo "make deb, rpm, dist    a Debian package, an RPM, source distribution and wheel, in dist/"
 	@echo "make test-packages     build them and look at what is in them"
@@ -80,13 +84,17 @@ venv:
 
 # --- tests -------------------------------------------------------------------------------------------------------------
 
-.PHONY: demo pictures test test-unit test-matrix test-oldest test-middle test-newest lint format
+.PHONY: demo pictures versions test test-unit test-matrix test-oldest test-middle test-newest lint format
 demo: deps venv
 	@$(VENV)/bin/python -m tests.demo
 
 # docs/watch.svg and docs/status.svg for the README, from what the commands themselves draw.
 pictures: deps venv
 	@$(VENV)/bin/python -m tests.pictures
+
+# The README's table of what was really run, from what the last runs of the tests saw.
+versions:
+	@python3 tests/versions.py
 
 test: deps venv
 	@$(call PYTEST,$(VENV),$(TESTS))
@@ -114,7 +122,7 @@ MACHINES ?= bookworm trixie
 
 .PHONY: test-machine
 test-machine: venv
-	@NM_MPTCP_MACHINES='$(MACHINES)' $(VENV)/bin/python -m pytest tests/machine $(PYTEST_ARGUMENTS)
+	@$(RUN) NM_MPTCP_MACHINES='$(MACHINES)' $(VENV)/bin/python -m pytest tests/machine $(PYTEST_ARGUMENTS)
 
 # What is in the packages, and how they do on a Debian system with systemd and NetworkManager: installed, booted, upgraded,
 # removed. The systems are containers without a network, built once; what is missing is told as the reason to skip.
@@ -130,7 +138,7 @@ test-packages: venv
 test-install: venv
 	@tools/deps packages deb container
 	@$(MAKE) -s deb
-	@NM_MPTCP_ROOTS='$(ROOTS)' $(VENV)/bin/python -m pytest tests/packages --ignore tests/packages/test_contents.py $(PYTEST_ARGUMENTS)
+	@$(RUN) NM_MPTCP_ROOTS='$(ROOTS)' $(VENV)/bin/python -m pytest tests/packages --ignore tests/packages/test_contents.py $(PYTEST_ARGUMENTS)
 
 lint: venv
 	@$(VENV)/bin/python -m pytest tests/test_lint.py $(PYTEST_ARGUMENTS)
@@ -152,10 +160,15 @@ bench-failover: venv
 bench-behind: deps venv
 	@$(VENV)/bin/python -m tests.bench.behind $(BENCH_ARGUMENTS)
 
-.PHONY: bench-guard
+.PHONY: bench-guard bench-boot
 bench-guard: venv
 	@tools/deps bench
 	@$(VENV)/bin/python -m tests.bench.guard $(BENCH_ARGUMENTS)
+
+bench-boot: venv
+	@tools/deps packages deb container
+	@$(MAKE) -s deb
+	@$(VENV)/bin/python -m tests.bench.boot $(BENCH_ARGUMENTS)
 
 # --- installation ------------------------------------------------------------------------------------------------------
 

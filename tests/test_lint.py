@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from . import versions
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,3 +69,16 @@ def test_every_file_of_code_names_its_licence() -> None:
         if path.stat().st_size and identifier not in "".join(path.read_text().splitlines(keepends=True)[:3])
     ]
     assert bare == []
+
+
+def test_the_table_of_versions_is_as_the_runs_of_the_tests_have_written_it() -> None:
+    readme = (ROOT / "README.md").read_text()
+    before, rows, after = versions.read(readme)
+    assert rows
+    assert before + versions.table(rows) + after == readme, "no line of it is written by hand: make versions"
+    assert len({tuple(row[column] for column in versions.KEY) for row in rows}) == len(rows)
+    for row in rows:
+        assert row["run"].startswith("make test"), row
+        # What runs here has no library missing, and says so in numbers.
+        for name in ("kernel", "NetworkManager", "Python", "D-Bus library", "pyroute2"):
+            assert re.search(r"\d+\.\d+", row[name]), (name, row)

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from .. import versions
+from ..conftest import saw
 from .built import deb
 from .container import Container, reason_to_skip
 
@@ -71,6 +73,8 @@ def system(request: pytest.FixtureRequest) -> Iterator[Container]:
     with Container(request.param) as container:
         container.put(deb(), "/root/nm-mptcp.deb")
         container.put(HERE / "echo.py", "/root/echo.py")
+        container.put(Path(versions.__file__), "/root/versions.py")
+        saw(request.config, json.loads(container.run("python3 /root/versions.py seen")))
         container.run("cat >/etc/NetworkManager/conf.d/test.conf <<'E'\n" + NETWORKMANAGER + "E\nnmcli general reload")
         container.run("sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0")
         container.run(LINKS)

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a whole run of tests saw is kept for the README's table of versions, where ``NM_MPTCP_RUN`` names the run."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from . import versions
+
+ELSEWHERE = pytest.StashKey[list[versions.Row]]()
+
+
+def saw(config: pytest.Config, row: versions.Row) -> None:
+    """What there is in a system of their own that tests ran in: those are the rows then, and not this system."""
+    config.stash.setdefault(ELSEWHERE, []).append(row)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    run = os.environ.get("NM_MPTCP_RUN")
+    # A worker of pytest-xdist is not the run.
+    if run and exitstatus == pytest.ExitCode.OK and not hasattr(session.config, "workerinput"):
+        for row in session.config.stash.get(ELSEWHERE, None) or [versions.seen()]:
+            versions.keep(run, row)
