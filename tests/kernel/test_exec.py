@@ -236,7 +236,7 @@ def test_the_process_becomes_the_program(network: Network) -> None:  # noqa: ARG
         ([""], 127, "nm-mptcp: '': command not found\n"),
         (["/etc/passwd"], 126, "nm-mptcp: /etc/passwd: permission denied\n"),
         (["/etc"], 126, "nm-mptcp: /etc: is a directory\n"),
-        ([], 2, "usage: nm-mptcp exec -- COMMAND [ARGUMENT...]\n"),
+        ([], 2, "nm-mptcp: exec needs a program: nm-mptcp exec -- COMMAND [ARGUMENT...]\n"),
     ],
 )
 def test_what_cannot_be_run_ends_as_in_a_shell(network: Network, words: list[str], status: int, said: str) -> None:  # noqa: ARG001

@@ -8,9 +8,10 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, NoReturn
 
 from .. import __version__
 from ..journal import LEVELS, set_up
@@ -20,48 +21,58 @@ if TYPE_CHECKING:
 
 #: Subcommand -> what ``--help`` says of it; each is a module here with ``options(parser)`` and ``main(arguments)``.
 COMMANDS = {
-    "status": "show each address: whether it is a path, and why",
-    "explain": "tell why something is a path or none, or where a connection goes, and how to change it",
-    "apply": "bring the kernel to what NetworkManager's connections want, once",
-    "clear": "take out all that nm-mptcp made and put back what was there before",
-    "check": "check all that MPTCP needs, and say what to type where it is not there",
-    "mode": "show or choose which paths carry",
-    "config": "show the configuration and where each value comes from, or check it",
-    "exec": "run a program that knows nothing of MPTCP with MPTCP sockets",
-    "unit": "let a systemd unit use MPTCP sockets, by a drop-in",
+    "status": "show each link and address: whether it is a path, and why",
+    "explain": "tell why something is a path, or where a connection goes",
     "watch": "show links, subflows and what happens to them, live",
-    "daemon": "run the service",
+    "check": "check all that MPTCP needs, and say what to type",
+    "mode": "show which paths carry, or choose it",
+    "config": "show the configuration and where it is from, or check it",
+    "exec": "run a program over MPTCP that knows nothing of it",
+    "unit": "let a systemd unit use MPTCP, by a drop-in",
+    "apply": "bring the kernel in order now, also without the service",
+    "clear": "take out all that nm-mptcp made, put back what was before",
+    "daemon": "run the service, in the foreground",
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand; returns the exit status: 0 done, 1 failed (one line says what), 2 wrong usage."""
-    parser = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong with what was typed."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit status 2."""
+        self.exit(2, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+
+
+def parser_of(commands: Iterable[str]) -> tuple[Parser, dict[str, ModuleType]]:
+    """The parser, and the modules of those subcommands; the others are not imported and have no options in it."""
+    parser = Parser(
         prog="nm-mptcp",
         description="Make every connection that NetworkManager brings up a working path for Multipath TCP.",
+        epilog="Begin with 'nm-mptcp status'. 'nm-mptcp COMMAND --help' tells the options of each; see nm-mptcp(8).",
     )
-    parser.add_argument("--version", action="version", version=f"nm-mptcp {__version__}")
-    parser.add_argument(
-        "--state-dir",
-        type=Path,
-        metavar="DIR",
-        help="where the record of what is ours is kept (default: $NM_MPTCP_STATE_DIR or /run/nm-mptcp)",
-    )
+    parser.add_argument("--version", action="version", version=f"nm-mptcp {__version__}", help="show the version")
+    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="folder of the record (default: /run/nm-mptcp)")
     parser.add_argument(
         "--log-level",
         metavar="LEVEL",
         type=str.lower,
         choices=list(LEVELS),
-        help="what to tell: OFF, ERR, WARN (default), INFO (of the service), DEBUG or TRACE, as NetworkManager has them",
+        help="what to tell: off, err, warn, info, debug or trace",
     )
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
     modules = {}
-    asked = next((word for word in (sys.argv[1:] if arguments is None else arguments) if word in COMMANDS), None)
     for name, words in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
-        if name == asked:
+        if name in commands:
             modules[name] = importlib.import_module(f".{name}", __name__)
             modules[name].options(subparser)
+    return parser, modules
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns the exit status: 0 done, 1 failed (one line says what), 2 wrong usage."""
+    # The other modules need not be imported; which of these words is the command, the parser knows.
+    parser, modules = parser_of(COMMANDS.keys() & (sys.argv[1:] if arguments is None else arguments))
     parsed = parser.parse_args(arguments)
     set_up(parsed.log_level or ("info" if parsed.command == "daemon" else "warning"))
     try:

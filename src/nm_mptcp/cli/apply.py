@@ -15,9 +15,8 @@ from . import fail, record_of, remote, settings, tell_what_is_missing
 def options(parser: argparse.ArgumentParser) -> None:
     """``--dry-run`` and ``--config``."""
     settings.option(parser)
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the ip commands that would do the same, and write nothing"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="print the ip commands that do the same")
+    parser.epilog = "With --dry-run nothing is written. A running service is asked to do it."
 
 
 def main(arguments: argparse.Namespace) -> int:

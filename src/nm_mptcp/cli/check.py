@@ -42,23 +42,23 @@ def options(parser: argparse.ArgumentParser) -> None:
     """``--fix``, ``--reach``, ``--report``, ``--json`` and what belongs to them."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
-        "exit status: 0 all is good; 1 there are warnings, or a path is held back; 2 something does not work\n"
-        "It only reads, but for --fix and --report; without root it says what it could not look at."
+        "Exit status: 0 all is good; 1 there are warnings; 2 something does not work.\n"
+        "It only reads, but for --fix and --report. Root sees more."
     )
-    parser.add_argument("--config", metavar="FILE", type=Path, help="read this file instead of nm-mptcp.conf")
-    parser.add_argument("--all", action="store_true", help="show also what does not apply here")
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, help="read this file instead of nm-mptcp.conf and conf.d"
+    )
+    parser.add_argument("--all", action="store_true", help="show also checks that do not apply here")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--fix", action="store_true", help="do the remedies that are safe, each after asking")
     parser.add_argument("--yes", action="store_true", help="with --fix: do not ask")
     parser.add_argument(
         "--reach",
         metavar="HOST[:PORT]",
-        help="connect there by each path, and tell whether the server and the way speak MPTCP (port 443)",
+        help="tell whether server and way speak MPTCP (port 443)",
     )
-    parser.add_argument(
-        "--report", metavar="FILE", help="write all that a bug report needs into this file ('-': print)"
-    )
-    parser.add_argument("--mask", action="store_true", help="with --report: without addresses and names")
+    parser.add_argument("--report", metavar="FILE", help="write all that a bug report needs ('-': print)")
+    parser.add_argument("--mask", action="store_true", help="with --report: leave out addresses and names")
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from . import fail, record_of, remote, settings
 def options(parser: argparse.ArgumentParser) -> None:
     """``--config``."""
     settings.option(parser)
+    parser.epilog = "A running service then makes nothing until 'nm-mptcp apply', or its next start."
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -21,8 +21,9 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         nargs="?",
         const="",
-        help="only say what is no good, in this file or in all of the configuration; exit status 1 when anything is",
+        help="only say what is wrong, in FILE or in all",
     )
+    parser.epilog = "Exit status: 0 all is good; 1 something is wrong."
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 

@@ -19,22 +19,20 @@ from . import fail
 def options(parser: argparse.ArgumentParser) -> None:
     """``--quiet``, ``--dry-run``, ``--json``, and the command."""
     parser.usage = "nm-mptcp exec [--quiet] [--dry-run] [--json] -- COMMAND [ARGUMENT...]"
-    parser.add_argument("--quiet", "-q", action="store_true", help="do not say beforehand what cannot work")
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="show what would be executed, and end with 1 if it would stay on plain TCP",
-    )
-    parser.add_argument("--json", action="store_true", help="with --dry-run, which it implies: what was found, as JSON")
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not say beforehand what cannot work")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be executed, and run nothing")
+    parser.add_argument("--json", action="store_true", help="as --dry-run, but print one JSON document")
     parser.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="the program and its arguments")
+    parser.epilog = (
+        "Exit status: the program's own; of --dry-run 1 where it would stay on plain TCP. See nm-mptcp-exec(8)."
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Replaces this process; returns only for ``--dry-run`` and when the command cannot be run: 127 or 126."""
     words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     if not words:
-        print("usage: nm-mptcp exec -- COMMAND [ARGUMENT...]", file=sys.stderr)
-        return 2
+        return fail("exec needs a program: nm-mptcp exec -- COMMAND [ARGUMENT...]", 2)
     environment = inherited()
     try:
         program = programs.look(words[0], environment, uid=os.getuid(), gid=os.getgid())

@@ -28,11 +28,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 
     settings.option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument(
-        "what",
-        metavar="WHAT",
-        help="an interface, an address of this machine, a profile (name or UUID), or a destination: an address or a host",
-    )
+    parser.add_argument("what", metavar="WHAT", help="an interface, address, profile (name, UUID), or a destination")
+    parser.epilog = "A destination is a host, or an address that is not this machine's."
 
 
 def main(arguments: argparse.Namespace) -> int:

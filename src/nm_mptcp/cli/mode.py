@@ -15,7 +15,7 @@ from . import fail, record_of, remote, settings
 
 #: What each mode does, for the help.
 _WORDS = {
-    Mode.AUTO: "links that are not paid for by volume carry, metered and cellular ones are backup",
+    Mode.AUTO: "all links carry, but metered and cellular ones are backup",
     Mode.HANDOVER: "only the link with the best route carries, all others are backup",
     Mode.AGGREGATE: "all links carry",
     Mode.OFF: "no link is made a path, but where a profile's flags say so",
@@ -26,11 +26,17 @@ def options(parser: argparse.ArgumentParser) -> None:
     """The mode, or ``--reset``."""
     settings.option(parser)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "\n".join(f"{mode:<10} {words}" for mode, words in _WORDS.items())
+    parser.epilog = "modes:\n" + "\n".join(f"  {mode:<10}  {words}" for mode, words in _WORDS.items())
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("mode", nargs="?", choices=[mode.value for mode in Mode], help="the mode until the next boot")
+    what.add_argument(
+        "mode",
+        nargs="?",
+        choices=[mode.value for mode in Mode],
+        metavar="MODE",
+        help="which paths carry, until the next boot",
+    )
     what.add_argument("--reset", action="store_true", help="back to the configured mode")
-    what.add_argument("--json", action="store_true", help="show it as JSON: mode, configured, from")
+    what.add_argument("--json", action="store_true", help="print one JSON document: mode, configured, from")
 
 
 def main(arguments: argparse.Namespace) -> int:

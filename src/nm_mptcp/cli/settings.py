@@ -24,7 +24,7 @@ def option(parser: argparse.ArgumentParser) -> None:
         "--config",
         metavar="FILE",
         type=Path,
-        help="read this file instead of nm-mptcp.conf and its drop-ins (a service that runs already keeps to its own)",
+        help="read this file instead of nm-mptcp.conf and conf.d",
     )
 
 

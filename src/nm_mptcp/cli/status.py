@@ -17,9 +17,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     from . import settings
 
     settings.option(parser)
-    parser.add_argument("--json", action="store_true", help="print the status as one JSON document")
-    parser.add_argument("--all", action="store_true", help="show also the addresses that can be no path")
-    parser.epilog = "Exit status: 0 all paths are good, 1 something is held back, 2 it does not work."
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--all", action="store_true", help="show also addresses that can be no path")
+    parser.epilog = "Exit status: 0 all paths are good; 1 something is held back; 2 it does not work."
 
 
 def main(arguments: argparse.Namespace) -> int:

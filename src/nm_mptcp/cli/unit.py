@@ -19,14 +19,17 @@ from . import fail
 #: Who a service is that systemd gives a user of its own, or one that is not known here: anybody but root.
 _SOMEBODY = 65534
 
+_ACTIONS = "enable, disable or status"
+
 
 def options(parser: argparse.ArgumentParser) -> None:
     """The action, the unit, ``--restart``, ``--dry-run``, ``--json``."""
-    parser.add_argument("action", choices=("enable", "disable", "status"), help="what to do")
-    parser.add_argument("unit", metavar="NAME", help="a service or socket, also a template (NAME@) or its instance")
-    parser.add_argument("--restart", action="store_true", help="restart the unit, if it runs, so that it counts")
-    parser.add_argument("--dry-run", action="store_true", help="with enable: show the drop-in, and write nothing")
-    parser.add_argument("--json", action="store_true", help="with status: print the facts as JSON")
+    parser.add_argument("action", choices=("enable", "disable", "status"), metavar="ACTION", help=_ACTIONS)
+    parser.add_argument("unit", metavar="NAME", help="a service, socket, template (NAME@) or its instance")
+    parser.add_argument("--restart", action="store_true", help="restart the unit, if it runs")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and write nothing")
+    parser.add_argument("--json", action="store_true", help="with status: print one JSON document")
+    parser.epilog = "Exit status of status: 0 the drop-in counts; 1 it does not. See nm-mptcp-exec(8)."
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -35,21 +36,21 @@ _QUIT = (b"q", b"Q", b"\x04")
 def options(parser: argparse.ArgumentParser) -> None:
     """``--json``, ``--rates``, ``--lines``, ``--all`` and ``--interval``."""
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--json", action="store_true", help="print each event as a line of JSON")
-    how.add_argument("--lines", action="store_true", help="print each event as a line, also on a terminal")
-    parser.add_argument("--rates", action="store_true", help="with --json: also what each link carries, each interval")
+    how.add_argument("--json", action="store_true", help="print a line of JSON for each event")
+    how.add_argument("--lines", action="store_true", help="print a line for each event, also on a terminal")
+    parser.add_argument("--rates", action="store_true", help="with --json: also what each link carries")
     parser.add_argument("--all", action="store_true", help="show also interfaces that have no path")
     parser.add_argument(
-        "--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between two measurements (default: 1)"
+        "--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between measurements (default: 1)"
     )
     parser.epilog = "Ends with q, Ctrl-C or SIGTERM. Where the output is no terminal, it prints a line for each event."
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0.1 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError("0.1 to 3600 seconds")
-    return seconds
+    with contextlib.suppress(ValueError):
+        if 0.1 <= (seconds := float(text)) <= 3600:
+            return seconds
+    raise argparse.ArgumentTypeError(f"'{text}' must be 0.1 to 3600 seconds")
 
 
 def main(arguments: argparse.Namespace) -> int:
