@@ -13,6 +13,10 @@ DATADIR ?= $(PREFIX)/share
 PACKAGEDIR ?= $(LIBDIR)/nm-mptcp
 DOCDIR ?= $(DATADIR)/doc/nm-mptcp
 MANDIR ?= $(DATADIR)/man
+BASHDIR ?= $(DATADIR)/bash-completion/completions
+FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
+# Debian's zsh looks for what packages bring in a folder of its own.
+ZSHDIR ?= $(DATADIR)/zsh/$(if $(wildcard /etc/debian_version),vendor-completions,site-functions)
 CONFDIR ?= $(SYSCONFDIR)/nm-mptcp
 # nm-mptcp reads what is shipped there, whatever PREFIX is.
 DROPINDIR ?= /usr/lib/nm-mptcp/conf.d
@@ -220,6 +224,9 @@ install:
 	put 0644 packaging/polkit/org.nm_mptcp1.policy $(POLKITDIR)/org.nm_mptcp1.policy; \
 	put 0644 packaging/iproute2/rt_protos.conf $(IPROUTE2DIR)/rt_protos.d/nm-mptcp.conf; \
 	put 0644 packaging/iproute2/rt_tables.conf $(IPROUTE2DIR)/rt_tables.d/nm-mptcp.conf; \
+	put 0644 packaging/completions/nm-mptcp.bash $(BASHDIR)/nm-mptcp; \
+	put 0644 packaging/completions/_nm-mptcp $(ZSHDIR)/_nm-mptcp; \
+	put 0644 packaging/completions/nm-mptcp.fish $(FISHDIR)/nm-mptcp.fish; \
 	put 0644 packaging/conf/10-tethering.conf $(DROPINDIR)/10-tethering.conf; \
 	$(INSTALL) -d -m 0755 '$(DESTDIR)$(CONFDIR)' '$(DESTDIR)$(CONFDIR)/conf.d'; \
 	if [ -e '$(DESTDIR)$(CONFDIR)/nm-mptcp.conf' ] || [ -L '$(DESTDIR)$(CONFDIR)/nm-mptcp.conf' ]; then \
@@ -258,6 +265,7 @@ uninstall:
 	    '$(DESTDIR)$(IPROUTE2DIR)/rt_protos.d/nm-mptcp.conf' \
 	    '$(DESTDIR)$(IPROUTE2DIR)/rt_tables.d/nm-mptcp.conf' \
 	    '$(DESTDIR)$(DROPINDIR)/10-tethering.conf' \
+	    '$(DESTDIR)$(BASHDIR)/nm-mptcp' '$(DESTDIR)$(ZSHDIR)/_nm-mptcp' '$(DESTDIR)$(FISHDIR)/nm-mptcp.fish' \
 	    $(foreach page,$(PAGES),'$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page)') \
 	    '$(DESTDIR)$(DOCDIR)/README.md' '$(DESTDIR)$(DOCDIR)/LICENSE'
 	@if cmp -s packaging/conf/nm-mptcp.conf '$(DESTDIR)$(CONFDIR)/nm-mptcp.conf'; then \

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 SHELL_SCRIPTS = [
     ".ci/run",
     "dispatcher.d/10-nm-mptcp",
+    "packaging/completions/nm-mptcp.bash",
     "packaging/debian/nm-mptcp.postinst",
     "packaging/debian/nm-mptcp.postrm",
     "packaging/debian/nm-mptcp.prerm",
@@ -56,11 +57,16 @@ def test_the_types_are_right() -> None:
 def test_shellcheck_finds_nothing(script: str) -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
-    check("shellcheck", script)
+    check("shellcheck", *(["--shell=bash"] if script.endswith(".bash") else []), script)
 
 
 def test_every_file_of_code_names_its_licence() -> None:
-    files = [ROOT / "Makefile", ROOT / "tools/dist", *(ROOT / script for script in SHELL_SCRIPTS)]
+    files = [
+        ROOT / "Makefile",
+        ROOT / "tools/dist",
+        *(ROOT / "packaging/completions").iterdir(),
+        *(ROOT / script for script in SHELL_SCRIPTS),
+    ]
     files += [path for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py")]
     identifier = "SPDX-License-Identifier: GPL-2.0-or-later"
     bare = [

@@ -40,8 +40,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "root"
 
 
-def installed(stage: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(stage)): path.read_bytes() for path in stage.rglob("*") if not path.is_dir()}
+#: Where packages put completions for zsh: on Debian, and elsewhere.
+ZSH_DEBIAN, ZSH = "usr/share/zsh/vendor-completions/", "usr/share/zsh/site-functions/"
+
+
+def installed(stage: Path, zsh: str) -> dict[str, bytes]:
+    """What is there, with the folder for zsh that a package has."""
+    files = {str(path.relative_to(stage)): path.read_bytes() for path in stage.rglob("*") if not path.is_dir()}
+    return {name.replace(ZSH_DEBIAN, zsh).replace(ZSH, zsh): content for name, content in files.items()}
 
 
 # --- Debian ------------------------------------------------------------------------------------------------------------
@@ -65,7 +71,7 @@ def files_of(archive: tarfile.TarFile, clean: Callable[[str], str] = lambda name
 
 def test_the_debian_package_has_what_make_install_installs(debian: tarfile.TarFile, stage: Path) -> None:
     packaged = files_of(debian)
-    expected = installed(stage)
+    expected = installed(stage, ZSH_DEBIAN)
     for name in list(expected):
         if "/man/" in name:
             page = packaged.pop(f"{name}.gz")
@@ -142,7 +148,7 @@ def test_the_rpm_has_what_make_install_installs(stage: Path) -> None:
     files = set(packaged) - compiled
     documents = {name for name in files if re.match(r"usr/share/(doc|licenses)/nm-mptcp", name)}
     assert {Path(name).name for name in documents} == {"README.md", "LICENSE"}
-    expected = {name for name in installed(stage) if not name.startswith(DOCUMENTATION)}
+    expected = {name for name in installed(stage, ZSH) if not name.startswith(DOCUMENTATION)}
     assert files - documents == expected
     # Each module is compiled, for two levels of optimisation.
     assert len(compiled) == 2 * sum(name.endswith(".py") for name in expected)
@@ -226,7 +232,7 @@ def test_the_wheel_has_the_modules_and_nothing_else(stage: Path) -> None:
     folder = "usr/lib/nm-mptcp/"
     assert modules == {
         name.removeprefix(folder): content
-        for name, content in installed(stage).items()
+        for name, content in installed(stage, ZSH).items()
         if name.startswith(f"{folder}nm_mptcp/")
     }
 

@@ -44,6 +44,7 @@ from ..networkmanager.bed import NEEDED
 from .private_bus import PrivateBus, private_bus
 
 ROOT = Path(__file__).parents[2]
+DEBIAN = Path("/etc/debian_version").exists()
 
 FILES = {
     "usr/bin/nm-mptcp": 0o755,
@@ -59,6 +60,9 @@ FILES = {
     "usr/share/man/man5/nm-mptcp.conf.5": 0o644,
     "usr/share/man/man5/nm-mptcp-dbus.5": 0o644,
     "usr/share/man/man8/nm-mptcp.8": 0o644,
+    "usr/share/bash-completion/completions/nm-mptcp": 0o644,
+    "usr/share/fish/vendor_completions.d/nm-mptcp.fish": 0o644,
+    f"usr/share/zsh/{'vendor-completions' if DEBIAN else 'site-functions'}/_nm-mptcp": 0o644,
     "usr/share/doc/nm-mptcp/README.md": 0o644,
     "usr/share/doc/nm-mptcp/LICENSE": 0o644,
     "etc/nm-mptcp/nm-mptcp.conf": 0o644,
