@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .text import counted, printable
+from .text import counted, listed, printable, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +29,9 @@ _VERDICTS = {
     "held-back": ("something is held back", "yellow"),
     "not-working": ("it does not work", "red"),
 }
+
+#: How many links the summary names.
+_NAMED = 3
 
 _COLOURS = {"active": "green", "suspended": "yellow", "waiting": "cyan", "excluded": "dim"}
 
@@ -55,7 +58,7 @@ class Screen:
     tail: tuple[str, ...]
 
 
-LINKS = ("LINK", "PROFILE", "KIND", "STATE", "PRIORITY", "SUBFLOWS", "CONNECTIONS", "ALONE")
+LINKS = ("LINK", "PROFILE", "KIND", "STATE", "PRIORITY", "SUBFLOWS", "CONNECTIONS", "ONLY HERE")
 PATHS = ("ADDRESS", "LINK", "STATE", "FLAGS", "ID")
 
 
@@ -72,6 +75,9 @@ def show(status: dict[str, Any], stream: TextIO, *, everything: bool = False) ->
 def screen(status: dict[str, Any], *, now: datetime.datetime, everything: bool = False) -> Screen:
     """What is to be shown, all texts made harmless; times are told in ``now``'s time zone."""
     words, colour = _VERDICTS[status["state"]]
+    active = [link for link in status["links"] if link["state"] == "active"]
+    if status["state"] == "good" and not active:
+        words = "nothing is wrong, and there is no path"
     shown = [path for path in status["paths"] if path["interface"] != "lo"]
     if not everything:
         shown = [path for path in shown if not (path["state"] == "excluded" and path["rule"] in _ORDINARY)]
@@ -86,12 +92,42 @@ def screen(status: dict[str, Any], *, now: datetime.datetime, everything: bool =
     return Screen(
         title=f"nm-mptcp {printable(status['version'])}: {words}",
         colour=colour,
-        head=tuple(_head(status)),
+        head=(*_summary(active, status["state"]), *_head(status)),
         problems=tuple(printable(cause, longest=300) for cause in status["problems"]),
         links=tuple(_link(link) for link in status["links"] if link["interface"] in names),
         paths=tuple(_path(path, now) for path in shown),
         tail=tuple(tail),
     )
+
+
+def _summary(active: list[dict[str, Any]], state: str) -> Iterable[str]:
+    """What a person asks first: by which links it goes, and what there is besides."""
+    if state == "not-working":
+        return
+    able = [link for link in active if link["carrier"]]
+    regular = [link for link in able if link["priority"] == "regular"]
+    backup = [link for link in able if link["priority"] != "regular"]
+    if not able:
+        return
+    if not regular:
+        yield f"{_links(backup)} {'carry' if len(backup) > 1 else 'carries'}, as there is nothing better"
+    elif backup:
+        verbs = "carry" if len(regular) > 1 else "carries", "are" if len(backup) > 1 else "is"
+        yield f"{_links(regular)} {verbs[0]}, {_links(backup)} {verbs[1]} in reserve"
+    elif len(regular) > 1:
+        yield f"{_links(regular)} carry"
+    else:
+        yield f"{_links(regular)} carries, and nothing is in reserve"
+
+
+def _links(links: list[dict[str, Any]]) -> str:
+    names = [
+        printable(link["interface"], longest=16)
+        + (f" ({printable(link['profile'], 30)})" if link["profile"] not in ("", link["interface"]) else "")
+        for link in links
+    ]
+    more = len(names) - _NAMED
+    return listed([*names[:_NAMED], f"{more} more"] if more > 0 else names)
 
 
 def _head(status: dict[str, Any]) -> Iterable[str]:
@@ -104,10 +140,10 @@ def _head(status: dict[str, Any]) -> Iterable[str]:
     )
     yield from _guard_lines(status["guard"])
     live = status["connections"]
-    most = f" ({live['additional_most']} in use)" if live else ""
+    most = f"{live['additional_most']} of " if live else ""
     yield (
-        f"limits: {limits['subflows']} additional subflows{most}, {limits['add_addr_accepted']} addresses accepted,"
-        f" {kernel['endpoints_max']} endpoints ({kernel['endpoints_used']} in use)"
+        f"limits: {most}{limits['subflows']} additional subflows, {limits['add_addr_accepted']} accepted addresses,"
+        f" {kernel['endpoints_used']} of {kernel['endpoints_max']} endpoints"
     )
     if live is None:
         yield "connections: not to be seen without the service or CAP_NET_ADMIN"
@@ -139,7 +175,7 @@ def _path(path: dict[str, Any], now: datetime.datetime) -> Row:
     flags = [*path["flags"], *([f"port={path['port']}"] if path.get("port") else [])]
     cells = [path["address"], path["interface"], path["state"], ",".join(flags), path["endpoint_id"]]
     by = "" if path["owner"] == "nm-mptcp" or path["endpoint_id"] is None else f" (endpoint by {path['owner']})"
-    since = f", since {_moment(path['since'], now)}" if path["since"] and path["state"] != "excluded" else ""
+    since = f" (since {_moment(path['since'], now)})" if path["since"] and path["state"] != "excluded" else ""
     words = [f"{printable(path['reason'], longest=300)}{by}{since}"]
     if path["table"] is not None:
         words.append(f"table {path['table']}" + (f" via {path['gateway']}" if path["gateway"] else ""))
@@ -193,7 +229,6 @@ def _console(stream: TextIO) -> Console | None:
 
 
 def _rich(console: Console, found: Screen) -> None:
-    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
@@ -214,9 +249,11 @@ def _rich(console: Console, found: Screen) -> None:
 
     console.print(Text(found.title, style=f"bold {found.colour}"))
     for cause in found.problems:
-        console.print(Padding(Text(f"! {cause}", style=found.colour), (0, 0, 0, 2)))
-    for line in found.head:
-        console.print(Text(line))
+        for line in wrapped(f"! {cause}", "  ", "    ", console.width):
+            console.print(Text(line, style=found.colour))
+    for words in found.head:
+        for line in wrapped(words, "", "  ", console.width):
+            console.print(Text(line))
     if found.links:
         console.print()
         links = table(LINKS, found.links)
@@ -229,8 +266,9 @@ def _rich(console: Console, found: Screen) -> None:
         console.print(_aligned([Text(name, style="bold") for name in PATHS], widths))
         for row in found.paths:
             console.print(_aligned(cells(row, PATHS), widths))
-            for words in row.words:
-                console.print(Padding(Text(words, style="dim"), (0, 0, 0, 4), expand=False))
+            for number, words in enumerate(row.words):
+                for line in wrapped(words, "    ", "    ", console.width):
+                    console.print(Text(line, style="dim" if number else ""))
     if found.tail:
         console.print()
         console.print(Text("\n".join(found.tail), style="dim"))

@@ -289,3 +289,13 @@ def test_no_name_breaks_text_or_json(name: str) -> None:
     document = to(SERVER, situation, {}, Way(Lookup(2, A)))
     json.dumps(document, ensure_ascii=False).encode("utf-8")
     assert all(line.isprintable() for line in text(document).splitlines())
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_a_terminal_gets_lines_that_fit_but_commands_stay_whole(width: int) -> None:
+    document = explained("wlan0", laptop())
+    told = text(document, width).splitlines()
+    commands = {f"      {command['type']}" for path in document["paths"] for command in path["commands"]}
+    assert commands <= set(told)
+    assert all(len(line) <= width for line in told if line not in commands)
+    assert " ".join(" ".join(told).split()) == " ".join(text(document).split())

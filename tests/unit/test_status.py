@@ -251,8 +251,18 @@ def test_the_screen_tells_what_is_suspended_and_since_when() -> None:
     text = shown(look(_no_carrier(), waited=90000))
     assert "something is held back" in text.splitlines()[0]
     assert f"  ! wlan0 {A}: no carrier" in text
-    assert "no carrier, since 2027-01-14 07:00:00" in text
-    assert "no carrier, since 07:59:00" in shown(look(_no_carrier(), waited=60))
+    assert "no carrier (since 2027-01-14 07:00:00)" in text
+    assert "no carrier (since 07:59:00)" in shown(look(_no_carrier(), waited=60))
+
+
+def test_the_first_lines_say_by_which_links_it_goes() -> None:
+    assert shown(look(laptop())).splitlines()[1] == "wlan0 carries, wwan0 is in reserve"
+    assert shown(look(_no_carrier())).splitlines()[2] == "wwan0 carries, as there is nothing better"
+    assert shown(look(_named("Home"))).splitlines()[1] == "wlan0 (Home) carries, and nothing is in reserve"
+    assert " carries" not in shown(look(_lone_without_carrier()))
+    nothing = shown(look(Situation())).splitlines()
+    assert nothing[0].endswith("nothing is wrong, and there is no path")
+    assert nothing[1].startswith("service: ")
 
 
 def test_addresses_that_can_be_no_path_are_left_out_unless_asked_for() -> None:

@@ -19,7 +19,7 @@ from ..checks.finding import Finding, Result, worst
 from ..checks.gather import gather
 from ..configfiles import Source
 from ..state import Record
-from ..text import printable
+from ..text import printable, width_of, wrapped
 from . import fail, record_of
 
 #: Result -> exit status.
@@ -143,7 +143,8 @@ def _text(findings: list[Finding], facts: Facts, *, everything: bool) -> str:
     shown = [finding for finding in findings if everything or finding.result is not Result.NOT_APPLICABLE]
     shown.sort(key=lambda finding: finding.result in _STATUS)
     fine = sum(1 for finding in shown if finding.result not in _STATUS)
-    width = max((len(finding.check) for finding in shown), default=0)
+    names = max((len(finding.check) for finding in shown), default=0)
+    width = width_of(sys.stdout)
     indent = " " * 9
     lines = []
     for number, finding in enumerate(shown):
@@ -151,32 +152,13 @@ def _text(findings: list[Finding], facts: Facts, *, everything: bool) -> str:
             lines.append("")
         subject = f"{printable(finding.subject)}: " if finding.subject else ""
         label = _LABELS.get(finding.result, finding.result.value)
-        first, *rest = _wrapped(
-            f"{subject}{printable(finding.evidence, 1000)}", f"{label:<7}  {finding.check.ljust(width)}  ", indent
-        )
+        begin = f"{label:<7}  {finding.check.ljust(names)}  "
+        first, *rest = wrapped(f"{subject}{printable(finding.evidence, 1000)}", begin, " " * len(begin), width)
         lines += [_coloured(label, finding.result) + first[len(label) :], *rest]
         if finding.remedy:
             lines += [f"{indent}-> {printable(command, 1000)}" for command in finding.remedy.commands]
-            lines += _wrapped(printable(finding.remedy.words, 1000), f"{indent}   ", f"{indent}   ")
-    return "\n".join([*lines, "", *_wrapped(_conclusion(findings, facts), "", "")])
-
-
-def _wrapped(words: str, first: str, others: str) -> list[str]:
-    """Lines for a terminal's width; where nobody looks on, one."""
-    if not words:
-        return []
-    if not sys.stdout.isatty():
-        return [first + words]
-    import textwrap
-
-    return textwrap.wrap(
-        words,
-        max(os.get_terminal_size(sys.stdout.fileno()).columns, 60),
-        initial_indent=first,
-        subsequent_indent=others,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+            lines += wrapped(printable(finding.remedy.words, 1000), f"{indent}   ", f"{indent}   ", width)
+    return "\n".join([*lines, "", *wrapped(_conclusion(findings, facts), "", "", width)])
 
 
 def _conclusion(findings: list[Finding], facts: Facts) -> str:

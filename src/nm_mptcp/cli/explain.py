@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..answer import text
 from ..plainbus import PlainBusError
 from ..service_names import WRONG
+from ..text import width_of
 from . import fail, record_of, remote
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(shown, indent=2))
     else:
-        print("\n\n".join(text(each) for each in shown.get("destinations", [shown])))
+        width = width_of(sys.stdout)
+        print("\n\n".join(text(each, width) for each in shown.get("destinations", [shown])))
     return 0
 
 
