@@ -156,10 +156,16 @@ class BusError(Exception):
     DISCONNECTED = "org.freedesktop.DBus.Error.Disconnected"
     NO_REPLY = "org.freedesktop.DBus.Error.NoReply"
 
-    def __init__(self, name: str, text: str) -> None:
+    def __init__(self, name: str, text: str, sender: str = "") -> None:
         self.name = name
         self.text = " ".join(str(text).split())
+        self.sender = sender
         super().__init__(self.text or name)
+
+    @property
+    def by_policy(self) -> bool:
+        """Whether the bus itself kept the call back, as its policy says for this user; the callee knows nothing of it."""
+        return (self.sender, self.name) == ("org.freedesktop.DBus", "org.freedesktop.DBus.Error.AccessDenied")
 
     @property
     def gone(self) -> bool:
@@ -339,7 +345,7 @@ class Bus:
             raise BusError(BusError.DISCONNECTED, f"{member}: the connection to the system bus is gone")
         if reply.message_type is _ERROR:
             text = reply.body[0] if reply.body and isinstance(reply.body[0], str) else reply.error_name
-            raise BusError(reply.error_name, text)
+            raise BusError(reply.error_name, text, reply.sender or "")
         return list(reply.body)
 
     async def add_match(self, rule: str) -> None:

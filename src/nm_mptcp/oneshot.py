@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -84,10 +85,17 @@ async def pending(record: Record, config: Config = DEFAULTS) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def _engine(record: Record, config: Config, *, dry_run: bool) -> AsyncIterator[Engine]:
-    """An engine for one look; NetworkManager not running, or no bus, are ordinary states."""
+    """An engine for one look; NetworkManager not running, or no bus, are ordinary states.
+
+    Raises :class:`~nm_mptcp.kernel.errors.KernelError` where it is to write and the kernel would refuse all of it.
+    """
     from .engine import Engine
     from .kernel.access import KernelAccess
+    from .kernel.errors import KernelError
+    from .kernel.sockets import may_administer
 
+    if not dry_run and not may_administer():
+        raise KernelError(errno.EPERM, "change endpoints, rules, routes and limits")
     record.load()
     networkmanager = await _networkmanager()
     kernel = KernelAccess(endpoints_max=record.contents.endpoints_max)

@@ -157,7 +157,8 @@ class Record:
             self._directory()
             handle = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise StateError(f"{self.directory / 'lock'}: cannot be opened: {_words(error)}") from None
+            hint = ": run this as root" if isinstance(error, PermissionError) else ""
+            raise StateError(f"{self.directory / 'lock'}: cannot be opened: {_words(error)}{hint}") from None
         try:
             deadline = time.monotonic() + timeout
             while True:

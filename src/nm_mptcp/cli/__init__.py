@@ -17,6 +17,7 @@ from .. import __version__
 from ..journal import LEVELS, set_up
 
 if TYPE_CHECKING:
+    from ..bus import BusError
     from ..state import Record
 
 #: Subcommand -> what ``--help`` says of it; each is a module here with ``options(parser)`` and ``main(arguments)``.
@@ -89,6 +90,13 @@ def fail(error: object, status: int = 1) -> int:
     """Say in one line what went wrong; the exit status that goes with it."""
     print(f"nm-mptcp: {error}", file=sys.stderr)
     return status
+
+
+def refused(error: BusError) -> int:
+    """Say in one line why the service did not do it; for a call that the bus does not let through, what to do instead."""
+    if error.by_policy:
+        return fail("the service takes this order from root only: run this as root")
+    return fail(f"the service could not do it: {error}")
 
 
 def tell_what_is_missing() -> None:

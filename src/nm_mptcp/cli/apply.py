@@ -9,7 +9,7 @@ import os
 
 from ..bus import BusError
 from ..state import StateError
-from . import fail, record_of, remote, settings, tell_what_is_missing
+from . import fail, record_of, refused, remote, settings, tell_what_is_missing
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def main(arguments: argparse.Namespace) -> int:
         elif not remote.have_done(record, members, lambda: asyncio.run(apply(record, settings.config_of(arguments)))):
             tell_what_is_missing()
     except BusError as error:
-        return fail(f"the service could not do it: {error}")
+        return refused(error)
     except (KernelError, StateError) as error:
         return fail(error)
     return 0

@@ -8,7 +8,7 @@ import asyncio
 
 from ..bus import BusError
 from ..state import StateError
-from . import fail, record_of, remote, settings
+from . import fail, record_of, refused, remote, settings
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def main(arguments: argparse.Namespace) -> int:
         if remote.have_done(record, ("Clear",), lambda: asyncio.run(clear(record, settings.config_of(arguments)))):
             print("The running service has cleared; 'nm-mptcp apply' lets it work again.")
     except BusError as error:
-        return fail(f"the service could not do it: {error}")
+        return refused(error)
     except (KernelError, StateError) as error:
         return fail(error)
     return 0

@@ -11,7 +11,7 @@ from ..bus import BusError
 from ..config import Mode
 from ..configfiles import Source
 from ..state import StateError
-from . import fail, record_of, remote, settings
+from . import fail, record_of, refused, remote, settings
 
 #: What each mode does, for the help.
 _WORDS = {
@@ -52,7 +52,7 @@ def main(arguments: argparse.Namespace) -> int:
         config = settings.config_of(arguments)
         remote.have_done(record, (("SetMode", mode or ""),), lambda: asyncio.run(set_mode(record, mode, config)))
     except BusError as error:
-        return fail(f"the service could not do it: {error}")
+        return refused(error)
     except (KernelError, StateError) as error:
         return fail(error)
     return 0
