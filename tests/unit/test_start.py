@@ -9,7 +9,7 @@ import sys
 
 def alone(code: str) -> str:
     """What an interpreter of its own prints."""
-    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
