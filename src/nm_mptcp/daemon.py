@@ -105,7 +105,7 @@ class Daemon:
         """Tell the service manager that we are ready, and from then on that the loop turns."""
         await self._sync()
         self._ready = True
-        notify.notify("READY=1")
+        await notify.announce("READY=1")
         _log.info("ready")
         interval = notify.watchdog_interval()
         while True:
@@ -132,7 +132,7 @@ class Daemon:
         """
         async with self._turn:
             if self._ready:
-                notify.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+                await notify.announce("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
                 config = await asyncio.get_running_loop().run_in_executor(None, self._source.load)
                 self._engine.configure(config)
@@ -150,7 +150,7 @@ class Daemon:
                 raise
             finally:
                 if self._ready:
-                    notify.notify("READY=1")
+                    await notify.announce("READY=1")
 
     async def _follow_bus(self) -> None:
         """Be on the bus whenever there is one; says once that it is away, and once that it is back."""

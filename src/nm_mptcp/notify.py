@@ -3,21 +3,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 
+#: Seconds before the first other try of what must be heard, and at most between two.
+_AGAIN = (0.05, 1.0)
 
-def notify(*assignments: str) -> None:
-    """Send assignments such as ``READY=1``; does nothing without ``NOTIFY_SOCKET``, and never fails."""
+
+def notify(*assignments: str) -> bool:
+    """Send assignments such as ``WATCHDOG=1``; False when the manager is too busy to hear them now.
+
+    Does nothing without ``NOTIFY_SOCKET``, never fails and never waits: while the loop stands still no lost link is seen.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in ("/", "@"):
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        sock.settimeout(1.0)
+        return True
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sock:
         try:
             sock.sendto("\n".join(assignments).encode(), address.replace("@", "\0", 1))
+        except BlockingIOError:
+            return False
         except OSError:
-            return  # the manager is gone or busy; it is not our business to fail for that
+            pass  # the manager is gone; it is not our business to fail for that
+    return True
+
+
+async def announce(*assignments: str) -> None:
+    """Send what a manager waits for, such as ``READY=1``, and come back when it was taken."""
+    delay, longest = _AGAIN
+    while not notify(*assignments):
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, longest)
 
 
 def watchdog_interval() -> float | None:
