@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..support.datagrams import Datagrams
 from .kernel_view import Endpoint, PathManager
 from .namespaces import Program, children, die_with_parent, network_of, wait_for
 from .uplinks import Network, Uplink
@@ -572,23 +573,17 @@ class Service:
 
     def __init__(self, bed: Bed, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         self.bed = bed
-        self._place = Path("/tmp", f"nm-mptcp-notify-{os.getpid()}-{time.monotonic_ns()}")
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(self._place))
-        self._socket.setblocking(False)
+        place = Path("/tmp", f"nm-mptcp-notify-{os.getpid()}-{time.monotonic_ns()}")
+        self._manager = Datagrams(place)
         self._said: list[str] = []
-        bed.at_end(self._close)
+        bed.at_end(self._manager.close)
         self.program = bed.machine.spawn(
             *command(),
             *arguments,
             "daemon",
             log="service",
-            env={"NOTIFY_SOCKET": str(self._place), "WATCHDOG_USEC": "5000000"} | dict(env or {}),
+            env={"NOTIFY_SOCKET": str(place), "WATCHDOG_USEC": "5000000"} | dict(env or {}),
         )
-
-    def _close(self) -> None:
-        self._socket.close()
-        self._place.unlink(missing_ok=True)
 
     @property
     def pid(self) -> int:
@@ -602,11 +597,9 @@ class Service:
 
     def notifications(self) -> list[str]:
         """All that it told systemd so far, a line each."""
-        while True:
-            try:
-                self._said += self._socket.recv(4096).decode().splitlines()
-            except BlockingIOError:
-                return self._said
+        for datagram in self._manager.take():
+            self._said += datagram.decode().splitlines()
+        return self._said
 
     def wait_until_ready(self) -> None:
         """Wait for READY=1."""

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-import socket
 import statistics
 import time
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ..support.datagrams import Datagrams
 from .bed import SERVER, Bed, command
 from .caller import NOBODY, calls
 from .namespaces import wait_for
@@ -157,35 +158,29 @@ def test_looking_writes_nothing_and_is_quick(bed: Bed, figures: dict[str, str]) 
 
 
 @pytest.fixture
-def journal(bed: Bed) -> Iterator[socket.socket]:
+def journal(bed: Bed) -> Iterator[Datagrams]:
     """A journal that listens in the bed."""
     place = bed.path("/run/systemd/journal/socket")
     place.parent.mkdir(parents=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind(str(place))
+    with contextlib.closing(Datagrams(place)) as journal:
         place.chmod(0o666)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-        listener.setblocking(False)
-        yield listener
+        yield journal
 
 
-def entries(journal: socket.socket) -> list[dict[str, str]]:
+def entries(journal: Datagrams) -> list[dict[str, str]]:
     """The entries since the last time, also NetworkManager's; a field with a newline would have its length before it."""
-    found = []
-    while True:
-        try:
-            datagram = journal.recv(1 << 20)
-        except BlockingIOError:
-            return found
-        found.append(dict(line.split("=", 1) for line in datagram.decode(errors="replace").split("\n") if "=" in line))
+    return [
+        dict(line.split("=", 1) for line in datagram.decode(errors="replace").split("\n") if "=" in line)
+        for datagram in journal.take()
+    ]
 
 
-def ours(journal: socket.socket) -> list[dict[str, str]]:
+def ours(journal: Datagrams) -> list[dict[str, str]]:
     """Those of nm-mptcp."""
     return [each for each in entries(journal) if each["SYSLOG_IDENTIFIER"] == "nm-mptcp"]
 
 
-def test_the_journal_gets_one_entry_an_event_with_fields(bed: Bed, links: Links, journal: socket.socket) -> None:
+def test_the_journal_gets_one_entry_an_event_with_fields(bed: Bed, links: Links, journal: Datagrams) -> None:
     bed.modify("Wi-Fi", f"connection.id {HOSTILE}")
     log = bed.directory / "service.log"
     log.touch()
