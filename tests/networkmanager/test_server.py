@@ -185,7 +185,9 @@ def test_a_listener_cannot_be_had_twice_but_another_port_can(bed: Bed) -> None:
     service = bed.start_service()
     made = links(bed)
     address = made[0].network.host(2)
-    bed.wait_endpoint(address)
+    for link in made:
+        bed.wait_endpoint(link.network.host(2))
+    bed.sync()
     bed.write(SETTINGS, "[path-x]\nmatch-device=interface-name:eth1\nflags=signal\nsignal-port=7001\n")
     with Writes(bed, service.program) as writes:
         bed.machine.run("dbus-send", "--system", "--print-reply", "--dest=org.nm_mptcp1", "/org/nm_mptcp1",
@@ -234,6 +236,7 @@ def test_of_several_addresses_on_a_link_one_can_be_chosen(bed: Bed) -> None:
     )  # fmt: skip
     bed.up("eth1")
     wait_for("all are paths", lambda: {each.address for each in bed.endpoints()} == set(several))
+    bed.sync()
     bed.write(
         SETTINGS, f"[path-x]\nmatch-device=interface-name:eth1\nmatch-address=except:{several[1]}\nflags=disabled\n"
     )
