@@ -96,6 +96,8 @@ def _slow_ports(*links: Uplink) -> Iterator[None]:
     """The links get their carrier within; what they are plugged into forwards only a moment later."""
     for link in links:
         link.bed.far.run("ip", "link", "set", link.far_name, "nomaster")
+        # Else the machine behind answers by it for all its addresses, and what then comes in is answered by the bridge: lost.
+        link.bed.far.run("sysctl", "-qw", f"net/ipv4/conf/{link.far_name}/arp_ignore=8")
     yield
     wait_for("the links have carrier", lambda: all(map(_has_carrier, links)), every=0.005)
     _until(time.monotonic() + _FORWARDS)
