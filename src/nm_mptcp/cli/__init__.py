@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import importlib
 import os
 import signal
@@ -11,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from .. import __version__
 from ..journal import LEVELS, set_up
@@ -34,6 +36,9 @@ COMMANDS = {
     "clear": "take out all that nm-mptcp made, put back what was before",
     "daemon": "run the service, in the foreground",
 }
+
+#: What says that standard output takes no more: a full disk or quota, a file that may grow no further, a device that is gone.
+_TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,23 +77,58 @@ def parser_of(commands: Iterable[str]) -> tuple[Parser, dict[str, ModuleType]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit status: 0 done, 1 failed (one line says what), 2 wrong usage."""
+    _have_streams()
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # here, where it can be told if it fails, and not when Python ends
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read our output has enough.
+        _drop(sys.stdout)
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.filename is not None or error.errno not in _TAKES_NO_MORE:
+            raise
+        _drop(sys.stdout)
+        return fail(f"the output cannot be written: {error.strerror}")
+    finally:
+        try:
+            sys.stderr.flush()
+        except OSError:
+            _drop(sys.stderr)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     # The other modules need not be imported; which of these words is the command, the parser knows.
     parser, modules = parser_of(COMMANDS.keys() & (sys.argv[1:] if arguments is None else arguments))
     parsed = parser.parse_args(arguments)
     set_up(parsed.log_level or ("info" if parsed.command == "daemon" else "warning"))
-    try:
-        return int(modules[parsed.command].main(parsed))
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # Whoever read our output has enough; do not complain when Python flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+    return int(modules[parsed.command].main(parsed))
+
+
+def _have_streams() -> None:
+    """Standard streams that are closed lead nowhere (Python has None for them, and would print errors to the output).
+
+    The lowest first, so that each gets its own number and no file or socket of ours becomes somebody's standard output; a
+    program that ``exec`` becomes finds them closed as they were.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+
+
+def _drop(stream: TextIO) -> None:
+    """What is still to be written there goes nowhere; else Python would try once more at its end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def fail(error: object, status: int = 1) -> int:
     """Say in one line what went wrong; the exit status that goes with it."""
-    print(f"nm-mptcp: {error}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(f"nm-mptcp: {error}", file=sys.stderr)
     return status
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import json
 import os
@@ -105,7 +106,8 @@ def _become(plan: launch.Plan, environment: dict[str, str]) -> int:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
     try:
         os.execve(plan.file, plan.arguments, {**environment, **plan.variables})
     except OSError as error:
