@@ -96,7 +96,7 @@ async def _engine(record: Record, config: Config, *, dry_run: bool) -> AsyncIter
 
     if not dry_run and not may_administer():
         raise KernelError(errno.EPERM, "change endpoints, rules, routes and limits")
-    record.load()
+    record.load(aside=not dry_run)
     networkmanager = await _networkmanager()
     kernel = KernelAccess(endpoints_max=record.contents.endpoints_max)
     try:

@@ -108,26 +108,34 @@ class Record:
         self.file = directory / "state.json"
         self.contents = Contents()
 
-    def load(self) -> Contents:
-        """Read the record; one that is broken is set aside and told of, and then nothing is known to be ours."""
+    def load(self, *, aside: bool = True) -> Contents:
+        """Read the record; of one that is broken is told, and then nothing is known to be ours.
+
+        Who only looks (``aside`` is false) leaves it where it is; who is to write sets it aside, for whoever wants to see it.
+        """
         try:
-            text = self.file.read_text(encoding="utf-8")
+            text = self.file.read_bytes()
         except FileNotFoundError:
             self.contents = Contents()
             return self.contents
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise StateError(f"{self.file}: cannot be read: {_words(error)}") from None
         try:
-            self.contents = _decode(json.loads(text))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            aside = self.file.with_suffix(".broken")
-            with contextlib.suppress(OSError):
-                self.file.replace(aside)
+            self.contents = _decode(json.loads(text.decode("utf-8")))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            then = "'nm-mptcp apply' begins another"
+            if aside:
+                place = self.file.with_suffix(".broken")
+                with contextlib.suppress(OSError):
+                    self.file.replace(place)
+                then = f"it is set aside as {place.name}"
+            # What Python says of a wrong type or a missing name tells a person nothing.
+            what = _words(error) if isinstance(error, ValueError) else "its form is another one"
             _log.error(
-                "%s: not a record of nm-mptcp (%s); set aside as %s, endpoints made before count as somebody else's",
+                "%s: not a record of nm-mptcp (%s): endpoints made before count as somebody else's; %s",
                 self.file,
-                _words(error),
-                aside.name,
+                what,
+                then,
             )
             self.contents = Contents()
         return self.contents

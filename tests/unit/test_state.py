@@ -54,19 +54,47 @@ def test_nothing_is_written_when_nothing_changed(tmp_path: File) -> None:
     assert record.file.stat().st_ino == before
 
 
-@pytest.mark.parametrize(
-    "broken", ["", "{", "[]", "null", '{"version": 2}', '{"version": 1, "endpoints": [["10.0.0.1"]]}', "\0\0", "1"]
-)
+BROKEN = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b'{"version": 2}',
+    b'{"version": 1, "endpoints": [["10.0.0.1"]]}',
+    b"\0\0",
+    b"1",
+    b"\xff\xfe",
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda text: repr(text[:20]))
 def test_a_broken_record_is_set_aside_and_told_of(
-    broken: str, tmp_path: File, caplog: pytest.LogCaptureFixture
+    broken: bytes, tmp_path: File, caplog: pytest.LogCaptureFixture
 ) -> None:
     record = Record(tmp_path)
-    record.file.write_text(broken)
+    record.file.write_bytes(broken)
     with caplog.at_level(logging.ERROR):
         assert record.load() == Contents()
     (line,) = caplog.messages
     assert line.startswith(f"{record.file}: not a record of nm-mptcp (")
-    assert (tmp_path / "state.broken").read_text() == broken
+    assert line.endswith("; it is set aside as state.broken")
+    assert (tmp_path / "state.broken").read_bytes() == broken
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda text: repr(text[:20]))
+def test_who_only_looks_leaves_a_broken_record_where_it_is(
+    broken: bytes, tmp_path: File, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = Record(tmp_path)
+    record.file.write_bytes(broken)
+    with caplog.at_level(logging.ERROR):
+        assert record.load(aside=False) == Contents()
+        assert record.load(aside=False) == Contents()
+    assert len(caplog.messages) == 2
+    assert "'nm-mptcp apply' begins another" in caplog.messages[0]
+    assert record.file.read_bytes() == broken
+    assert [file.name for file in tmp_path.iterdir()] == ["state.json"]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: File) -> None:

@@ -60,7 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     """From the record and the files: needs neither the service nor root."""
-    chosen = record_of(arguments).load().mode
+    chosen = record_of(arguments).load(aside=False).mode
     config = Source(arguments.config).read().config
     origin = config.origins.get(("main", "mode"))
     where = "chosen with 'nm-mptcp mode', until the next boot" if chosen else f"{origin or 'the default'}"
