@@ -47,6 +47,8 @@ def verdict(
     if causes:
         return Verdict.NOT_WORKING, causes
     causes = [f"{path.interface} {path.address}: {path.reason}" for path, waited in known if is_held_back(path, waited)]
+    if not networkmanager.running:
+        causes.insert(0, "NetworkManager is not running: paths stay as they are, and nothing becomes one")
     missing = sum(1 for path in active if path.endpoint_id is None)
     if missing:
         what = (

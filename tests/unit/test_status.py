@@ -194,10 +194,12 @@ def test_after_clear_nothing_works() -> None:
     assert look(laptop(), paused=True)["state"] == "not-working"
 
 
-def test_without_networkmanager_what_is_kept_works() -> None:
+def test_without_networkmanager_what_is_kept_works_and_that_it_is_away_is_told() -> None:
     situation = laptop()
     situation.running = False
-    assert look(situation)["state"] == "good"
+    kept = look(situation)
+    assert kept["state"] == "held-back"
+    assert kept["problems"] == ["NetworkManager is not running: paths stay as they are, and nothing becomes one"]
     situation = Situation()
     situation.running = False
     assert look(situation)["state"] == "not-working"
