@@ -117,6 +117,11 @@ class Program:
         """Send a signal to the program itself."""
         os.kill(self.pid, number)
 
+    def go_on(self) -> None:
+        """Let it go on after SIGSTOP; nsenter stops with it."""
+        for pid in (self._popen.pid, self.pid):
+            os.kill(pid, signal.SIGCONT)
+
     def wait(self, seconds: float = 10.0) -> int:
         """Wait for its end; its exit status, negative for a signal."""
         return self._popen.wait(seconds)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import resource
+import signal
 import statistics
 import time
 from typing import Any
@@ -200,6 +201,18 @@ def test_without_the_service(bed: Bed, links: Links) -> None:
     # As it says: the service runs, and it is gone.
     lacking = doctor.found("service")
     assert lacking["remedy"]["words"] == "run 'nm-mptcp daemon' as a service"
+    service = bed.start_service()
+    assert doctor.wait("service", "good")
+
+    # It is there, and does not answer: no word of that it does not run.
+    service.program.send(signal.SIGSTOP)
+    mute = doctor.found("service")
+    assert (mute["result"], doctor.status) == ("bad", 2)
+    assert mute["evidence"].startswith("the service does not answer: ")
+    assert mute["remedy"]["words"] == "end it, and start it again"
+    assert doctor.found("networkmanager")["result"] == "unknown"
+    service.program.go_on()
+    service.kill()
     bed.start_service()
     assert doctor.wait("service", "good")
 

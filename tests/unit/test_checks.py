@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nm_mptcp.checks import CHECKS, judge
-from nm_mptcp.checks.facts import Facts, Firewall, Process
+from nm_mptcp.checks.facts import STARTING, Facts, Firewall, Process
 from nm_mptcp.checks.finding import Result, worst
 from nm_mptcp.checks.reach import parse
 from nm_mptcp.checks.report import masked
@@ -146,6 +146,8 @@ BROKEN = {
         "drop-in",
         [GOOD, WARNING],
     ),
+    "a service that is just starting": (replace(WELL, status={}, service_error=STARTING), "service", [UNKNOWN]),
+    "a service that does not answer": (replace(WELL, status={}, service_error="no answer"), "service", [BAD]),
     "no service": (replace(WELL, status=status(service="absent")), "service", [WARNING]),
     "bad configuration": (replace(WELL, problems=("a.conf, line 1: no", "b.conf: no")), "configuration", [WARNING] * 2),
     "mptcpd": (replace(WELL, processes=(Process(7, "mptcpd", "mptcp.service"),)), "mptcpd", [WARNING]),

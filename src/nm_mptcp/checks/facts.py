@@ -11,6 +11,9 @@ from ..flags import EndpointFlag
 from ..kernel.ways import Way
 from ..model import Endpoint, Kernel, Numbering
 
+#: What is wrong with a service that has not looked at anything yet.
+STARTING = "the service is just starting"
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -72,7 +75,8 @@ class Facts:
     tools: Mapping[str, str] = field(default_factory=dict)  #: name -> where it is, "" when it is not there
     iproute_version: str = ""
     status: Mapping[str, Any] = field(default_factory=dict)  #: the status document
-    status_error: str = ""
+    status_error: str = ""  #: why there is none
+    service_error: str = ""  #: what is wrong with a service that is there, or with the bus
     problems: tuple[str, ...] = ()  #: what is no good in our configuration
     routing: bool = True  #: our configuration asks for tables and rules
     keep_limits: bool = False  #: our configuration says limits=keep

@@ -32,7 +32,7 @@ from ..plainbus import PlainBusError, ask
 from ..service_names import INTERFACE, NAME, PATH
 from ..state import Record, StateError
 from . import system, tools
-from .facts import Facts, Firewall, Process
+from .facts import STARTING, Facts, Firewall, Process
 from .mptcpsocket import IPPROTO_MPTCP, speaks_here
 
 #: Programs that are looked for among the processes, as the kernel cuts their names.
@@ -65,7 +65,7 @@ def gather(record: Record, source: Source) -> Facts:
     # Programs of others work while we do.
     nft = _program("nft", "list", "ruleset") if os.geteuid() == 0 else None
     iproute = _program("ip", "-V")
-    status, status_error = _status(record, source)
+    status, status_error, service_error = _status(record, source)
     kernel, kernel_error = _kernel()
     reading = source.read()
     counters = _counters()
@@ -94,6 +94,7 @@ def gather(record: Record, source: Source) -> Facts:
         tools={name: _where(name) for name in tools.TOOLS},
         status=status,
         status_error=status_error,
+        service_error=service_error,
         problems=tuple(map(str, reading.problems)),
         routing=routing.enabled,
         keep_limits=reading.config.limits == "keep",
@@ -112,15 +113,17 @@ def gather(record: Record, source: Source) -> Facts:
 # --- the service, or NetworkManager
 
 
-def _status(record: Record, source: Source) -> tuple[Mapping[str, Any], str]:
-    """The status document and "", or {} and why there is none."""
+def _status(record: Record, source: Source) -> tuple[Mapping[str, Any], str, str]:
+    """The status document, or {} and why there is none; and what is wrong with the service if it should have told."""
     try:
         said = ask(NAME, PATH, INTERFACE, "Status", timeout=_PATIENCE)
         if said is not None:
-            return json.loads(said), "" if said != "{}" else "the service is just starting"
+            starting = STARTING if said == "{}" else ""
+            return json.loads(said), starting, starting
     except (PlainBusError, ValueError) as error:
-        return {}, f"the service does not answer: {error}"
-    return _own_look(record, source)
+        words = f"the service does not answer: {error}"
+        return {}, words, words
+    return *_own_look(record, source), ""
 
 
 def _own_look(record: Record, source: Source) -> tuple[Mapping[str, Any], str]:

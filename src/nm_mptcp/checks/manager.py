@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..model import DefaultFlags
 from ..text import printable
-from .facts import Facts
+from .facts import STARTING, Facts
 from .finding import Finding, advice, bad, commands, good, moot, unknown, warning
 
 _DROPIN = "/usr/lib/NetworkManager/conf.d/10-nm-mptcp.conf"
@@ -67,6 +67,13 @@ def service(facts: Facts) -> Iterator[Finding]:
     """Whether the service runs."""
     if facts.status.get("service") == "active":
         yield good("service", "the service runs")
+        return
+    if facts.service_error == STARTING:
+        yield unknown("service", STARTING, remedy=advice("look again in a moment"))
+        return
+    if facts.service_error:
+        again = commands("systemctl restart nm-mptcp") if facts.systemd else advice("end it, and start it again")
+        yield bad("service", facts.service_error, remedy=again)
         return
     words = (
         "the service does not run: paths follow NetworkManager's dispatcher only, and lost links are not left at once"
