@@ -88,6 +88,8 @@ def subject(what: str, known: Known) -> tuple[str, list[Path]]:
     address = _address(what)
     if address:
         mine = [path for path in paths if path.address == address]
+        if not mine:
+            _be_a_destination(what, address)
         return ("address", mine) if mine else ("destination", [])
     of_profile = [path for path in paths if path.profile and what in (path.uuid, path.profile, whole(path.profile))]
     devices = [
@@ -101,6 +103,22 @@ def subject(what: str, known: Known) -> tuple[str, list[Path]]:
         f"{printable(what)!r} is no interface, no address and no profile that is up"
         " ('nmcli connection' lists the profiles, 'nmcli device' the interfaces)"
     )
+
+
+def _be_a_destination(what: str, address: str) -> None:
+    """Raise :class:`UnknownSubject` for an address to which no connection goes, or none that another path could join."""
+    value = ipaddress.ip_address(address)
+    words = ""
+    if value.is_multicast:
+        words = "is a multicast address: no connection goes there"
+    elif address == "255.255.255.255":
+        words = "is for all machines of a link: no connection goes there"
+    elif value.is_unspecified:
+        words = "is no machine's address"
+    elif value.version == 6 and value.is_link_local:
+        words = "is link-local: a connection there goes by that link, and by no other"
+    if words:
+        raise UnknownSubject(f"{printable(what)!r} {words}")
 
 
 def destination_address(what: str) -> str:
@@ -409,11 +427,19 @@ def _no_subflow(known: Known, first: Way, local: bool) -> str:
         return "there is no connection to follow"
     if local:
         return "the destination is this machine"
-    if not kernel.mptcp_enabled:
-        return "MPTCP is off"
+    if plain := _plain(known):
+        return plain
     if kernel.path_manager != "kernel":
         return f"the path manager is '{kernel.path_manager}', which does not look at endpoints"
     return f"the limit of {counted(kernel.limits.subflows, 'additional subflow')} is reached"
+
+
+def _plain(known: Known) -> str:
+    """Why all connections are plain TCP, "" when they are not."""
+    kernel = known.snapshot.kernel
+    if not kernel.path_manager:
+        return "this kernel has no MPTCP"
+    return "" if kernel.mptcp_enabled else "MPTCP is off"
 
 
 def _first(way: Way, known: Known) -> Document:
@@ -435,7 +461,10 @@ def _first(way: Way, known: Known) -> Document:
 
 def _follower(endpoint: Endpoint, way: Way, why: str, known: Known) -> Document:
     path = next((p for p in known.desired.paths if p.address == endpoint.address), None)
-    index = way.lookup.ifindex if way.lookup else endpoint.ifindex
+    # From an address of this machine to another of its own the way is by lo, wherever the address stands.
+    index = (
+        way.lookup.ifindex if way.lookup and not way.lookup.local else endpoint.ifindex or (path.ifindex if path else 0)
+    )
     link = known.snapshot.kernel.links.get(index)
     return {
         "interface": whole(link.name) if link else "",
@@ -457,6 +486,8 @@ def _notes(destination: str, first: Way, follow: list[Document], known: Known) -
     notes = []
     if first.lookup.local:
         return ["The destination is this machine itself."]
+    if plain := _plain(known):
+        return [f"It is plain TCP: {plain}."]
     source = first.lookup.source
     path = next((p for p in known.desired.paths if p.address == source), None)
     if path is None or path.state is State.EXCLUDED:
@@ -475,10 +506,14 @@ def _notes(destination: str, first: Way, follow: list[Document], known: Known) -
 
 def _destination_commands(known: Known, first: Way) -> list[Document]:
     kernel = known.snapshot.kernel
+    if first.lookup is None:
+        return [{"to": "see which links there are, and what holds them back", "type": "nm-mptcp status"}]
+    if first.lookup.local:
+        return []
     found = []
-    if not kernel.mptcp_enabled:
+    if kernel.path_manager and not kernel.mptcp_enabled:
         found.append({"to": "turn MPTCP on", "type": "sysctl -w net.mptcp.enabled=1"})
-    path = next((p for p in known.desired.paths if first.lookup and p.address == first.lookup.source), None)
+    path = next((p for p in known.desired.paths if p.address == first.lookup.source), None)
     if path and path.uuid:
         key = "ipv4" if path.family is Family.IPV4 else "ipv6"
         found.append(

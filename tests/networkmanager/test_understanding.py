@@ -126,6 +126,19 @@ def test_explain_tells_what_the_kernel_then_does(bed: Bed, up: Links) -> None:
     bed.wait_no_endpoint(up.lte.address)
     wait_for("it is told", lambda: explain(bed, "LTE")["paths"][0]["rule"] == "disabled-by-profile")
 
+    # What no connection goes to by several paths, and nothing at all, is told in one line.
+    for what, status, words in (
+        ("224.0.0.1", 1, "is a multicast address"),
+        ("0.0.0.0", 1, "is no machine's address"),
+        ("fe80::1%wlan0", 1, "is link-local"),
+        ("", 2, "explain needs an interface, an address, a profile or a host"),
+    ):
+        told_off = bed.machine.attempt(*command(), "explain", what)
+        assert (told_off.returncode, told_off.stdout) == (status, "")
+        assert words in told_off.stderr
+        assert "no host" not in told_off.stderr
+        assert len(told_off.stderr.strip().splitlines()) == 1
+
     wrong = bed.machine.attempt(*command(), "explain", "no.such.thing.invalid")
     assert wrong.returncode == 1
     assert len(wrong.stderr.strip().splitlines()) == 1
@@ -152,6 +165,19 @@ def test_looking_writes_nothing_and_is_quick(bed: Bed, figures: dict[str, str]) 
         # "set limits" asks for the kernel's maximum, with numbers that it always refuses.
         assert set(writes_of(bed, *NOBODY, *command(), *what)) <= {"set limits"}
     assert bed.footprint() == before
+
+
+@pytest.mark.usefixtures("up")
+def test_output_that_cannot_be_written_is_told_in_one_line(bed: Bed) -> None:
+    looks = ["status", "status --json", "explain wlan0", "check", "check --json", "mode"]
+    for what in [*looks, "watch --json", "watch --lines"]:
+        full = bed.machine.attempt("sh", "-c", f'"$@" {what} >/dev/full', "sh", *command())
+        words = "nm-mptcp: the output cannot be written: No space left on device\n"
+        assert (full.returncode, full.stderr) == (1, words), what
+    for what in looks:
+        for how in (">&-", "2>&-", "<&-", "| head -c 1", "2>/dev/full"):
+            odd = bed.machine.attempt("sh", "-c", f'"$@" {what} {how}', "sh", *command())
+            assert odd.stderr == "", (what, how)
 
 
 # --- the log

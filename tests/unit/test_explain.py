@@ -268,6 +268,47 @@ def test_this_machine_itself_gets_no_subflows() -> None:
     document = to(SERVER, laptop(), {A: Way(Lookup(2, A)), B: Way(Lookup(3, B))}, Way(Lookup(1, SERVER, local=True)))
     assert not any(each["follows"] for each in document["subflows"])
     assert document["learns"] == [SERVER]
+    # They stand where they stand, though the way to them is by lo.
+    assert [(each["address"], each["interface"]) for each in document["subflows"]] == [(A, "wlan0"), (B, "wwan0")]
+    assert document["commands"] == []
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("224.0.0.1", "'224.0.0.1' is a multicast address: no connection goes there"),
+        ("ff02::1", "'ff02::1' is a multicast address: no connection goes there"),
+        ("255.255.255.255", "'255.255.255.255' is for all machines of a link: no connection goes there"),
+        ("0.0.0.0", "'0.0.0.0' is no machine's address"),
+        ("::", "'::' is no machine's address"),
+        ("fe80::1%wlan0", "'fe80::1%wlan0' is link-local: a connection there goes by that link, and by no other"),
+    ],
+)
+def test_what_no_connection_can_go_to_by_several_paths_is_said(what: str, words: str) -> None:
+    with pytest.raises(UnknownSubject) as error:
+        subject(what, known(laptop()))
+    assert str(error.value) == words
+
+
+def test_an_own_address_is_explained_whatever_it_is() -> None:
+    situation = laptop()
+    situation.address(2, "fe80::7/64")
+    assert subject("fe80::7", known(situation))[0] == "address"
+
+
+def test_a_connection_that_fails_ends_in_where_to_look() -> None:
+    document = _no_connection(laptop())
+    assert [each["type"] for each in document["commands"]] == ["nm-mptcp status"]
+
+
+def test_a_kernel_without_mptcp_is_not_told_to_turn_it_on() -> None:
+    document = to(SERVER, laptop(path_manager="", mptcp_enabled=False), {B: Way(Lookup(3, B))})
+    assert [each["reason"] for each in document["subflows"]] == ["this kernel has no MPTCP"]
+    assert not any("net.mptcp" in each["type"] for each in document["commands"])
+    assert document["notes"] == ["It is plain TCP: this kernel has no MPTCP."]
+    document = to(SERVER, laptop(mptcp_enabled=False), {B: Way(Lookup(3, B))})
+    assert document["notes"] == ["It is plain TCP: MPTCP is off."]
+    assert document["commands"][0]["type"] == "sysctl -w net.mptcp.enabled=1"
 
 
 # --- what others wrote

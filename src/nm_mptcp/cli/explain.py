@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import json
 import socket
 import sys
@@ -35,10 +36,14 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Ask the service, or look ourselves; reads only, works for everybody. A host's name is resolved here."""
+    if not arguments.what.strip():
+        return fail("explain needs an interface, an address, a profile or a host", 2)
     try:
         try:
             shown = _explain(arguments, arguments.what)
         except _Unknown as unknown:
+            if _is_address(arguments.what):
+                return fail(unknown)
             addresses = _addresses(arguments.what)
             if not addresses:
                 return fail(f"{unknown}, and no host of that name is found")
@@ -81,6 +86,14 @@ def _explain(arguments: argparse.Namespace, what: str) -> Document:
     except (KernelError, StateError) as error:
         print(f"nm-mptcp: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _is_address(what: str) -> bool:
+    try:
+        ipaddress.ip_address(what.strip().strip("[]").partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def _addresses(host: str) -> list[str]:
