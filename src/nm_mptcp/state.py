@@ -12,7 +12,6 @@ import fcntl
 import json
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -144,6 +143,8 @@ class Record:
         """Write the record in one step, so that a reader or a crash sees the old or the new one; nothing when unchanged."""
         if contents == self.contents and self.file.exists():
             return
+        import tempfile  # with it come compression and random numbers, for which who only looks need not wait
+
         try:
             self._directory()
             with tempfile.NamedTemporaryFile(
