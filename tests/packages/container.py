@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..machine.archive import apt_settings, knows_debian, sources
+from .system import ENVIRONMENT, System
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".cache" / "roots"
@@ -75,7 +76,7 @@ def root(distribution: str) -> Path:
     return place
 
 
-class Container:
+class Container(System):
     """A booted system on a root."""
 
     def __init__(self, distribution: str, *, before: str = "", files: Iterable[Path] = ()) -> None:
@@ -138,16 +139,9 @@ class Container:
         self._said.unlink()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def run(self, script: str, *, seconds: float = 60, check: bool = True) -> str:
-        """What a shell script prints, on both channels; AssertionError when it fails."""
-        done = self.run_quietly(script, seconds=seconds)
-        assert not check or done.returncode == 0, f"{script}\nexit status {done.returncode}\n{done.stdout}"
-        return done.stdout
-
     def run_quietly(self, script: str, *, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        """The same, with its exit status."""
         return subprocess.run(
-            self.command("sh", "-ec", script),
+            self._command("sh", "-ec", script),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -157,34 +151,14 @@ class Container:
             check=False,
         )
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        """A program there, with pipes; it ends with the container."""
-        return subprocess.Popen(self.command(*command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def command(self, *command: str) -> list[str]:
-        """How to run a command there."""
-        inside = (
-            "env",
-            "-i",
-            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-            "HOME=/root",
-            "LANG=C.UTF-8",
-            "DEBIAN_FRONTEND=noninteractive",
-        )
+    def _command(self, *command: str) -> list[str]:
+        inside = ("env", "-i", *(f"{name}={value}" for name, value in ENVIRONMENT.items()))
         enter = ("nsenter", f"--target={self._init}", "--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup")
         return [*enter, "--root", "--wdns=/", *inside, *command]
 
     def put(self, file: Path, place: str) -> None:
-        """Copy a file into the container."""
         with file.open("rb") as content:
-            subprocess.run(self.command("sh", "-ec", f"cat >{place}"), stdin=content, check=True)
-
-    def wait(self, script: str, *, seconds: float = 15) -> None:
-        """Until a shell script succeeds; AssertionError with what it printed when it does not."""
-        deadline = time.monotonic() + seconds
-        while (done := self.run_quietly(script)).returncode:
-            assert time.monotonic() < deadline, f"not within {seconds:g} s: {script}\n{done.stdout}"
-            time.sleep(0.05)
+            subprocess.run(self._command("sh", "-ec", f"cat >{place}"), stdin=content, check=True)
 
     def _children(self) -> list[int]:
         try:

@@ -21,8 +21,9 @@ from .. import versions
 from ..conftest import saw
 from .built import deb
 from .container import Container, reason_to_skip
+from .system import System
+from .talk import Talk, Told, serve
 
-HERE = Path(__file__).parent
 DISTRIBUTIONS = os.environ.get("NM_MPTCP_ROOTS", "trixie").split()
 
 NETWORKMANAGER = """\
@@ -72,7 +73,6 @@ def system(request: pytest.FixtureRequest) -> Iterator[Container]:
         pytest.skip(reason)
     with Container(request.param) as container:
         container.put(deb(), "/root/nm-mptcp.deb")
-        container.put(HERE / "echo.py", "/root/echo.py")
         container.put(Path(versions.__file__), "/root/versions.py")
         saw(request.config, json.loads(container.run("python3 /root/versions.py seen")))
         container.run("cat >/etc/NetworkManager/conf.d/test.conf <<'E'\n" + NETWORKMANAGER + "E\nnmcli general reload")
@@ -85,19 +85,19 @@ def system(request: pytest.FixtureRequest) -> Iterator[Container]:
 FILES = "find / -xdev \\( -path /proc -o -path /sys -o -path /tmp -o -path /root \\) -prune -o -print | sort"
 
 
-def status(system: Container) -> dict[str, Any]:
+def status(system: System) -> dict[str, Any]:
     return json.loads(system.run("nm-mptcp status --json"))
 
 
-def paths(system: Container) -> dict[str, dict[str, Any]]:
-    return {path["interface"]: path for path in status(system)["paths"] if path["interface"] in ("wire", "air")}
+def paths(system: System) -> dict[str, dict[str, Any]]:
+    return {path["profile"]: path for path in status(system)["paths"] if path["profile"] in ("wire", "air")}
 
 
-def main_process(system: Container, unit: str) -> str:
+def main_process(system: System, unit: str) -> str:
     return system.run(f"systemctl show -p MainPID --value {unit}").strip()
 
 
-def kernel(system: Container) -> dict[str, list[str]]:
+def kernel(system: System) -> dict[str, list[str]]:
     """Endpoints, rules, routes and limits, without the ids that the kernel chooses."""
     return {
         "endpoints": sorted(
@@ -111,7 +111,7 @@ def kernel(system: Container) -> dict[str, list[str]]:
     }
 
 
-def test_installing_starts_the_service_and_leaves_networkmanager_running(system: Container) -> None:
+def test_installing_starts_the_service_and_leaves_networkmanager_running(system: System) -> None:
     networkmanager = main_process(system, "NetworkManager")
     kernel_before = kernel(system)
     told = system.run("apt-get -q -y --no-install-recommends install /root/nm-mptcp.deb", seconds=180)
@@ -127,7 +127,7 @@ def test_installing_starts_the_service_and_leaves_networkmanager_running(system:
     assert kernel(system)["endpoints"] == kernel_before["endpoints"]
 
 
-def test_the_service_answers_everybody_and_changes_nothing_for_him(system: Container) -> None:
+def test_the_service_answers_everybody_and_changes_nothing_for_him(system: System) -> None:
     assert status(system)["service"] == "active"
     nobody = "setpriv --reuid=nobody --regid=nogroup --clear-groups"
     assert json.loads(system.run(f"{nobody} nm-mptcp status --json"))["service"] == "active"
@@ -136,7 +136,7 @@ def test_the_service_answers_everybody_and_changes_nothing_for_him(system: Conta
     assert system.run_quietly(f"{nobody} sh -c 'echo >>/run/nm-mptcp/state.json'").returncode != 0
 
 
-def test_the_drop_in_is_loaded_and_counts_from_the_next_activation_on(system: Container) -> None:
+def test_the_drop_in_is_loaded_and_counts_from_the_next_activation_on(system: System) -> None:
     shown = status(system)
     assert shown["networkmanager"]["default_flags"] == ["disabled"]
     assert shown["networkmanager"]["default_flags_section"] == "connection-nm-mptcp"
@@ -151,7 +151,7 @@ def test_the_drop_in_is_loaded_and_counts_from_the_next_activation_on(system: Co
     assert rules.count("proto nm-mptcp") == 6, rules
 
 
-def test_the_modules_are_compiled_so_that_a_start_writes_nothing(system: Container) -> None:
+def test_the_modules_are_compiled_so_that_a_start_writes_nothing(system: System) -> None:
     compiled = "find /usr/lib/nm-mptcp -name '*.pyc' -printf '%p %T@\\n' | sort"
     before = system.run(compiled)
     sources = int(system.run("find /usr/lib/nm-mptcp -name '*.py' | wc -l"))
@@ -160,7 +160,8 @@ def test_the_modules_are_compiled_so_that_a_start_writes_nothing(system: Contain
     assert system.run(compiled) == before
 
 
-def test_upgrading_cuts_no_subflow(system: Container, tmp_path: Path) -> None:
+def upgraded(system: System, tmp_path: Path) -> Told:
+    """The package is upgraded under a stream, no subflow of which is cut; what the stream has seen of it."""
     newer = tmp_path / "newer.deb"
     unpacked = tmp_path / "unpacked"
     subprocess.run(["dpkg-deb", "--raw-extract", deb(), unpacked], check=True)
@@ -171,38 +172,36 @@ def test_upgrading_cuts_no_subflow(system: Container, tmp_path: Path) -> None:
     shutil.rmtree(unpacked)
     system.put(newer, "/root/newer.deb")
 
-    talking = ("python3", "/root/echo.py", "talk", "192.0.2.1", "5000")
-    with system.start("ip", "netns", "exec", "far", "python3", "/root/echo.py", "serve", "192.0.2.1", "5000") as server:
-        assert server.stdout is not None
-        assert server.stdout.readline() == "ready\n"
-        with system.start(*talking) as client:
-            try:
-                subflows = "ss -Htn state established dst 192.0.2.1 | awk '{print $3}' | sort"
-                system.wait(f"test $({subflows} | wc -l) = 2")
-                before, service = system.run(subflows), main_process(system, "nm-mptcp")
-                endpoints = system.run("ip mptcp endpoint show")
-                system.run("apt-get -q -y --no-install-recommends install /root/newer.deb", seconds=180)
-                assert main_process(system, "nm-mptcp") != service
-                assert system.run("systemctl is-active nm-mptcp").strip() == "active"
-                assert system.run(subflows) == before
-                assert system.run("ip mptcp endpoint show") == endpoints
-                told = json.loads(client.communicate("", timeout=10)[0].splitlines()[-1])
-            finally:
-                client.kill()
-                server.kill()
-    print(f"{system.distribution}: upgrade: longest gap {told['longest_gap_ms']} ms, {told['back']} words came back")
-    assert told["back"] > 100
+    serve(system)
+    with Talk(system) as talk:
+        talk.wait_subflows(*(path["address"] for path in paths(system).values()))
+        subflows, service = talk.subflows(), main_process(system, "nm-mptcp")
+        endpoints = system.run("ip mptcp endpoint show")
+        talk.told()
+        system.run("apt-get -q -y --no-install-recommends install /root/newer.deb", seconds=180)
+        assert main_process(system, "nm-mptcp") != service
+        assert system.run("systemctl is-active nm-mptcp").strip() == "active"
+        assert talk.subflows() == subflows
+        assert system.run("ip mptcp endpoint show") == endpoints
+        told = talk.goes_on()
+    assert told.back > 100
     # What is ours is known to the new one.
     assert {path["owner"] for path in paths(system).values()} == {"nm-mptcp"}
+    return told
 
 
-def test_the_packages_files_are_as_dpkg_knows_them(system: Container) -> None:
+def test_upgrading_cuts_no_subflow(system: System, tmp_path: Path) -> None:
+    told = upgraded(system, tmp_path)
+    print(f"{system.distribution}: upgrade: longest gap {told.longest_gap_ms} ms, {told.back} words came back")
+
+
+def test_the_packages_files_are_as_dpkg_knows_them(system: System) -> None:
     assert system.run("dpkg --verify nm-mptcp").strip() == ""
     assert system.run("man -w nm-mptcp nm-mptcp.conf | wc -l").strip() == "2"
     assert system.run("ip route show table nm-mptcp-0").strip() != ""
 
 
-def test_removing_puts_back_what_was_there(system: Container) -> None:
+def test_removing_puts_back_what_was_there(system: System) -> None:
     """Rules, routes and limits at once, NetworkManager's own endpoints from the next activation on."""
     networkmanager = main_process(system, "NetworkManager")
     assert "nm-mptcp" in system.run("ip rule show; ip route show table all")
@@ -220,16 +219,15 @@ def test_removing_puts_back_what_was_there(system: Container) -> None:
     assert system.run("systemctl --failed --no-legend").strip() == ""
 
 
-def test_a_removed_package_is_installed_again(system: Container) -> None:
+def test_a_removed_package_is_installed_again(system: System) -> None:
     system.run("apt-get -q -y --no-install-recommends install /root/newer.deb", seconds=180)
     assert system.run("systemctl is-active nm-mptcp").strip() == "active"
     assert paths(system).keys() == {"wire", "air"}
 
 
-def test_purging_leaves_no_file(system: Container) -> None:
-    system.run(
-        "echo '[main]' >/etc/nm-mptcp/conf.d/mine.conf; mkdir -p /run/nm-mptcp/conf.d; touch /run/nm-mptcp/conf.d/a.conf"
-    )
+def test_purging_leaves_no_file(system: System) -> None:
+    system.run("mkdir -p /etc/nm-mptcp/conf.d /run/nm-mptcp/conf.d")
+    system.run("echo '[main]' >/etc/nm-mptcp/conf.d/mine.conf; touch /run/nm-mptcp/conf.d/a.conf")
     system.run("apt-get -q -y purge nm-mptcp", seconds=120)
     system.run(f"{FILES} >/tmp/files.after")
     told = system.run_quietly("diff /tmp/files.before /tmp/files.after").stdout.splitlines()

@@ -6,13 +6,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from .built import deb
 from .container import Container, reason_to_skip
-from .test_install import DISTRIBUTIONS, HERE, LINKS, NETWORKMANAGER, kernel, status
+from .test_install import DISTRIBUTIONS, LINKS, NETWORKMANAGER, kernel, status
 
+HERE = Path(__file__).parent
 NOBODY = "setpriv --reuid=nobody --regid=nogroup --clear-groups"
 
 #: What anybody may call.
