@@ -25,6 +25,8 @@ PACKAGES = (
     *("systemd-sysv", "udev", "dbus", "dbus-bin", "kmod", "cpio", "mount", "util-linux", "procps", "make"),
     # The network, and what looks at it.
     *("network-manager", "iproute2", "dnsmasq-base", "nftables", "strace", "tcpdump"),
+    # Wi-Fi at both ends, and a tunnel.
+    *("wpasupplicant", "hostapd", "iw", "wireguard-tools"),
     # Programs that are brought onto MPTCP: dynamic, static, in Go.
     *("mptcpize", "curl", "busybox-static", "hey"),
     # Our tests.
