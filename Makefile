@@ -66,6 +66,7 @@ help:
 	@echo "make bench-guard       a full-tunnel VPN comes up: what goes around it, with each of the three (root; 5 minutes)"
 	@echo "make bench-boot        is a boot slower with the package? in containers, with and without (root; 1 minute)"
 	@echo "sudo make test-machine the tests inside Debian machines that boot in qemu (MACHINES=bookworm trixie)"
+	@echo "sudo make test-wifi    of these the package on real Wi-Fi, on trixie, but for the long stories"
 	@echo "sudo make pictures     the README's pictures, made by the commands themselves on a link that is lost"
 	@echo "make versions          bring what the last runs of the tests saw into the README's table"
 	@echo "make lint, format      ruff, mypy --strict, shellcheck; bring the code into form"
@@ -124,9 +125,17 @@ test-newest: deps
 # Debian's own kernel, NetworkManager, Python and libraries; what is missing is told as the reason to skip.
 MACHINES ?= bookworm trixie
 
-.PHONY: test-machine
+.PHONY: test-machine test-wifi
 test-machine: venv
+	@tools/deps packages deb machine
+	@$(MAKE) -s deb
 	@$(RUN) NM_MPTCP_MACHINES='$(MACHINES)' $(VENV)/bin/python -m pytest tests/machine $(PYTEST_ARGUMENTS)
+
+# The package on one machine with real Wi-Fi, in some minutes; where it cannot run it fails.
+test-wifi: venv
+	@tools/deps packages deb machine
+	@$(MAKE) -s deb
+	@NM_MPTCP_TESTS=all NM_MPTCP_MACHINES=trixie $(VENV)/bin/python -m pytest -s -m 'not long' tests/machine/test_wifi.py $(PYTEST_ARGUMENTS)
 
 # What is in the packages, and how they do on a Debian system with systemd and NetworkManager: installed, booted, upgraded,
 # removed. The systems are containers without a network, built once; what is missing is told as the reason to skip.

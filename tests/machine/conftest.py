@@ -8,8 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from . import figures
 from .image import image, reason_to_skip
 from .machine import Machine
+
+MEASURED = pytest.StashKey[list[figures.Figures]]()
 
 DISTRIBUTIONS = os.environ.get("NM_MPTCP_MACHINES", "bookworm trixie").split()
 
@@ -22,3 +25,14 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     with Machine(image(request.param)) as machine:
         machine.put_tree()
         yield machine
+
+
+def measured(config: pytest.Config, told: figures.Figures) -> None:
+    """Figures that are kept when the run has passed; they may still become more."""
+    config.stash.setdefault(MEASURED, []).append(told)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if os.environ.get("NM_MPTCP_RUN") and exitstatus == pytest.ExitCode.OK:
+        kept: list[figures.Figures] = session.config.stash.get(MEASURED, [])
+        figures.write(kept)
