@@ -195,7 +195,8 @@ def plugged(*numbers: int) -> str:
 def heard(number: int, dbm: int) -> str:
     """An access point is heard with that strength."""
     power = f"ip netns exec far iw dev wlan{number} set txpower fixed 0"
-    return f"{power}; echo {dbm} >{_setting(number, 'rx_rssi')}"
+    # The kernel reads the number as one without a sign, and takes it for one with.
+    return f"{power}; echo {dbm % 2**64} >{_setting(number, 'rx_rssi')}"
 
 
 def _setting(number: int, name: str) -> str:

@@ -30,6 +30,9 @@ from .figures import Figures
 from .image import image, reason_to_skip
 from .machine import Machine
 
+#: Where this tree is in the machine: what is in root's home is not asked after when the package is purged.
+TREE = "/root/nm-mptcp"
+
 #: The port of connections that begin when a link is lost.
 LATER = 5001
 
@@ -58,7 +61,7 @@ class Site:
         address, port = self.addresses().get("air") or self.last_address, PORT if which == "back" else LATER
         words = f"{which} wlan0 {address} {SERVER} {port} {self.system.patience(PATIENCE):g} {quote(command)}"
         told: dict[str, float] = json.loads(
-            self.system.run(f"cd /nm-mptcp; python3 -m tests.machine.moments {words}", seconds=4 * PATIENCE)
+            self.system.run(f"cd {TREE}; python3 -m tests.machine.moments {words}", seconds=4 * PATIENCE)
         )
         missing = [what for what, when in told.items() if when is None]
         assert not missing, f"{command}: no {', '.join(missing)}\n{self.system.run('nm-mptcp status', check=False)}"
@@ -77,9 +80,9 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         # Where all has to run, a machine that cannot is a failure.
         (pytest.fail if os.environ.get("NM_MPTCP_TESTS") == "all" else pytest.skip)(reason)
     with Machine(image(request.param), systemd=True) as machine:
-        machine.put_tree()
+        machine.put_tree(TREE)
         system = Booted(machine)
-        seen = json.loads(system.run("python3 /nm-mptcp/tests/versions.py seen"))
+        seen = json.loads(system.run(f"python3 {TREE}/tests/versions.py seen"))
         saw(request.config, seen)
         figures = Figures(seen)
         measured(request.config, figures)
