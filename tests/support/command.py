@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command of this very tree, for tests that start it with an environment of their own."""
+"""The command of the very code under test, for tests that start it with an environment of their own."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-SOURCE = Path(__file__).parents[2] / "src"
+import nm_mptcp
+
+#: This tree's, or where it is installed.
+SOURCE = Path(nm_mptcp.__file__).parents[1]
 
 _START = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); "
 
