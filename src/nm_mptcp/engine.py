@@ -43,7 +43,7 @@ from .model import (
     Snapshot,
     State,
 )
-from .plan import plan, restore
+from .plan import plan, restore, unrecorded
 from .policy import decide
 from .reasons import Why
 from .refusals import Refusals
@@ -75,6 +75,9 @@ _ROUNDS = 5
 
 #: Seconds between two convergences in a storm of events; the first of a storm is answered at once.
 _COALESCE = 0.001
+
+#: Seconds in which the netlink thread has this one's turn too, so that it has sent what it is to send first.
+_HEAD_START = 0.001
 
 #: Seconds after a burst at which the kernel is looked at again.
 LOOKS = (0.05, 1.0)
@@ -239,8 +242,8 @@ class Engine:
         async with self._turn:
             wrote = False
             for _ in range(_ROUNDS):
-                look = self._kernel.look(thorough=thorough and not wrote)
-                kernel, connections = await asyncio.gather(look, self._connections()) if loss else (await look, None)
+                kernel = await self._kernel.look(thorough=thorough and not wrote, at_once=loss and not wrote)
+                connections = await self._connections(at_once=not wrote) if loss else None
                 operations = await self._decide(kernel, connections)
                 idle = not operations or self._dry_run or self.paused
                 if idle or not await self._apply(operations, kernel):
@@ -327,9 +330,9 @@ class Engine:
         weak = self._strengths.weak()
         return frozenset(address for address, key in places.items() if key in weak)
 
-    async def _connections(self) -> Mapping[frozenset[str], int] | None:
+    async def _connections(self, *, at_once: bool = False) -> Mapping[frozenset[str], int] | None:
         try:
-            return await self._kernel.connections()
+            return await self._kernel.connections(at_once=at_once)
         except KernelError as error:
             self._complain(f"{error}; endpoints of lost links stay, since live connections may depend on them")
             return None
@@ -342,7 +345,10 @@ class Engine:
             return Sides()
 
     async def _apply(self, operations: tuple[Operation, ...], kernel: Kernel) -> bool:
-        """Write; the record comes first. False when nothing of it succeeded: then trying again at once is of no use."""
+        """Write; the record comes before what it has to tell of, while a lost link's endpoints go already.
+
+        False when nothing of it succeeded: then trying again at once is of no use.
+        """
         written = [
             op.value
             for op in operations
@@ -357,8 +363,15 @@ class Engine:
             self._ours = with_limits(self._ours, kernel.limits, wanted)
         taken = self.view.desired.taken if self.view else frozenset()
         numbered = self._ours.numberings != self._record.contents.ours.numberings
-        if written or settings or limits or taken or numbered:
-            self._save()
+        first = unrecorded(operations, taken)
+        going = asyncio.ensure_future(self._kernel.execute(operations[:first]))
+        try:
+            if written or settings or limits or taken or numbered:
+                if first:
+                    await asyncio.sleep(_HEAD_START)
+                self._save()
+        finally:
+            failures = await going
         renewed = self.view.desired.renewed if self.view else frozenset()
         for address in renewed:
             self._healing.tried(address, time.monotonic())
@@ -371,7 +384,7 @@ class Engine:
             value = operation.value
             if operation.action is Action.ADD and isinstance(value, Endpoint) and value.address not in renewed:
                 self._healing.came_anew(value.address)
-        failures = await self._kernel.execute(operations)
+        failures += await self._kernel.execute(operations[first:])
         self._count_cut()
         for operation, error in failures:
             self._failed(operation, error, kernel)

@@ -7,8 +7,9 @@ each connection and never again, so its address, routes and rules have to be the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
+from itertools import takewhile
 
 from .detours import has_detours
 from .flags import CHANGEABLE, EndpointFlag
@@ -32,6 +33,8 @@ from .model import (
     Severance,
 )
 from .tables import defaults
+
+_WITHOUT_TRACE = frozenset({Action.DELETE, Action.CUT, Action.SEVER})
 
 
 def plan(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
@@ -61,6 +64,20 @@ def plan(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
         *(Operation(Action.DELETE, rule) for rule in old_rules if rule.source not in desired.cut),
         *old_routes,
     )
+
+
+def unrecorded(operations: Iterable[Operation], taken: Set[Endpoint]) -> int:
+    """How many operations from the first on leave nothing behind that the record has to tell of, should we end after them.
+
+    What is deleted and was ours is nobody's; only what is ``taken`` of NetworkManager's is to be put back one day.
+    """
+    keys = {endpoint.key for endpoint in taken}
+
+    def harmless(operation: Operation) -> bool:
+        value = operation.value
+        return operation.action in _WITHOUT_TRACE and not (isinstance(value, Endpoint) and value.key in keys)
+
+    return sum(1 for _ in takewhile(harmless, operations))
 
 
 def restore(kernel: Kernel, ours: Ours, marks: Marks = MARKS) -> tuple[Operation, ...]:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The loop itself, with a kernel in which nothing is to do; what it does in a real one the other tests see."""
+"""The loop itself, with kernels that only say what they are asked to do; what it does in a real one the other tests see."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -12,9 +13,12 @@ import pytest
 
 from nm_mptcp import engine
 from nm_mptcp.kernel.access import KernelAccess
+from nm_mptcp.kernel.errors import KernelError
 from nm_mptcp.kernel.mirror import Changes
-from nm_mptcp.model import Kernel, NetworkManager
-from nm_mptcp.state import Record
+from nm_mptcp.model import Action, Kernel, NetworkManager, Operation
+from nm_mptcp.state import Contents, Record, StateError
+
+from .situations import Situation
 
 
 class Quiet:
@@ -23,11 +27,11 @@ class Quiet:
     def __init__(self) -> None:
         self.looks = 0
 
-    async def look(self, *, thorough: bool = False) -> Kernel:  # noqa: ARG002
+    async def look(self, *, thorough: bool = False, at_once: bool = False) -> Kernel:  # noqa: ARG002
         self.looks += 1
         return Kernel()
 
-    async def connections(self) -> Mapping[frozenset[str], int]:
+    async def connections(self, *, at_once: bool = False) -> Mapping[frozenset[str], int]:  # noqa: ARG002
         return {}
 
 
@@ -55,3 +59,64 @@ def test_it_ends_when_it_is_told_to_in_whatever_moment_of_a_loss(
         return bool(done)
 
     assert asyncio.run(story())
+
+
+class Obedient:
+    """A kernel as it was before anything that is done to it; it keeps what the record held when each thing was done."""
+
+    def __init__(self, kernel: Kernel, record: Path) -> None:
+        self.kernel = kernel
+        self.done: list[tuple[Operation, str]] = []
+        self.cut_subflows = self.cut_connections = 0
+        self._record = record
+
+    async def look(self, *, thorough: bool = False, at_once: bool = False) -> Kernel:  # noqa: ARG002
+        return self.kernel
+
+    async def connections(self, *, at_once: bool = False) -> Mapping[frozenset[str], int]:  # noqa: ARG002
+        return {}
+
+    async def execute(self, operations: tuple[Operation, ...]) -> list[tuple[Operation, KernelError]]:
+        text = self._record.read_text() if self._record.exists() else ""
+        self.done += [(operation, text) for operation in operations]
+        return []
+
+
+def lost(tmp_path: Path) -> tuple[Obedient, engine.Engine]:
+    """Two links with endpoints of ours, of which one has lost its carrier."""
+    situation = Situation()
+    for number in (1, 2):
+        ifindex = situation.link(f"e{number}", f"10.0.{number}.2/24")
+        situation.endpoint(f"10.0.{number}.2", ifindex, ours=True)
+    situation.links[2] = replace(situation.links[2], carrier=False)
+    snapshot = situation.snapshot()
+    record = Record(tmp_path)
+    record.save(Contents(snapshot.ours))
+    kernel = Obedient(snapshot.kernel, record.file)
+    return kernel, engine.Engine(cast(KernelAccess, kernel), lambda: snapshot.networkmanager, record)
+
+
+def test_a_lost_links_endpoint_goes_before_the_record_is_written_and_all_else_after_it(tmp_path: Path) -> None:
+    """The file takes some milliseconds, and has nothing to tell of an endpoint that is gone."""
+    kernel, subject = lost(tmp_path)
+    before = subject._record.file.read_text()
+    asyncio.run(subject.converge(loss=True))
+    (first, then), (second, later), *_ = kernel.done
+    assert (first.action, then) == (Action.DELETE, before)
+    assert second.action is not Action.DELETE
+    assert later == subject._record.file.read_text() != before
+
+
+def test_a_record_that_cannot_be_written_keeps_no_dead_endpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would have to be put back is not begun then."""
+
+    def full(*_: object) -> None:
+        raise StateError("state.json: cannot be written: No space left on device")
+
+    kernel, subject = lost(tmp_path)
+    monkeypatch.setattr(Record, "save", full)
+    with pytest.raises(StateError):
+        asyncio.run(subject.converge(loss=True))
+    assert [operation.action for operation, _ in kernel.done] == [Action.DELETE]

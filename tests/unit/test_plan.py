@@ -33,7 +33,7 @@ from nm_mptcp.model import (
     Snapshot,
     Written,
 )
-from nm_mptcp.plan import plan, restore
+from nm_mptcp.plan import plan, restore, unrecorded
 from nm_mptcp.policy import decide
 from nm_mptcp.selector import Selector
 from nm_mptcp.state import decided, seen, with_endpoints, with_linkdown
@@ -360,3 +360,12 @@ def test_a_steady_state_plans_nothing(family: Family) -> None:
     snapshot = situation.snapshot()
     kernel, ours = apply(plan(decide(snapshot), snapshot.kernel, snapshot.ours), snapshot.kernel, snapshot.ours)
     assert not plan(decide(replace(snapshot, kernel=kernel, ours=ours)), kernel, ours)
+
+
+def test_only_what_is_to_be_put_back_has_to_be_recorded_before_it_is_deleted() -> None:
+    ours, theirs = Endpoint("10.0.1.2", 2, SUBFLOW, 1), Endpoint("10.0.2.2", 3, SUBFLOW, 2)
+    deletes = [Operation(Action.DELETE, ours), Operation(Action.DELETE, theirs)]
+    added = Operation(Action.ADD, replace(ours, id=0))
+    assert unrecorded([*deletes, added], taken=frozenset()) == 2
+    assert unrecorded([*deletes, added], taken={replace(theirs, id=0)}) == 1
+    assert unrecorded([added, *deletes], taken=frozenset()) == 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections import Counter
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -35,6 +35,7 @@ from ..model import (
 )
 from . import messages as _messages  # noqa: F401  # now, not in front of the first write
 from . import sysctl
+from .connections import Connections, standing
 from .departures import Departures
 from .errors import KernelError
 from .events import PathManagerEvent, PathManagerEvents
@@ -58,9 +59,11 @@ class KernelAccess:
     def __init__(self, *, endpoints_max: int = 0) -> None:
         """``endpoints_max``: what the kernel answered before, since this boot; 0: it is asked at the first look."""
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
+        self._in_use = threading.Lock()  #: held by the thread that uses the sockets for requests
         self._routing = Routing()
         self._path_manager = PathManager()
         self._sockets = Sockets()
+        self._connections = Connections(self._sockets.subflows)
         self._neighbours = Neighbours()
         self._departures = Departures()
         #: subflows that were cut since this was made, and connections that had no other
@@ -81,8 +84,14 @@ class KernelAccess:
         self._monitor = Monitor(self._mirror, on_change, lambda: on_change(Changes(doubtful=True)))
         self._monitor.start(loop)
         if sysctl.path_manager():
-            self._events = PathManagerEvents(on_event)
+
+            def told(event: PathManagerEvent | None) -> None:
+                self._connections.told()
+                on_event(event)
+
+            self._events = PathManagerEvents(told)
             self._events.start(loop)
+            self._connections.follow(loop, self.connections)
         self._departures.follow(loop, lambda: on_change(Changes(rules=True)))
         await self._look_at_all(self._monitor)
 
@@ -92,6 +101,7 @@ class KernelAccess:
             self._monitor.close()
         if self._events is not None:
             self._events.close()
+        self._connections.unfollow()
         self._departures.unfollow()
         await self._work(self._routing.close)
         await self._work(self._path_manager.close)
@@ -100,8 +110,8 @@ class KernelAccess:
         await self._work(self._departures.close)
         self._worker.shutdown(wait=False)
 
-    async def look(self, *, thorough: bool = False) -> Kernel:
-        """What the kernel has now; ``thorough``: also what it may have changed without telling.
+    async def look(self, *, thorough: bool = False, at_once: bool = False) -> Kernel:
+        """What the kernel has now; ``thorough``: also what it may have changed without telling; ``at_once``: others wait.
 
         Raises :class:`KernelError`.
         """
@@ -113,7 +123,8 @@ class KernelAccess:
                 await self._look_at_all(self._monitor)
         mirror = self._mirror
         depends = (mirror.links, mirror.routes, mirror.rules, mirror.addresses)
-        endpoints, limits, departures = await self._work(self._ask, depends, thorough)
+        read = self._at_once if at_once else self._work
+        endpoints, limits, departures = await read(self._ask, depends, thorough)
         return Kernel(
             mptcp_enabled=sysctl.mptcp_enabled(),
             path_manager=sysctl.path_manager(),
@@ -129,12 +140,18 @@ class KernelAccess:
             departures=departures,
         )
 
-    async def connections(self) -> Mapping[frozenset[str], int]:
-        """How many live MPTCP connections stand on exactly these local addresses (see :class:`~nm_mptcp.model.Snapshot`).
+    async def connections(self, *, at_once: bool = False) -> Mapping[frozenset[str], int]:
+        """How many live MPTCP connections stand on exactly these local addresses (see :class:`~nm_mptcp.model.Snapshot`);
+        ``at_once``: others wait, and the last answer will do where no event says that it may be another.
 
         Raises :class:`KernelError`.
         """
-        return await self._work(self._connections)
+        if not at_once:
+            return await self._work(self._connections.read)
+        if self._events is not None:
+            self._events.read()  # what was told by now counts
+        kept = self._connections.kept
+        return kept if kept is not None else await self._at_once(self._connections.read)
 
     async def sides(self, tunnels: Mapping[Family, Tunnel]) -> Sides:
         """Where subflows stand beside and around these tunnels. Raises :class:`KernelError`."""
@@ -145,7 +162,7 @@ class KernelAccess:
 
         None without CAP_NET_ADMIN: then the kernel does not say which sockets are subflows. Raises :class:`KernelError`.
         """
-        return await self._work(self._standing) if may_administer() else None
+        return standing(await self._work(self._sockets.subflows)) if may_administer() else None
 
     async def lookup(self, destination: str, source: str | None = None, ifindex: int = 0) -> Lookup:
         """How a packet is routed (see :meth:`~nm_mptcp.kernel.routing.Routing.lookup`). Raises :class:`KernelError`."""
@@ -157,7 +174,8 @@ class KernelAccess:
 
     async def execute(self, operations: Iterable[Operation]) -> list[tuple[Operation, KernelError]]:
         """Do the operations in order; gives those that failed, each with its error. The others are done all the same."""
-        return await self._work(self._execute, tuple(operations))
+        operations = tuple(operations)
+        return await self._work(self._execute, operations) if operations else []
 
     # --- on the worker thread
 
@@ -213,16 +231,6 @@ class KernelAccess:
                 self._routing.delete_rule(rule)
             case _:
                 raise ValueError(f"no such operation: {operation}")
-
-    def _connections(self) -> Mapping[frozenset[str], int]:
-        return Counter(frozenset(addresses) for addresses in self._standing())
-
-    def _standing(self) -> tuple[tuple[str, ...], ...]:
-        places: dict[int, list[str]] = {}
-        for subflow in self._sockets.subflows():
-            if subflow.established:
-                places.setdefault(subflow.token, []).append(subflow.local)
-        return tuple(map(tuple, places.values()))
 
     def _set_linkdown(self, setting: LinkdownSetting) -> None:
         """Looked at anew, since no event tells of a change: what somebody else has set by now is his (EEXIST)."""
@@ -316,7 +324,22 @@ class KernelAccess:
                 return
 
     async def _work(self, function: Callable[..., _Answer], *arguments: object) -> _Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, function, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._worker, self._alone, function, *arguments)
+
+    def _alone(self, function: Callable[..., _Answer], *arguments: object) -> _Answer:
+        with self._in_use:
+            return function(*arguments)
+
+    async def _at_once(self, function: Callable[..., _Answer], *arguments: object) -> _Answer:
+        """The same for what only reads, in the loop's own thread unless the worker is at something: to hand it over and to
+        come back takes some milliseconds where the processors are busy, as they are when a link was lost.
+        """
+        if not self._in_use.acquire(blocking=False):
+            return await self._work(function, *arguments)
+        try:
+            return function(*arguments)
+        finally:
+            self._in_use.release()
 
 
 def _linkdown(family: Family, name: str) -> str:

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is known of the live connections at the moment of a loss is what the kernel would answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+
+from nm_mptcp.flags import EndpointFlag
+from nm_mptcp.kernel import connections
+from nm_mptcp.kernel.access import KernelAccess
+from nm_mptcp.kernel.mptcp import PathManager
+from nm_mptcp.kernel.sockets import Sockets, destroy, subflows
+from nm_mptcp.model import Endpoint
+from tests.support.mptcp import Echo, two_paths
+from tests.support.network import Network, wait_for
+
+SERVER, FIRST, SECOND = "10.9.0.1", "10.1.0.1", "10.2.0.1"
+
+
+async def settled(access: KernelAccess) -> Mapping[frozenset[str], int]:
+    """The answer that is kept, once there is one."""
+    async with asyncio.timeout(10):
+        while (kept := access._connections.kept) is None:
+            await asyncio.sleep(0.01)
+    return kept
+
+
+def test_it_is_right_at_once_after_each_connection_and_subflow_that_came_or_went(
+    network: Network, far: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_SETTLED", 0.05)
+    _, index = two_paths(network, far)
+
+    async def story() -> None:
+        access = KernelAccess()
+        await access.watch(lambda _: None, lambda _: None)
+        try:
+            assert await settled(access) == {}
+            with Echo(far, SERVER, port=5001):
+                assert await access.connections(at_once=True) == {frozenset({FIRST}): 1}
+                await settled(access)
+                with PathManager() as manager:
+                    manager.add(Endpoint(SECOND, index, EndpointFlag.SUBFLOW, id=7))
+                    wait_for("the join", lambda: len([each for each in subflows() if each.established]) == 2)
+                    assert await access.connections(at_once=True) == {frozenset({FIRST, SECOND}): 1}
+                    assert await settled(access) == {frozenset({FIRST, SECOND}): 1}
+                    manager.delete(Endpoint(SECOND, index, id=7))
+                assert await access.connections(at_once=True) == {frozenset({FIRST}): 1}
+                await settled(access)
+                with Echo(far, SERVER, port=5002):
+                    assert await access.connections(at_once=True) == {frozenset({FIRST}): 2}
+                    await settled(access)
+                    destroy(next(each for each in subflows() if each.remote_port == 5001))
+                    assert await access.connections(at_once=True) == {frozenset({FIRST}): 1}
+        finally:
+            await access.close()
+
+    asyncio.run(story())
+
+
+def test_the_sockets_are_not_gone_through_at_a_loss(
+    network: Network, far: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_SETTLED", 0.05)
+    two_paths(network, far)
+
+    async def story() -> None:
+        access = KernelAccess()
+        await access.watch(lambda _: None, lambda _: None)
+        try:
+            with Echo(far, SERVER):
+                await access.connections(at_once=True)
+                known = await settled(access)
+                asked: list[str] = []
+                monkeypatch.setattr(Sockets, "subflows", lambda _: asked.append("asked") or ())
+                access._connections._subflows = access._sockets.subflows
+                assert await access.connections(at_once=True) == known == {frozenset({FIRST}): 1}
+                assert not asked
+        finally:
+            await access.close()
+
+    asyncio.run(story())
