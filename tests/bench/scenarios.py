@@ -298,8 +298,9 @@ def _deletes(world: World) -> Outcome:
     _quiet(echo)
     alone = _delete_alone(world)
     closings = Closings(world.bed.machine)
-    watched = EndpointWatch(world.bed.machine, [world.wifi.address, world.wifi.address6()])
     begin = time.monotonic()
+    addresses = [world.wifi.address, world.wifi.address6()]
+    watched = EndpointWatch(world.bed.machine, addresses, idle=lambda: not closings.first(after=begin))
     world.wifi.carrier(False)
     lost = events.wait("lost", after=begin)
     watched.wait(_LONG)
