@@ -100,9 +100,10 @@ def _notes() -> Iterable[str]:
     )
     yield "- Longest gap: of an echo every 10 ms, so 10 ms is none at all."
     yield (
-        "- Subflow closed: the kernel's own event, which comes after the delete was sent and before its RCU grace period;"
-        " endpoint gone: by asking the kernel each millisecond, which is told only after it. The grace period is the kernel's"
-        " own time, whoever deletes: the comparison is the delete of an endpoint that nobody uses, on the same machine."
+        "- Delete sent and acknowledged: the service's system call, traced by the kernel."
+        " Subflow closed: the kernel's own event, which comes after the delete was sent and before its RCU grace period;"
+        " endpoint gone: by asking the kernel each millisecond, which may have to wait for the next delete. The grace"
+        " period is the kernel's own time, whoever deletes: the comparison is the delete of an endpoint that nobody uses."
     )
     yield "- New connection: *never* means that it failed, or took more than 5 s."
     yield "- Endpoint gone, a dash: it still stood when the streams flowed again and the run ended."

@@ -19,10 +19,10 @@ from .errors import KernelError
 from .sockets import Subflow, TCPState
 
 #: Seconds after an event at which the answer is asked for anew: a join is complete a round-trip after its event.
-_SETTLED = 0.5
+_SETTLED = 0.3
 
 #: How many times as long as it took to answer nothing is asked: where there are many sockets it may take a second.
-_REST = 200
+_REST = 100
 
 
 class Connections:

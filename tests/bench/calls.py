@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""When a process asked the kernel for something, and when it was done: its system calls, as the kernel's own tracing has them.
+
+A request by netlink is carried out within the ``sendto`` that sends it, so this tells when a delete was sent and when it was
+acknowledged - better than anybody who asks the kernel what is left, since he waits for the same lock as the next delete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+
+#: An instance of its own, which nobody else's tracing knows of; it goes when its maker does, whatever ends him.
+_SCRIPT = """\
+mount -t tracefs none "$1" && cd "$1" && mkdir "instances/$2" || exit 1
+trap 'cd "$1" && rmdir "instances/$2"' EXIT
+cd "instances/$2"
+echo mono >trace_clock && echo "$3" >set_event_pid &&
+echo 1 >events/syscalls/sys_enter_sendto/enable && echo 1 >events/syscalls/sys_exit_sendto/enable || exit 1
+echo ready
+read -r _
+echo 0 >tracing_on
+cat trace
+"""
+
+_LINE = re.compile(r"-(\d+)\s+\[\d+\]\s+\S+\s+(\d+\.\d+): sys_sendto(?:\(.* len: (\w+)| -> )")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call: when it began and when it was done, in seconds of the monotonic clock, and the bytes that were sent."""
+
+    begin: float
+    end: float
+    size: int
+
+
+class Calls:
+    """The ``sendto`` calls of all threads that a process has now; :attr:`possible` is false where the kernel does not trace."""
+
+    def __init__(self, pid: int) -> None:
+        threads = " ".join(sorted(os.listdir(f"/proc/{pid}/task")))
+        self._place = tempfile.TemporaryDirectory(prefix="nm-mptcp-tracing-")
+        name = f"nm-mptcp-bench-{os.getpid()}"
+        self._script = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", _SCRIPT, "calls", self._place.name, name, threads],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._script.stdout
+        self.possible = self._script.stdout.readline() == "ready\n"
+
+    def end(self) -> list[Call]:
+        """Trace no more; all calls so far, in the order in which they began."""
+        with contextlib.suppress(BrokenPipeError):
+            text, _ = self._script.communicate("\n", timeout=10)
+        self._place.cleanup()
+        began: dict[str, tuple[float, int]] = {}
+        calls = []
+        for thread, when, size in _LINE.findall(text):
+            if size:
+                began[thread] = float(when), int(size, 16)
+            elif thread in began:
+                begin, sent = began.pop(thread)
+                calls.append(Call(begin, float(when), sent))
+        return sorted(calls, key=lambda call: call.begin)
