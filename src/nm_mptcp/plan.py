@@ -155,15 +155,15 @@ def _endpoints(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[list[Endpo
             settled.add(endpoint.address)
             if wish.flags != endpoint.flags:
                 changed.append(replace(endpoint, flags=wish.flags))
-    if len(gone) > 1:
-        # Each takes an RCU grace period: the family that new connections would leave by goes first.
-        used = {
-            family
-            for (table, _), routes in kernel.routes.items()
-            if table == MAIN_TABLE
-            for family in defaults(routes, desired.marks)
-        }
-        gone.sort(key=lambda endpoint: (endpoint.family not in used, endpoint.id))
+    # Each takes an RCU grace period: the family that new connections would leave by goes first. It is looked up also while
+    # nothing is to go: then it is known already when something is.
+    used = {
+        family
+        for (table, _), routes in kernel.routes.items()
+        if table == MAIN_TABLE
+        for family in defaults(routes, desired.marks)
+    }
+    gone.sort(key=lambda endpoint: (endpoint.family not in used, endpoint.id))
     # What takes an implicit one's place comes first: the kernel wants a free one for the exchange.
     order = sorted(wishes.keys() - settled, key=lambda address: (address not in yielding, address))
     new = [wishes[address] for address in order]
