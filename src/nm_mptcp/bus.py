@@ -18,9 +18,10 @@ import logging
 import os
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from .values import frozen
 
 __all__ = [
     "LIBRARY",
@@ -180,7 +181,7 @@ class BusError(Exception):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Signal:
     """A signal as it came; ``body`` holds Variants where the signature has ``v`` (see :func:`unpack`)."""
 
@@ -191,7 +192,7 @@ class Signal:
     body: Sequence[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Caller:
     """Who calls a method of ours: a unique name on the bus, and whether the bus may ask a person for a password."""
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Generic, TypeVar
 
 from .flags import ProfileFlag
 from .model import Device, Numbering
 from .selector import Selector
+from .values import frozen
 
 _Value = TypeVar("_Value")
 
@@ -73,7 +74,7 @@ class IPv6Address(enum.StrEnum):
     ALL = "all"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WeakSignal:
     """Strengths of a Wi-Fi signal (percent): below ``leave`` its path becomes backup, at ``enter`` it carries again."""
 
@@ -84,7 +85,7 @@ class WeakSignal:
         return f"{self.leave},{self.enter}" if self.leave else "0"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Origin:
     """Where a value comes from."""
 
@@ -96,7 +97,7 @@ class Origin:
         return f"[{self.section}] in {self.file}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Setting(Generic[_Value]):
     """A value, and where it comes from; two that say the same are equal."""
 
@@ -107,7 +108,7 @@ class Setting(Generic[_Value]):
         return str(self.origin) if self.origin else "the default"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Routing:
     """Tables and rules for paths: whether there are any, and the numbers that are ours."""
 
@@ -122,7 +123,7 @@ class Routing:
         return Numbering(self.protocol, self.tables, self.rule_priority)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PathOptions:
     """All that can be chosen for a path, and where each choice comes from."""
 
@@ -138,7 +139,7 @@ class PathOptions:
     signal_port: Setting[int] = Setting(0)  #: 0: none
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PathSection:
     """A ``[path-NAME]`` section: which paths it is for, and what it says of them."""
 
@@ -147,7 +148,7 @@ class PathSection:
     settings: Mapping[str, Setting[Any]] = field(default_factory=dict)  #: by the names in :class:`PathOptions`
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Config:
     """All settings, with their defaults."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from .keyfile import Files, Line, contents, lines
 from .keys import KEYS, PATH, keys_of
 from .selector import Selector
 from .text import listed, printable
+from .values import frozen
 
 #: Where our configuration is.
 FILES = Files(
@@ -33,7 +34,7 @@ _MATCH = "match-"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Problem:
     """What is no good, and where; as text one line."""
 
@@ -63,7 +64,7 @@ class ConfigError(Exception):
         self.problems = problems
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Given:
     """A value as it was written, what it means, and where."""
 
@@ -76,7 +77,7 @@ class Given:
 _Sections = dict[str, dict[str, Given]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reading:
     """What the files say, merged."""
 
@@ -87,7 +88,7 @@ class Reading:
     given: Mapping[str, Mapping[str, Given]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Source:
     """What is read: all files in their order, or one that somebody named instead."""
 

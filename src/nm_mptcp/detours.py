@@ -11,10 +11,11 @@ the same destination is written once more in front of it, and then the sysctl is
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from .memory import remembered
 from .model import MAIN_TABLE, MARKS, WORST_METRIC, Family, Kernel, Marks, Route, RouteType
+from .values import frozen
 
 #: Destination and type of service: of the routes that share them the kernel uses the one with the lowest metric.
 _Key = tuple[str, int]
@@ -24,7 +25,7 @@ _LINK_LOCAL = ("fe80:", "169.254.")
 _NOTHING: Mapping[_Key, Route] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Detours:
     """The routes that lead around, and which links' routes they are wholly in front of."""
 

@@ -12,8 +12,9 @@ import os
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
+
+from .values import frozen
 
 MAGIC = b"\x7fELF"
 
@@ -44,7 +45,7 @@ class ElfError(ValueError):
     """The file is no ELF file, or a broken one."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Elf:
     """What an ELF file tells."""
 
@@ -69,7 +70,7 @@ class Elf:
         return (int(found[1]), int(found[2])) if found else None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Segment:
     type: int
     flags: int

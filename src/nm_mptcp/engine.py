@@ -13,7 +13,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .arrivals import Arrivals
@@ -63,6 +63,7 @@ from .state import (
 from .status import Document, Standing, document
 from .strength import Key, Strengths
 from .text import printable
+from .values import frozen
 from .verdict import rule_name
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ LOOKS = (0.05, 1.0)
 _OVERDUE = 0.9
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class View:
     """What the last look saw and decided."""
 

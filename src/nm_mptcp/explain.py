@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from .config import Config, PathOptions, Setting
@@ -36,6 +36,7 @@ from .remedies import remedies
 from .status import Standing, priority
 from .tables import default_route
 from .text import counted, printable, whole
+from .values import frozen
 from .verdict import rule_name
 
 Document = dict[str, Any]
@@ -48,7 +49,7 @@ class UnknownSubject(LookupError):
     """It is no interface, address or profile in use here, and no address that could be reached; the text says so."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Known:
     """All that an explanation is made of."""
 
@@ -58,7 +59,7 @@ class Known:
     standing: Standing | None = None  #: None: nobody may see the connections
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Way:
     """How a subflow would be routed: a lookup, or why there is none."""
 

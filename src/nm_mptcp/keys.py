@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from .config import (
@@ -27,6 +26,7 @@ from .keyfile import boolean
 from .match import DeviceMatch
 from .selector import addresses, connections
 from .text import listed
+from .values import frozen
 
 #: The sections for paths begin with this.
 PATH = "path-"
@@ -85,7 +85,7 @@ _FLAGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Key:
     """A key: how its value is read, and what counts where it is not given."""
 

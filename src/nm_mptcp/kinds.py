@@ -9,12 +9,11 @@ a bridge, bond or team have no addresses.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from .model import Device
+from .values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kind:
     """A kind of device as policy sees it."""
 

@@ -15,10 +15,11 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from .elf import Elf
 from .programs import Form, Program, Wrapper
+from .values import frozen
 
 #: The first Go that has the setting.
 GO_SINCE = (1, 21)
@@ -56,7 +57,7 @@ class Obstacle(enum.Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """An obstacle, and a sentence for a person: what, and what to do."""
 
@@ -64,7 +65,7 @@ class Finding:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Facts:
     """What a plan is made from."""
 
@@ -75,7 +76,7 @@ class Facts:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Plan:
     """What to execute. ``file`` is the program, ``arguments`` are all of them, with the one that names it."""
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from .flags import EndpointFlag, ProfileFlag
 from .reasons import Reason
+from .values import frozen
 
 #: Our routing protocol number, named ``nm-mptcp`` in ``rt_protos.d``: routes and rules that carry it are ours.
 PROTOCOL = 77
@@ -64,7 +65,7 @@ class Family(enum.IntEnum):
 # --- what the kernel has -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Link:
     """A network interface (``RTM_NEWLINK``)."""
 
@@ -88,7 +89,7 @@ class AddressFlag(enum.IntFlag):
     PERMANENT = 0x80
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Address:
     """An address on an interface (``RTM_NEWADDR``). ``address`` is ours (``IFA_LOCAL`` where there is one)."""
 
@@ -107,7 +108,7 @@ class Address:
         return Family.of(self.address)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hop:
     """A next hop of a route."""
 
@@ -131,7 +132,7 @@ class RouteType(enum.IntEnum):
     PROHIBIT = 8
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Route:
     """A route (``RTM_NEWROUTE``), with all that is needed to copy it faithfully.
 
@@ -163,7 +164,7 @@ class Route:
         return self.destination == self.family.default
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lookup:
     """What the kernel answers when asked how it would route a packet (``RTM_GETROUTE``)."""
 
@@ -182,7 +183,7 @@ class RuleAction(enum.IntEnum):
     UNREACHABLE = 7
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """A policy routing rule (``RTM_NEWRULE``); selectors other than the source only matter as ``foreign``."""
 
@@ -196,7 +197,7 @@ class Rule:
     foreign: bool = False  #: it has selectors that we never write (mark, oif, invert, ...)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Endpoint:
     """An MPTCP endpoint (kernel: ``mptcp_pm.yaml``). ``id`` is 0 in one that is not in the kernel yet."""
 
@@ -222,7 +223,7 @@ class Endpoint:
         return (self.address, self.ifindex, self.port)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """The path manager's limits, for each connection."""
 
@@ -230,7 +231,7 @@ class Limits:
     add_addr_accepted: int = 0  #: addresses accepted from the peer
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Departure:
     """Where a packet leaves that nobody bound to anything (``RTM_GETROUTE`` without source or mark)."""
 
@@ -238,7 +239,7 @@ class Departure:
     encrypted: bool = False  #: an IPsec policy (xfrm) wraps it up on its way, whatever the interface
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kernel:
     """What the kernel has, at one look."""
 
@@ -290,7 +291,7 @@ class Connectivity(enum.IntEnum):
     FULL = 4
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Profile:
     """The applied connection of a device (``Device.GetAppliedConnection``), what we use of it."""
 
@@ -319,7 +320,7 @@ class Profile:
         return (self.ipv4_method if family is Family.IPV4 else self.ipv6_method) == "shared"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DefaultFlags:
     """What NetworkManager's configuration says for a device whose profile leaves the flags at 0."""
 
@@ -330,7 +331,7 @@ class DefaultFlags:
     OUR_SECTION = "connection-nm-mptcp"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Device:
     """A device as NetworkManager sees it."""
 
@@ -361,7 +362,7 @@ class Device:
         return self.ipv4_connectivity if family is Family.IPV4 else self.ipv6_connectivity
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NetworkManager:
     """What NetworkManager says, at one look."""
 
@@ -393,7 +394,7 @@ class NetworkManager:
 # --- what is ours --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Numbering:
     """The numbers by which routes and rules are known to be ours."""
 
@@ -441,7 +442,7 @@ def marks_of(now: Numbering, before: frozenset[Numbering] = frozenset()) -> Mark
 MARKS = marks_of(Numbering())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OwnEndpoint:
     """An endpoint that we added, as the record under /run tells it. ``id`` is 0 from the record to the first look.
 
@@ -466,7 +467,7 @@ class OwnEndpoint:
         return self.key == endpoint.key and self.id in (0, endpoint.id) and endpoint.flags in (self.flags, self.was)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Written:
     """A kernel value that we changed: what it was, and what we wrote."""
 
@@ -474,7 +475,7 @@ class Written:
     written: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ours:
     """What is ours in the kernel and cannot be told from the kernel itself (routes and rules can: :class:`Numbering`)."""
 
@@ -495,7 +496,7 @@ class Ours:
         return any(own.is_(endpoint) for own in self.endpoints)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Snapshot:
     """All the facts of one look: what policy decides from."""
 
@@ -518,7 +519,7 @@ class Snapshot:
     sides: Sides | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sides:
     """On which local addresses subflows stand that go beside full tunnels, or around them."""
 
@@ -557,7 +558,7 @@ class Owner(enum.StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Path:
     """What was decided for one address, and why."""
 
@@ -583,7 +584,7 @@ class Path:
         return Family.of(self.address)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tunnel:
     """What carries all of a family's traffic."""
 
@@ -591,7 +592,7 @@ class Tunnel:
     interfaces: frozenset[int] = frozenset()  #: none where it is IPsec without an interface of its own
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Desired:
     """What should be in the kernel of ours."""
 
@@ -632,7 +633,7 @@ class Action(enum.StrEnum):
     CUT = "cut"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LinkdownSetting:
     """The sysctl ``ignore_routes_with_linkdown`` of an interface."""
 
@@ -642,7 +643,7 @@ class LinkdownSetting:
     ignored: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Severance:
     """The end of those subflows on ``addresses`` whose connection has an established one outside of ``lost``."""
 
@@ -650,7 +651,7 @@ class Severance:
     lost: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cut:
     """The end of all subflows on ``addresses``, save those whose peer is reached beside the tunnels."""
 
@@ -658,7 +659,7 @@ class Cut:
     tunnels: Mapping[Family, Tunnel]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Operation:
     """One write to the kernel. For SET_FLAGS ``value`` is the endpoint as it is to be, with its id."""
 

@@ -12,10 +12,10 @@ import shlex
 import socket
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from .elf import MAGIC, Elf, ElfError, read
+from .values import frozen
 
 #: Missing in Python's socket module before 3.10, and in builds on old headers.
 IPPROTO_MPTCP = 262
@@ -46,7 +46,7 @@ class Form(enum.Enum):
     UNKNOWN = "unknown"  #: no ELF file that can be read: another format, or no right to read it
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Program:
     """What would run for a command."""
 
@@ -65,7 +65,7 @@ class Program:
         return self.script[-1] if self.script else self.path
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wrapper:
     """A ``libmptcpwrap.so``: the library, made by mptcpd's project, that turns TCP sockets into MPTCP sockets."""
 

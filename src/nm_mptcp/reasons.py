@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from .values import frozen
 
 
 class Why(enum.Enum):
@@ -69,7 +70,7 @@ class Why(enum.Enum):
     NO_SLOT = "left out: the kernel takes {0}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reason:
     """A rule and what it found."""
 

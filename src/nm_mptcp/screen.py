@@ -9,10 +9,10 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .text import counted, listed, printable, wrapped
+from .values import frozen
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +36,7 @@ _NAMED = 3
 _COLOURS = {"active": "green", "suspended": "yellow", "waiting": "cyan", "excluded": "dim"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Row:
     """A line of a table, the state that colours it, and the words below it."""
 
@@ -45,7 +45,7 @@ class Row:
     words: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Screen:
     """What is shown: lines, two tables, and what was left out."""
 

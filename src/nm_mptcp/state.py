@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path as File
 from typing import Any
 
@@ -36,6 +36,7 @@ from .model import (
     Written,
     marks_of,
 )
+from .values import frozen
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class BusyError(StateError):
     """Another nm-mptcp writes; the line says which process."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Since:
     """When a path came into the state and reason that it is in; seconds of the wall clock."""
 
@@ -60,7 +61,7 @@ class Since:
     time: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GuardRecord:
     """What full tunnels are, or were the last time, minded, and what that cut; times are seconds of the wall clock."""
 
@@ -88,7 +89,7 @@ def guarded(before: GuardRecord | None, tunnels: Mapping[Family, str], now: floa
     return before if before is None or before.until is not None else replace(before, until=now)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Contents:
     """All that the record holds."""
 

@@ -19,7 +19,7 @@ no default of its own the end is a rule instead of a route, and containers stay 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from .memory import remembered
 from .model import (
@@ -35,11 +35,12 @@ from .model import (
     Rule,
     RuleAction,
 )
+from .values import frozen
 
 _DEFAULTS = frozenset(family.default for family in Family)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Source:
     """An address that is to be routed by its own interface."""
 
@@ -54,7 +55,7 @@ class Source:
         return Family.of(self.address)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Routing:
     """The routes and rules that some sources need, and the table each uses."""
 

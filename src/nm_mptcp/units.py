@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from .values import frozen
 
 #: Where an administrator's drop-ins are, and ours among them.
 DIRECTORY = "/etc/systemd/system"
@@ -43,7 +45,7 @@ class UnitError(Exception):
     """What cannot be done with a unit, in a line for a person."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Unit:
     """What systemd says of a unit."""
 

@@ -4,18 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ..flags import EndpointFlag
 from ..kernel.ways import Way
 from ..model import Endpoint, Kernel, Numbering
+from ..values import frozen
 
 #: What is wrong with a service that has not looked at anything yet.
 STARTING = "the service is just starting"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Process:
     """A running program that may get in our way."""
 
@@ -24,7 +25,7 @@ class Process:
     unit: str = ""  #: its systemd service, "" when it is of none
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Firewall:
     """Reverse-path matches in the packet filter."""
 
@@ -33,7 +34,7 @@ class Firewall:
     firewalld: str = ""  #: ``IPv6_rpfilter=`` of a running firewalld, "" when there is none or it cannot be read
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """An address that carries, or should carry: one of a path that is active, or of an endpoint in the kernel."""
 
@@ -49,7 +50,7 @@ class Place:
         return self.path is not None and self.path["state"] == "active" and self.path["table"] is not None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Facts:
     """All that the checks look at."""
 

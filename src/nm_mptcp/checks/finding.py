@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from ..values import frozen
 
 
 class Result(enum.StrEnum):
@@ -18,7 +19,7 @@ class Result(enum.StrEnum):
     NOT_APPLICABLE = "not-applicable"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Remedy:
     """What makes it good: commands for a root shell, in this order, or words where no command can."""
 
@@ -27,7 +28,7 @@ class Remedy:
     safe: bool = False  #: ``--fix`` may do it: it only brings back what nm-mptcp, or its installation, would make
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """One check of one thing."""
 

@@ -15,8 +15,8 @@ import logging
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from ..values import frozen
 from . import families
 from .errors import KernelError
 from .netlink import GENERIC, Message, Netlink, Subscription, attributes, messages
@@ -46,7 +46,7 @@ class EventName(enum.IntEnum):
     LISTENER_CLOSED = 16
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PathManagerEvent:
     """One event; what it does not tell is None (numbers that have a natural nothing: 0)."""
 

@@ -25,10 +25,11 @@ route that it has already; that IPv6 is switched off on a link which has multipa
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 from ..model import MAIN_TABLE, TABLES, Address, Family, Link, Route, RouteType, Rule
+from ..values import frozen
 from .parse import LOCAL_TABLE, AddressEvent, Event, LinkEvent, NexthopEvent, RouteEvent, RuleEvent
 
 _Group = tuple[int, int]  # table, ifindex
@@ -43,7 +44,7 @@ _RTPROT_RA = 9
 _LOOKS_AT_DEAD = 2
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Changes:
     """Which kinds of things changed, and what was lost; true when anything changed or became doubtful."""
 

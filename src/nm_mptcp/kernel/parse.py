@@ -10,9 +10,9 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from ..model import Address, AddressFlag, Family, Hop, Link, Lookup, Route, RouteType, Rule, RuleAction
+from ..values import frozen
 from .netlink import NLM_F_APPEND, NLM_F_REPLACE, Message, attributes
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -76,7 +76,7 @@ _NUMBER = struct.Struct("=I")
 _ntop = socket.inet_ntop
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LinkEvent:
     """A link is there or changed (``new``), or it is gone."""
 
@@ -84,7 +84,7 @@ class LinkEvent:
     link: Link
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddressEvent:
     """An address is there or changed (``new``), or it is gone."""
 
@@ -92,7 +92,7 @@ class AddressEvent:
     address: Address
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RouteEvent:
     """A route is there (``new``), or it is gone; several for IPv6 multipath siblings told in one message."""
 
@@ -102,7 +102,7 @@ class RouteEvent:
     append: bool = False  #: NLM_F_APPEND: it stands beside others with the same destination and metric
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RuleEvent:
     """A rule is there (``new``), or it is gone."""
 
@@ -110,7 +110,7 @@ class RuleEvent:
     rule: Rule
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NexthopEvent:
     """A nexthop object (``ip nexthop``) changed or is gone: its routes may have, without a word of it."""
 

@@ -7,9 +7,9 @@ import errno
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ..model import Family, Lookup, RouteType
+from ..values import frozen
 from . import parse
 from .errors import KernelError
 from .netlink import ROUTE, Netlink, Requester
@@ -70,7 +70,7 @@ def lookup(netlink: Netlink, destination: str, source: str | None = None, ifinde
     raise KernelError(_REJECTS.get(found, errno.ENETUNREACH), what)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Way:
     """Where a packet leaves; ``refused`` says in words why it does not, "" when it does."""
 

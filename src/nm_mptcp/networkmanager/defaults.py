@@ -18,7 +18,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from .. import keyfile
 from ..flags import ProfileFlag
 from ..match import DeviceMatch, decide, split
 from ..model import DefaultFlags, Device, Family
+from ..values import frozen
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ _STOP = "stop-match"
 _NUMBER = re.compile(r"\s*\+?(0x[0-9a-f]+|[0-9]+)\s*", re.IGNORECASE | re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Section:
     """A ``[connection*]`` section, ready to be asked."""
 
@@ -46,7 +47,7 @@ class Section:
     values: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Files(keyfile.Files):
     """Where NetworkManager's configuration is; the defaults are what it is built with on every distribution we know."""
 
@@ -70,7 +71,7 @@ class Files(keyfile.Files):
         return cls(main=places["config"], system=places["system-config-dir"], etc=places["config-dir"])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Configuration:
     """What the files say of connection defaults, merged."""
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
-from dataclasses import dataclass
 
 from ..config import DEFAULTS, Config, PathOptions
 from ..flags import EndpointFlag
@@ -27,12 +26,13 @@ from ..model import (
 )
 from ..reasons import Reason, Why
 from ..tables import default_route
+from ..values import frozen
 
 #: Verdicts on an address that another one of the same link follows.
 FOLLOWED = frozenset({Why.DEPRECATED, Why.NO_LONGER_CHOSEN})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verdict:
     """What was decided for an address, before it becomes a :class:`Path`."""
 

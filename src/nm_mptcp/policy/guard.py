@@ -9,19 +9,20 @@ tunnel whose profile has flags of its own is a path like any other, and what lie
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..config import Config
 from ..kinds import PPP, TUNNEL_LINKS, is_uplink, kind_of
 from ..model import Departure, Endpoint, Family, Owner, State, Tunnel
 from ..reasons import Reason, Why
+from ..values import frozen
 from .facts import Facts, Verdict
 
 #: Kinds of device that NetworkManager runs and that wrap up what goes into them.
 _TUNNEL_DEVICES = frozenset({"tun", "ip-tunnel", "tunnel", "wireguard", "vpn"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Guard:
     """The verdicts after full tunnels were minded, and what has to end."""
 

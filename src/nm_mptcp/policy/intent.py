@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..config import MeteredPolicy, PathOptions
 from ..flags import EndpointFlag, ProfileFlag, endpoint_flags
@@ -16,11 +16,12 @@ from ..model import (
     Owner,
 )
 from ..reasons import Reason, Why
+from ..values import frozen
 from .costs import metered_by
 from .facts import Facts
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Intent:
     """What a device's profile and defaults ask for."""
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..config import Config, ConnectivityPolicy, Failover
 from ..flags import EndpointFlag
@@ -16,6 +16,7 @@ from ..model import (
     State,
 )
 from ..reasons import Reason, Why
+from ..values import frozen
 from .costs import COSTS
 from .facts import FOLLOWED, Facts, Verdict
 
@@ -113,7 +114,7 @@ def mind_connectivity(facts: Facts, verdicts: list[Verdict]) -> list[Verdict]:
     return result
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Leaving:
     """The verdicts after it was seen what may go, and what has to be done for live connections."""
 

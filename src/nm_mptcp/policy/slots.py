@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..flags import EndpointFlag
 from ..model import (
@@ -14,6 +14,7 @@ from ..model import (
     State,
 )
 from ..reasons import Reason, Why
+from ..values import frozen
 from .facts import Facts, Verdict
 from .leaving import KEPT_FOR_CONNECTIONS
 
@@ -50,7 +51,7 @@ def _claim(facts: Facts, verdict: Verdict) -> tuple[bool, bool, bool]:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Slots:
     """The verdicts after it was seen what finds a place, and what has to be known or to go for that."""
 
@@ -96,7 +97,7 @@ def fill_slots(facts: Facts, verdicts: list[Verdict], lost: Set[str] = frozenset
     return Slots(told, frozenset(stale), asks)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Choice:
     """By address: who finds no place, and who has one only for the connections on it."""
 

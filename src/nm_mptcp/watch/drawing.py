@@ -7,9 +7,9 @@ import enum
 import itertools
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..values import frozen
 from .happenings import Happening, clock
 from .scene import ConnectionRow, LinkRow, Scene
 from .traffic import Rates
@@ -59,7 +59,7 @@ _QUIET = 100_000.0
 _EVENTS = 4
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Canvas:
     """What there is to draw on."""
 

@@ -9,10 +9,11 @@ import errno
 import ipaddress
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..kernel.events import EventName, PathManagerEvent
 from ..text import printable
+from ..values import frozen
 
 
 class Name(enum.StrEnum):
@@ -72,7 +73,7 @@ _BAD = frozenset(
 _GOOD = frozenset((Name.LINK_BACK, Name.ENDPOINT_IN, Name.SUBFLOW_UP, Name.SERVICE_UP, Name.NETWORKMANAGER_UP))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Happening:
     """Something that happened: its name, when, the words for a person, and the facts for a program."""
 

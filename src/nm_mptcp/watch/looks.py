@@ -13,12 +13,13 @@ from ..kernel.counters import LinkCounters
 from ..kernel.sockets import Subflow, SubflowFlag
 from ..model import Address, Endpoint, Link
 from ..text import printable
+from ..values import frozen
 from .happenings import Happening, Name, socket_name
 
 _RT_SCOPE_LINK = 253
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PathView:
     """What is known of an address: from the service's status document, or from NetworkManager alone."""
 
@@ -31,7 +32,7 @@ class PathView:
     endpoint_id: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DeviceView:
     """What NetworkManager says of an interface."""
 

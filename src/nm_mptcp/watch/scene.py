@@ -6,13 +6,13 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Self
 
 from ..flags import names
 from ..kernel.sockets import Subflow, SubflowFlag
 from ..model import Endpoint, Link
 from ..text import printable
+from ..values import frozen
 from .happenings import Happening, socket_name
 from .looks import DeviceView, Look, PathView, trouble_of
 from .traffic import Rates, SubflowRates, Traffic
@@ -29,7 +29,7 @@ _MOST = 200
 _STATES = ("excluded", "waiting", "suspended", "active")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LinkRow:
     """A link as it is shown."""
 
@@ -48,7 +48,7 @@ class LinkRow:
         return self.rates[-1] if self.rates else Rates()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SubflowRow:
     """A subflow as it is shown."""
 
@@ -59,7 +59,7 @@ class SubflowRow:
     rtt: float  #: seconds
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConnectionRow:
     """A connection and its subflows."""
 
@@ -67,7 +67,7 @@ class ConnectionRow:
     subflows: tuple[SubflowRow, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Scene:
     """All that is shown at one moment."""
 
@@ -138,7 +138,7 @@ def _ordinary(path: PathView) -> bool:
     return path.state == "excluded" and path.rule in _ORDINARY
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Places:
     """What is known, by interface."""
 
