@@ -7,20 +7,27 @@ they do otherwise. Everything else goes by :mod:`.bus`. Source: the D-Bus specif
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
+from collections.abc import Iterator
+from typing import BinaryIO
 from urllib.parse import unquote
 
 _SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket;unix:path=/var/run/dbus/system_bus_socket"
 
 _CALL, _RETURN, _ERROR = 1, 2, 3
 _NO_AUTO_START = 0x2
+_BUS = "org.freedesktop.DBus"
+#: The serials of our two calls.
+_HELLO, _QUESTION = 1, 2
 _PATH, _INTERFACE, _MEMBER, _ERROR_NAME, _REPLY_SERIAL, _DESTINATION, _SIGNATURE = 1, 2, 3, 4, 5, 6, 8
 _FIXED = {"y": (1, "B"), "u": (4, "I"), "h": (4, "I"), "i": (4, "i"), "b": (4, "I"), "q": (2, "H"), "n": (2, "h")}
 
 #: A status document is some kilobytes; what is longer than this is none.
 _LONGEST = 64 * 1024 * 1024
+_LONGEST_LINE = 16384
 
 _ABSENT = frozenset(
     f"org.freedesktop.DBus.Error.{name}"
@@ -56,23 +63,51 @@ def ask(
 
     ``timeout`` (s) is for each step. Raises :class:`PlainBusError`.
     """
-    try:
-        connection = _connected(timeout)
-        if connection is None:
+    return Question(destination, path, interface, member, argument, timeout=timeout).answer()
+
+
+class Question:
+    """A method that is called at once, and answers when it is asked for the answer: other things are done meanwhile.
+
+    All is sent in one go, so that the bus is waited for once; it takes what follows BEGIN when it gets there.
+    """
+
+    def __init__(
+        self, destination: str, path: str, interface: str, member: str, argument: str | None = None, *, timeout: float
+    ) -> None:
+        self._whom = f"{member} of {destination}"
+        self._connection: socket.socket | None = None
+        self._failure: PlainBusError | None = None
+        try:
+            with self._one_error():
+                self._connection = _connected(timeout)
+                if self._connection is not None:
+                    hello = _call(_HELLO, _BUS, "/org/freedesktop/DBus", _BUS, "Hello")
+                    question = _call(_QUESTION, destination, path, interface, member, argument)
+                    self._connection.sendall(_introduction() + hello + question)
+        except PlainBusError as error:
+            self._failure = error
+
+    def answer(self) -> str | None:
+        """As :func:`ask`, also where the question could not even be put; once."""
+        if self._failure is not None:
+            raise self._failure
+        if self._connection is None:
             return None
-        with connection:
-            _authenticate(connection)
-            connection.sendall(
-                _call(1, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello")
-            )
-            _answer(connection, 1)
-            connection.sendall(_call(2, destination, path, interface, member, argument))
-            return _answer(connection, 2)
-    except _Refusal as error:
-        raise PlainBusError(f"{member} of {destination}: {error}", error.name, error.text) from None
-    except (OSError, ValueError, struct.error, IndexError) as error:
-        text = "no answer" if isinstance(error, TimeoutError) else getattr(error, "strerror", None) or str(error)
-        raise PlainBusError(f"{member} of {destination}: {text}") from None
+        with self._one_error(), self._connection, self._connection.makefile("rb") as said:
+            _be_let_in(said)
+            _answer(said, _HELLO)
+            return _answer(said, _QUESTION)
+
+    @contextlib.contextmanager
+    def _one_error(self) -> Iterator[None]:
+        try:
+            yield
+        except _Refusal as error:
+            raise PlainBusError(f"{self._whom}: {error}", error.name, error.text) from None
+        except (OSError, ValueError, struct.error, LookupError) as error:
+            text = "no answer" if isinstance(error, TimeoutError) else getattr(error, "strerror", None) or str(error)
+            raise PlainBusError(f"{self._whom}: {text}") from None
 
 
 def _connected(timeout: float) -> socket.socket | None:
@@ -98,18 +133,17 @@ def _connected(timeout: float) -> socket.socket | None:
     return None
 
 
-def _authenticate(connection: socket.socket) -> None:
+def _introduction() -> bytes:
     identity = str(os.geteuid()).encode().hex()
-    connection.sendall(b"\0AUTH EXTERNAL " + identity.encode() + b"\r\n")
-    line = b""
-    while not line.endswith(b"\r\n"):
-        piece = connection.recv(512)
-        if not piece or len(line) > 16384:
-            raise ValueError("the bus closed the connection during authentication")
-        line += piece
+    return f"\0AUTH EXTERNAL {identity}\r\nBEGIN\r\n".encode()
+
+
+def _be_let_in(said: BinaryIO) -> None:
+    line = said.readline(_LONGEST_LINE)
+    if not line.endswith(b"\r\n"):
+        raise ValueError("the bus closed the connection during authentication")
     if not line.startswith(b"OK "):
         raise ValueError(f"the bus refused us: {line.decode(errors='replace').strip()}")
-    connection.sendall(b"BEGIN\r\n")
 
 
 def _call(serial: int, destination: str, path: str, interface: str, member: str, argument: str | None = None) -> bytes:
@@ -132,17 +166,17 @@ def _call(serial: int, destination: str, path: str, interface: str, member: str,
     return head + bytes(-len(head) % 8) + body
 
 
-def _answer(connection: socket.socket, serial: int) -> str | None:
+def _answer(said: BinaryIO, serial: int) -> str | None:
     """The first string of the reply; what comes besides (NameAcquired) is skipped."""
     while True:
-        head = _receive(connection, 16)
+        head = _receive(said, 16)
         order = "<" if head[:1] == b"l" else ">"
         kind = head[1]
         body, _serial, length = struct.unpack_from(f"{order}III", head, 4)
         if body + length > _LONGEST:
             raise ValueError("an answer of impossible length")
-        fields = _fields(_receive(connection, length + (-length % 8))[:length], order)
-        data = _receive(connection, body)
+        fields = _fields(_receive(said, length + (-length % 8))[:length], order)
+        data = _receive(said, body)
         if fields.get(_REPLY_SERIAL) != serial:
             continue
         text = ""
@@ -182,11 +216,8 @@ def _fields(data: bytes, order: str) -> dict[int, object]:
     return found
 
 
-def _receive(connection: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        piece = connection.recv(size - len(data))
-        if not piece:
-            raise ValueError("the connection to the system bus was closed")
-        data += piece
-    return bytes(data)
+def _receive(said: BinaryIO, size: int) -> bytes:
+    data = said.read(size)
+    if len(data) < size:
+        raise ValueError("the connection to the system bus was closed")
+    return data

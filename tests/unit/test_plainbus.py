@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nm_mptcp.plainbus import PlainBusError, ask
+from nm_mptcp.plainbus import PlainBusError, Question, ask
 
 from .private_bus import private_bus
 
@@ -90,3 +90,19 @@ def test_what_makes_no_sense_is_one_clear_error(tmp_path: Path, monkeypatch: pyt
                 ask(*OURS, "Status", timeout=2)
         finally:
             thread.join(5)
+
+
+def test_a_question_is_all_said_before_the_bus_says_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "bus"
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={place}")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place))
+        listener.listen()
+        question = Question(*OURS, "Status", timeout=5)
+        client, _ = listener.accept()
+        with client:
+            said = client.recv(65536)
+    assert said.startswith(b"\0AUTH EXTERNAL ")
+    assert said.index(b"\r\nBEGIN\r\n") < said.index(b"Hello") < said.index(b"Status")
+    with pytest.raises(PlainBusError, match=r"Status of org\.nm_mptcp1: the bus closed the connection"):
+        question.answer()

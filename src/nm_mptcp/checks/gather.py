@@ -28,7 +28,7 @@ from ..kernel.mptcp import PathManager
 from ..kernel.routing import Routing
 from ..kernel.ways import PROBES, Way, Ways
 from ..model import Family, Kernel, Limits
-from ..plainbus import PlainBusError, ask
+from ..plainbus import PlainBusError, Question
 from ..service_names import INTERFACE, NAME, PATH
 from ..state import Record, StateError
 from . import system, tools
@@ -62,15 +62,16 @@ _DROPIN = "NetworkManager/conf.d/10-nm-mptcp.conf"
 
 def gather(record: Record, source: Source) -> Facts:
     """Look all of it up, in the network namespace of this thread."""
-    # Programs of others work while we do.
+    # The service and programs of others work while we do.
+    question = Question(NAME, PATH, INTERFACE, "Status", timeout=_PATIENCE)
     nft = _program("nft", "list", "ruleset") if os.geteuid() == 0 else None
     iproute = _program("ip", "-V")
-    status, status_error, service_error = _status(record, source)
     kernel, kernel_error = _kernel()
     reading = source.read()
+    options, options_file = _options(os.uname().release)
+    status, status_error, service_error = _status(question, record, source)
     counters = _counters()
     processes = tuple(_processes())
-    options, options_file = _options(os.uname().release)
     dropin, masked = _dropin()
     routing = reading.config.routing
     socket_errno = _socket_errno()
@@ -113,10 +114,10 @@ def gather(record: Record, source: Source) -> Facts:
 # --- the service, or NetworkManager
 
 
-def _status(record: Record, source: Source) -> tuple[Mapping[str, Any], str, str]:
+def _status(question: Question, record: Record, source: Source) -> tuple[Mapping[str, Any], str, str]:
     """The status document, or {} and why there is none; and what is wrong with the service if it should have told."""
     try:
-        said = ask(NAME, PATH, INTERFACE, "Status", timeout=_PATIENCE)
+        said = question.answer()
         if said is not None:
             starting = STARTING if said == "{}" else ""
             return json.loads(said), starting, starting
