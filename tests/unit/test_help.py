@@ -50,13 +50,14 @@ def test_all_are_told_in_the_same_style(command: str) -> None:
     [
         ([], "nm-mptcp: the following arguments are required: COMMAND (see 'nm-mptcp --help')"),
         (["stat"], "nm-mptcp: argument COMMAND: invalid choice: 'stat'"),
-        (["status", "wlan0"], "nm-mptcp: unrecognized arguments: wlan0 (see 'nm-mptcp --help')"),
+        (["status", "wlan0"], "nm-mptcp status: unrecognized arguments: wlan0 (see 'nm-mptcp status --help')"),
+        (["--jason", "status"], "nm-mptcp: unrecognized arguments: --jason (see 'nm-mptcp --help')"),
         (["explain"], "nm-mptcp explain: the following arguments are required: WHAT (see 'nm-mptcp explain --help')"),
         (["mode", "best"], "nm-mptcp mode: argument MODE: invalid choice: 'best'"),
         (["unit", "start", "ssh"], "nm-mptcp unit: argument ACTION: invalid choice: 'start'"),
         (["watch", "--interval", "x"], "nm-mptcp watch: argument --interval: 'x' must be 0.1 to 3600 seconds"),
         (["watch", "--interval", "0"], "nm-mptcp watch: argument --interval: '0' must be 0.1 to 3600 seconds"),
-        (["--state-dir", "status", "exec", "--jason"], "nm-mptcp: unrecognized arguments: --jason"),
+        (["--state-dir", "status", "exec", "--jason"], "nm-mptcp exec: unrecognized arguments: --jason"),
     ],
 )
 def test_what_is_typed_wrong_is_told_in_one_line(

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from .. import __version__
 from ..journal import LEVELS, set_up
@@ -41,6 +41,34 @@ COMMANDS = {
 _TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
+#: How wide help is where there is no terminal.
+_COLUMNS = 80
+
+
+class Help(argparse.HelpFormatter):
+    """Help as wide as the terminal.
+
+    argparse makes one for each option, and looks the width up with shutil, which loads all that compresses.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+class RawHelp(Help, argparse.RawDescriptionHelpFormatter):
+    """The same, with the lines of descriptions and epilogs as they are written."""
+
+
+def _columns() -> int:
+    """As ``shutil.get_terminal_size`` has it."""
+    with contextlib.suppress(ValueError):
+        if (columns := int(os.environ.get("COLUMNS", ""))) > 0:
+            return columns
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stdout.fileno()).columns or _COLUMNS
+    return _COLUMNS
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that says in one line what is wrong with what was typed."""
 
@@ -49,12 +77,27 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see '{self.prog} --help')\n")
 
 
-def parser_of(commands: Iterable[str]) -> tuple[Parser, dict[str, ModuleType]]:
-    """The parser, and the modules of those subcommands; the others are not imported and have no options in it."""
+class Subparser(Parser):
+    """A subcommand's, which itself says what it does not know: its help tells more of that than the command's."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """End with exit status 2 where there is more than what is known."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, unknown
+
+
+def parser_of(commands: Iterable[str], *, alone: bool = False) -> tuple[Parser, dict[str, ModuleType]]:
+    """The parser, and the modules of those subcommands; the others are not imported and have no options in it.
+
+    ``alone``: it need not even know that there are others.
+    """
     parser = Parser(
         prog="nm-mptcp",
         description="Make every connection that NetworkManager brings up a working path for Multipath TCP.",
         epilog="Begin with 'nm-mptcp status'. 'nm-mptcp COMMAND --help' tells the options of each; see nm-mptcp(8).",
+        formatter_class=Help,
     )
     parser.add_argument("--version", action="version", version=f"nm-mptcp {__version__}", help="show the version")
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="folder of the record (default: /run/nm-mptcp)")
@@ -65,10 +108,15 @@ def parser_of(commands: Iterable[str]) -> tuple[Parser, dict[str, ModuleType]]:
         choices=list(LEVELS),
         help="what to tell: off, err, warn, info, debug or trace",
     )
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    subparsers = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, title="commands", prog=parser.prog, parser_class=Subparser
+    )
     modules = {}
     for name, words in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
+        if alone and name not in commands:
+            continue
+        description = words[0].upper() + words[1:] + "."
+        subparser = subparsers.add_parser(name, help=words, description=description, formatter_class=Help)
         if name in commands:
             modules[name] = importlib.import_module(f".{name}", __name__)
             modules[name].options(subparser)
@@ -102,9 +150,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    # The other modules need not be imported; which of these words is the command, the parser knows.
-    parser, modules = parser_of(COMMANDS.keys() & (sys.argv[1:] if arguments is None else arguments))
-    parsed = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] in COMMANDS:
+        parser, modules = parser_of(words[:1], alone=True)
+    else:
+        # Which of these words is the command, the parser knows; the modules of others need not be imported.
+        parser, modules = parser_of(COMMANDS.keys() & set(words))
+    parsed = parser.parse_args(words)
     set_up(parsed.log_level or ("info" if parsed.command == "daemon" else "warning"))
     return int(modules[parsed.command].main(parsed))
 

@@ -11,7 +11,7 @@ from ..bus import BusError
 from ..config import Mode
 from ..configfiles import Source
 from ..state import StateError
-from . import fail, record_of, refused, remote, settings
+from . import RawHelp, fail, record_of, refused, remote, settings
 
 #: What each mode does, for the help.
 _WORDS = {
@@ -25,7 +25,7 @@ _WORDS = {
 def options(parser: argparse.ArgumentParser) -> None:
     """The mode, or ``--reset``."""
     settings.option(parser)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.formatter_class = RawHelp
     parser.epilog = "modes:\n" + "\n".join(f"  {mode:<10}  {words}" for mode, words in _WORDS.items())
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
