@@ -7,10 +7,10 @@ import re
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
-from nm_mptcp.objects import PATH_PROPERTIES
+from nm_mptcp.objects import PATH_PROPERTIES, PAUSE
 from nm_mptcp.service import PROPERTIES
 
-from .bed import DEFAULT_FLAGS, Bed
+from .bed import DEFAULT_FLAGS, REPOSITORY, Bed
 from .caller import calls, replies
 from .namespaces import wait_for
 from .polkit import without_polkit
@@ -20,6 +20,8 @@ ROOT = "/org/nm_mptcp1"
 MANAGED = [ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects", ""]
 ALL = [ROOT, "org.freedesktop.DBus.Properties", "GetAll", "s", "org.nm_mptcp1"]
 INTROSPECT = ["org.freedesktop.DBus.Introspectable", "Introspect", ""]
+
+PAGE = (REPOSITORY / "packaging/man/nm-mptcp-dbus.5.scd").read_text()
 
 #: What a user who is not root may call; everything else changes something.
 READING = {
@@ -41,6 +43,78 @@ def objects(bed: Bed, *, nobody: bool = False) -> dict[str, dict[str, Any]]:
     return {
         interfaces["org.nm_mptcp1.Path"]["Address"]: interfaces["org.nm_mptcp1.Path"] for interfaces in found.values()
     }
+
+
+def introspected(bed: Bed, place: str) -> set[tuple[str, ...]]:
+    """What the object says that it has of ours: (interface, method, types in, types out), (interface, property, type)."""
+    ((xml,),) = replies(bed, [place, *INTROSPECT], nobody=True)
+    found: set[tuple[str, ...]] = set()
+    for interface in ElementTree.fromstring(xml).iter("interface"):
+        name = interface.get("name") or ""
+        if not name.startswith("org.nm_mptcp1"):
+            continue
+        for member in interface:
+            if member.tag == "annotation":
+                continue
+            what = (name, member.tag, member.get("name") or "")
+            if member.tag == "property":
+                assert member.get("access") == "read"
+                found.add((*what, member.get("type") or ""))
+            else:
+                ways = [
+                    "".join(arg.get("type") or "" for arg in member.iter("arg") if arg.get("direction") == way)
+                    for way in ("in", "out")
+                ]
+                found.add((*what, *ways))
+    return found
+
+
+def told_by_the_page() -> set[tuple[str, ...]]:
+    """The same as nm-mptcp-dbus(5) has it."""
+    found: set[tuple[str, ...]] = set()
+    for kind, interface, text in re.findall(r"^# (METHODS|PROPERTIES) OF (\S+)\n(.*?)(?=^# )", PAGE, re.M | re.S):
+        for line in re.findall(r"^\*\w.*$", text, re.M):
+            if kind == "PROPERTIES":
+                found |= {(interface, "property", *each) for each in re.findall(r"\*(\w+)\* \((\w+)\)", line)}
+                continue
+            shown = re.fullmatch(r"\*(\w+)\*\((.*)\)(?: -> (\w+))?", line)
+            assert shown, line
+            kinds = "".join(each.split()[0] for each in shown[2].split(", ") if each)
+            found.add((interface, "method", shown[1], kinds, shown[3] or ""))
+    return found
+
+
+def test_the_objects_are_as_the_page_tells(bed: Bed, up: Links) -> None:
+    ((managed,),) = replies(bed, MANAGED, nobody=True)
+    assert len(managed) == 2
+    paths = [introspected(bed, place) for place in managed]
+    assert paths[0] == paths[1]
+    assert introspected(bed, ROOT) | paths[0] == told_by_the_page()
+    # Their names, too, and what the manager is.
+    address = bytes(map(int, up.wifi.address.split("."))).hex()
+    index = bed.machine.ip("link", "show", "wlan0")[0]["ifindex"]
+    assert f"{ROOT}/path/{index}_{address}" in managed
+    ((xml,),) = replies(bed, [ROOT, *INTROSPECT], nobody=True)
+    assert "org.freedesktop.DBus.ObjectManager" in xml
+    for name in ("InterfacesAdded", "InterfacesRemoved", "PropertiesChanged"):
+        assert f'<signal name="{name}">' in xml
+        assert f"_{name}_" in PAGE
+
+
+def test_a_storm_of_changes_is_no_storm_of_signals(bed: Bed, up: Links) -> None:
+    monitor = bed.machine.spawn("dbus-monitor", "--system", "sender='org.nm_mptcp1'", log="monitor")
+    wait_for("the monitor listens", lambda: "NameAcquired" in monitor.output() or "signal" in monitor.output())
+    modes = ["handover", "auto"] * 100
+    storm = [[ROOT, "org.nm_mptcp1", "SetMode", "s", mode] for mode in [*modes, "aggregate"]]
+    assert all("reply" in answer for answer in calls(bed, *storm))
+    # Of each object at most one for each tenth of a second, and the last state is told.
+    wait_for("the last is told", lambda: 'string "aggregate"' in monitor.output())
+    signals = re.findall(r"^signal time=(\S+) .*path=(\S+); .*member=PropertiesChanged$", monitor.output(), re.M)
+    assert {place for _, place in signals} >= {ROOT}
+    for place in {place for _, place in signals}:
+        times = [float(time) for time, each in signals if each == place]
+        assert len(times) <= (times[-1] - times[0]) / PAUSE * 1.1 + 2, (place, times)
+    assert up.wifi.address in objects(bed)
 
 
 def test_each_path_is_an_object_and_follows_what_happens(bed: Bed, up: Links) -> None:
