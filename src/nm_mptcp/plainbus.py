@@ -88,6 +88,11 @@ class Question:
         except PlainBusError as error:
             self._failure = error
 
+    @property
+    def bus(self) -> bool:
+        """Whether there is a bus at all."""
+        return self._connection is not None or self._failure is not None
+
     def answer(self) -> str | None:
         """As :func:`ask`, also where the question could not even be put; once."""
         if self._failure is not None:

@@ -109,6 +109,9 @@ def test_all_is_good_where_all_is_there() -> None:
     assert worst(judge(WELL)) is GOOD
 
 
+NO_MPTCP = replace(WELL, sysctls={}, kernel=replace(WELL.kernel, path_manager="", endpoints=(), limits=Limits(0, 0)))
+NO_BUS = replace(WELL, bus=False, status=status(service="absent", networkmanager={"running": False}))
+
 BROKEN = {
     "kernel 4.19": (replace(WELL, release="4.19.0"), "kernel-version", [BAD]),
     "kernel 5.15": (replace(WELL, release="5.15.0-91-generic"), "kernel-version", [WARNING]),
@@ -128,6 +131,9 @@ BROKEN = {
     "blackholed": (replace(WELL, blackholed=True, counters={"Blackhole": 1}), "blackhole", [BAD]),
     "no NetworkManager": (replace(WELL, status=manager(running=False)), "networkmanager", [BAD]),
     "an old one": (replace(WELL, status=manager(version="1.36.4")), "networkmanager", [WARNING]),
+    "no bus": (NO_BUS, "networkmanager", [BAD]),
+    "no bus, and so no word of the drop-in": (NO_BUS, "drop-in", [MOOT]),
+    "no bus, and so no word of the service": (NO_BUS, "service", [UNKNOWN]),
     "nobody to ask": (replace(WELL, status={}, status_error="no bus"), "networkmanager", [UNKNOWN]),
     "no drop-in": (replace(WELL, status=manager()), "drop-in", [WARNING]),
     "a hidden drop-in": (replace(WELL, status=manager(), dropin="/etc/x", dropin_masked=True), "drop-in", [WARNING]),
@@ -208,6 +214,8 @@ BROKEN = {
         [MOOT],
     ),
     "no endpoint": (replace(WELL, kernel=replace(WELL.kernel, endpoints=())), "endpoint", [BAD]),
+    "no MPTCP, and so no endpoint": (NO_MPTCP, "endpoint", [MOOT]),
+    "no MPTCP, and so no limits": (NO_MPTCP, "limits", [MOOT]),
     "no slots": (replace(WELL, kernel_error="cannot read the endpoints: no"), "endpoint", [UNKNOWN]),
     "no rules": (replace(WELL, kernel=replace(WELL.kernel, rules=())), "rules", [BAD]),
     "routing not wanted": (replace(WELL, routing=False), "rules", [MOOT]),
@@ -265,6 +273,17 @@ BROKEN = {
 @pytest.mark.parametrize(("facts", "check", "wanted"), BROKEN.values(), ids=BROKEN)
 def test_a_state_and_its_finding(facts: Facts, check: str, wanted: list[Result]) -> None:
     assert results(facts, check) == wanted
+
+
+def test_without_a_bus_nothing_is_said_of_what_nobody_can_know() -> None:
+    said = [each.evidence for each in judge(NO_BUS) if "bus cannot be reached" in each.evidence]
+    assert len(said) == 3
+    assert not any("does not run" in each.evidence for each in judge(NO_BUS) if each.result in (WARNING, BAD))
+
+
+def test_without_mptcp_nothing_is_to_be_applied() -> None:
+    told = [each.remedy.commands for each in judge(NO_MPTCP) if each.check in ("endpoint", "limits") and each.remedy]
+    assert told == []
 
 
 @pytest.mark.parametrize(("facts", "check"), [(facts, check) for facts, check, _ in BROKEN.values()], ids=BROKEN)

@@ -7,6 +7,7 @@ How the values are understood is compared with a real NetworkManager in tests/ne
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -199,6 +200,20 @@ def test_what_was_read_stays_in_force_when_a_file_breaks(
     assert "10.conf, line 1" in caplog.messages[0]
     write("etc/10.conf", SECTION.format("b", 2))
     assert asyncio.run(refresh()) == "connection-b"
+
+
+def test_a_file_that_cannot_be_read_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    write("etc/10.conf", SECTION.format("a", 2))
+    monkeypatch.setattr(keyfile, "contents", refuse)
+    asyncio.run(Defaults(root=tmp_path).refresh(version="1.42.4"))
+    (said,) = caplog.messages
+    assert ".conf: Permission denied; its defaults" in said
+    assert "Errno" not in said
 
 
 def test_files_are_read_again_only_when_they_changed(

@@ -57,6 +57,7 @@ class TestOnARealBus:
 def test_no_bus(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
     assert ask(*OURS, "Status", timeout=5) is None
+    assert not Question(*OURS, "Status", timeout=5).bus
 
 
 @pytest.mark.parametrize(
@@ -106,3 +107,4 @@ def test_a_question_is_all_said_before_the_bus_says_a_word(tmp_path: Path, monke
     assert said.index(b"\r\nBEGIN\r\n") < said.index(b"Hello") < said.index(b"Status")
     with pytest.raises(PlainBusError, match=r"Status of org\.nm_mptcp1: the bus closed the connection"):
         question.answer()
+    assert question.bus

@@ -75,6 +75,7 @@ class Facts:
     firewall: Firewall = Firewall()
     tools: Mapping[str, str] = field(default_factory=dict)  #: name -> where it is, "" when it is not there
     iproute_version: str = ""
+    bus: bool = True  #: somebody listens where the system bus should be
     status: Mapping[str, Any] = field(default_factory=dict)  #: the status document
     status_error: str = ""  #: why there is none
     service_error: str = ""  #: what is wrong with a service that is there, or with the bus

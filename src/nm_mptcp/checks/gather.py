@@ -93,6 +93,7 @@ def gather(record: Record, source: Source) -> Facts:
         networkd=_networkd() if any(each.name.startswith("systemd-network") for each in processes) else {},
         cloud_setup=any(Path("/etc/systemd/system").glob("*.wants/nm-cloud-setup.timer")),
         tools={name: _where(name) for name in tools.TOOLS},
+        bus=question.bus,
         status=status,
         status_error=status_error,
         service_error=service_error,

@@ -12,11 +12,18 @@ from .finding import Finding, advice, bad, commands, good, moot, unknown, warnin
 
 _DROPIN = "/usr/lib/NetworkManager/conf.d/10-nm-mptcp.conf"
 
+_NO_BUS = "the system bus cannot be reached"
+
 
 def networkmanager(facts: Facts) -> Iterator[Finding]:
     """Whether it runs, and its version."""
     if not facts.status:
         yield unknown("networkmanager", f"NetworkManager could not be asked: {facts.status_error}")
+        return
+    if not facts.bus:
+        words = f"{_NO_BUS}: NetworkManager cannot be asked, and no connection becomes a path"
+        fix = commands("systemctl start dbus") if facts.systemd else advice("start the system bus")
+        yield bad("networkmanager", words, remedy=fix)
         return
     told = facts.status["networkmanager"]
     words = "NetworkManager does not run: no connection becomes a path"
@@ -35,7 +42,7 @@ def dropin(facts: Facts) -> Iterator[Finding]:
     """Whether profiles without flags of their own are left to us, for each device."""
     told = facts.status.get("networkmanager", {})
     if not told.get("running"):
-        yield moot("drop-in", "NetworkManager does not run")
+        yield moot("drop-in", "NetworkManager does not run" if facts.bus else _NO_BUS)
         return
     section = told["default_flags_section"]
     if section == DefaultFlags.OUR_SECTION:
@@ -67,6 +74,9 @@ def service(facts: Facts) -> Iterator[Finding]:
     """Whether the service runs."""
     if facts.status.get("service") == "active":
         yield good("service", "the service runs")
+        return
+    if not facts.bus:
+        yield unknown("service", f"{_NO_BUS}, so the service cannot be asked")
         return
     if facts.service_error == STARTING:
         yield unknown("service", STARTING, remedy=advice("look again in a moment"))

@@ -52,6 +52,9 @@ def endpoints(facts: Facts) -> Iterator[Finding]:
     if facts.kernel_error:
         yield unknown("endpoint", facts.kernel_error)
         return
+    if not facts.kernel.path_manager:
+        yield moot("endpoint", "this kernel has no MPTCP")
+        return
     places = list(facts.places())
     if not places:
         yield moot("endpoint", "there is no endpoint")
@@ -119,6 +122,9 @@ def limits(facts: Facts) -> Iterator[Finding]:
     """Whether the limits let all paths be used at once."""
     if facts.kernel_error:
         yield unknown("limits", facts.kernel_error)
+        return
+    if not facts.kernel.path_manager:
+        yield moot("limits", "this kernel has no MPTCP")
         return
     places = [
         place for place in facts.places() if place.endpoint is None or place.endpoint.flags & EndpointFlag.SUBFLOW

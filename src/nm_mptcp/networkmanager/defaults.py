@@ -157,9 +157,10 @@ class Defaults:
         try:
             await asyncio.get_running_loop().run_in_executor(None, self._refresh, pid, version)
         except (OSError, ValueError) as error:
-            if str(error) != self._complained:
-                self._complained = str(error)
-                _log.warning("NetworkManager's configuration: %s; its defaults stay as they were read before", error)
+            words = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            if words != self._complained:
+                self._complained = words
+                _log.warning("NetworkManager's configuration: %s; its defaults stay as they were read before", words)
 
     def flags(self, device: Device) -> DefaultFlags:
         """The default for ``connection.mptcp-flags``."""
