@@ -238,7 +238,10 @@ def _rich(console: Console, found: Screen) -> None:
         place = header.index("PROFILE")
         # Of all columns the profile's is the one to be cut: what it is called in whole, JSON and explain tell.
         widths[place] = max(8, min(widths[place], console.width - sum(widths) + widths[place] - 2 * len(widths)))
-        for name, width in zip(header, widths, strict=True):
+        # Where that is not enough, whole columns go, the last ones first: half a number tells nothing.
+        while len(widths) > header.index("STATE") + 1 and sum(widths) + 2 * len(widths) - 2 > console.width:
+            widths.pop()
+        for name, width in zip(header, widths, strict=False):
             made.add_column(name, no_wrap=True, overflow="ellipsis", width=width)
         return made
 
@@ -258,7 +261,7 @@ def _rich(console: Console, found: Screen) -> None:
         console.print()
         links = table(LINKS, found.links)
         for row in found.links:
-            links.add_row(*cells(row, LINKS))
+            links.add_row(*cells(row, LINKS)[: len(links.columns)])
         console.print(links)
     if found.paths:
         console.print()

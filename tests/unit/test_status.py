@@ -326,6 +326,19 @@ def test_a_terminal_is_coloured_and_says_the_same(name: str, columns: int, monke
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]", quiet.getvalue())
 
 
+def test_a_narrow_terminal_has_fewer_columns_and_those_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal = Terminal()
+    show(look(laptop()), terminal)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()
+    (header,) = [line for line in lines if "LINK" in line and "ADDRESS" not in line]
+    assert header.split() == ["LINK", "PROFILE", "KIND", "STATE"]
+    assert all(len(line) <= 40 for line in lines)
+    assert any(re.fullmatch(r"wlan0 .* active *", line) for line in lines)
+
+
 def test_without_rich_a_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rich.console", None)
     terminal = Terminal()
