@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 
-from . import notify
+from . import notify, values
 from .bus import Bus, BusError, Signal, caller
 from .config import Config
 from .configfiles import ConfigError, Source
@@ -108,6 +108,7 @@ class Daemon:
         self._ready = True
         await notify.announce("READY=1")
         _log.info("ready")
+        values.finish()  # now, not when a link is lost
         interval = notify.watchdog_interval()
         while True:
             if interval is None:

@@ -2,8 +2,8 @@
 """Values: frozen dataclasses that are quickly made.
 
 ``dataclasses`` compiles six functions for each class, one by one up to Python 3.12, and a command that a person waits for has
-some sixty classes: that was a fifth of all of ``nm-mptcp check``. Here the three that depend on the fields are compiled at
-once, and the others are the same for all.
+some sixty classes: that was a third of all of ``nm-mptcp check``. Here three depend on the fields, which are compiled
+together when the first value is made - of half of the classes none ever is -, and the others are the same for all.
 """
 
 from __future__ import annotations
@@ -13,22 +13,43 @@ from typing import Any, NoReturn, TypeVar, dataclass_transform
 
 _T = TypeVar("_T")
 
+#: Classes of which no value was made yet.
+_unfinished: set[type] = set()
+
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def frozen(cls: type[_T]) -> type[_T]:
-    """As ``@dataclass(frozen=True, slots=True)``, but for copying and pickling, which nobody does to what cannot change."""
+    """As ``@dataclass(frozen=True, slots=True)``, but for copying and pickling, which nobody does to what cannot change, and
+    for its signature, which is not known before the first value is made.
+    """
     made = dataclass(init=False, repr=False, eq=False, slots=True)(cls)
-    told = fields(made)  # type: ignore[arg-type]
+
+    def finish_and_init(self: Any, *arguments: Any, **named: Any) -> None:
+        _finish(made)
+        self.__init__(*arguments, **named)
+
+    for name, function in {"__init__": finish_and_init, **_COMMON}.items():
+        setattr(made, name, function)
+    _unfinished.add(made)
+    return made
+
+
+def finish() -> None:
+    """Compile what is not compiled yet, for who has time now and will not have it when the first value is made."""
+    for each in tuple(_unfinished):
+        _finish(each)
+
+
+def _finish(made: type) -> None:
+    told = fields(made)
     names: dict[str, Any] = {"_set": object.__setattr__, "_MISSING": MISSING}
     for each in told:
         names[f"_default_{each.name}"] = each.default if each.default is not MISSING else each.default_factory
     exec(_functions(told), names)
     for name in ("__init__", "__eq__", "__hash__"):
-        names[name].__qualname__ = f"{cls.__qualname__}.{name}"  # as an error names it
+        names[name].__qualname__ = f"{made.__qualname__}.{name}"  # as an error names it
         setattr(made, name, names[name])
-    for name, function in _COMMON.items():
-        setattr(made, name, function)
-    return made
+    _unfinished.discard(made)
 
 
 def _functions(told: tuple[Field[Any], ...]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nm_mptcp import values
 from nm_mptcp.values import frozen
 
 
@@ -64,7 +65,7 @@ def told(act: Callable[[Any], object]) -> list[object]:
         lambda link: dataclasses.asdict(dataclasses.replace(link(1), name="wlan0")),
         lambda link: [each.name for each in dataclasses.fields(link)],
         lambda link: (link.__name__, link.__doc__, link.__slots__, link.__match_args__, link.MAIN, link(1).shown),
-        lambda link: list(inspect.signature(link).parameters),
+        lambda link: list(inspect.signature(type(link(1))).parameters),
         lambda link: link(),
         lambda link: link(1, colour="red"),
         lambda link: setattr(link(1), "name", "wlan0"),
@@ -80,3 +81,14 @@ def test_it_does_as_a_dataclass(act: Callable[[Any], object]) -> None:
 def test_another_class_with_the_same_fields_is_another_value() -> None:
     assert OURS(1) != THEIRS(1)
     assert OURS(1) != made(frozen)(1)
+
+
+def test_its_functions_are_compiled_when_the_first_is_made_or_when_there_is_time() -> None:
+    first, second = made(frozen), made(frozen)
+    assert {first, second} <= values._unfinished
+    assert first(1) == first(index=1) != first(2)
+    assert first not in values._unfinished
+    assert second in values._unfinished
+    values.finish()
+    assert not values._unfinished
+    assert second(1) == second(index=1)
