@@ -138,6 +138,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has enough.
         _drop(sys.stdout)
         return 128 + signal.SIGPIPE
+    except ImportError as error:
+        if error.name not in (None, "pyroute2"):  # what is wrong with ourselves has to be seen whole
+            raise
+        return fail("no pyroute2: install python3-pyroute2" if error.name else str(error))
     except OSError as error:
         if error.filename is not None or error.errno not in _TAKES_NO_MORE:
             raise
