@@ -13,12 +13,14 @@ import ctypes
 import io
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +39,19 @@ TREE = ("src", "tests", "dispatcher.d", "packaging", "Makefile", "pyproject.toml
 
 #: What a kernel says when something is wrong with it.
 _COMPLAINT = re.compile(r"WARNING:|BUG:|Oops|general protection|KASAN|UBSAN|refcount_t|blocked for more than|stall")
+
+# The first process of a machine that is made ready before its init is there.
+_PREPARE = """\
+#!/bin/sh
+set -e
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev 2>/dev/null || true
+{before}
+rm /prepare
+exec {init}
+"""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -60,15 +75,24 @@ class Done:
 class Machine:
     """A running machine; killed at the end of ``with``, or with this process. ``kernel`` is its kernel's release."""
 
-    def __init__(self, image: Image, *, systemd: bool = False) -> None:
+    def __init__(self, image: Image, *, systemd: bool = False, before: str = "", files: Iterable[Path] = ()) -> None:
+        """``before``: a shell script run there before systemd is; ``files``: what it finds in /root."""
         self.image = image
         self._stack = contextlib.ExitStack()
         self._place = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="nm-mptcp-machine-")))
         self._console = self._place / "console"
         self._received = b""
         init = "/sbin/init" if systemd else "/usr/lib/nm-mptcp-machine/init"
+        initrd = image.initrd
         try:
-            self._start(init)
+            if before:
+                more = [(f"root/{file.name}", 0o644, file.read_bytes()) for file in files]
+                more.append(("prepare", 0o755, _PREPARE.format(before=before, init=init).encode()))
+                initrd, init = self._place / "initrd", "/prepare"
+                shutil.copyfile(image.initrd, initrd)
+                with initrd.open("ab") as archive:  # the kernel unpacks one after the other
+                    archive.write(cpio(more))
+            self._start(initrd, init)
             self._port = self._stack.enter_context(self._connected())
             self.kernel = str(self._answer(BOOT, "boot")["ready"])
         except BaseException:
@@ -127,13 +151,13 @@ class Machine:
         said += self.run("dmesg").checked().splitlines()
         return list(dict.fromkeys(re.sub(r"^\[[^]]*\] ", "", line) for line in said if _COMPLAINT.search(line)))
 
-    def _start(self, init: str) -> None:
+    def _start(self, initrd: Path, init: str) -> None:
         qemu = [
             *("nice", "-n", "10", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"),
             *("-display", "none", "-monitor", "none", "-nic", "none"),
             # In software, AVX is slower than what programs do without it.
             *("-accel", "tcg,thread=multi", "-cpu", "max,-avx,-avx2", "-smp", "2", "-m", "3072"),
-            *("-kernel", str(self.image.kernel), "-initrd", str(self.image.initrd)),
+            *("-kernel", str(self.image.kernel), "-initrd", str(initrd)),
             # The agent's output is not on the console, which is slow; a panic ends the machine. Nobody attacks it.
             *("-append", f"rdinit={init} console=ttyS0 loglevel=5 panic=-1 mitigations=off systemd.log_target=journal"),
             *("-serial", f"file:{self._console}"),
@@ -184,6 +208,20 @@ class Machine:
             if (path := self._place / name).exists():
                 said += path.read_text(errors="replace")[-3000:]
         return said
+
+
+def cpio(files: Iterable[tuple[str, int, bytes]]) -> bytes:
+    """An archive of names, permissions and contents, as the kernel unpacks it (newc: initramfs-buffer-format)."""
+    archive = b""
+    for name, mode, content in (
+        *((name, 0o100000 | mode, content) for name, mode, content in files),
+        ("TRAILER!!!", 0, b""),
+    ):
+        numbers = (0, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
+        head = b"070701" + b"".join(b"%08X" % number for number in numbers) + name.encode() + b"\0"
+        for part in (head, content):
+            archive += part + bytes(-len(part) % 4)
+    return archive
 
 
 def _die_with_parent() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from .built import deb
 from .container import Container, reason_to_skip
+from .system import System
 from .test_install import DISTRIBUTIONS, NETWORKMANAGER
 
 PROFILE = """\
@@ -69,7 +70,7 @@ def system(request: pytest.FixtureRequest) -> Iterator[Container]:
 
 
 @pytest.mark.parametrize("unit", ONLINE)
-def test_paths_are_there_when_the_network_is_called_online(system: Container, unit: str) -> None:
+def test_paths_are_there_when_the_network_is_called_online(system: System, unit: str) -> None:
     endpoints = system.run(f"cat /run/{unit}.endpoints")
     assert "10.0.1.2" in endpoints
     assert "10.0.2.2" in endpoints
@@ -79,7 +80,7 @@ def test_paths_are_there_when_the_network_is_called_online(system: Container, un
     assert ours == {"wire": "nm-mptcp", "air": "nm-mptcp"}
 
 
-def test_the_boot_does_not_wait_for_the_service(system: Container) -> None:
+def test_the_boot_does_not_wait_for_the_service(system: System) -> None:
     """But for who waits for the network."""
     waiting = system.run("systemctl list-dependencies --plain --before nm-mptcp.service").split()[1:]
     assert {*ONLINE} <= set(waiting)
@@ -91,14 +92,14 @@ def test_the_boot_does_not_wait_for_the_service(system: Container) -> None:
     )
 
 
-def test_nothing_failed_or_was_tried_twice(system: Container) -> None:
+def test_nothing_failed_or_was_tried_twice(system: System) -> None:
     assert system.run("systemctl show --property=NRestarts --value nm-mptcp").strip() == "0"
     log = system.run("journalctl -b -o cat -p warning -u nm-mptcp || true")
     assert "Traceback" not in log
     assert "cannot" not in log
 
 
-def test_no_event_of_the_boot_does_the_work_of_a_service_that_is_on_its_way(system: Container) -> None:
+def test_no_event_of_the_boot_does_the_work_of_a_service_that_is_on_its_way(system: System) -> None:
     """NetworkManager has the pre-up of a connection wait for the events before it: half a second for such a look."""
     event = "strace -f -qq -e trace=execve -o /run/traced /usr/lib/NetworkManager/dispatcher.d/10-nm-mptcp wire up"
     applied = 'grep -q \'/usr/bin/nm-mptcp", "apply"\' /run/traced'
