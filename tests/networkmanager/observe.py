@@ -47,7 +47,8 @@ def writes_in(trace: str) -> list[str]:
             # A send may hold several messages.
             found += [kind for kind in re.findall(r"nlmsg_type=(RTM_\w+)", line) if not kind.startswith("RTM_GET")]
         elif "NETLINK:[GENERIC" in line:
-            for kind, command in re.findall(r'nlmsg_type=([\w?]+)[^"]*"\\x([0-9a-f]{2})', line):
+            # Newer ones know the head of what follows: {cmd=0x1, version=1}.
+            for kind, command in re.findall(r'nlmsg_type=([\w?]+)[^"]*?(?:"\\x|\bcmd=0x)([0-9a-f]{1,2})', line):
                 number = int(command, 16)
                 if kind != "nlctrl" and number not in PATH_MANAGER_READS:
                     found.append(PATH_MANAGER_COMMANDS.get(number, f"mptcp_pm command {number}"))
