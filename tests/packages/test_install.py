@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,16 @@ import pytest
 
 from .. import versions
 from ..conftest import saw
+from . import variants
 from .built import deb
 from .container import Container, reason_to_skip
 from .system import System
 from .talk import Talk, Told, serve
+from .witness import Witness, traced
 
 DISTRIBUTIONS = os.environ.get("NM_MPTCP_ROOTS", "trixie").split()
+
+INSTALL = "apt-get -q -y --no-install-recommends install"
 
 NETWORKMANAGER = """\
 [main]
@@ -114,7 +117,7 @@ def kernel(system: System) -> dict[str, list[str]]:
 def test_installing_starts_the_service_and_leaves_networkmanager_running(system: System) -> None:
     networkmanager = main_process(system, "NetworkManager")
     kernel_before = kernel(system)
-    told = system.run("apt-get -q -y --no-install-recommends install /root/nm-mptcp.deb", seconds=180)
+    told = system.run(f"{INSTALL} /root/nm-mptcp.deb", seconds=180)
     assert "nm-mptcp" in told
     assert system.run("systemctl is-active nm-mptcp").strip() == "active"
     assert system.run("systemctl is-enabled nm-mptcp").strip() == "enabled"
@@ -160,39 +163,75 @@ def test_the_modules_are_compiled_so_that_a_start_writes_nothing(system: System)
     assert system.run(compiled) == before
 
 
-def upgraded(system: System, tmp_path: Path) -> Told:
-    """The package is upgraded under a stream, no subflow of which is cut; what the stream has seen of it."""
-    newer = tmp_path / "newer.deb"
-    unpacked = tmp_path / "unpacked"
-    subprocess.run(["dpkg-deb", "--raw-extract", deb(), unpacked], check=True)
-    control = unpacked / "DEBIAN/control"
-    control.write_text(control.read_text().replace("\nVersion: ", "\nVersion: 1:"))
-    build = ["dpkg-deb", "--root-owner-group", "--build", unpacked, newer]
-    subprocess.run(build, check=True, capture_output=True)
-    shutil.rmtree(unpacked)
-    system.put(newer, "/root/newer.deb")
+@dataclass(frozen=True)
+class Upgrade:
+    """What a stream has seen of an upgrade, and of one of another package that the system has as much work with."""
+
+    told: Told
+    beside: Told
+
+    def __str__(self) -> str:
+        return f"{self.told.longest_gap_ms:.0f} ms, {self.beside.longest_gap_ms:.0f} ms"
+
+
+def upgraded(system: System, tmp_path: Path, *, every: int = 5) -> Upgrade:
+    """The package is upgraded under a stream: no subflow is cut, and nothing that the kernel tells of is changed."""
+    for version in (1, 2):
+        system.put(variants.bystander(version, tmp_path), f"/root/bystander-{version}.deb")
+    system.put(variants.newer(tmp_path), "/root/newer.deb")
+    system.run(f"{INSTALL} /root/bystander-1.deb", seconds=180)
 
     serve(system)
-    with Talk(system) as talk:
+    with Witness(system) as witness, Talk(system, every=every) as talk:
         talk.wait_subflows(*(path["address"] for path in paths(system).values()))
-        subflows, service = talk.subflows(), main_process(system, "nm-mptcp")
-        endpoints = system.run("ip mptcp endpoint show")
         talk.told()
-        system.run("apt-get -q -y --no-install-recommends install /root/newer.deb", seconds=180)
+        system.run(f"{INSTALL} /root/bystander-2.deb", seconds=180)
+        beside = talk.goes_on()
+
+        service, before = main_process(system, "nm-mptcp"), state(system, talk, witness)
+        talk.told()
+        system.run(f"{INSTALL} /root/newer.deb", seconds=180)
+        told = talk.goes_on()
         assert main_process(system, "nm-mptcp") != service
         assert system.run("systemctl is-active nm-mptcp").strip() == "active"
-        assert talk.subflows() == subflows
-        assert system.run("ip mptcp endpoint show") == endpoints
-        told = talk.goes_on()
+        # What is ours is known to the new one, which has looked at it all by now.
+        assert {path["owner"] for path in paths(system).values()} == {"nm-mptcp"}
+        system.run("sleep 2")
+        assert state(system, talk, witness) == before
+        assert witness.changes() == []
+    system.run("apt-get -q -y purge bystander", seconds=180)
     assert told.back > 100
-    # What is ours is known to the new one.
-    assert {path["owner"] for path in paths(system).values()} == {"nm-mptcp"}
-    return told
+    return Upgrade(told, beside)
+
+
+def state(system: System, talk: Talk, witness: Witness) -> dict[str, Any]:
+    """All that an upgrade has to leave as it is, and what has happened to it so far."""
+    return {
+        **kernel(system),
+        "ids": system.run("ip mptcp endpoint show"),
+        "subflows": talk.subflows(),
+        "events": [witness.events(port) for _, port in sorted(talk.subflows())],
+    }
 
 
 def test_upgrading_cuts_no_subflow(system: System, tmp_path: Path) -> None:
-    told = upgraded(system, tmp_path)
-    print(f"{system.distribution}: upgrade: longest gap {told.longest_gap_ms} ms, {told.back} words came back")
+    print(
+        f"{system.distribution}: longest gap when it is upgraded, and when another package is: {upgraded(system, tmp_path)}"
+    )
+
+
+def test_the_service_of_the_new_package_writes_nothing(system: System) -> None:
+    """Nor does NetworkManager: not even what would change nothing."""
+    with traced(system) as writes:
+        service = main_process(system, "nm-mptcp")
+        system.run(f"{INSTALL} --reinstall /root/newer.deb", seconds=180)
+        assert main_process(system, "nm-mptcp") != service
+        assert {path["owner"] for path in paths(system).values()} == {"nm-mptcp"}
+        system.run("sleep 2")
+        assert writes() == []
+        # Whatever either of them writes is seen.
+        system.run("nmcli connection up air")
+        assert {"RTM_NEWADDR", "RTM_NEWRULE", "add endpoint"} <= {*writes()}
 
 
 def test_the_packages_files_are_as_dpkg_knows_them(system: System) -> None:
@@ -220,7 +259,7 @@ def test_removing_puts_back_what_was_there(system: System) -> None:
 
 
 def test_a_removed_package_is_installed_again(system: System) -> None:
-    system.run("apt-get -q -y --no-install-recommends install /root/newer.deb", seconds=180)
+    system.run(f"{INSTALL} /root/newer.deb", seconds=180)
     assert system.run("systemctl is-active nm-mptcp").strip() == "active"
     assert paths(system).keys() == {"wire", "air"}
 
