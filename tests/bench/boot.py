@@ -13,6 +13,7 @@ import sys
 
 from ..packages.built import deb
 from ..packages.container import Container, reason_to_skip
+from ..packages.system import System
 from ..packages.test_boot import preparation
 
 #: What somebody may wait for. Ready is what the service itself is.
@@ -27,20 +28,24 @@ UNITS = (
 
 
 def boot(distribution: str, *, package: bool, chain: bool = False) -> dict[str, float]:
-    """Milliseconds from the start of userspace until each unit was active; of what is not there nothing."""
+    """What a boot gives (:func:`active_after`)."""
     with Container(distribution, before=preparation(package=package), files=[deb()]) as system:
-        (start,) = _monotonic(system, "show --property=UserspaceTimestampMonotonic --value")
-        times = {
-            unit: (found[0] - start) / 1000
-            for unit in UNITS
-            if (found := _monotonic(system, f"show --property=ActiveEnterTimestampMonotonic --value {unit}"))
-        }
         if chain:
             print(system.run("systemd-analyze critical-chain network-online.target"))
-    return times
+        return active_after(system)
 
 
-def _monotonic(system: Container, question: str) -> list[int]:
+def active_after(system: System) -> dict[str, float]:
+    """Milliseconds from the start of userspace until each unit was active; of what is not there nothing."""
+    (start,) = _monotonic(system, "show --property=UserspaceTimestampMonotonic --value")
+    return {
+        unit: (found[0] - start) / 1000
+        for unit in UNITS
+        if (found := _monotonic(system, f"show --property=ActiveEnterTimestampMonotonic --value {unit}"))
+    }
+
+
+def _monotonic(system: System, question: str) -> list[int]:
     return [int(word) for word in system.run(f"systemctl {question}").split() if word != "0"]
 
 

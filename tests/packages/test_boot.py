@@ -86,6 +86,7 @@ def test_the_boot_does_not_wait_for_the_service(system: System) -> None:
     assert {*ONLINE} <= set(waiting)
     after = system.run("systemctl show --property=After --value multi-user.target NetworkManager.service").split()
     assert "nm-mptcp.service" not in after
+    assert "ordering cycle" not in system.run("journalctl -b -o cat _PID=1")
     print(
         system.distribution,
         system.run("systemd-analyze; systemd-analyze blame; systemd-analyze critical-chain network-online.target"),
