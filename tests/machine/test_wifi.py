@@ -186,8 +186,6 @@ def lost_and_back(site: Site, what: str, loss: str, return_: str) -> None:
             ("longest gap", told.longest_gap_ms),
         ):
             site.figures.tell(f"{what}: {figure}", f"{value:.0f} ms")
-        if moments["failures"]:
-            site.figures.tell(f"{what}: connections that failed before that one", f"{moments['failures']:.0f}")
         moments = site.moments("back", return_)
         told = talk.goes_on()
         talk.wait_subflows(wifi, wire)
