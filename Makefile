@@ -61,7 +61,7 @@ help:
 	@echo "make venv              $(VENV) with the command and the test tools"
 	@echo "make test-unit         the tests that need neither root nor NetworkManager"
 	@echo "make test-matrix       all tests with the oldest, a middle and the newest libraries"
-	@echo "make bench-failover    links are lost: NetworkManager alone, with mptcpd, with nm-mptcp (root; 15 minutes)"
+	@echo "make bench-failover    links are lost: NetworkManager alone, with mptcpd, with nm-mptcp (root; 25 minutes)"
 	@echo "make bench-behind      is any connection worse off than with NetworkManager alone? (root; 7 minutes)"
 	@echo "make bench-guard       a full-tunnel VPN comes up: what goes around it, with each of the three (root; 5 minutes)"
 	@echo "make bench-boot        is a boot slower with the package? in containers, with and without (root; 1 minute)"

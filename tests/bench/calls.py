@@ -7,7 +7,6 @@ acknowledged - better than anybody who asks the kernel what is left, since he wa
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import subprocess
@@ -40,7 +39,7 @@ class Call:
 
 
 class Calls:
-    """The ``sendto`` calls of all threads that a process has now; :attr:`possible` is false where the kernel does not trace."""
+    """The ``sendto`` calls of all threads that a process has now; none where the kernel does not trace."""
 
     def __init__(self, pid: int) -> None:
         threads = " ".join(sorted(os.listdir(f"/proc/{pid}/task")))
@@ -54,12 +53,11 @@ class Calls:
             text=True,
         )
         assert self._script.stdout
-        self.possible = self._script.stdout.readline() == "ready\n"
+        self._script.stdout.readline()  # it traces by now, or has ended
 
     def end(self) -> list[Call]:
         """Trace no more; all calls so far, in the order in which they began."""
-        with contextlib.suppress(BrokenPipeError):
-            text, _ = self._script.communicate("\n", timeout=10)
+        text, _ = self._script.communicate("\n", timeout=10)
         self._place.cleanup()
         began: dict[str, tuple[float, int]] = {}
         calls = []

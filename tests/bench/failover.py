@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import shutil
 import sys
 import tempfile
@@ -49,8 +48,7 @@ def measure(
     for repetition in range(repetitions):
         for scenario in scenarios:
             for tool in tools:
-                share = scenario.share if tool.product else scenario.share * scenario.share_elsewhere
-                if repetition >= math.ceil(repetitions * share):
+                if not (tool.product or scenario.elsewhere):
                     continue
                 place = directory / f"{scenario.name}-{tool.name}-{repetition}"
                 try:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -38,8 +39,9 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "_SETTLED", 0.0)
 
 
-async def followed(kernel: Kernel) -> Connections:
-    """After the first answer."""
+@asynccontextmanager
+async def followed(kernel: Kernel) -> AsyncIterator[Connections]:
+    """From the first answer on."""
     subject = Connections(kernel.ask)
 
     async def again() -> Mapping[frozenset[str], int]:
@@ -47,7 +49,10 @@ async def followed(kernel: Kernel) -> Connections:
 
     subject.follow(asyncio.get_running_loop(), again)
     await asked(kernel, 1)
-    return subject
+    try:
+        yield subject
+    finally:
+        subject.unfollow()
 
 
 async def asked(kernel: Kernel, times: int) -> None:
@@ -59,9 +64,8 @@ async def asked(kernel: Kernel, times: int) -> None:
 def test_it_is_asked_for_before_anybody_wants_it_and_kept() -> None:
     async def story() -> None:
         kernel = Kernel(subflow(WIFI), subflow(MODEM), subflow(WIFI, token=2))
-        subject = await followed(kernel)
-        assert subject.kept == {frozenset({WIFI, MODEM}): 1, frozenset({WIFI}): 1}
-        subject.unfollow()
+        async with followed(kernel) as subject:
+            assert subject.kept == {frozenset({WIFI, MODEM}): 1, frozenset({WIFI}): 1}
 
     asyncio.run(story())
 
@@ -69,17 +73,16 @@ def test_it_is_asked_for_before_anybody_wants_it_and_kept() -> None:
 def test_an_event_ends_it_and_has_it_asked_for_once_more_however_many_come() -> None:
     async def story() -> None:
         kernel = Kernel(subflow(WIFI))
-        subject = await followed(kernel)
-        kernel.subflows = (subflow(WIFI), subflow(MODEM))
-        for _ in range(3):
-            subject.told()
-        assert subject.kept is None
-        await asked(kernel, 2)
-        assert subject.kept == {frozenset({WIFI, MODEM}): 1}
-        for _ in range(10):
-            await asyncio.sleep(0.001)
-        assert kernel.asked == 2
-        subject.unfollow()
+        async with followed(kernel) as subject:
+            kernel.subflows = (subflow(WIFI), subflow(MODEM))
+            for _ in range(3):
+                subject.told()
+            assert subject.kept is None
+            await asked(kernel, 2)
+            assert subject.kept == {frozenset({WIFI, MODEM}): 1}
+            for _ in range(10):
+                await asyncio.sleep(0.001)
+            assert kernel.asked == 2
 
     asyncio.run(story())
 
@@ -87,18 +90,17 @@ def test_an_event_ends_it_and_has_it_asked_for_once_more_however_many_come() -> 
 def test_what_is_told_while_it_is_asked_for_counts() -> None:
     async def story() -> None:
         kernel = Kernel(subflow(WIFI))
-        subject = await followed(kernel)
-        ask = kernel.ask
+        async with followed(kernel) as subject:
+            ask = kernel.ask
 
-        def interrupted() -> tuple[Subflow, ...]:
-            there = ask()
-            subject.told()
-            return there
+            def interrupted() -> tuple[Subflow, ...]:
+                there = ask()
+                subject.told()
+                return there
 
-        subject._subflows = interrupted
-        assert subject.read() == {frozenset({WIFI}): 1}
-        assert subject.kept is None
-        subject.unfollow()
+            subject._subflows = interrupted
+            assert subject.read() == {frozenset({WIFI}): 1}
+            assert subject.kept is None
 
     asyncio.run(story())
 
@@ -108,9 +110,8 @@ def test_a_join_that_is_not_complete_yet_is_not_kept() -> None:
 
     async def story() -> None:
         kernel = Kernel(subflow(WIFI), subflow(MODEM, flags=SubflowFlag.JOIN_LOCAL))
-        subject = await followed(kernel)
-        assert subject.kept is None
-        subject.unfollow()
+        async with followed(kernel) as subject:
+            assert subject.kept is None
 
     asyncio.run(story())
 
@@ -120,9 +121,8 @@ def test_a_join_that_nobody_answered_yet_hinders_nothing() -> None:
 
     async def story() -> None:
         kernel = Kernel(subflow(WIFI), subflow(MODEM, state=TCPState.SYN_SENT, flags=SubflowFlag.JOIN_LOCAL))
-        subject = await followed(kernel)
-        assert subject.kept == {frozenset({WIFI}): 1}
-        subject.unfollow()
+        async with followed(kernel) as subject:
+            assert subject.kept == {frozenset({WIFI}): 1}
 
     asyncio.run(story())
 
@@ -132,12 +132,11 @@ def test_it_is_asked_for_the_more_rarely_the_longer_it_takes() -> None:
 
     async def story() -> None:
         kernel = Kernel(subflow(WIFI))
-        subject = await followed(kernel)
-        subject._cost = 1.0
-        subject.told()
-        assert subject._timer is not None
-        assert subject._timer.when() - asyncio.get_running_loop().time() > connections._REST - 1
-        subject.unfollow()
+        async with followed(kernel) as subject:
+            subject._cost = 1.0
+            subject.told()
+            assert subject._timer is not None
+            assert subject._timer.when() - asyncio.get_running_loop().time() > connections._REST - 1
 
     asyncio.run(story())
 
@@ -145,22 +144,21 @@ def test_it_is_asked_for_the_more_rarely_the_longer_it_takes() -> None:
 def test_a_kernel_that_does_not_answer_harms_nobody() -> None:
     async def story() -> None:
         kernel = Kernel(subflow(WIFI))
-        subject = await followed(kernel)
-        ask = kernel.ask
+        async with followed(kernel) as subject:
+            ask = kernel.ask
 
-        def refused() -> tuple[Subflow, ...]:
-            ask()
-            raise KernelError(12, "read the TCP sockets")
+            def refused() -> tuple[Subflow, ...]:
+                ask()
+                raise KernelError(12, "read the TCP sockets")
 
-        subject._subflows = refused
-        subject.told()
-        await asked(kernel, 2)
-        assert subject.kept is None
-        subject._subflows = ask
-        subject.told()
-        await asked(kernel, 3)
-        assert subject.kept == {frozenset({WIFI}): 1}
-        subject.unfollow()
+            subject._subflows = refused
+            subject.told()
+            await asked(kernel, 2)
+            assert subject.kept is None
+            subject._subflows = ask
+            subject.told()
+            await asked(kernel, 3)
+            assert subject.kept == {frozenset({WIFI}): 1}
 
     asyncio.run(story())
 
