@@ -247,7 +247,7 @@ class Engine:
                 connections = await self._connections(at_once=not wrote) if loss else None
                 operations = await self._decide(kernel, connections)
                 idle = not operations or self._dry_run or self.paused
-                if idle or not await self._apply(operations, kernel):
+                if idle or not await self._apply(operations, kernel, at_once=loss and not wrote):
                     break
                 wrote = True
             self._tell()
@@ -345,8 +345,9 @@ class Engine:
             self._complain(f"{error}; connections that stand beside the tunnel may be cut")
             return Sides()
 
-    async def _apply(self, operations: tuple[Operation, ...], kernel: Kernel) -> bool:
-        """Write; the record comes before what it has to tell of, while a lost link's endpoints go already.
+    async def _apply(self, operations: tuple[Operation, ...], kernel: Kernel, *, at_once: bool) -> bool:
+        """Write; the record comes before what it has to tell of, while a lost link's endpoints go already: with ``at_once``
+        the first of them before anything else is done.
 
         False when nothing of it succeeded: then trying again at once is of no use.
         """
@@ -365,14 +366,16 @@ class Engine:
         taken = self.view.desired.taken if self.view else frozenset()
         numbered = self._ours.numberings != self._record.contents.ours.numberings
         first = unrecorded(operations, taken)
-        going = asyncio.ensure_future(self._kernel.execute(operations[:first]))
+        ahead = min(first, 1) if at_once else 0
+        failures = await self._kernel.execute(operations[:ahead], at_once=True)
+        going = asyncio.ensure_future(self._kernel.execute(operations[ahead:first]))
         try:
             if written or settings or limits or taken or numbered:
-                if first:
+                if first > ahead:
                     await asyncio.sleep(_HEAD_START)
                 self._save()
         finally:
-            failures = await going
+            failures += await going
         renewed = self.view.desired.renewed if self.view else frozenset()
         for address in renewed:
             self._healing.tried(address, time.monotonic())

@@ -209,7 +209,7 @@ class Still:
     async def connections(self) -> Mapping[frozenset[str], int]:
         return {}
 
-    async def execute(self, operations: tuple[Operation, ...]) -> list[Any]:
+    async def execute(self, operations: tuple[Operation, ...], **_: bool) -> list[Any]:
         self.done += operations
         changed = {op.value.id: op.value for op in operations if isinstance(op.value, Endpoint)}
         endpoints = tuple(changed.get(each.id, each) for each in self.kernel.endpoints)

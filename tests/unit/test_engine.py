@@ -67,6 +67,7 @@ class Obedient:
     def __init__(self, kernel: Kernel, record: Path) -> None:
         self.kernel = kernel
         self.done: list[tuple[Operation, str]] = []
+        self.done_at_once: list[Operation] = []
         self.cut_subflows = self.cut_connections = 0
         self._record = record
 
@@ -76,7 +77,13 @@ class Obedient:
     async def connections(self, *, at_once: bool = False) -> Mapping[frozenset[str], int]:  # noqa: ARG002
         return {}
 
-    async def execute(self, operations: tuple[Operation, ...]) -> list[tuple[Operation, KernelError]]:
+    async def execute(
+        self,
+        operations: tuple[Operation, ...],
+        *,
+        at_once: bool = False,
+    ) -> list[tuple[Operation, KernelError]]:
+        self.done_at_once += operations if at_once else ()
         text = self._record.read_text() if self._record.exists() else ""
         self.done += [(operation, text) for operation in operations]
         return []
@@ -103,6 +110,7 @@ def test_a_lost_links_endpoint_goes_before_the_record_is_written_and_all_else_af
     asyncio.run(subject.converge(loss=True))
     (first, then), (second, later), *_ = kernel.done
     assert (first.action, then) == (Action.DELETE, before)
+    assert kernel.done_at_once == [first]
     assert second.action is not Action.DELETE
     assert later == subject._record.file.read_text() != before
 

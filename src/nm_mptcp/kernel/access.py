@@ -33,6 +33,7 @@ from ..model import (
     Sides,
     Tunnel,
 )
+from ..values import frozen
 from . import messages as _messages  # noqa: F401  # now, not in front of the first write
 from . import sysctl
 from .connections import Connections, standing
@@ -51,6 +52,15 @@ _Answer = TypeVar("_Answer")
 
 #: How often a full look is begun again because events were lost while it was made.
 _TRIES = 3
+
+
+@frozen
+class _Settings:
+    """What hardly anybody changes, and nobody is told of: a loss, which cannot wait, does without asking."""
+
+    mptcp_enabled: bool
+    path_manager: str
+    limits: Limits
 
 
 class KernelAccess:
@@ -73,6 +83,7 @@ class KernelAccess:
         self._monitor: Monitor | None = None
         self._events: PathManagerEvents | None = None
         self._endpoints_max = endpoints_max
+        self._settings: _Settings | None = None  #: as they were at the last look
 
     async def watch(
         self, on_change: Callable[[Changes], None], on_event: Callable[[PathManagerEvent | None], None]
@@ -111,7 +122,8 @@ class KernelAccess:
         self._worker.shutdown(wait=False)
 
     async def look(self, *, thorough: bool = False, at_once: bool = False) -> Kernel:
-        """What the kernel has now; ``thorough``: also what it may have changed without telling; ``at_once``: others wait.
+        """What the kernel has now; ``thorough``: also what it may have changed without telling; ``at_once``: others wait, and
+        its settings may be those of the last look.
 
         Raises :class:`KernelError`.
         """
@@ -124,10 +136,12 @@ class KernelAccess:
         mirror = self._mirror
         depends = (mirror.links, mirror.routes, mirror.rules, mirror.addresses)
         read = self._at_once if at_once else self._work
-        endpoints, limits, departures = await read(self._ask, depends, thorough)
+        known = self._settings if at_once else None
+        endpoints, settings, departures = await read(self._ask, depends, known, thorough)
+        self._settings = settings
         return Kernel(
-            mptcp_enabled=sysctl.mptcp_enabled(),
-            path_manager=sysctl.path_manager(),
+            mptcp_enabled=settings.mptcp_enabled,
+            path_manager=settings.path_manager,
             laminar=sysctl.knows_laminar(),
             endpoints_max=self._endpoints_max,
             links=mirror.links,
@@ -135,7 +149,7 @@ class KernelAccess:
             routes=mirror.routes,
             rules=mirror.rules,
             endpoints=endpoints,
-            limits=limits,
+            limits=settings.limits,
             linkdown_ignored=self._linkdown_ignored(thorough=thorough),
             departures=departures,
         )
@@ -172,25 +186,33 @@ class KernelAccess:
         """Ask at once for the neighbours on links that came back (see :mod:`.neighbours`). Raises :class:`KernelError`."""
         await self._work(self._neighbours.ask_anew, ifindexes)
 
-    async def execute(self, operations: Iterable[Operation]) -> list[tuple[Operation, KernelError]]:
-        """Do the operations in order; gives those that failed, each with its error. The others are done all the same."""
+    async def execute(
+        self, operations: Iterable[Operation], *, at_once: bool = False
+    ) -> list[tuple[Operation, KernelError]]:
+        """Do the operations in order; gives those that failed, each with its error. The others are done all the same.
+
+        ``at_once``: others wait, for as long as it takes.
+        """
         operations = tuple(operations)
-        return await self._work(self._execute, operations) if operations else []
+        work = self._at_once if at_once else self._work
+        return await work(self._execute, operations) if operations else []
 
     # --- on the worker thread
 
     def _ask(
-        self, depends: tuple[Mapping[int, Link], object, object, object], afresh: bool
-    ) -> tuple[tuple[Endpoint, ...], Limits, Mapping[Family, tuple[Departure, ...]]]:
-        return *self._endpoints_and_limits(), self._departures.look(*depends, afresh=afresh)
+        self, depends: tuple[Mapping[int, Link], object, object, object], known: _Settings | None, afresh: bool
+    ) -> tuple[tuple[Endpoint, ...], _Settings, Mapping[Family, tuple[Departure, ...]]]:
+        settings = known or self._settings_now()
+        endpoints = self._path_manager.endpoints() if settings.path_manager else ()
+        return endpoints, settings, self._departures.look(*depends, afresh=afresh)
 
-    def _endpoints_and_limits(self) -> tuple[tuple[Endpoint, ...], Limits]:
-        """A kernel without MPTCP has neither, and is an ordinary one: then ``path_manager`` is empty."""
-        if not sysctl.path_manager():
-            return (), Limits(0, 0)
-        if not self._endpoints_max:
+    def _settings_now(self) -> _Settings:
+        """A kernel without MPTCP has no limits, and is an ordinary one: then ``path_manager`` is empty."""
+        path_manager = sysctl.path_manager()
+        if path_manager and not self._endpoints_max:
             self._endpoints_max = self._path_manager.endpoints_max()
-        return self._path_manager.endpoints(), self._path_manager.limits()
+        limits = self._path_manager.limits() if path_manager else Limits(0, 0)
+        return _Settings(sysctl.mptcp_enabled(), path_manager, limits)
 
     def _execute(self, operations: tuple[Operation, ...]) -> list[tuple[Operation, KernelError]]:
         failures = []
@@ -212,6 +234,7 @@ class KernelAccess:
             case Operation(Action.SET_FLAGS, Endpoint() as endpoint):
                 self._path_manager.set_flags(endpoint, endpoint.flags)
             case Operation(Action.SET, Limits() as limits):
+                self._settings = None
                 self._path_manager.set_limits(limits)
             case Operation(Action.SET, LinkdownSetting() as setting):
                 self._set_linkdown(setting)
@@ -331,8 +354,8 @@ class KernelAccess:
             return function(*arguments)
 
     async def _at_once(self, function: Callable[..., _Answer], *arguments: object) -> _Answer:
-        """The same for what only reads, in the loop's own thread unless the worker is at something: to hand it over and to
-        come back takes some milliseconds where the processors are busy, as they are when a link was lost.
+        """The same in the loop's own thread, unless the worker is at something: to hand it over and to come back takes some
+        milliseconds where the processors are busy, as they are when a link was lost.
         """
         if not self._in_use.acquire(blocking=False):
             return await self._work(function, *arguments)
