@@ -259,6 +259,10 @@ class Kernel:
     #: where packets to each half of a family's public space leave; nothing while there is nothing like a tunnel
     departures: Mapping[Family, tuple[Departure, ...]] = field(default_factory=dict)
 
+    def has_address_of(self, endpoint: Endpoint) -> bool:
+        """Whether an endpoint's address is on its interface."""
+        return any(address.address == endpoint.address for address in self.addresses.get(endpoint.ifindex, ()))
+
 
 # --- what NetworkManager says --------------------------------------------------------------------------------------
 
@@ -376,7 +380,7 @@ class NetworkManager:
     @property
     def has_mptcp(self) -> bool:
         """Whether this NetworkManager knows ``connection.mptcp-flags`` (1.40)."""
-        return self._at_least(1, 40)
+        return _at_least(self.version, 1, 40)
 
     @property
     def builtin_flags(self) -> ProfileFlag:
@@ -384,11 +388,13 @@ class NetworkManager:
         if not self.has_mptcp:
             return ProfileFlag(0)
         flags = ProfileFlag.ENABLED | ProfileFlag.SUBFLOW
-        return flags | ProfileFlag.LAMINAR if self._at_least(1, 56) else flags
+        return flags | ProfileFlag.LAMINAR if _at_least(self.version, 1, 56) else flags
 
-    def _at_least(self, *wanted: int) -> bool:
-        parts = self.version.split(".")[:2]
-        return len(parts) == 2 and all(part.isdigit() for part in parts) and tuple(map(int, parts)) >= wanted
+
+@functools.lru_cache(maxsize=8)
+def _at_least(version: str, *wanted: int) -> bool:
+    parts = version.split(".")[:2]
+    return len(parts) == 2 and all(part.isdigit() for part in parts) and tuple(map(int, parts)) >= wanted
 
 
 # --- what is ours --------------------------------------------------------------------------------------------------
@@ -464,7 +470,12 @@ class OwnEndpoint:
 
     def is_(self, endpoint: Endpoint) -> bool:
         """Whether this is that endpoint of the kernel."""
-        return self.key == endpoint.key and self.id in (0, endpoint.id) and endpoint.flags in (self.flags, self.was)
+        return (
+            self.address == endpoint.address
+            and self.key == endpoint.key
+            and self.id in (0, endpoint.id)
+            and endpoint.flags in (self.flags, self.was)
+        )
 
 
 @frozen

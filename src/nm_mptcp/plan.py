@@ -32,7 +32,7 @@ from .model import (
     Rule,
     Severance,
 )
-from .tables import defaults
+from .tables import defaults, own_rules
 
 _WITHOUT_TRACE = frozenset({Action.DELETE, Action.CUT, Action.SEVER})
 
@@ -87,12 +87,8 @@ def restore(kernel: Kernel, ours: Ours, marks: Marks = MARKS) -> tuple[Operation
         name: ours.limits[name].before if name in ours.limits and ours.limits[name].written == value else value
         for name, value in have.items()
     }
-    back = {endpoint for endpoint in ours.taken if _has_address(kernel, endpoint)}
+    back = {endpoint for endpoint in ours.taken if kernel.has_address_of(endpoint)}
     return plan(Desired(endpoints=frozenset(back), limits=Limits(**before), marks=marks), kernel, ours)
-
-
-def _has_address(kernel: Kernel, endpoint: Endpoint) -> bool:
-    return any(address.address == endpoint.address for address in kernel.addresses.get(endpoint.ifindex, ()))
 
 
 def _cut(desired: Desired) -> Iterable[Operation]:
@@ -172,7 +168,7 @@ def _endpoints(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[list[Endpo
 
 def _rules(wanted: frozenset[Rule], kernel: Kernel, marks: Marks) -> tuple[list[Rule], list[Rule]]:
     """Rules to add and to delete; the more specific look-up comes first and goes last."""
-    have = {rule for rule in kernel.rules if marks.on_rule(rule)}
+    have = own_rules(kernel.rules, marks)
 
     def order(rule: Rule) -> tuple[object, ...]:
         return (rule.priority, rule.family, rule.source, rule.table)

@@ -213,10 +213,13 @@ def decided(ours: Ours, kernel: Kernel, desired: Desired) -> Ours:
     linkdown setting whose interface is gone (one that somebody changed since is remembered, and left to him), and a limit
     that is as it was before us. Numbers that count no longer are past once nothing carries them.
     """
-    present = {(address.address, ifindex) for ifindex, group in kernel.addresses.items() for address in group}
     standing = {endpoint.place for endpoint in kernel.endpoints if not endpoint.port}
     owned = {(path.address, path.ifindex) for path in desired.paths if path.owner is Owner.NETWORKMANAGER}
-    away = {endpoint for endpoint in ours.taken if endpoint.place in present & owned and endpoint.place not in standing}
+    away = {
+        endpoint
+        for endpoint in ours.taken
+        if endpoint.place in owned and endpoint.place not in standing and kernel.has_address_of(endpoint)
+    }
     now = desired.marks.now
     result = replace(
         ours,

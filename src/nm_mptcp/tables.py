@@ -143,6 +143,12 @@ def copies(
 
 
 @remembered(objects=1)
+def own_rules(rules: tuple[Rule, ...], marks: Marks) -> frozenset[Rule]:
+    """Those of the kernel's rules that are ours."""
+    return frozenset(filter(marks.on_rule, rules))
+
+
+@remembered(objects=1)
 def _has_foreign(routes: tuple[Route, ...], marks: Marks) -> bool:
     return not all(map(marks.on_route, routes))
 
@@ -165,11 +171,12 @@ def _assign(kernel: Kernel, sources: tuple[Source, ...], marks: Marks) -> dict[i
     tables = marks.now.tables
     in_range = [(table, ifindex, routes) for (table, ifindex), routes in kernel.routes.items() if table in tables]
     others = {table for table, _, routes in in_range if _has_foreign(routes, marks)}
-    others |= {rule.table for rule in kernel.rules if rule.table in tables and not marks.on_rule(rule)}
+    own = own_rules(kernel.rules, marks)
+    others |= {rule.table for rule in kernel.rules if rule.table in tables and rule not in own}
     had: dict[int, set[int]] = {}
     owner_of = {source.address: source.ifindex for source in sources}
-    for rule in kernel.rules:
-        if marks.on_rule(rule) and rule.table in tables and rule.source in owner_of:
+    for rule in own:
+        if rule.table in tables and rule.source in owner_of:
             had.setdefault(owner_of[rule.source], set()).add(rule.table)
     for table, ifindex, _ in in_range:
         had.setdefault(ifindex, set()).add(table)

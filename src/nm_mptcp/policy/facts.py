@@ -25,7 +25,7 @@ from ..model import (
     marks_of,
 )
 from ..reasons import Reason, Why
-from ..tables import default_route
+from ..tables import default_route, own_rules
 from ..values import frozen
 
 #: Verdicts on an address that another one of the same link follows.
@@ -89,7 +89,8 @@ class Facts:
         self.marks = marks_of(now, snapshot.ours.numberings - {now})
         self.kernel = snapshot.kernel
         self.networkmanager = snapshot.networkmanager
-        others_ports = [each for each in self.kernel.endpoints if each.port and not snapshot.ours.owns(each)]
+        self.own = frozenset(filter(snapshot.ours.owns, self.kernel.endpoints))  #: the endpoints that are ours
+        others_ports = [each for each in self.kernel.endpoints if each.port and each not in self.own]
         #: what others have the kernel listen on: address and port
         self.listened_on = {(endpoint.address, endpoint.port) for endpoint in others_ports}
         #: the one that counts on each address; what others have there with a port stands beside any of ours
@@ -99,7 +100,7 @@ class Facts:
             if endpoint not in others_ports
         }
         self.device_of = {device.ip_interface: device for device in self.networkmanager.devices}
-        self.has_rules = {rule.source for rule in self.kernel.rules if self.marks.on_rule(rule)}
+        self.has_rules = {rule.source for rule in own_rules(self.kernel.rules, self.marks)}
         self.away = not self.networkmanager.running or self.networkmanager.startup
         self.taken = {endpoint.address: endpoint for endpoint in snapshot.ours.taken}
         self._options: dict[tuple[int, str], PathOptions] = {}
@@ -169,16 +170,15 @@ class Facts:
     def own_endpoint(self, address: Address) -> Endpoint | None:
         """The endpoint of ours that stands on this address, None where there is none or it is not ours."""
         endpoint = self.endpoint_at.get(address.address)
-        return endpoint if endpoint and self.snapshot.ours.owns(endpoint) else None
+        return endpoint if endpoint in self.own else None
 
     def standing_endpoint(self, verdict: Verdict) -> Endpoint | None:
         """The endpoint on a verdict's address that is ours, or NetworkManager's to take out: never anybody else's."""
         endpoint = self.endpoint_at.get(verdict.address)
         if endpoint is None or endpoint.ifindex != verdict.ifindex:
             return None
-        mine = self.snapshot.ours.owns(endpoint)
         theirs = verdict.owner is Owner.NETWORKMANAGER and not endpoint.flags & EndpointFlag.IMPLICIT
-        return endpoint if mine or theirs else None
+        return endpoint if endpoint in self.own or theirs else None
 
     def dependents(self, address: str, lost: Set[str]) -> int:
         """How many live connections stand on this address and on nothing outside of ``lost``."""
@@ -221,7 +221,7 @@ class Facts:
     def foreign_endpoint(self, address: Address) -> Endpoint | None:
         """The endpoint of somebody else on this address; the kernel's own (implicit) ones are replaceable, and so none."""
         endpoint = self.endpoint_at.get(address.address)
-        if endpoint is None or endpoint.flags & EndpointFlag.IMPLICIT or self.snapshot.ours.owns(endpoint):
+        if endpoint is None or endpoint in self.own or endpoint.flags & EndpointFlag.IMPLICIT:
             return None
         return endpoint
 

@@ -69,7 +69,7 @@ def fill_slots(facts: Facts, verdicts: list[Verdict], lost: Set[str] = frozenset
     its only subflow there; ``lost`` are the addresses that go for other reasons.
     """
     wishes = [verdict for verdict in verdicts if verdict.wants_endpoint]
-    others = [endpoint for endpoint in facts.kernel.endpoints if not facts.snapshot.ours.owns(endpoint)]
+    others = [endpoint for endpoint in facts.kernel.endpoints if endpoint not in facts.own]
     giving_way = {endpoint.address: endpoint for endpoint in others if _gives_way(endpoint, wishes)}
     most = facts.kernel.endpoints_max
     slots = max(0, most - len(others) + len(giving_way))
