@@ -97,6 +97,14 @@ def command() -> list[str]:
     return shlex.split(given) if given else [str(Path(sys.prefix, "bin", "nm-mptcp"))]
 
 
+def _niceness() -> str:
+    """The service's, as its unit has it."""
+    unit = Path(REPOSITORY, "packaging/systemd/nm-mptcp.service.in").read_text(encoding="utf-8")
+    found = re.search(r"^Nice=(.*)$", unit, re.MULTILINE)
+    assert found
+    return found[1]
+
+
 class Namespace:
     """A network namespace of the bed, known by a process in it."""
 
@@ -578,6 +586,7 @@ class Service:
         self._said: list[str] = []
         bed.at_end(self._manager.close)
         self.program = bed.machine.spawn(
+            *("nice", "-n", _niceness()),
             *command(),
             *arguments,
             "daemon",
