@@ -100,7 +100,8 @@ def _notes() -> Iterable[str]:
     )
     yield "- Longest gap: of an echo every 10 ms, so 10 ms is none at all."
     yield (
-        "- Delete sent and acknowledged: the service's system call, traced by the kernel."
+        "- Delete sent and acknowledged: the service's system call, traced by the kernel; from the moment in which the kernel"
+        " woke the service for the event."
         " Subflow closed: the kernel's own event, which comes after the delete was sent and before its RCU grace period;"
         " endpoint gone: by asking the kernel each millisecond, which may have to wait for the next delete. The grace"
         " period is the kernel's own time, whoever deletes: the comparison is the delete of an endpoint that nobody uses."

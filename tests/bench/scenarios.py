@@ -312,6 +312,8 @@ def _deletes(world: World) -> Outcome:
     closed = closings.first(after=begin)
     watched.close()
     traced = calls.end() if calls else []
+    if calls:
+        lost = min([lost, *(when for when in calls.woken if when > begin)])
     first = next((call for call in traced if call.begin > lost and call.size == _DELETE), None)
     figures = {}
     if first:
