@@ -194,13 +194,15 @@ def test_events_that_say_nothing_about_paths_are_left_out() -> None:
 
 
 def test_a_line_of_json_has_time_and_name_and_is_utf8_whatever_an_interface_is_called() -> None:
-    happening = Happening(Name.LINK_LOST, "", {"interface": "w\udcff\x1b", "more": ["\udcff"]}, time=1.5)
+    facts = {"interface": "w\udcff\x1b", "more": ["\udcff"], "links": {"w\udcff\x1b": {"in": 1}}}
+    happening = Happening(Name.LINK_LOST, "", facts, time=1.5)
     text = json.dumps(happening.document())
     assert json.loads(text) == {
         "time": "1970-01-01T00:00:01.500+00:00",
         "event": "link-lost",
         "interface": "w?\x1b",
         "more": ["?"],
+        "links": {"w?\x1b": {"in": 1}},
     }
     assert text.isprintable()
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import field
 
 from ..kernel.events import EventName, PathManagerEvent
-from ..text import printable
+from ..text import printable, whole
 from ..values import frozen
 
 
@@ -164,7 +164,7 @@ def _place(interface: str, address: str | None, port: int) -> str:
 def _whole(value: object) -> object:
     """Texts as Unicode that every reader takes: an interface's name, say, may be any bytes."""
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
+        return whole(value)
     if isinstance(value, Mapping):
-        return {name: _whole(each) for name, each in value.items()}
+        return {_whole(name): _whole(each) for name, each in value.items()}
     return [_whole(each) for each in value] if isinstance(value, list | tuple) else value
