@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Words for people: what others wrote, made harmless, and lists."""
+"""Words for people: what others wrote, made harmless, lists, and lines that fit a terminal."""
 
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Iterable
 from typing import TextIO
 
 #: A terminal that is narrower is treated as one of that width.
-_NARROWEST = 60
+NARROWEST = 20
+
+#: What an indent must leave of a line; where it leaves less, it stands on a line of its own, and the words below it.
+_ROOM = 30
+_BELOW = "    "
 
 
 def printable(text: str, longest: int = 64) -> str:
@@ -23,24 +26,73 @@ def whole(text: str) -> str:
 
 
 def width_of(stream: TextIO) -> int | None:
-    """How wide a terminal is; None for what is none, where nothing has to be wrapped."""
+    """How wide a terminal is; None for what is none, or does not say, where nothing has to be wrapped."""
     if not stream.isatty():
         return None
     try:
-        return max(os.get_terminal_size(stream.fileno()).columns, _NARROWEST)
+        columns = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
         return None
+    return max(columns, NARROWEST) if columns else None
 
 
-def wrapped(words: str, first: str, others: str, width: int | None) -> list[str]:
-    """Lines of at most ``width`` columns, each after its indent; no word is broken, and without a width it is one line."""
+def cells(text: str) -> int:
+    """How many cells of a terminal a text takes."""
+    return len(text) if text.isascii() else sum(map(_cell, text))
+
+
+def _cell(char: str) -> int:
+    if char.isascii():
+        return 1
+    import unicodedata  # where all is ASCII it is not needed
+
+    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def fit(text: str, width: int, more: str = "…") -> str:
+    """The text in exactly ``width`` cells: filled up, or cut, with a sign that it was."""
+    size = cells(text)
+    if size <= width:
+        return text + " " * (width - size)
+    kept, used = "", 0
+    for char in text:
+        size = _cell(char)
+        if used + size > width - 1:
+            break
+        kept, used = kept + char, used + size
+    return kept + more + " " * (width - 1 - used) if width > 0 else ""
+
+
+def wrapped(words: str, first: str, others: str, width: int | None, *, broken: bool = False) -> list[str]:
+    """Lines of at most ``width`` cells, each after its indent; without a width it is one line.
+
+    ``broken``: a word that is longer than a line is broken; else it stays whole, so that it can be copied.
+    """
     if not words:
         return []
     if width is None:
         return [first + words]
-    return textwrap.wrap(
-        words, width, initial_indent=first, subsequent_indent=others, break_long_words=False, break_on_hyphens=False
-    )
+    lines = []
+    if len(others) > 3 * len(_BELOW) and width - len(others) < _ROOM:
+        lines = [first.rstrip()] if first.strip() else []
+        first = others = _BELOW
+    line, begun = first, False
+    for word in words.split(" "):
+        if begun and cells(line) + 1 + cells(word) <= width:
+            line += " " + word
+            continue
+        if begun:
+            lines.append(line.rstrip())
+            line = others
+        begun = bool(word)
+        for char in word if broken and cells(line) + cells(word) > width else (word,):
+            if broken and cells(line) + cells(char) > width:
+                lines.append(line)
+                line = others
+            line += char
+    return [*lines, line.rstrip()] if begun else lines
 
 
 def listed(words: Iterable[str], last: str = "and") -> str:

@@ -322,16 +322,26 @@ def test_what_the_refusal_of_a_socket_means(number: int, more: dict[str, Any], s
     assert said in finding.evidence
 
 
-def test_nothing_that_others_wrote_disturbs_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_that_others_wrote_disturbs_a_terminal() -> None:
     nasty = "\x1b[31m\u202ered\r\n\x07" + "x" * 4096
     paths = [path(nasty, "10.9.0.1", profile=nasty, reason=nasty, state="waiting"), *STATUS["paths"]]
     facts = replace(WELL, status=status(paths=paths), problems=(nasty,), firewall=Firewall(unread=nasty))
     findings = judge(facts)
-    print(command._text(findings, facts, everything=True))
-    shown = capsys.readouterr().out
+    shown = command._text(findings, facts, everything=True)
     assert all(character.isprintable() or character == "\n" for character in shown)
     assert max(map(len, shown.splitlines())) < 1200
     assert json.loads(json.dumps(command.document(findings)))["result"] == "warning"
+
+
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_a_terminal_gets_lines_that_fit_but_commands_stay_whole(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "width_of", lambda _: width)
+    facts = replace(WELL, sysctls=SETTLED | {"net/mptcp/enabled": "0"})
+    findings = judge(facts)
+    lines = command._text(findings, facts, everything=True).splitlines()
+    commands = {line for line in lines if line.lstrip().startswith("-> ")}
+    assert commands
+    assert [line for line in lines if len(line) > width and line not in commands] == []
 
 
 def test_the_manual_names_every_check() -> None:

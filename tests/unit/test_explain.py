@@ -332,7 +332,7 @@ def test_no_name_breaks_text_or_json(name: str) -> None:
     assert all(line.isprintable() for line in text(document).splitlines())
 
 
-@pytest.mark.parametrize("width", [60, 80, 160])
+@pytest.mark.parametrize("width", [40, 60, 80, 160])
 def test_a_terminal_gets_lines_that_fit_but_commands_stay_whole(width: int) -> None:
     document = explained("wlan0", laptop())
     told = text(document, width).splitlines()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import datetime
-import io
 import json
 import re
 from dataclasses import replace
@@ -18,11 +17,12 @@ from nm_mptcp.kernel.counters import LinkCounters
 from nm_mptcp.kernel.events import EventName, PathManagerEvent
 from nm_mptcp.kernel.sockets import Subflow, SubflowFlag, TCPState
 from nm_mptcp.model import Address, Endpoint, Family, Link
-from nm_mptcp.watch.drawing import Canvas, cells, draw, fit, spark, speed, text_of, wrap
+from nm_mptcp.styles import render, text_of
+from nm_mptcp.text import cells
+from nm_mptcp.watch.drawing import Canvas, draw, spark, speed
 from nm_mptcp.watch.happenings import Happening, Name, of_event
 from nm_mptcp.watch.looks import DeviceView, Look, PathView, differences
 from nm_mptcp.watch.scene import Scene, scene, uplinks
-from nm_mptcp.watch.terminal import can_be_drawn_on, render
 from nm_mptcp.watch.traffic import Traffic
 
 from ..svg import picture
@@ -327,6 +327,18 @@ def test_it_fits_the_terminal_whatever_its_size_and_whatever_a_profile_is_called
         assert unicode or line.isascii()
 
 
+def test_a_narrow_screen_has_in_two_lines_what_others_have_in_one() -> None:
+    lines = drawn(40, 40)
+    assert lines[0] == "service active   NetworkManager 1.42.4"
+    assert lines[3:5] == ["wlan0  Home, wifi     active", "  10.1.0.50 id 1, 1 subflow"]
+    at = lines.index("  wlan0  10.1.0.50:40001  carries")
+    assert lines[at + 1] == "    in 20.0 Mbit/s  out    0 bit/s"
+    assert "  Left out: 1 interface without a path" in lines
+    assert re.fullmatch(r"  \d\d:\d\d:04\.900  link lost", lines[-2])
+    assert lines[-1] == "    wlan0: no carrier"
+    assert not any("…" in line for line in lines)
+
+
 def test_of_many_connections_only_some_are_shown_and_events_keep_their_place() -> None:
     many = tuple(replace(subflow("10.1.0.50", number), token=number) for number in range(100))
     lines = drawn(80, 24, of=made(replace(LOOK, subflows=many)))
@@ -396,24 +408,6 @@ def test_a_bar_is_there_for_all_that_is_not_nothing() -> None:
     assert spark([0, 1, 50, 100], 100, 6, Canvas()) == "   ▁▄█"
     assert spark([0, 1, 50, 100], 100, 2, Canvas(unicode=False)) == "=@"
     assert spark([0, 0], 0, 4, Canvas()) == "    "
-
-
-def test_texts_are_cut_and_wrapped_by_cells() -> None:
-    assert fit("家家家", 4, Canvas()) == "家… "
-    assert fit("ab", 4, Canvas()) == "ab  "
-    assert wrap("aa bb cccccccccccc", 8) == ["aa bb", "cccccccc", "cccc"]
-    assert wrap("", 8) == [""]
-
-
-@pytest.mark.parametrize(("term", "drawn_on"), [("xterm", True), ("dumb", False), ("", False), (None, False)])
-def test_only_a_terminal_that_can_is_drawn_on(term: str | None, drawn_on: bool) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    environment = {} if term is None else {"TERM": term}
-    assert can_be_drawn_on(Terminal(), environment) is drawn_on
-    assert not can_be_drawn_on(io.StringIO(), {"TERM": "xterm"})
 
 
 def test_a_picture_has_each_word_at_its_place_and_needs_nothing_from_elsewhere() -> None:

@@ -19,18 +19,19 @@ from ..checks.finding import Finding, Result, worst
 from ..checks.gather import gather
 from ..configfiles import Source
 from ..state import Record
+from ..styles import Line, Span, Style, rendered
 from ..text import printable, width_of, wrapped
 from . import RawHelp, fail, record_of
 
 #: Result -> exit status.
 _STATUS = {Result.BAD: 2, Result.WARNING: 1}
 
-_COLOURS = {
-    Result.GOOD: "32",
-    Result.WARNING: "33",
-    Result.BAD: "1;31",
-    Result.UNKNOWN: "2",
-    Result.NOT_APPLICABLE: "2",
+_STYLES = {
+    Result.GOOD: Style.GOOD,
+    Result.WARNING: Style.WARNING,
+    Result.BAD: Style.BAD,
+    Result.UNKNOWN: Style.DIM,
+    Result.NOT_APPLICABLE: Style.DIM,
 }
 _LABELS = {Result.BAD: "BAD", Result.NOT_APPLICABLE: "n/a"}
 
@@ -101,7 +102,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(document(findings), indent=2))
     elif arguments.report != "-":
-        print(_text(findings, facts, everything=arguments.all))
+        sys.stdout.write(_text(findings, facts, everything=arguments.all))
     return _STATUS.get(worst(findings), 0)
 
 
@@ -146,19 +147,25 @@ def _text(findings: list[Finding], facts: Facts, *, everything: bool) -> str:
     names = max((len(finding.check) for finding in shown), default=0)
     width = width_of(sys.stdout)
     indent = " " * 9
-    lines = []
+    lines: list[Line] = []
     for number, finding in enumerate(shown):
         if number == fine:
-            lines.append("")
+            lines.append(())
         subject = f"{printable(finding.subject)}: " if finding.subject else ""
         label = _LABELS.get(finding.result, finding.result.value)
         begin = f"{label:<7}  {finding.check.ljust(names)}  "
         first, *rest = wrapped(f"{subject}{printable(finding.evidence, 1000)}", begin, " " * len(begin), width)
-        lines += [_coloured(label, finding.result) + first[len(label) :], *rest]
+        lines += [(Span(label, _STYLES[finding.result]), Span(first[len(label) :])), *map(_plain, rest)]
         if finding.remedy:
-            lines += [f"{indent}-> {printable(command, 1000)}" for command in finding.remedy.commands]
-            lines += wrapped(printable(finding.remedy.words, 1000), f"{indent}   ", f"{indent}   ", width)
-    return "\n".join([*lines, "", *wrapped(_conclusion(findings, facts), "", "", width)])
+            lines += [_plain(f"{indent}-> {printable(command, 1000)}") for command in finding.remedy.commands]
+            words = wrapped(printable(finding.remedy.words, 1000), f"{indent}   ", f"{indent}   ", width)
+            lines += map(_plain, words)
+    lines += [(), *map(_plain, wrapped(_conclusion(findings, facts), "", "", width))]
+    return rendered(lines, sys.stdout)
+
+
+def _plain(words: str) -> Line:
+    return (Span(words),)
 
 
 def _conclusion(findings: list[Finding], facts: Facts) -> str:
@@ -179,13 +186,6 @@ def _conclusion(findings: list[Finding], facts: Facts) -> str:
     if counted[Result.UNKNOWN] and not facts.root:
         said.append("Root sees more.")
     return " ".join(said)
-
-
-def _coloured(word: str, result: Result) -> str:
-    """Colour only says what the word says already."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return word
-    return f"\033[{_COLOURS[result]}m{word}\033[0m"
 
 
 def _fix(findings: list[Finding], record: Record, *, ask: bool) -> bool:

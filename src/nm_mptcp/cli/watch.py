@@ -56,10 +56,10 @@ def _seconds(text: str) -> float:
 def main(arguments: argparse.Namespace) -> int:
     """Watch until told to end; reads only, works for everybody as far as the kernel lets them."""
     from ..kernel.errors import KernelError
-    from ..watch.terminal import can_be_drawn_on
+    from ..styles import takes_escapes
 
     try:
-        if arguments.json or arguments.lines or not can_be_drawn_on(sys.stdout):
+        if arguments.json or arguments.lines or not takes_escapes(sys.stdout):
             asyncio.run(_print(arguments, sys.stdout))
         else:
             asyncio.run(_draw(arguments, sys.stdout))

@@ -3,38 +3,15 @@
 
 from __future__ import annotations
 
-import enum
 import itertools
-import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
+from ..styles import Line, Span, Style, text_of
+from ..text import cells, counted, fit, wrapped
 from ..values import frozen
 from .happenings import Happening, clock
 from .scene import ConnectionRow, LinkRow, Scene
 from .traffic import Rates
-
-
-class Style(enum.Enum):
-    """How a piece of a line looks; the value is what ``ESC [ ... m`` wants (ECMA-48)."""
-
-    PLAIN = ""
-    BOLD = "1"
-    DIM = "2"
-    GOOD = "32"
-    WARNING = "33"
-    BAD = "31"
-    GRAPH = "36"
-
-
-class Span(NamedTuple):
-    """A piece of a line."""
-
-    text: str
-    style: Style = Style.PLAIN
-
-
-Line = tuple[Span, ...]
 
 #: From nothing to the most; the first is for nothing at all.
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -54,6 +31,9 @@ _LABEL = 17
 
 #: Bits per second that make a full bar at least: what an idle link carries is not drawn as if it were much.
 _QUIET = 100_000.0
+
+#: A narrower screen has in two lines what others have in one.
+_WIDE = 72
 
 #: Lines of events that are always kept free, and the most that subflows take of a small screen.
 _EVENTS = 4
@@ -82,7 +62,7 @@ def draw(scene: Scene, canvas: Canvas) -> list[Line]:
     """The scene, at most ``height`` lines of at most ``width`` cells."""
     top = _header(scene, canvas)
     room = max(0, canvas.height - len(top) - _EVENTS - 2)
-    wanted = 0 if scene.connections is None else 2 + sum(scene.totals)
+    wanted = 0 if scene.connections is None else 2 + scene.totals[0] + _lines_each(canvas) * scene.totals[1]
     links = _links(scene, canvas, detailed=True, most=max(room - min(wanted, 5), min(room, 5)))
     connections = _connections(scene, canvas, most=room - len(links) - 2)
     body = [*top, *links, *connections]
@@ -92,19 +72,16 @@ def draw(scene: Scene, canvas: Canvas) -> list[Line]:
     return [_cut(line, canvas) for line in body[: canvas.height]]
 
 
-def text_of(line: Line) -> str:
-    """A line without its looks."""
-    return "".join(span.text for span in line).rstrip()
-
-
 def _header(scene: Scene, canvas: Canvas) -> list[Line]:
     words = [f"service {scene.service}", f"NetworkManager {scene.networkmanager}"]
     now = clock(scene.time)[:8]
-    left = (Span("nm-mptcp watch", Style.BOLD), Span("   " + "   ".join(words)))
+    left: Line = (Span("nm-mptcp watch", Style.BOLD), Span("   " + "   ".join(words)))
+    if cells(text_of(left)) > canvas.width:
+        left = (Span("   ".join(words), Style.BOLD),)
     space = canvas.width - cells(text_of(left)) - len(now)
     lines: list[Line] = [(*left, Span(" " * space), Span(now, Style.DIM)) if space > 1 else left]
     if scene.missing:
-        lines += [(Span(words, Style.WARNING),) for words in wrap(scene.missing, canvas.width)]
+        lines += [(Span(words, Style.WARNING),) for words in _wrapped(scene.missing, "", canvas)]
     return lines
 
 
@@ -120,22 +97,22 @@ def _links(scene: Scene, canvas: Canvas, *, detailed: bool, most: int) -> list[L
         lines.append((Span("  No link has an address."),))
     widths = (
         max((min(cells(row.interface), 15) for row in scene.links), default=0),
-        max((min(cells(_who(row)), max(14, canvas.width // 4)) for row in scene.links), default=0),
+        max((cells(_who(row)) for row in scene.links), default=0),
         max((cells(row.state) for row in scene.links), default=0),
     )
-    ends = 1 if scene.left_out else 0
-    fits = max(1, most - 2 - ends)
+    room = canvas.width - widths[0] - widths[2] - 4
+    widths = (widths[0], min(widths[1], room if canvas.width < _WIDE else max(14, canvas.width // 4)), widths[2])
+    words = f"Left out: {counted(scene.left_out, 'interface')} without a path (--all shows all)."
+    ends = [(Span(line, Style.DIM),) for line in _wrapped(words, "  ", canvas)] if scene.left_out else []
+    fits = max(1, most - 2 - len(ends))
     shown = scene.links if detailed or len(scene.links) <= fits else scene.links[: fits - 1]
     for row in shown:
         lines += _detailed(row, peak, widths, canvas) if detailed else [_brief(row, peak, widths, canvas)]
-    if detailed and len(lines) + ends > most:
+    if detailed and len(lines) + len(ends) > most:
         return _links(scene, canvas, detailed=False, most=most)
     if len(shown) < len(scene.links):
-        lines.append((Span(f"  {canvas.more} {_counted(len(scene.links) - len(shown), 'more link')}", Style.DIM),))
-    if scene.left_out:
-        words = f"  Left out: {_counted(scene.left_out, 'interface')} without a path (--all shows all)."
-        lines.append((Span(words, Style.DIM),))
-    return lines
+        lines.append((Span(f"  {canvas.more} {counted(len(scene.links) - len(shown), 'more link')}", Style.DIM),))
+    return [*lines, *ends]
 
 
 def _who(row: LinkRow) -> str:
@@ -144,18 +121,22 @@ def _who(row: LinkRow) -> str:
 
 def _head(row: LinkRow, widths: Sequence[int], canvas: Canvas) -> Line:
     return (
-        Span(fit(row.interface, widths[0], canvas) + "  ", Style.BOLD),
-        Span(fit(_who(row), widths[1], canvas) + "  "),
-        Span(fit(row.state, widths[2], canvas), _STATE_STYLES.get(row.state, Style.PLAIN)),
+        Span(fit(row.interface, widths[0], canvas.more) + "  ", Style.BOLD),
+        Span(fit(_who(row), widths[1], canvas.more) + "  "),
+        Span(fit(row.state, widths[2], canvas.more), _STATE_STYLES.get(row.state, Style.PLAIN)),
     )
 
 
 def _detailed(row: LinkRow, peak: float, widths: Sequence[int], canvas: Canvas) -> list[Line]:
-    more = [f"{row.subflows} subflow{'' if row.subflows == 1 else 's'}"] if row.subflows is not None else []
-    places = "  " + ", ".join((*row.addresses, *more))
-    lines: list[Line] = [(*_head(row, widths, canvas), Span(places, Style.DIM))]
-    if row.reason:
-        lines += [(Span("  " + words, Style.DIM),) for words in wrap(row.reason, canvas.width - 2)]
+    more = [counted(row.subflows, "subflow")] if row.subflows is not None else []
+    places = ", ".join((*row.addresses, *more))
+    head = _head(row, widths, canvas)
+    lines: list[Line] = []
+    if canvas.width < _WIDE:
+        lines += [head, *((Span(words, Style.DIM),) for words in _wrapped(places, "  ", canvas))]
+    else:
+        lines.append((*head, Span("  " + places, Style.DIM)))
+    lines += [(Span(words, Style.DIM),) for words in _wrapped(row.reason, "  ", canvas)]
     for label, history in (
         ("in ", [(each.into, each.mptcp_in) for each in row.rates]),
         ("out", [(each.out, each.mptcp_out) for each in row.rates]),
@@ -186,6 +167,8 @@ def _brief(row: LinkRow, peak: float, widths: Sequence[int], canvas: Canvas) -> 
     head = _head(row, widths, canvas)
     words = f"  in {speed(now.into)}  out {speed(now.out)}  "
     room = canvas.width - cells(text_of(head)) - len(words) - 1
+    if room < -3:
+        return head  # half a number tells nothing
     carried = [
         (max(each.into, each.out), each.mptcp_in if each.into >= each.out else each.mptcp_out) for each in row.rates
     ]
@@ -194,7 +177,7 @@ def _brief(row: LinkRow, peak: float, widths: Sequence[int], canvas: Canvas) -> 
 
 def _connections(scene: Scene, canvas: Canvas, *, most: int) -> list[Line]:
     connections, subflows = scene.totals
-    total = connections + subflows
+    total = connections + _lines_each(canvas) * subflows
     if scene.connections is None or most < min(total, 2):
         return []
     lines: list[Line] = []
@@ -202,24 +185,34 @@ def _connections(scene: Scene, canvas: Canvas, *, most: int) -> list[Line]:
         if len(lines) >= most:
             break
         lines.append((Span(f"  to {connection.peer}", Style.BOLD),))
-        lines += [_subflow(connection, number) for number in range(len(connection.subflows))]
+        for number in range(len(connection.subflows)):
+            lines += _subflow(connection, number, canvas)
     if total > most:
         left = total - most + 1
-        lines = [*lines[: most - 1], (Span(f"  {canvas.more} {_counted(left, 'more line')}", Style.DIM),)]
-    count = f"{subflows} in {_counted(connections, 'connection')}" if subflows else "none"
+        lines = [*lines[: most - 1], (Span(f"  {canvas.more} {counted(left, 'more line')}", Style.DIM),)]
+    count = f"{subflows} in {counted(connections, 'connection')}" if subflows else "none"
     return [(), _title("SUBFLOWS", canvas, count), *lines]
 
 
-def _subflow(connection: ConnectionRow, number: int) -> Line:
+def _lines_each(canvas: Canvas) -> int:
+    """How many lines a subflow takes."""
+    return 1 if canvas.width >= _WIDE else 2
+
+
+def _subflow(connection: ConnectionRow, number: int, canvas: Canvas) -> list[Line]:
     row = connection.subflows[number]
     interfaces = max(cells(each.interface) for each in connection.subflows)
     sockets = max(len(each.local) for each in connection.subflows)
     states = max(len(each.state) for each in connection.subflows)
-    return (
-        Span(f"  {row.interface}{' ' * (interfaces - cells(row.interface))}  {row.local:<{sockets}}  "),
+    head = (
+        Span(f"  {fit(row.interface, interfaces)}  {row.local:<{sockets}}  "),
         Span(f"{row.state:<{states}}", Style.GOOD if row.state == "carries" else Style.PLAIN),
-        Span(f"  in {speed(row.rates.into)}  out {speed(row.rates.out)}  rtt {row.rtt * 1000:.1f} ms"),
     )
+    rates, rtt = f"  in {speed(row.rates.into)}  out {speed(row.rates.out)}", f"  rtt {row.rtt * 1000:.1f} ms"
+    if _lines_each(canvas) == 1:
+        return [(*head, Span(rates + rtt))]
+    below = "  " + rates + rtt
+    return [head, (Span(below if len(below) <= canvas.width else "  " + rates),)]
 
 
 def _events(happenings: Sequence[Happening], most: int, canvas: Canvas) -> list[Line]:
@@ -237,14 +230,15 @@ def _events(happenings: Sequence[Happening], most: int, canvas: Canvas) -> list[
 def event(happening: Happening, canvas: Canvas) -> list[Line]:
     """The lines of something that happened: one, and more where the terminal is too narrow."""
     style = Style.BAD if happening.name.bad else Style.GOOD if happening.name.good else Style.PLAIN
-    indent = 2 + 12 + 2 + _LABEL + 2
-    words = wrap(happening.words, canvas.width - indent)
-    first = (
-        Span(f"  {clock(happening.time)}  ", Style.DIM),
-        Span(fit(happening.name.label, _LABEL, canvas) + "  ", style),
-        Span(words[0]),
-    )
-    return [first, *((Span(" " * indent + more),) for more in words[1:])]
+    time, label = f"  {clock(happening.time)}  ", fit(happening.name.label, _LABEL, canvas.more) + "  "
+    indent = time + label
+    first, *more = wrapped(happening.words, indent, " " * len(indent), canvas.width, broken=True) or [indent]
+    head = (Span(time, Style.DIM), Span(label, style), Span(first[len(indent) :]))
+    return [head, *((Span(words),) for words in more)]
+
+
+def _wrapped(words: str, indent: str, canvas: Canvas) -> list[str]:
+    return wrapped(words, indent, indent, canvas.width, broken=True)
 
 
 def _title(words: str, canvas: Canvas, more: str = "") -> Line:
@@ -252,10 +246,6 @@ def _title(words: str, canvas: Canvas, more: str = "") -> Line:
     told = f"{rule * 2} {more} " if more else ""
     line = rule * max(0, canvas.width - len(words) - 1 - len(told))
     return (Span(words + " ", Style.BOLD), Span(told + line, Style.DIM))
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def speed(rate: float) -> str:
@@ -280,50 +270,6 @@ def spark(values: Sequence[float], peak: float, width: int, canvas: Canvas) -> s
     return bars.rjust(width)
 
 
-def fit(text: str, width: int, canvas: Canvas) -> str:
-    """The text in exactly ``width`` cells: filled up, or cut with a sign that it was."""
-    size = cells(text)
-    if size <= width:
-        return text + " " * (width - size)
-    kept, used = "", 0
-    for char in text:
-        size = _cell(char)
-        if used + size > width - 1:
-            break
-        kept, used = kept + char, used + size
-    return kept + canvas.more + " " * (width - 1 - used) if width > 0 else ""
-
-
-def wrap(text: str, width: int) -> list[str]:
-    """The text in lines of at most ``width`` cells, at least one, broken between words where that is possible."""
-    width = max(width, 8)
-    lines = [""]
-    for word in text.split(" "):
-        if cells(lines[-1]) + 1 + cells(word) <= width and lines[-1]:
-            lines[-1] += " " + word
-            continue
-        if lines[-1]:
-            lines.append("")
-        for char in word:
-            if cells(lines[-1]) + _cell(char) > width:
-                lines.append("")
-            lines[-1] += char
-    return lines
-
-
-def cells(text: str) -> int:
-    """How many cells of a terminal a text takes."""
-    return len(text) if text.isascii() else sum(map(_cell, text))
-
-
-def _cell(char: str) -> int:
-    if char.isascii():
-        return 1
-    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
 def _cut(line: Line, canvas: Canvas) -> Line:
     """The line, no wider than the canvas, and in its characters."""
     left, kept = canvas.width, []
@@ -334,7 +280,7 @@ def _cut(line: Line, canvas: Canvas) -> Line:
             left -= size
             continue
         if left > 0:
-            kept.append(Span(fit(span.text, left, canvas), span.style))
+            kept.append(Span(fit(span.text, left, canvas.more), span.style))
         break
     return tuple(kept)
 

@@ -8,23 +8,18 @@ import os
 import signal
 import sys
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from .drawing import Canvas, Line, Style
+from ..styles import Line, render, wants_colour
+from ..text import NARROWEST
+from .drawing import Canvas
 
 # ECMA-48 and xterm's: the alternate screen, the cursor, lines that are not continued on the next.
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 _LEAVE = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME, _TO_END_OF_LINE, _TO_END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
-
-_COLOURS = (Style.GOOD, Style.WARNING, Style.BAD, Style.GRAPH)
-
-
-def can_be_drawn_on(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether it is a terminal that can do more than append lines."""
-    return stream.isatty() and environment.get("TERM", "dumb") not in ("dumb", "unknown", "")
 
 
 def has_unicode(stream: TextIO) -> bool:
@@ -38,7 +33,7 @@ class Terminal:
     def __init__(self, stream: TextIO, *, colour: bool | None = None) -> None:
         """``colour``: None for what the environment says (``NO_COLOR``)."""
         self._stream = stream
-        self._colour = not os.environ.get("NO_COLOR") if colour is None else colour
+        self._colour = wants_colour() if colour is None else colour
         self._unicode = has_unicode(stream)
         self._modes: list[Any] | None = None
         self._before = ""
@@ -101,7 +96,7 @@ class Terminal:
             width, height = os.get_terminal_size(self._stream.fileno())
         except OSError:
             width, height = 80, 24
-        return Canvas(max(width, 20) if width else 80, max(height, 4) if height else 24, self._unicode)
+        return Canvas(max(width, NARROWEST) if width else 80, max(height, 4) if height else 24, self._unicode)
 
     def show(self, lines: Sequence[Line]) -> None:
         """Draw these lines, and nothing else; nothing is written where they are the same as before."""
@@ -114,12 +109,3 @@ class Terminal:
     def redraw(self) -> None:
         """Write the next lines whatever was before: the terminal's size changed."""
         self._before = ""
-
-
-def render(line: Line, *, colour: bool = True) -> str:
-    """A line with what makes it bold, dim and coloured."""
-    parts = []
-    for span in line:
-        plain = span.style is Style.PLAIN or (not colour and span.style in _COLOURS)
-        parts.append(span.text if plain or not span.text else f"\x1b[{span.style.value}m{span.text}\x1b[0m")
-    return "".join(parts)
