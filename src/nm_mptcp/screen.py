@@ -1,39 +1,35 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The status document on one screen: with colour and tables on a terminal where ``rich`` is installed, else plain lines.
+"""The status document on one screen: on a terminal as wide as that, and in colour.
 
-Nothing is told by colour alone, so it reads the same in both, and aloud.
+Nothing is told by colour alone, so it reads the same without, and aloud.
 """
 
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
-from .text import counted, listed, printable, wrapped
+from .styles import Line, Span, Style, rendered, text_of
+from .text import cells, counted, fit, listed, printable, width_of, wrapped
 from .values import frozen
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.text import Text
 
 #: What is left out unless all is asked for: addresses that nobody would take for a path.
 _ORDINARY = frozenset({"not-managed", "external", "link-local", "not-global"})
 
 _STATES = ("active", "suspended", "waiting", "excluded")
 
-#: ``Verdict`` -> words, colour.
+#: ``Verdict`` -> words, looks.
 _VERDICTS = {
-    "good": ("all paths are good", "green"),
-    "held-back": ("something is held back", "yellow"),
-    "not-working": ("it does not work", "red"),
+    "good": ("all paths are good", Style.GOOD),
+    "held-back": ("something is held back", Style.WARNING),
+    "not-working": ("it does not work", Style.BAD),
 }
 
 #: How many links the summary names.
 _NAMED = 3
 
-_COLOURS = {"active": "green", "suspended": "yellow", "waiting": "cyan", "excluded": "dim"}
+_STYLES = {"active": Style.GOOD, "suspended": Style.WARNING, "waiting": Style.WARNING, "excluded": Style.DIM}
 
 
 @frozen
@@ -50,7 +46,7 @@ class Screen:
     """What is shown: lines, two tables, and what was left out."""
 
     title: str
-    colour: str
+    style: Style
     head: tuple[str, ...]
     problems: tuple[str, ...]
     links: tuple[Row, ...]
@@ -65,16 +61,12 @@ PATHS = ("ADDRESS", "LINK", "STATE", "FLAGS", "ID")
 def show(status: dict[str, Any], stream: TextIO, *, everything: bool = False) -> None:
     """Write the document to ``stream``, as it can show it."""
     found = screen(status, now=datetime.datetime.now().astimezone(), everything=everything)
-    console = _console(stream)
-    if console is None:
-        stream.write("".join(f"{line}\n" for line in plain(found)))
-    else:
-        _rich(console, found)
+    stream.write(rendered(lines(found, width_of(stream)), stream))
 
 
 def screen(status: dict[str, Any], *, now: datetime.datetime, everything: bool = False) -> Screen:
     """What is to be shown, all texts made harmless; times are told in ``now``'s time zone."""
-    words, colour = _VERDICTS[status["state"]]
+    words, style = _VERDICTS[status["state"]]
     active = [link for link in status["links"] if link["state"] == "active"]
     if status["state"] == "good" and not active:
         words = "nothing is wrong, and there is no path"
@@ -91,7 +83,7 @@ def screen(status: dict[str, Any], *, now: datetime.datetime, everything: bool =
         tail.append(f"Left out: {counted(left_out, 'address', 'addresses')} that can be no path (--all shows all).")
     return Screen(
         title=f"nm-mptcp {printable(status['version'])}: {words}",
-        colour=colour,
+        style=style,
         head=(*_summary(active, status["state"]), *_head(status)),
         problems=tuple(printable(cause, longest=300) for cause in status["problems"]),
         links=tuple(_link(link) for link in status["links"] if link["interface"] in names),
@@ -166,20 +158,20 @@ def _guard_lines(guard: dict[str, Any]) -> list[str]:
 
 
 def _link(link: dict[str, Any]) -> Row:
-    cells = [link[name] for name in ("interface", "profile", "kind", "state", "priority")]
-    cells += [link[name] for name in ("subflows", "connections", "alone")]
-    return Row(tuple(map(_cell, cells)), link["state"])
+    told = [link[name] for name in ("interface", "profile", "kind", "state", "priority")]
+    told += [link[name] for name in ("subflows", "connections", "alone")]
+    return Row(tuple(map(_cell, told)), link["state"])
 
 
 def _path(path: dict[str, Any], now: datetime.datetime) -> Row:
     flags = [*path["flags"], *([f"port={path['port']}"] if path.get("port") else [])]
-    cells = [path["address"], path["interface"], path["state"], ",".join(flags), path["endpoint_id"]]
+    told = [path["address"], path["interface"], path["state"], ",".join(flags), path["endpoint_id"]]
     by = "" if path["owner"] == "nm-mptcp" or path["endpoint_id"] is None else f" (endpoint by {path['owner']})"
     since = f" (since {_moment(path['since'], now)})" if path["since"] and path["state"] != "excluded" else ""
     words = [f"{printable(path['reason'], longest=300)}{by}{since}"]
     if path["table"] is not None:
         words.append(f"table {path['table']}" + (f" via {path['gateway']}" if path["gateway"] else ""))
-    return Row(tuple(map(_cell, cells)), path["state"], tuple(words))
+    return Row(tuple(map(_cell, told)), path["state"], tuple(words))
 
 
 def _cell(value: object) -> str:
@@ -192,98 +184,66 @@ def _moment(text: str, now: datetime.datetime) -> str:
     return then.strftime("%H:%M:%S" if then.date() == now.date() else "%Y-%m-%d %H:%M:%S")
 
 
-# --- plain ---------------------------------------------------------------------------------------------------------
+# --- as lines ------------------------------------------------------------------------------------------------------
 
 
-def plain(found: Screen) -> list[str]:
-    """As lines, for a pipe, a file or a plain terminal."""
-    lines = [found.title, *(f"  ! {cause}" for cause in found.problems), *found.head]
-    for header, rows in ((LINKS, found.links), (PATHS, found.paths)):
-        if rows:
-            lines += ["", *_table(header, rows)]
-    return [*lines, *(["", *found.tail] if found.tail else [])]
+def plain(found: Screen, width: int | None = None) -> list[str]:
+    """As lines without looks."""
+    return [text_of(line) for line in lines(found, width)]
 
 
-def _table(header: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(header, *(row.cells for row in rows), strict=True)]
-    lines = []
-    for cells, words in ((header, ()), *((row.cells, row.words) for row in rows)):
-        lines.append("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
-        lines += [f"    {line}" for line in words]
-    return lines
-
-
-# --- a terminal ----------------------------------------------------------------------------------------------------
-
-
-def _console(stream: TextIO) -> Console | None:
-    """rich's console for a terminal; None for anything else, or where rich is not installed (its import costs 0.1 s)."""
-    if not stream.isatty() or os.environ.get("TERM") == "dumb":
-        return None
-    try:
-        from rich.console import Console
-    except ImportError:
-        return None
-    # It knows of NO_COLOR by itself.
-    return Console(file=stream, highlight=False, markup=False, emoji=False)
-
-
-def _rich(console: Console, found: Screen) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    def table(header: Sequence[str], rows: Sequence[Row]) -> Table:
-        made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        widths = [max(map(len, column)) for column in zip(header, *(row.cells for row in rows), strict=True)]
-        place = header.index("PROFILE")
-        # Of all columns the profile's is the one to be cut: what it is called in whole, JSON and explain tell.
-        widths[place] = max(8, min(widths[place], console.width - sum(widths) + widths[place] - 2 * len(widths)))
-        # Where that is not enough, whole columns go, the last ones first: half a number tells nothing.
-        while len(widths) > header.index("STATE") + 1 and sum(widths) + 2 * len(widths) - 2 > console.width:
-            widths.pop()
-        for name, width in zip(header, widths, strict=False):
-            made.add_column(name, no_wrap=True, overflow="ellipsis", width=width)
-        return made
-
-    def cells(row: Row, header: Sequence[str]) -> list[Text]:
-        made = [Text(cell) for cell in row.cells]
-        made[header.index("STATE")].stylize(_COLOURS.get(row.state, ""))
-        return made
-
-    console.print(Text(found.title, style=f"bold {found.colour}"))
+def lines(found: Screen, width: int | None = None) -> list[Line]:
+    """As lines of at most ``width`` cells; without a width they are as long as they are."""
+    made: list[Line] = [(Span(line, found.style),) for line in wrapped(found.title, "", "  ", width)]
     for cause in found.problems:
-        for line in wrapped(f"! {cause}", "  ", "    ", console.width):
-            console.print(Text(line, style=found.colour))
+        made += [(Span(line, found.style),) for line in wrapped(f"! {cause}", "  ", "    ", width)]
     for words in found.head:
-        for line in wrapped(words, "", "  ", console.width):
-            console.print(Text(line))
+        made += [(Span(line),) for line in wrapped(words, "", "  ", width)]
     if found.links:
-        console.print()
-        links = table(LINKS, found.links)
-        for row in found.links:
-            links.add_row(*cells(row, LINKS)[: len(links.columns)])
-        console.print(links)
+        made += [(), *_table(LINKS, found.links, width, least=LINKS.index("STATE") + 1)]
     if found.paths:
-        console.print()
-        widths = [max(map(len, column)) for column in zip(PATHS, *(row.cells for row in found.paths), strict=True)]
-        console.print(_aligned([Text(name, style="bold") for name in PATHS], widths))
-        for row in found.paths:
-            console.print(_aligned(cells(row, PATHS), widths))
-            for number, words in enumerate(row.words):
-                for line in wrapped(words, "    ", "    ", console.width):
-                    console.print(Text(line, style="dim" if number else ""))
+        made += [(), *_table(PATHS, found.paths, width, least=1, below=True)]
     if found.tail:
-        console.print()
-        console.print(Text("\n".join(found.tail), style="dim"))
+        made.append(())
+    for words in found.tail:
+        made += [(Span(line, Style.DIM),) for line in wrapped(words, "", "  ", width)]
+    return made
 
 
-def _aligned(cells: Sequence[Text], widths: Sequence[int]) -> Text:
-    """Cells beside each other; what stands below a line belongs to it, so these lines are no table of rich's."""
-    from rich.text import Text
+def _table(
+    header: Sequence[str], rows: Sequence[Row], width: int | None, *, least: int, below: bool = False
+) -> Iterable[Line]:
+    """Columns beside each other, at least the first ``least``; ``below``: what has no room is told below its row."""
+    widths = [max(map(cells, column)) for column in zip(header, *(row.cells for row in rows), strict=True)]
+    if width is not None:
+        if "PROFILE" in header:
+            # Of all columns the profile's is the one to be cut: what it is called in whole, JSON and explain tell.
+            place = header.index("PROFILE")
+            room = width - sum(widths) + widths[place] - 2 * (len(widths) - 1)
+            widths[place] = min(widths[place], max(len("PROFILE"), room))
+        # Where that is not enough, whole columns go, the last ones first: half a number tells nothing.
+        while len(widths) > least and sum(widths) + 2 * (len(widths) - 1) > width:
+            widths.pop()
+    yield _aligned([Span(name, Style.BOLD) for name in header], widths)
+    for row in rows:
+        told = [Span(cell) for cell in row.cells]
+        place = header.index("STATE")
+        told[place] = Span(told[place].text, _STYLES.get(row.state, Style.PLAIN))
+        yield _aligned(told, widths)
+        if below and len(widths) < len(header):
+            left = zip(header[len(widths) :], row.cells[len(widths) :], strict=True)
+            words = ", ".join(f"{name.lower()} {cell}" for name, cell in left if cell != "-")
+            yield from ((Span(line),) for line in wrapped(words, "    ", "    ", width))
+        for number, words in enumerate(row.words):
+            style = Style.DIM if number else Style.PLAIN
+            yield from ((Span(line, style),) for line in wrapped(words, "    ", "    ", width))
 
-    line = Text()
-    for number, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-        line.append_text(cell)
-        if number < len(cells) - 1:
-            line.append(" " * (width - len(cell) + 2))
-    return line
+
+def _aligned(told: Sequence[Span], widths: Sequence[int]) -> Line:
+    """The first of these as columns of those widths."""
+    made = []
+    for number, (span, width) in enumerate(zip(told, widths, strict=False)):
+        text = fit(span.text, width)
+        last = number == len(widths) - 1
+        made += [Span(text.rstrip() if last else text, span.style), *(() if last else (Span("  "),))]
+    return tuple(made)

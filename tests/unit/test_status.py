@@ -7,7 +7,6 @@ import datetime
 import io
 import json
 import re
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +20,7 @@ from nm_mptcp.screen import plain, screen, show
 from nm_mptcp.service_names import Verdict
 from nm_mptcp.state import Contents, Since, since
 from nm_mptcp.status import Standing, document
+from nm_mptcp.text import cells
 
 from .situations import BACKUP, MODEM, SUBFLOW, Situation
 
@@ -298,50 +298,56 @@ def test_no_name_breaks_screen_or_json(name: str) -> None:
 
 
 class Terminal(io.StringIO):
-    encoding = "utf-8"
-
     def isatty(self) -> bool:
         return True
 
 
-@pytest.mark.parametrize("columns", [40, 80, 160])
+@pytest.mark.parametrize("columns", [20, 40, 80, 160])
 @pytest.mark.parametrize("name", ["Wi-Fi", *HOSTILE.values()], ids=["plain", *HOSTILE])
 def test_a_terminal_is_coloured_and_says_the_same(name: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("rich")
     monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("nm_mptcp.screen.width_of", lambda _: columns)
     monkeypatch.delenv("NO_COLOR", raising=False)
     terminal = Terminal()
     show(look(_named(name)), terminal)
     said = terminal.getvalue()
-    assert "\x1b[" in said
+    assert "\x1b[32m" in said
     bare = re.sub(r"\x1b\[[0-9;]*m", "", said)
     assert all(line.isprintable() for line in bare.splitlines())
-    assert "all paths are good" in bare
-    if columns >= 80 and len(name) < 64:
-        assert all(len(line) <= columns for line in bare.splitlines())
+    assert "all paths are good" in " ".join(bare.split())
+    if len(name) < 64 and columns >= 40:
+        assert all(cells(line) <= columns for line in bare.splitlines())
     monkeypatch.setenv("NO_COLOR", "1")
     quiet = Terminal()
     show(look(_named(name)), quiet)
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]", quiet.getvalue())
+    monkeypatch.setenv("TERM", "dumb")
+    dumb = Terminal()
+    show(look(_named(name)), dumb)
+    assert [line.rstrip() for line in bare.splitlines()] == dumb.getvalue().splitlines()
 
 
-def test_a_narrow_terminal_has_fewer_columns_and_those_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("rich")
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "40")
-    terminal = Terminal()
-    show(look(laptop()), terminal)
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()
-    (header,) = [line for line in lines if "LINK" in line and "ADDRESS" not in line]
+def at(columns: int) -> list[str]:
+    return plain(screen(look(laptop()), now=datetime.datetime.now().astimezone()), columns)
+
+
+def test_a_narrow_terminal_has_fewer_columns_and_those_whole() -> None:
+    lines = at(40)
+    assert all(cells(line) <= 40 for line in lines)
+    (header,) = [line for line in lines if line.startswith("LINK")]
     assert header.split() == ["LINK", "PROFILE", "KIND", "STATE"]
-    assert all(len(line) <= 40 for line in lines)
-    assert any(re.fullmatch(r"wlan0 .* active *", line) for line in lines)
+    assert any(re.fullmatch(r"wlan0 .* active", line) for line in lines)
 
 
-def test_without_rich_a_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rich.console", None)
-    terminal = Terminal()
-    show(look(laptop()), terminal)
-    assert "\x1b" not in terminal.getvalue()
-    assert A in terminal.getvalue()
+def test_what_an_address_has_no_column_for_is_told_below() -> None:
+    lines = at(16)
+    place = next(number for number, line in enumerate(lines) if line.startswith("ADDRESS"))
+    assert lines[place].split() == ["ADDRESS", "LINK"]
+    assert lines[place + 1].split() == [A, "wlan0"]
+    assert " ".join(" ".join(lines[place + 2 : place + 7]).split()).startswith("state active, flags subflow, id 1")
+
+
+def test_columns_stand_below_each_other_whatever_a_profile_is_called() -> None:
+    status = look(_named("家庭无线网络"))
+    header, row = [line for line in shown(status).splitlines() if "家庭" in line or "PROFILE" in line][-2:]
+    assert cells(row[: row.index("active")]) == header.index("STATE")
