@@ -77,7 +77,7 @@ def wrapped(words: str, first: str, others: str, width: int | None, *, broken: b
     lines = []
     if len(others) > 3 * len(_BELOW) and width - len(others) < _ROOM:
         lines = [first.rstrip()] if first.strip() else []
-        first = others = _BELOW
+        first, others = _BELOW, _BELOW + "  "
     line, begun = first, False
     for word in words.split(" "):
         if begun and cells(line) + 1 + cells(word) <= width:

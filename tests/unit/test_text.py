@@ -47,6 +47,7 @@ def test_words_are_wrapped_by_cells(words: str, width: int | None, broken: bool,
 def test_an_indent_that_leaves_no_room_stands_on_a_line_of_its_own() -> None:
     assert wrapped("one two", "good     kernel  ", " " * 17, 40) == ["good     kernel", "    one two"]
     assert wrapped("one two", " " * 17, " " * 17, 40) == ["    one two"]
+    assert wrapped("word " * 8 + "end", " " * 17, " " * 17, 40)[1] == "      word end"
     assert wrapped("one two", "good     kernel  ", " " * 17, 47) == ["good     kernel  one two"]
 
 

@@ -422,4 +422,6 @@ def test_a_picture_has_each_word_at_its_place_and_needs_nothing_from_elsewhere()
 
 def test_times_are_those_of_the_place() -> None:
     happening = Happening(Name.LINK_BACK, "wlan0", time=0.25)
-    assert happening.line(zone=datetime.UTC) == "00:00:00.250  link back          wlan0"
+    assert happening.lines(zone=datetime.UTC) == ["00:00:00.250  link back          wlan0"]
+    assert happening.lines(40, zone=datetime.UTC) == ["00:00:00.250  link back", "    wlan0"]
+    assert Happening(Name.SERVICE_UP).lines(zone=datetime.UTC) == ["00:00:00.000  service up"]

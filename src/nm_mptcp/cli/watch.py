@@ -74,21 +74,23 @@ def main(arguments: argparse.Namespace) -> int:
 
 async def _print(arguments: argparse.Namespace, stream: TextIO) -> None:
     """A line for each event, flushed at once."""
+    from ..text import width_of, wrapped
     from ..watch.happenings import Happening, Name
     from ..watch.observer import Observer
 
-    def write(line: str) -> None:
-        stream.write(line + "\n")
+    def write(*lines: str) -> None:
+        stream.write("".join(f"{line}\n" for line in lines))
         stream.flush()
 
     def told(happening: Happening) -> None:
         if arguments.json:
             write(json.dumps(happening.document()))
             return
-        text = happening.line()
-        write(text if unicode else text.encode("ascii", "replace").decode())
-        if happening.name is Name.START and observer.missing:
-            write(observer.missing)
+        width = width_of(stream)
+        lines = happening.lines(width)
+        if happening.name is Name.START:
+            lines += wrapped(observer.missing, "", "", width)
+        write(*lines if unicode else (line.encode("ascii", "replace").decode() for line in lines))
 
     def sampled() -> None:
         if arguments.json and arguments.rates:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import field
 
 from ..kernel.events import EventName, PathManagerEvent
-from ..text import printable, whole
+from ..text import printable, whole, wrapped
 from ..values import frozen
 
 
@@ -87,9 +87,10 @@ class Happening:
         moment = datetime.datetime.fromtimestamp(self.time, datetime.UTC).isoformat(timespec="milliseconds")
         return {"time": moment, "event": self.name.value, **{name: _whole(value) for name, value in self.facts.items()}}
 
-    def line(self, *, zone: datetime.tzinfo | None = None) -> str:
-        """The line for a person, in the time of ``zone`` (None: where this machine is)."""
-        return f"{clock(self.time, zone=zone)}  {self.name.label:<17}  {self.words}".rstrip()
+    def lines(self, width: int | None = None, *, zone: datetime.tzinfo | None = None) -> list[str]:
+        """The line for a person, more where a terminal is too narrow, in the time of ``zone`` (None: that of this machine)."""
+        first = f"{clock(self.time, zone=zone)}  {self.name.label:<17}  "
+        return wrapped(self.words, first, " " * len(first), width) or [first.rstrip()]
 
 
 def clock(time: float, *, zone: datetime.tzinfo | None = None) -> str:
