@@ -333,6 +333,19 @@ def test_nothing_that_others_wrote_disturbs_a_terminal() -> None:
     assert json.loads(json.dumps(command.document(findings)))["result"] == "warning"
 
 
+@pytest.mark.parametrize(
+    ("kernel", "said", "remedy"),
+    [({"path_manager": ""}, "has no MPTCP", "newer kernel"), ({"mptcp_enabled": False}, "is off", "enabled=1")],
+)
+def test_without_mptcp_that_is_why_no_address_is_a_path(kernel: dict[str, Any], said: str, remedy: str) -> None:
+    facts = replace(WELL, kernel=replace(WELL.kernel, **kernel), status=status(paths=[]))
+    (finding,) = [each for each in judge(facts) if each.check == "paths"]
+    assert finding.result is BAD
+    assert said in finding.evidence
+    assert finding.remedy
+    assert remedy in " ".join([*finding.remedy.commands, finding.remedy.words])
+
+
 @pytest.mark.parametrize("width", [40, 80, 160])
 def test_a_terminal_gets_lines_that_fit_but_commands_stay_whole(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "width_of", lambda _: width)

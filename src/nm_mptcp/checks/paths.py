@@ -10,6 +10,7 @@ from ..model import AddressFlag, Family
 from ..text import printable
 from .facts import Facts, Place
 from .finding import Finding, advice, bad, commands, good, moot, unknown, warning
+from .system import NEWER, TURN_ON
 
 #: Reasons why an address is no path that somebody may wonder about -> what to do; by the names of the rules.
 _HELD = {
@@ -37,6 +38,10 @@ def paths(facts: Facts) -> Iterator[Finding]:
         yield moot("paths", "the mode is off: no link is made a path")
     elif facts.tunnels:
         yield moot("paths", f"all leaves by the full tunnel {', '.join(sorted(set(facts.tunnels.values())))}")
+    elif not facts.kernel.path_manager:
+        yield bad("paths", "no address is a path: this kernel has no MPTCP", remedy=advice(NEWER))
+    elif not facts.kernel.mptcp_enabled:
+        yield bad("paths", "no address is a path: MPTCP is off (net.mptcp.enabled is 0)", remedy=TURN_ON)
     else:
         fix = commands("nm-mptcp status", words="it tells of each address why it is none")
         yield bad("paths", "no address is a path", remedy=fix)

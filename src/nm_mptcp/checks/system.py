@@ -29,7 +29,13 @@ _NEEDED = ("CONFIG_MPTCP", "CONFIG_IP_MULTIPLE_TABLES")
 
 OPTIONS = tuple(_OPTIONS)
 
-_NEWER = "install a newer kernel, as your distribution ships it, built with CONFIG_MPTCP"
+NEWER = "install a newer kernel, as your distribution ships it, built with CONFIG_MPTCP"
+
+TURN_ON = commands(
+    "sysctl -w net.mptcp.enabled=1",
+    words="to keep it over a reboot: echo net.mptcp.enabled=1 >/etc/sysctl.d/90-mptcp.conf",
+    safe=True,
+)
 
 _ENABLED = "net/mptcp/enabled"
 
@@ -42,10 +48,10 @@ def version(facts: Facts) -> Iterator[Finding]:
         yield unknown("kernel-version", f"kernel {facts.release or 'of unknown version'}")
     elif number < _FIRST:
         words = f"kernel {facts.release} is too old: MPTCP endpoints came with 5.7"
-        yield bad("kernel-version", words, remedy=advice(f"{_NEWER}, 6.1 at least"))
+        yield bad("kernel-version", words, remedy=advice(f"{NEWER}, 6.1 at least"))
     elif number < _TESTED:
         words = f"kernel {facts.release}: it has MPTCP, but nm-mptcp is tested from 6.1 on"
-        yield warning("kernel-version", words, remedy=advice(f"{_NEWER}, 6.1 at least"))
+        yield warning("kernel-version", words, remedy=advice(f"{NEWER}, 6.1 at least"))
     else:
         yield good("kernel-version", f"kernel {facts.release}")
 
@@ -71,12 +77,10 @@ def enabled(facts: Facts) -> Iterator[Finding]:
     value = facts.sysctls.get(_ENABLED)
     if value is None:
         yield bad(
-            "mptcp-enabled", "there is no sysctl net.mptcp.enabled: this kernel has no MPTCP", remedy=advice(_NEWER)
+            "mptcp-enabled", "there is no sysctl net.mptcp.enabled: this kernel has no MPTCP", remedy=advice(NEWER)
         )
     elif value == "0":
-        keep = "to keep it over a reboot: echo net.mptcp.enabled=1 >/etc/sysctl.d/90-mptcp.conf"
-        fix = commands("sysctl -w net.mptcp.enabled=1", words=keep, safe=True)
-        yield bad("mptcp-enabled", "net.mptcp.enabled is 0: no MPTCP socket can be made", remedy=fix)
+        yield bad("mptcp-enabled", "net.mptcp.enabled is 0: no MPTCP socket can be made", remedy=TURN_ON)
     else:
         yield good("mptcp-enabled", f"net.mptcp.enabled is {value}")
 
@@ -94,11 +98,11 @@ def mptcp_socket(facts: Facts) -> Iterator[Finding]:
 
 def _refusal(number: int, facts: Facts) -> tuple[str, Remedy]:
     if number == errno.ENOPROTOOPT:
-        return "net.mptcp.enabled is 0", commands("sysctl -w net.mptcp.enabled=1", safe=True)
+        return "net.mptcp.enabled is 0", TURN_ON
     if number == errno.EINVAL:
-        return "this kernel is older than 5.6", advice(_NEWER)
+        return "this kernel is older than 5.6", advice(NEWER)
     if number in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
-        return "this kernel was built without CONFIG_MPTCP", advice(_NEWER)
+        return "this kernel was built without CONFIG_MPTCP", advice(NEWER)
     if number in (errno.EACCES, errno.EPERM):
         if facts.socket_programs:
             group = facts.socket_programs[0]
