@@ -376,6 +376,7 @@ class NetworkManager:
     devices: tuple[Device, ...] = ()
     default_flags: DefaultFlags = DefaultFlags()  #: for a device that no ``match-device`` singles out
     vpn: bool = False  #: whether a connection of a VPN plugin is active
+    unread: str = ""  #: why its configuration could not be read, "" when it could
 
     @property
     def has_mptcp(self) -> bool:

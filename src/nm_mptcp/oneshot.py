@@ -76,10 +76,25 @@ def explain(record: Record, what: str, config: Config = DEFAULTS) -> Document:
     return asyncio.run(ask())
 
 
+class UnseenError(Exception):
+    """Who asks may not see all that is decided by; the text says what."""
+
+
 async def pending(record: Record, config: Config = DEFAULTS) -> list[str]:
-    """The commands that would do what :func:`apply` would do."""
+    """The commands that would do what :func:`apply` would do. Raises :class:`UnseenError`.
+
+    To who may not see a profile its path is none, and the commands would take it out: only root's apply is told of.
+    """
+    from .kernel.sockets import may_administer
+
     view = await look(record, config)
-    kernel = view.snapshot.kernel
+    kernel, networkmanager = view.snapshot.kernel, view.snapshot.networkmanager
+    if not may_administer():
+        for device in networkmanager.devices:
+            if device.unreadable:
+                raise UnseenError(f"{device.interface}: the profile cannot be read: {device.unreadable}")
+        if networkmanager.unread:
+            raise UnseenError(f"NetworkManager's configuration cannot be read: {networkmanager.unread}")
     return [command(operation, kernel.links) for operation in plan(view.desired, kernel, view.snapshot.ours)]
 
 

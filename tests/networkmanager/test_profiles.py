@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -66,6 +67,19 @@ def test_only_root_may_change_anything(bed: Bed, what: str) -> None:
     assert done.returncode != 0
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert bed.footprint() == before
+
+
+def test_who_may_not_see_a_profile_is_not_told_to_take_its_path_out(bed: Bed, private: Links) -> None:
+    bed.machine.run("chmod", "644", "/etc/NetworkManager/NetworkManager.conf")
+    done = bed.machine.attempt(*NOBODY, *command(), "apply", "--dry-run")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.search(r"\(wwan0: .*permission.*\): run this as root", done.stderr)
+    bed.modify("LTE", "connection.permissions ")
+    bed.up("LTE")
+    bed.wait_endpoint(private.lte.address)
+    bed.sync()
+    done = bed.machine.attempt(*NOBODY, *command(), "apply", "--dry-run")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_profile_changed_on_disk_alone_changes_nothing_until_it_is_applied(bed: Bed, private: Links) -> None:

@@ -9,6 +9,7 @@ import os
 
 from ..bus import BusError
 from ..state import StateError
+from ..text import printable
 from . import fail, record_of, refused, remote, settings, tell_what_is_missing
 
 
@@ -22,7 +23,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Only one writer at a time: a running service is asked to look, else we write, under the record's lock."""
     from ..kernel.errors import KernelError
-    from ..oneshot import apply, pending
+    from ..oneshot import UnseenError, apply, pending
 
     record = record_of(arguments)
     # An event is no wish: only a person's apply ends what clear began.
@@ -39,4 +40,6 @@ def main(arguments: argparse.Namespace) -> int:
         return refused(error)
     except (KernelError, StateError) as error:
         return fail(error)
+    except UnseenError as error:
+        return fail(f"what root's apply would do cannot be told ({printable(str(error), 300)}): run this as root")
     return 0

@@ -485,6 +485,7 @@ class Client:
                 startup=_get(self._manager, "Startup", bool, False),
                 version=_get(self._manager, "Version", str, ""),
                 default_flags=self._defaults.flags(_NO_DEVICE),
+                unread=self._defaults.unread,
                 vpn=any(_get(active, "Vpn", bool, False) for active in self._active.values()),
                 devices=tuple(sorted(self._devices.values(), key=lambda device: device.interface)),
             )

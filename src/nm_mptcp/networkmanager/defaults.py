@@ -146,7 +146,7 @@ class Defaults:
         self._root = root
         self._configuration = Configuration()
         self._read_for: object = None
-        self._complained: str = ""
+        self.unread = ""  #: why the files could not be read the last time, "" when they could
 
     async def refresh(self, *, pid: int = 0, version: str = "") -> None:
         """Read the files anew if they changed; never raises and never blocks the loop.
@@ -158,8 +158,8 @@ class Defaults:
             await asyncio.get_running_loop().run_in_executor(None, self._refresh, pid, version)
         except (OSError, ValueError) as error:
             words = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
-            if words != self._complained:
-                self._complained = words
+            if words != self.unread:
+                self.unread = words
                 _log.warning("NetworkManager's configuration: %s; its defaults stay as they were read before", words)
 
     def flags(self, device: Device) -> DefaultFlags:
@@ -176,7 +176,7 @@ class Defaults:
         if read_for != self._read_for:
             self._read_for = read_for
             self._configuration = read(files, version=version)
-            self._complained = ""
+            self.unread = ""
 
 
 def _merge(merged: dict[str, dict[str, str]], groups: Mapping[str, Mapping[str, str]]) -> None:
