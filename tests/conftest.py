@@ -7,6 +7,8 @@ import os
 
 import pytest
 
+from nm_mptcp import log
+
 from . import versions
 
 ELSEWHERE = pytest.StashKey[list[versions.Row]]()
@@ -23,3 +25,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if run and exitstatus == pytest.ExitCode.OK and not hasattr(session.config, "workerinput"):
         for row in session.config.stash.get(ELSEWHERE, None) or [versions.seen()]:
             versions.keep(run, row)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_logs_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A level that a test's command chose and did not use is not set up in the midst of another."""
+    monkeypatch.setattr(log, "_chosen", None)

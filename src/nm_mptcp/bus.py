@@ -14,13 +14,13 @@ import asyncio
 import contextlib
 import contextvars
 import importlib
-import logging
 import os
 import typing
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .log import logger
 from .values import frozen
 
 __all__ = [
@@ -44,7 +44,7 @@ __all__ = [
     "unpack",
 ]
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 _OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
 

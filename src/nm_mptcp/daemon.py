@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import signal
 import sys
 import time
@@ -22,6 +21,7 @@ from .engine import Engine
 from .journal import Event, told
 from .kernel.access import KernelAccess
 from .kernel.errors import KernelError
+from .log import logger
 from .model import NetworkManager
 from .networkmanager.client import Client
 from .objects import Objects
@@ -31,7 +31,7 @@ from .service_names import NAME
 from .state import Record, StateError
 from .status import Document
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 #: Seconds between two tries to reach a bus that is away; doubled up to the second.
 _RETRY = (0.2, 5.0)

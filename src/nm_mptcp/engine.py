@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
@@ -27,6 +26,7 @@ from .kernel.access import KernelAccess
 from .kernel.errors import KernelError
 from .kernel.events import PathManagerEvent
 from .kernel.mirror import Changes
+from .log import logger
 from .model import (
     Action,
     Desired,
@@ -69,7 +69,7 @@ from .verdict import rule_name
 if TYPE_CHECKING:
     from .explain import Way
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 #: How often one convergence plans again, when the world changed under it, before it leaves the rest to the next look.
 _ROUNDS = 5

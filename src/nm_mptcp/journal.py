@@ -18,28 +18,14 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from .log import LEVELS
 from .text import printable, whole
 
 #: Where the journal takes entries with fields.
 SOCKET = "/run/systemd/journal/socket"
 
 #: Below DEBUG, as NetworkManager has it.
-TRACE = 5
-
-#: Above everything: nothing is told.
-OFF = logging.CRITICAL + 10
-
-#: ``--log-level``: NetworkManager's names, and Python's.
-LEVELS = {
-    "off": OFF,
-    "err": logging.ERROR,
-    "error": logging.ERROR,
-    "warn": logging.WARNING,
-    "warning": logging.WARNING,
-    "info": logging.INFO,
-    "debug": logging.DEBUG,
-    "trace": TRACE,
-}
+TRACE = LEVELS["trace"]
 
 #: The most that a line on standard error holds of a message.
 _LONGEST = 2000
@@ -67,7 +53,7 @@ def told(event: Event, **fields: object) -> dict[str, Any]:
 
 
 def set_up(level: str) -> None:
-    """Log from ``level`` on (see :data:`LEVELS`): to the journal where it reads standard error, else there, plainly."""
+    """Log from ``level`` on, to the journal where it reads standard error, else there, plainly."""
     handler: logging.Handler | None = None
     if _is_the_journal(sys.stderr, os.environ.get("JOURNAL_STREAM", "")):
         try:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from .bus import Bus, BusError
 from .commands import command
 from .config import DEFAULTS, Config, Mode
+from .log import logger
 from .model import NetworkManager
 from .networkmanager.client import Client
 from .plan import plan
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .engine import Engine, View
     from .status import Document
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 
 async def apply(record: Record, config: Config = DEFAULTS) -> None:

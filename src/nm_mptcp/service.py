@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Awaitable, Callable
 
 from . import __version__
@@ -12,13 +11,14 @@ from .bus import DBusError, method
 from .config import Mode
 from .configfiles import ConfigError
 from .kernel.errors import KernelError
+from .log import logger
 from .permission import Permission
 from .properties import Properties, Values, having
 from .service_names import INTERFACE, WRONG
 from .state import StateError
 from .status import Document
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 _FAILED = "org.nm_mptcp1.Error.Failed"
 

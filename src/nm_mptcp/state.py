@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from typing import Any
 
 from .config import Mode
 from .flags import EndpointFlag
+from .log import logger
 from .model import (
     Desired,
     Endpoint,
@@ -37,8 +37,6 @@ from .model import (
     marks_of,
 )
 from .values import frozen
-
-_log = logging.getLogger(__name__)
 
 #: Where the record is, unless the environment says otherwise (tests; it names a directory).
 DIRECTORY = File(os.environ.get("NM_MPTCP_STATE_DIR") or "/run/nm-mptcp")
@@ -131,7 +129,7 @@ class Record:
                 then = f"it is set aside as {place.name}"
             # What Python says of a wrong type or a missing name tells a person nothing.
             what = _words(error) if isinstance(error, ValueError) else "its form is another one"
-            _log.error(
+            logger(__name__).error(
                 "%s: not a record of nm-mptcp (%s): endpoints made before count as somebody else's; %s",
                 self.file,
                 what,

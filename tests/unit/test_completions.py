@@ -12,7 +12,7 @@ import pytest
 
 from nm_mptcp.cli import COMMANDS, parser_of
 from nm_mptcp.config import Mode
-from nm_mptcp.journal import LEVELS
+from nm_mptcp.log import LEVELS
 
 from ..support.shells import COMPLETIONS, FILES, offers, taken, there
 

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from .. import __version__
-from ..journal import LEVELS, set_up
+from ..log import LEVELS, choose
 
 if TYPE_CHECKING:
     from ..bus import BusError
@@ -166,7 +166,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     gc.freeze()
     gc.enable()
     parsed = parser.parse_args(words)
-    set_up(parsed.log_level or ("info" if parsed.command == "daemon" else "warning"))
+    choose(parsed.log_level or ("info" if parsed.command == "daemon" else "warning"))
     return int(modules[parsed.command].main(parsed))
 
 

@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..log import logger
 
 if TYPE_CHECKING:
     from ..config import Config
     from ..configfiles import Reading
-
-_log = logging.getLogger(__name__)
 
 #: So many problems are told one by one.
 _TOLD = 20
@@ -40,6 +39,6 @@ def config_of(arguments: argparse.Namespace) -> Config:
 def tell(reading: Reading) -> None:
     """Tell of what is left out, a line each."""
     for problem in reading.problems[:_TOLD]:
-        _log.error("%s; left out", problem)
+        logger(__name__).error("%s; left out", problem)
     if (more := len(reading.problems) - _TOLD) > 0:
-        _log.error("and %d problems more: see 'nm-mptcp config --check'", more)
+        logger(__name__).error("and %d problems more: see 'nm-mptcp config --check'", more)

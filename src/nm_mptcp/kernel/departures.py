@@ -8,10 +8,10 @@ machine without a VPN never asks.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from ..kinds import PPP, TUNNEL_LINKS
+from ..log import logger
 from ..model import Departure, Family, Link, Sides, Tunnel
 from .errors import KernelError
 from .netlink import ROUTE, Requester
@@ -19,7 +19,7 @@ from .sockets import Subflow
 from .ways import NO_WAY, PROBES, lookup
 from .xfrm import Policies, Policy, PolicyEvents, encrypted
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 
 class Departures(Requester):

@@ -11,17 +11,17 @@ import asyncio
 import contextlib
 import enum
 import errno
-import logging
 import socket
 import struct
 from collections.abc import Callable
 
+from ..log import logger
 from ..values import frozen
 from . import families
 from .errors import KernelError
 from .netlink import GENERIC, Message, Netlink, Subscription, attributes, messages
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 _ROOM = 4 * 1024 * 1024
 _BATCH = 512

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Set
 from typing import Any
 
 from ..bus import Bus, BusError, Signal, unpack
+from ..log import logger
 from . import names
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 
 class AccessPoints:

@@ -13,20 +13,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ..bus import Bus, BusError, Signal, unpack
 from ..flags import ProfileFlag
+from ..log import logger
 from ..model import Connectivity, DefaultFlags, Device, DeviceState, Family, NetworkManager, Profile
 from . import names
 from .accesspoints import AccessPoints
 from .defaults import Defaults
 from .modems import Modems
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 _Value = TypeVar("_Value", str, int, bool)
 _Enum = TypeVar("_Enum", bound=enum.IntEnum)

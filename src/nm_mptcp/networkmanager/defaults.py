@@ -14,7 +14,6 @@ Read from the files as NetworkManager reads them (``nm-config.c``, ``nm-config-d
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -24,11 +23,12 @@ from pathlib import Path
 
 from .. import keyfile
 from ..flags import ProfileFlag
+from ..log import logger
 from ..match import DeviceMatch, decide, split
 from ..model import DefaultFlags, Device, Family
 from ..values import frozen
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 _FLAGS = "connection.mptcp-flags"
 _PREFIX = "connection"

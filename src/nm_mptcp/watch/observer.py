@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from ..kernel.mptcp import PathManager
 from ..kernel.routing import Routing
 from ..kernel.sockets import Sockets
 from ..kinds import kind_of
+from ..log import logger
 from ..networkmanager.client import Client
 from ..service_names import INTERFACE, NAME, PATH
 from .happenings import Happening, Name, of_event
@@ -35,7 +35,7 @@ from .looks import DeviceView, Look, devices_of, differences, paths_of
 from .scene import uplinks
 from .traffic import Traffic
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 #: Seconds after something happened at which endpoints and subflows are looked at again: what follows from it comes later.
 _AFTER = (0.05, 0.3)
