@@ -199,8 +199,9 @@ def seen(ours: Ours, endpoints: Iterable[Endpoint]) -> Ours:
     for own in ours.endpoints:
         endpoint = at.get((own.address, own.port))
         if endpoint is not None:
-            confirmed = replace(own, id=endpoint.id, was=own.flags if endpoint.flags == own.flags else own.was)
-            kept.add(confirmed if own.is_(endpoint) else own)
+            was = own.flags if endpoint.flags == own.flags else own.was
+            news = own.is_(endpoint) and (own.id, own.was) != (endpoint.id, was)
+            kept.add(replace(own, id=endpoint.id, was=was) if news else own)
     return ours if kept == ours.endpoints else replace(ours, endpoints=frozenset(kept))
 
 
