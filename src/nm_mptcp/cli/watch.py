@@ -43,7 +43,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between measurements (default: 1)"
     )
-    parser.epilog = "Ends with q, Ctrl-C or SIGTERM. Where the output is no terminal, it prints a line for each event."
+    parser.epilog = (
+        "Ends with q, Ctrl-C or SIGTERM. Where the output is no terminal, or a dumb one, it prints lines of events."
+    )
 
 
 def _seconds(text: str) -> float:
