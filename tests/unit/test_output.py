@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,17 @@ def test_what_goes_wrong_is_not_told_in_the_output() -> None:
         assert (done.returncode, done.stdout[:1], "nm-mptcp:" in done.stdout) == (1, "{", False)
         assert shell(line, "exec", "--", "/no/such/program", unbuffered=False).returncode == 127
         assert shell(line, "no-such-command", unbuffered=False).returncode == 2
+
+
+def test_a_terminal_that_has_not_all_of_unicode_shows_the_rest_of_a_name() -> None:
+    shown = {"what": "Caf\u00e9 \u5bb6", "kind": "profile", "paths": [], "facts": []}
+    code = (
+        "import sys; from nm_mptcp import cli; from nm_mptcp.cli import remote;"
+        f" remote.explain = lambda _: {shown!a}; sys.exit(cli.main(['explain', 'x']))"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"Caf\xe9 ?: no path\n", b"")
 
 
 def test_a_program_finds_its_streams_closed_as_they_were() -> None:
