@@ -59,7 +59,7 @@ def version(facts: Facts) -> Iterator[Finding]:
 def options(facts: Facts) -> Iterator[Finding]:
     """How the kernel was built."""
     if not facts.options_file:
-        where = f"/proc/config.gz, /boot/config-{facts.release}"
+        where = f"/proc/config.gz, /boot/config-{facts.release}, /lib/modules/{facts.release}/config"
         yield unknown("kernel-options", f"how this kernel was built is not told ({where})")
         return
     missing = [option for option in _OPTIONS if option not in facts.options]
