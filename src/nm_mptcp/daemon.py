@@ -39,6 +39,9 @@ _RETRY = (0.2, 5.0)
 #: logind's interface (``org.freedesktop.login1(5)``), on the name without its last part.
 _LOGIN = "org.freedesktop.login1.Manager"
 
+#: Seconds after it is ready in which a machine that boots is busy with what waited for it.
+_BUSTLE = 0.5
+
 #: Seconds that ``Sync`` waits for what NetworkManager is being asked; the dispatcher script waits 2 s for all.
 _SETTLE = 1.0
 
@@ -108,7 +111,8 @@ class Daemon:
         self._ready = True
         await notify.announce("READY=1")
         _log.info("ready")
-        values.finish()  # now, not when a link is lost
+        # Not when a link is lost, nor while others, who waited for us, begin their work at boot.
+        asyncio.get_running_loop().call_later(_BUSTLE, values.finish)
         interval = notify.watchdog_interval()
         while True:
             if interval is None:
