@@ -271,6 +271,7 @@ def test_networkmanager_may_come_after_us(bed: Bed, library: str) -> None:
             "devices": [],
             "default_flags": {"flags": None, "section": ""},
             "vpn": False,
+            "unread": "",
         },
     ]
     bed.start_networkmanager()
