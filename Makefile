@@ -135,7 +135,8 @@ test-machine: venv
 test-wifi: venv
 	@tools/deps packages deb machine
 	@$(MAKE) -s deb
-	@NM_MPTCP_TESTS=all NM_MPTCP_MACHINES=trixie $(VENV)/bin/python -m pytest -s -m 'not long' tests/machine/test_wifi.py $(PYTEST_ARGUMENTS)
+	@$(RUN) NM_MPTCP_TESTS=all NM_MPTCP_MACHINES=trixie $(VENV)/bin/python -m pytest -s -m 'not long' \
+	    tests/machine/test_wifi.py $(PYTEST_ARGUMENTS)
 
 # What is in the packages, and how they do on a Debian system with systemd and NetworkManager: installed, booted, upgraded,
 # removed. The systems are containers without a network, built once; what is missing is told as the reason to skip.
