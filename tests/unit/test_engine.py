@@ -15,7 +15,7 @@ from nm_mptcp import engine
 from nm_mptcp.kernel.access import KernelAccess
 from nm_mptcp.kernel.errors import KernelError
 from nm_mptcp.kernel.mirror import Changes
-from nm_mptcp.model import Action, Kernel, NetworkManager, Operation
+from nm_mptcp.model import Action, Endpoint, Kernel, NetworkManager, Operation
 from nm_mptcp.state import Contents, Record, StateError
 
 from .situations import Situation
@@ -113,6 +113,40 @@ def test_a_lost_links_endpoint_goes_before_the_record_is_written_and_all_else_af
     assert kernel.done_at_once == [first]
     assert second.action is not Action.DELETE
     assert later == subject._record.file.read_text() != before
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_an_address_that_is_away_for_a_moment_keeps_its_endpoint(tmp_path: Path, comes_back: bool) -> None:
+    """NetworkManager takes it away and adds it again, where the order of addresses changes."""
+    kernel, subject = lost(tmp_path)
+    there = replace(kernel.kernel, links={**kernel.kernel.links, 2: replace(kernel.kernel.links[2], carrier=True)})
+    away = replace(there, addresses={index: group for index, group in there.addresses.items() if index != 2})
+
+    async def story() -> None:
+        kernel.kernel = there
+        running = asyncio.create_task(subject.run())
+        try:
+            async with asyncio.timeout(10):
+                while subject.view is None:
+                    await asyncio.sleep(0.001)
+            async with subject._turn:  # it has done what it began
+                kernel.done.clear()
+                kernel.kernel = away
+            subject.changed(Changes(lost_addresses=frozenset(there.addresses[2])))
+            await asyncio.sleep(0.005)  # as long as NetworkManager was seen to take
+            if comes_back:
+                kernel.kernel = there
+            before = subject.view
+            async with asyncio.timeout(10):
+                while subject.view is before:
+                    await asyncio.sleep(0.001)
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+    asyncio.run(story())
+    gone = [operation for operation, _ in kernel.done if operation.action is Action.DELETE]
+    assert any(isinstance(operation.value, Endpoint) for operation in gone) is not comes_back
 
 
 def test_a_record_that_cannot_be_written_keeps_no_dead_endpoint(
