@@ -12,7 +12,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -155,17 +155,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _drop(sys.stderr)
 
 
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """What is loaded stays: to look for garbage among it, now and when Python ends, is a tenth of a short command's time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def _run(arguments: Sequence[str] | None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
-    # What is loaded stays: to look for garbage among it, now and when Python ends, is a tenth of a short command's time.
-    gc.disable()
-    if words and words[0] in COMMANDS:
-        parser, modules = parser_of(words[:1], alone=True)
-    else:
-        # Which of these words is the command, the parser knows; the modules of others need not be imported.
-        parser, modules = parser_of(COMMANDS.keys() & set(words))
-    gc.freeze()
-    gc.enable()
+    with loading():
+        if words and words[0] in COMMANDS:
+            parser, modules = parser_of(words[:1], alone=True)
+        else:
+            # Which of these words is the command, the parser knows; the modules of others need not be imported.
+            parser, modules = parser_of(COMMANDS.keys() & set(words))
     parsed = parser.parse_args(words)
     choose(parsed.log_level or ("info" if parsed.command == "daemon" else "warning"))
     return int(modules[parsed.command].main(parsed))

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 
-from . import fail, record_of, settings
+from . import fail, loading, record_of, settings
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -21,17 +20,15 @@ def main(arguments: argparse.Namespace) -> int:
     The service comes up whatever is in the configuration, without what is no good there. Only a file that was named and
     cannot be read is refused: whoever named it meant it.
     """
-    gc.disable()  # what is loaded stays
-    _load_asyncio()
-    from ..bus import BusError
-    from ..configfiles import Source
-    from ..daemon import run
-    from ..kernel.errors import KernelError
-    from ..state import StateError
-    from . import remote
+    with loading():
+        _load_asyncio()
+        from ..bus import BusError
+        from ..configfiles import Source
+        from ..daemon import run
+        from ..kernel.errors import KernelError
+        from ..state import StateError
+        from . import remote
 
-    gc.freeze()
-    gc.enable()
     record = record_of(arguments)
     source = Source(arguments.config)
     try:
