@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The loop: gather, decide, plan, apply, verify. The only place with time in it.
 
-An event says only "look again". A burst of events is answered at its first one, then coalesced; after it the kernel is
-looked at again at 50 ms and at 1 s, since NetworkManager may re-add endpoints unannounced and the kernel takes some
-routes away without a word. In a steady state nothing is written and nothing wakes up.
+An event says only "look again". A burst of events is answered at its first one (an address that went away after a moment),
+then coalesced; after it the kernel is looked at again at 50 ms and at 1 s, since NetworkManager may re-add endpoints
+unannounced and the kernel takes some routes away without a word. In a steady state nothing is written and nothing wakes up.
 """
 
 from __future__ import annotations
@@ -258,11 +258,12 @@ class Engine:
         async with self._turn:
             wrote = False
             for _ in range(_ROUNDS):
-                kernel = await self._kernel.look(thorough=thorough and not wrote, at_once=loss and not wrote)
-                connections = await self._connections(at_once=not wrote) if loss else None
+                at_once = loss and not wrote
+                kernel = await self._kernel.look(thorough=thorough and not wrote, at_once=at_once)
+                connections = await self._connections(at_once=at_once) if loss else None
                 operations = await self._decide(kernel, connections)
                 idle = not operations or self._dry_run or self.paused
-                if idle or not await self._apply(operations, kernel, at_once=loss and not wrote):
+                if idle or not await self._apply(operations, kernel, at_once=at_once):
                     break
                 wrote = True
             self._tell()

@@ -130,17 +130,17 @@ class Monitor:
     # --- events
 
     def _readable(self) -> None:
-        """Called by the loop: a loss is told at once, and what comes with it (thousands of routes, it may be) read after
+        """Called by the loop: a lost link is told at once, and what comes with it (thousands of routes, it may be) read after
         others had their turn.
         """
         self.read(until_loss=True)
 
     def read(self, *, until_loss: bool = False) -> None:
-        """Read what waits, up to a bound or to the first loss of a link or address."""
+        """Read what waits, up to a bound or to the first loss of a link."""
         changes = NOTHING
         lost = False
         for _ in range(_BATCH):
-            if until_loss and (changes.lost_links or changes.lost_addresses):
+            if until_loss and changes.lost_links:
                 break
             try:
                 data = self._receive()
