@@ -179,6 +179,8 @@ def sleep(stage: Stage) -> None:
     assert stage.logind
     bed = stage.world.bed
     stage.mark()
+    stage.crowd.pause(True, PLAIN_SILENT)
+    _until(time.monotonic() + _ACKNOWLEDGED)
     begin = time.monotonic()
     stage.logind.sleep(bed)
     stage.crowd.pause(True)
@@ -201,5 +203,5 @@ HARDSHIPS = (
     Hardship(
         "down", f"`connection down` for {DOWN:g} s", down, patience=(1 + _LATE) * (DOWN + _FIRST_TIMER), away=DOWN
     ),
-    Hardship("sleep", f"sleep of {SLEEP:g} s", sleep, times=2, sleeps=True),
+    Hardship("sleep", f"sleep of {SLEEP:g} s", sleep, times=2, sleeps=True, away=SLEEP),
 )
