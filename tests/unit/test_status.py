@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from nm_mptcp.config import Mode
+from nm_mptcp.flags import ProfileFlag
 from nm_mptcp.model import AddressFlag, Connectivity, DeviceState, Link
 from nm_mptcp.policy import decide
 from nm_mptcp.reasons import Why
@@ -265,6 +266,14 @@ def test_the_first_lines_say_by_which_links_it_goes() -> None:
     nothing = shown(look(Situation())).splitlines()
     assert nothing[0].endswith("nothing is wrong, and there is no path")
     assert nothing[1].startswith("service: ")
+
+
+def test_whose_an_endpoint_is_where_it_is_not_ours() -> None:
+    situation = Situation()
+    situation.link("wlan0", f"{A}/24", profile={"mptcp_flags": ProfileFlag(0x22)})
+    situation.endpoint(A, 2, SUBFLOW, ours=False)
+    assert "; its endpoint is NetworkManager's (since " in shown(look(situation))
+    assert "its endpoint" not in shown(look(laptop()))
 
 
 def test_addresses_that_can_be_no_path_are_left_out_unless_asked_for() -> None:
