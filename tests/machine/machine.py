@@ -159,8 +159,8 @@ class Machine:
             # In software, AVX is slower than what programs do without it.
             *("-accel", "tcg,thread=multi", "-cpu", "max,-avx,-avx2", "-smp", "2", "-m", "3072"),
             *("-kernel", str(self.image.kernel), "-initrd", str(initrd)),
-            # The console is slow, and who prints there waits for it: the agent's output goes elsewhere, and of the kernel's only
-            # errors are there (warnings, with their traces, are in its log). A panic ends the machine. Nobody attacks it.
+            # The console is slow, and who prints there waits for it: the agent's output goes elsewhere, and only errors of the
+            # kernel are there (warnings, with their traces, are in its log). A panic ends the machine. Nobody attacks it.
             *("-append", f"rdinit={init} console=ttyS0 loglevel=4 panic=-1 mitigations=off systemd.log_target=journal"),
             *("-serial", f"file:{self._console}"),
             *("-device", "virtio-rng-pci"),
