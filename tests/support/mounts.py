@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from .network import wait_for
+
 _CLONE_NEWNS = 0x20000
 _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
 
@@ -27,7 +29,9 @@ def mounts_of_its_own() -> Iterator[None]:
             _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount")
             yield
         finally:
-            _check(_libc.setns(home, _CLONE_NEWNS), "setns")
+            # A thread that was started within shares our folders until the kernel is done with it, a moment after its end is
+            # known here; as long as anybody does, nobody goes elsewhere (EINVAL).
+            wait_for("the way back to the mounts of before", lambda: _libc.setns(home, _CLONE_NEWNS) == 0)
             os.chdir(here)
     finally:
         os.close(home)
