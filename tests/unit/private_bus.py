@@ -56,6 +56,9 @@ async def main():
             bus.send(package.Message.new_method_return(message))
         elif behaviour == "refuses":
             bus.send(package.Message.new_error(message, "org.nm_mptcp1.Error.Failed", "table full *\\nsecond line"))
+        elif behaviour == "lacks another":
+            lacks = "org.freedesktop.DBus.Error.ServiceUnknown: no org.example"
+            bus.send(package.Message.new_error(message, "org.nm_mptcp1.Error.Failed", lacks))
         return True
 
     bus.add_message_handler(handler)
@@ -80,7 +83,7 @@ class PrivateBus:
 
     @contextlib.contextmanager
     def service(self, behaviour: str) -> Iterator[Service]:
-        """The stand-in, ready; ``behaviour`` is "answers", "refuses" or "hangs"."""
+        """The stand-in, ready; ``behaviour`` is "answers", "refuses", "lacks another" (service) or "hangs"."""
         process = subprocess.Popen(
             [sys.executable, "-c", _SERVICE, behaviour],
             env={**os.environ, **self.environment},

@@ -162,6 +162,13 @@ def test_an_error_from_the_service_is_one_line(dispatcher: Dispatcher, bus: Priv
     assert dispatcher.applied() == []
 
 
+def test_a_service_that_lacks_another_one_is_there(dispatcher: Dispatcher, bus: PrivateBus) -> None:
+    with bus.service("lacks another"):
+        result = dispatcher.run("eth0", "up")
+    assert result.stderr.startswith("nm-mptcp: up: Sync failed: Error org.nm_mptcp1.Error.Failed: ")
+    assert dispatcher.applied() == []
+
+
 def test_without_dbus_send_busctl_is_used(dispatcher: Dispatcher, bus: PrivateBus) -> None:
     if shutil.which("busctl") is None:
         pytest.skip("busctl is not installed")
