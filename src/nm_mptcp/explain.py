@@ -33,6 +33,7 @@ from .model import (
     State,
 )
 from .remedies import remedies
+from .service_names import MAKERS
 from .status import Standing, priority
 from .tables import default_route
 from .text import counted, printable, whole
@@ -322,9 +323,8 @@ def _endpoint(path: Path, known: Known) -> str:
     found = next((each for each in known.snapshot.kernel.endpoints if each.address == path.address), None)
     if found is None:
         return "none in the kernel"
-    by = {"nm-mptcp": "nm-mptcp", "networkmanager": "NetworkManager", "other": "somebody else"}[path.owner.value]
     bound = "" if found.ifindex == path.ifindex else ", bound to no interface" if not found.ifindex else ", on another"
-    return f"id {found.id}: {', '.join(names(found.flags)) or 'no flag'}, made by {by}{bound}"
+    return f"id {found.id}: {', '.join(names(found.flags)) or 'no flag'}, made by {MAKERS[path.owner]}{bound}"
 
 
 def _limits(known: Known) -> str:

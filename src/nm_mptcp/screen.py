@@ -10,6 +10,7 @@ import datetime
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
+from .service_names import MAKERS
 from .styles import Line, Span, Style, rendered, text_of
 from .text import cells, counted, fit, listed, printable, width_of, wrapped
 from .values import frozen
@@ -28,9 +29,6 @@ _VERDICTS = {
 
 #: How many links the summary names.
 _NAMED = 3
-
-#: Whose the endpoint is, where it is not ours.
-_OWNERS = {"networkmanager": "NetworkManager's", "other": "somebody else's"}
 
 _STYLES = {"active": Style.GOOD, "suspended": Style.WARNING, "waiting": Style.WARNING, "excluded": Style.DIM}
 
@@ -169,8 +167,8 @@ def _link(link: dict[str, Any]) -> Row:
 def _path(path: dict[str, Any], now: datetime.datetime) -> Row:
     flags = [*path["flags"], *([f"port={path['port']}"] if path.get("port") else [])]
     told = [path["address"], path["interface"], path["state"], ",".join(flags), path["endpoint_id"]]
-    whose = _OWNERS.get(path["owner"]) if path["endpoint_id"] is not None else None
-    by = f"; its endpoint is {whose}" if whose else ""
+    theirs = path["owner"] != "nm-mptcp" and path["endpoint_id"] is not None
+    by = f"; its endpoint is {MAKERS[path['owner']]}'s" if theirs else ""
     since = f" (since {_moment(path['since'], now)})" if path["since"] and path["state"] != "excluded" else ""
     words = [f"{printable(path['reason'], longest=300)}{by}{since}"]
     if path["table"] is not None:

@@ -16,6 +16,9 @@ PATH_INTERFACE = f"{INTERFACE}.Path"
 #: The error for an argument that means nothing here.
 WRONG = "org.freedesktop.DBus.Error.InvalidArgs"
 
+#: Who made an endpoint, as the interface has it and as a person is told.
+MAKERS = {"nm-mptcp": "nm-mptcp", "networkmanager": "NetworkManager", "other": "somebody else"}
+
 
 class Verdict(enum.StrEnum):
     """How things stand; :attr:`status` is the exit status of ``nm-mptcp status``."""
