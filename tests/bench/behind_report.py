@@ -249,19 +249,18 @@ def _notes(hardships: Sequence[Hardship]) -> Iterable[str]:
         " hardware address (each second) happens to be due. Somebody was left behind where more are lost than in either run"
         f" of it, or where waits are beyond the bound more often than in either run by more than {_TOLERATED * 100:g} % of all."
     )
-    for hardship in hardships:
-        if hardship.timers:
-            yield (
-                f"- {hardship.title}: who has data under way answers again when TCP's own timers are due. Each is twice as"
-                " long as the one before, so the next may be as far off as the loss is past. How far is chance: whether the"
-                " last answer was acknowledged just in time (if not, the server tries, too), how soon the gateway notices"
-                " that the host has gone (Linux: after 15 to 45 s, at random) and tells the server, which takes a doubling"
-                " back (RFC 6069), and on which step of the kernel's timer wheel a timer falls (2 s). So"
-                f" *{PLAIN_TALKING}* that NetworkManager alone leaves without a link counts as beyond only above"
-                f" {hardship.timers:.0f} s, where no timer is left to wait for. *{PLAIN_SILENT}* has nothing under way when"
-                " the link goes, and speaks again a second before its return: it needs no timer, and shows what the link"
-                " itself costs. Its wait includes its own silence."
-            )
+    if long := [hardship for hardship in hardships if hardship.timers]:
+        yield (
+            f"- {' and '.join(each.title for each in long)}: who has data under way answers again when TCP's own timers are"
+            " due. Each is twice as long as the one before, so the next may be as far off as the loss is past. How far is"
+            " chance: whether the last answer was acknowledged just in time (if not, the server tries, too), how soon the"
+            " gateway notices that the host has gone (Linux: after 15 to 45 s, at random) and tells the server, which takes a"
+            " doubling back (RFC 6069), and on which step of the kernel's timer wheel a timer falls (2 s). So"
+            f" *{PLAIN_TALKING}* that NetworkManager alone leaves without a link counts as beyond only above"
+            f" {' and '.join(f'{each.timers:.0f} s' for each in long)}, where no timer is left to wait for."
+            f" *{PLAIN_SILENT}* has nothing under way when the link goes, and speaks again when it is about to return: it needs"
+            " no timer, and shows what the link itself costs. Its wait includes its own silence."
+        )
     yield (
         "- Sleep: logind's signal, NetworkManager takes the links down as it does with hardware, programs say nothing for the"
         " time. The kernel's timers go on here, which they do not in a machine that really sleeps."
