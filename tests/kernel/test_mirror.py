@@ -97,7 +97,7 @@ SILENT: list[tuple[str, list[str], list[str], bool]] = [
     ),
     (
         "an ipv6 route loses the source hint with the address",
-        ["addr add 2001:db8:5::1/128 dev va", "-6 route add 2001:db8:9::/48 dev va src 2001:db8:5::1"],
+        ["addr add 2001:db8:5::1/128 dev va nodad", "-6 route add 2001:db8:9::/48 dev va src 2001:db8:5::1"],
         ["addr del 2001:db8:5::1/128 dev va"],
         True,
     ),
