@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -25,6 +26,17 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if run and exitstatus == pytest.ExitCode.OK and not hasattr(session.config, "workerinput"):
         for row in session.config.stash.get(ELSEWHERE, None) or [versions.seen()]:
             versions.keep(run, row)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[pytest.TestReport]:
+    """The report of a failed test tells of what it used that has a story to tell: a bed, a system."""
+    report: pytest.TestReport = yield
+    if report.when == "call" and report.failed:
+        for used in getattr(item, "funcargs", {}).values():
+            if story := getattr(used, "story", None):
+                report.sections += story().items()
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -73,6 +73,10 @@ class Site:
         assert not missing, f"{command}: no {', '.join(missing)}\n{self.system.run('nm-mptcp status', check=False)}"
         return told
 
+    def story(self) -> dict[str, str]:
+        """For a failed test's report."""
+        return self.system.story()
+
     @property
     def last_address(self) -> str:
         """The Wi-Fi's, which may just have none, from its lease."""

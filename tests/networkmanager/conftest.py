@@ -89,7 +89,4 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
     if report.failed:
         item.stash[FAILED] = True
-    used = [value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Bed)]
-    if report.when == "call" and report.failed and used:
-        report.sections += used[0].story().items()
     return report

@@ -16,6 +16,15 @@ ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
 }
 
+#: What a person would ask first where something went wrong.
+STORY = """
+for command in "nmcli device" "ip address" "ip rule" "ip mptcp endpoint" "nm-mptcp status"; do
+    echo "$ $command"
+    $command || true
+done
+journalctl -b -o short-precise --no-pager -n 120
+"""
+
 
 class System(ABC):
     """What the stories ask of it. ``seconds`` are those of a real machine."""
@@ -34,6 +43,10 @@ class System(ABC):
     def patience(self, seconds: float) -> float:
         """How long that may take here which takes so long on a real machine."""
         return seconds
+
+    def story(self) -> dict[str, str]:
+        """What it and its log say, for a failed test's report."""
+        return {"state of the system": self.run(STORY, check=False)}
 
     def run(self, script: str, *, seconds: float = 60, check: bool = True) -> str:
         """What a shell script prints, on both channels; AssertionError when it fails."""
