@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import field, replace
 from typing import Any, Generic, TypeVar
 
 from .flags import ProfileFlag
 from .model import Device, Numbering
 from .selector import Selector
-from .values import frozen
+from .values import field, frozen, replace
 
 _Value = TypeVar("_Value")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from .keyfile import Files, Line, contents, lines
 from .keys import KEYS, PATH, keys_of
 from .selector import Selector
 from .text import listed, printable
-from .values import frozen
+from .values import field, frozen
 
 #: Where our configuration is.
 FILES = Files(

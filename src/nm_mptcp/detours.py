@@ -11,11 +11,10 @@ the same destination is written once more in front of it, and then the sysctl is
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import replace
 
 from .memory import remembered
 from .model import MAIN_TABLE, MARKS, WORST_METRIC, Family, Kernel, Marks, Route, RouteType
-from .values import frozen
+from .values import frozen, replace
 
 #: Destination and type of service: of the routes that share them the kernel uses the one with the lowest metric.
 _Key = tuple[str, int]

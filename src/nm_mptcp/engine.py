@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Set
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .arrivals import Arrivals
@@ -63,7 +62,7 @@ from .state import (
 from .status import Document, Standing, document
 from .strength import Key, Strengths
 from .text import printable
-from .values import frozen
+from .values import frozen, replace
 from .verdict import rule_name
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from typing import Any
 
 from .config import Config, PathOptions, Setting
@@ -248,11 +247,11 @@ def _configuration(path: Path, device: Device | None, known: Known) -> str:
 
 def _chosen(options: PathOptions) -> list[str]:
     said = []
-    for each in fields(options):
-        setting: Setting[Any] = getattr(options, each.name)
+    for name in options.__match_args__:
+        setting: Setting[Any] = getattr(options, name)
         if setting.origin is not None:
-            value = ",".join(names(setting.value)) if each.name == "flags" else str(setting.value)
-            said.append(f"{each.name.replace('_', '-')}={value}, {setting.origin}")
+            value = ",".join(names(setting.value)) if name == "flags" else str(setting.value)
+            said.append(f"{name.replace('_', '-')}={value}, {setting.origin}")
     return said
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from dataclasses import dataclass, field
 
 from .kernel.events import EventName, PathManagerEvent
+from .values import field, mutable
 
 #: Seconds before the first try; doubled with each, up to the second.
 _DELAY = (1.0, 300.0)
@@ -31,7 +31,7 @@ _PATIENCE = 2
 _Subflow = tuple[str, int, str, int]
 
 
-@dataclass(slots=True)
+@mutable
 class _Wound:
     """An address whose subflows died: which connections lost one, and when to try next (the caller's clock, s)."""
 

@@ -15,11 +15,10 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
 
 from .elf import Elf
 from .programs import Form, Program, Wrapper
-from .values import frozen
+from .values import field, frozen
 
 #: The first Go that has the setting.
 GO_SINCE = (1, 21)

@@ -11,11 +11,10 @@ import enum
 import functools
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from .flags import EndpointFlag, ProfileFlag
 from .reasons import Reason
-from .values import frozen
+from .values import field, frozen
 
 #: Our routing protocol number, named ``nm-mptcp`` in ``rt_protos.d``: routes and rules that carry it are ours.
 PROTOCOL = 77
@@ -410,7 +409,7 @@ class Numbering:
     rule_priority: int = RULE_PRIORITY  #: of the first of four
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Marks:
     """How routes and rules are known to be ours: by the numbers that count now, or by those that counted before.
 

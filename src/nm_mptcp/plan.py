@@ -8,7 +8,6 @@ each connection and never again, so its address, routes and rules have to be the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import replace
 from itertools import takewhile
 
 from .detours import has_detours
@@ -33,6 +32,7 @@ from .model import (
     Severance,
 )
 from .tables import defaults, own_rules
+from .values import replace
 
 _WITHOUT_TRACE = frozenset({Action.DELETE, Action.CUT, Action.SEVER})
 

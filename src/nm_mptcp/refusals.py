@@ -8,7 +8,8 @@ event tells of either.
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+
+from .values import mutable
 
 #: Seconds before the first try; doubled with each, up to the second.
 _DELAY = (1.0, 300.0)
@@ -16,7 +17,7 @@ _DELAY = (1.0, 300.0)
 _Place = tuple[str, int]
 
 
-@dataclass(slots=True)
+@mutable
 class _Refusal:
     """What was said, how often, and when to try next (the caller's clock, s)."""
 

@@ -13,7 +13,6 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field, replace
 from pathlib import Path as File
 from typing import Any
 
@@ -36,7 +35,7 @@ from .model import (
     Written,
     marks_of,
 )
-from .values import frozen
+from .values import field, frozen, replace
 
 #: Where the record is, unless the environment says otherwise (tests; it names a directory).
 DIRECTORY = File(os.environ.get("NM_MPTCP_STATE_DIR") or "/run/nm-mptcp")

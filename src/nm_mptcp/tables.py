@@ -19,7 +19,6 @@ no default of its own the end is a rule instead of a route, and containers stay 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from .memory import remembered
 from .model import (
@@ -35,7 +34,7 @@ from .model import (
     Rule,
     RuleAction,
 )
-from .values import frozen
+from .values import frozen, replace
 
 _DEFAULTS = frozenset(family.default for family in Family)
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
 
-from .values import frozen
+from .values import field, frozen
 
 #: Where an administrator's drop-ins are, and ours among them.
 DIRECTORY = "/etc/systemd/system"

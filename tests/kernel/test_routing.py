@@ -7,7 +7,6 @@ import errno
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -28,6 +27,7 @@ from nm_mptcp.model import (
     Rule,
     RuleAction,
 )
+from nm_mptcp.values import replace
 from tests.support.network import Network, batch, ip, veth, wait_for
 
 TABLE = 42000

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import replace
 
 import pytest
 
@@ -13,6 +12,7 @@ from nm_mptcp.kernel.errors import KernelError
 from nm_mptcp.kernel.mptcp import PathManager
 from nm_mptcp.kernel.sockets import Sockets, Subflow, TCPState, destroy, subflows
 from nm_mptcp.model import Endpoint, Family
+from nm_mptcp.values import replace
 from tests.support.mptcp import Echo, two_paths
 from tests.support.network import Network, wait_for
 

@@ -8,7 +8,6 @@ applied connections again. With a lost bus it connects anew until it succeeds.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import logging
 import signal
@@ -41,11 +40,20 @@ async def connected() -> Bus:
             return bus
 
 
+def plain(value: Any) -> Any:
+    """A value as what JSON has."""
+    if names := getattr(value, "__match_args__", None):
+        return {name: plain(getattr(value, name)) for name in names}
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple | set | frozenset) else value
+
+
 async def main() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[Log()])
     say(library=LIBRARY)
     bus = await connected()
-    client = Client(bus, lambda: say(state=dataclasses.asdict(client.state)))
+    client = Client(bus, lambda: say(state=plain(client.state)))
 
     async def refresh() -> None:
         say(refreshed=await client.refresh_profiles())
@@ -57,7 +65,7 @@ async def main() -> None:
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, on_signal)
     await client.start()
-    say(started=dataclasses.asdict(client.state))
+    say(started=plain(client.state))
     while True:
         await bus.lost
         say(lost=True)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from nm_mptcp.flags import EndpointFlag, ProfileFlag
@@ -29,6 +28,7 @@ from nm_mptcp.model import (
     Sides,
     Snapshot,
 )
+from nm_mptcp.values import replace
 
 ETHERNET, WIFI, BLUETOOTH, MODEM, BRIDGE, TUN, VETH, WIREGUARD = 1, 2, 5, 8, 13, 16, 20, 29
 

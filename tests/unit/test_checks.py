@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from nm_mptcp.cli import check as command
 from nm_mptcp.kernel.ways import Way
 from nm_mptcp.model import Address, Endpoint, EndpointFlag, Hop, Kernel, Limits, Link, Route, Rule
 from nm_mptcp.model import Family as F
+from nm_mptcp.values import replace
 
 GOOD, WARNING, BAD, UNKNOWN, MOOT = Result.GOOD, Result.WARNING, Result.BAD, Result.UNKNOWN, Result.NOT_APPLICABLE
 README = Path(__file__).parents[2] / "README.md"

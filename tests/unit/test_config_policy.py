@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from nm_mptcp.plan import plan, restore
 from nm_mptcp.policy import decide
 from nm_mptcp.reasons import Why
 from nm_mptcp.state import Contents, Record, decided
+from nm_mptcp.values import replace
 
 from .situations import BACKUP, MODEM, SUBFLOW, TUN, WIFI, Situation
 from .test_plan import apply

@@ -7,7 +7,7 @@ With the table for one link (``ONE_LINK``) every rule has at least one row.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from nm_mptcp.model import Connectivity, DefaultFlags, Departure, DeviceState, F
 from nm_mptcp.policy import decide
 from nm_mptcp.reasons import Why
 from nm_mptcp.selector import Selector
+from nm_mptcp.values import replace
 
 from .situations import BACKUP, BLUETOOTH, BRIDGE, ETHERNET, MODEM, SUBFLOW, TUN, WIFI, Situation
 from .test_policy import ONE_LINK

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from nm_mptcp.config import Config, Failover
 from nm_mptcp.detours import detours
 from nm_mptcp.model import MAIN_TABLE, PROTOCOL, Action, Family, Hop, LinkdownSetting, Route
 from nm_mptcp.plan import plan
 from nm_mptcp.policy import decide
 from nm_mptcp.reasons import Why
+from nm_mptcp.values import replace
 
 from .situations import Situation
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +16,7 @@ from nm_mptcp.kernel.errors import KernelError
 from nm_mptcp.kernel.mirror import Changes
 from nm_mptcp.model import Action, Endpoint, Kernel, NetworkManager, Operation
 from nm_mptcp.state import Contents, Record, StateError
+from nm_mptcp.values import replace
 
 from .situations import Situation
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,6 +27,7 @@ from nm_mptcp.model import Limits, Lookup, Path, Rule, State
 from nm_mptcp.policy import decide
 from nm_mptcp.reasons import Reason, Why
 from nm_mptcp.remedies import remedies
+from nm_mptcp.values import replace
 
 from .situations import BACKUP, SUBFLOW, Situation
 from .test_status import HOSTILE, A, B, laptop

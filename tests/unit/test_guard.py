@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -39,6 +38,7 @@ from nm_mptcp.plan import plan
 from nm_mptcp.policy import decide
 from nm_mptcp.reasons import Why
 from nm_mptcp.state import GuardRecord, decided, guarded, with_limits
+from nm_mptcp.values import replace
 
 from .situations import BACKUP, MODEM, SUBFLOW, TUN, WIREGUARD, Situation
 from .test_plan import A as STRAY

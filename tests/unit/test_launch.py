@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import io
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from nm_mptcp.elf import Elf, read
 from nm_mptcp.launch import SETTING, Facts, Obstacle, godebug, plan, preload, refusal
 from nm_mptcp.programs import Form, Program, Wrapper
+from nm_mptcp.values import replace
 
 from .elves import elf, go_build
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from nm_mptcp.model import Action, DefaultFlags, Desired, Endpoint, State
 from nm_mptcp.plan import plan
 from nm_mptcp.policy import decide
 from nm_mptcp.reasons import Why
+from nm_mptcp.values import replace
 
 from .situations import BACKUP, MODEM, SUBFLOW, WIFI, Situation
 

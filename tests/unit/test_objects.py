@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from nm_mptcp.policy import decide
 from nm_mptcp.reasons import Reason, Why
 from nm_mptcp.service import NOTHING_YET, PROPERTIES, Service
 from nm_mptcp.state import Contents, since
+from nm_mptcp.values import replace
 
 from .situations import SUBFLOW, Situation
 

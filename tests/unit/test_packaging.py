@@ -14,7 +14,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +38,7 @@ from nm_mptcp.keys import KEYS, PATH
 from nm_mptcp.model import PROTOCOL, TABLES, DefaultFlags, Device, DeviceState
 from nm_mptcp.objects import PATH_PROPERTIES
 from nm_mptcp.service import PROPERTIES
+from nm_mptcp.values import replace
 
 from ..networkmanager.bed import NEEDED
 from .private_bus import PrivateBus, private_bus

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -37,6 +36,7 @@ from nm_mptcp.plan import plan, restore, unrecorded
 from nm_mptcp.policy import decide
 from nm_mptcp.selector import Selector
 from nm_mptcp.state import decided, seen, with_endpoints, with_linkdown
+from nm_mptcp.values import replace
 
 from .situations import BACKUP, LEFT_TO_US, MODEM, SUBFLOW, WIFI, Situation, grouped
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -12,6 +11,7 @@ from nm_mptcp.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model import DefaultFlags, Desired, DeviceState, FlagsFrom, Limits, Owner, Path, State, Written
 from nm_mptcp.policy import decide
 from nm_mptcp.reasons import Why
+from nm_mptcp.values import replace
 
 from .situations import BACKUP, BLUETOOTH, BRIDGE, LEFT_TO_US, MODEM, SUBFLOW, TUN, VETH, WIFI, WIREGUARD, Situation
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path as File
 
 import pytest
@@ -18,6 +17,7 @@ from nm_mptcp.policy import decide
 from nm_mptcp.reasons import Why
 from nm_mptcp.selector import Selector
 from nm_mptcp.state import Contents, Record, decided, seen, with_endpoints, without_endpoints
+from nm_mptcp.values import replace
 
 from .situations import SUBFLOW, Situation
 from .test_policy import path

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import datetime
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from nm_mptcp.policy import decide
 from nm_mptcp.screen import plain, screen
 from nm_mptcp.state import Contents, since
 from nm_mptcp.status import Standing, document
+from nm_mptcp.values import replace
 
 from .situations import BACKUP, MODEM, SUBFLOW, WIFI, Situation
 

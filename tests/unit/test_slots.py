@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from nm_mptcp.config import Config, PathSection, Setting
@@ -15,6 +13,7 @@ from nm_mptcp.policy import decide
 from nm_mptcp.reasons import Why
 from nm_mptcp.selector import Selector, addresses
 from nm_mptcp.state import decided
+from nm_mptcp.values import replace
 
 from .situations import SUBFLOW, TUN, Situation
 from .test_plan import apply

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import stat
-from dataclasses import replace
 from pathlib import Path as File
 
 import pytest
@@ -25,6 +24,7 @@ from nm_mptcp.state import (
     with_limits,
     without_endpoints,
 )
+from nm_mptcp.values import replace
 
 from .situations import BACKUP, SUBFLOW
 

@@ -7,7 +7,6 @@ import datetime
 import io
 import json
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from nm_mptcp.service_names import Verdict
 from nm_mptcp.state import Contents, Since, since
 from nm_mptcp.status import Standing, document
 from nm_mptcp.text import cells
+from nm_mptcp.values import replace
 
 from .situations import BACKUP, MODEM, SUBFLOW, Situation
 

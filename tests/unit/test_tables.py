@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from nm_mptcp.model import (
@@ -18,6 +16,7 @@ from nm_mptcp.model import (
     RuleAction,
 )
 from nm_mptcp.tables import Routing, Source, copies, default_route, gateway, routing
+from nm_mptcp.values import replace
 
 from .situations import grouped
 

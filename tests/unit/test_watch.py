@@ -6,7 +6,6 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,6 +18,7 @@ from nm_mptcp.kernel.sockets import Subflow, SubflowFlag, TCPState
 from nm_mptcp.model import Address, Endpoint, Family, Link
 from nm_mptcp.styles import render, text_of
 from nm_mptcp.text import cells
+from nm_mptcp.values import replace
 from nm_mptcp.watch.drawing import Canvas, draw, spark, speed
 from nm_mptcp.watch.happenings import Happening, Name, of_event
 from nm_mptcp.watch.looks import DeviceView, Look, PathView, differences

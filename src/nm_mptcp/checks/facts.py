@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import field
 from typing import Any
 
 from ..flags import EndpointFlag
 from ..kernel.ways import Way
 from ..model import Endpoint, Kernel, Numbering
-from ..values import frozen
+from ..values import field, frozen
 
 #: What is wrong with a service that has not looked at anything yet.
 STARTING = "the service is just starting"

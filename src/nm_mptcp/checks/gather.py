@@ -16,7 +16,6 @@ import socket
 import subprocess
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from ..model import Family, Kernel, Limits
 from ..plainbus import PlainBusError, Question
 from ..service_names import INTERFACE, NAME, PATH
 from ..state import Record, StateError
+from ..values import replace
 from . import system, tools
 from .facts import STARTING, Facts, Firewall, Process
 from .mptcpsocket import IPPROTO_MPTCP, speaks_here

@@ -25,11 +25,10 @@ route that it has already; that IPv6 is switched off on a link which has multipa
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any, Self
 
 from ..model import MAIN_TABLE, TABLES, Address, Family, Link, Route, RouteType, Rule
-from ..values import frozen
+from ..values import frozen, replace
 from .parse import LOCAL_TABLE, AddressEvent, Event, LinkEvent, NexthopEvent, RouteEvent, RuleEvent
 
 _Group = tuple[int, int]  # table, ifindex

@@ -11,11 +11,10 @@ import enum
 import ipaddress
 import socket
 import struct
-from dataclasses import field
 from pathlib import Path as File
 
 from ..model import Family
-from ..values import frozen
+from ..values import field, frozen
 from .netlink import SOCK_DIAG, Message, Requester, attributes
 
 #: The older request, which asks for both families at once, as ss(8) does.

@@ -14,13 +14,13 @@ import asyncio
 import contextlib
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ..bus import Bus, BusError, Signal, unpack
 from ..flags import ProfileFlag
 from ..log import logger
 from ..model import Connectivity, DefaultFlags, Device, DeviceState, Family, NetworkManager, Profile
+from ..values import field, mutable, replace
 from . import names
 from .accesspoints import AccessPoints
 from .defaults import Defaults
@@ -71,7 +71,7 @@ class _Malformed(Exception):
     """An answer is not of the form that NetworkManager documents."""
 
 
-@dataclass(slots=True, eq=False)
+@mutable
 class _Tracked:
     """A device object: what it said, and the applied connection that was read for it."""
 

@@ -17,7 +17,6 @@ import asyncio
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import field
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from ..flags import ProfileFlag
 from ..log import logger
 from ..match import DeviceMatch, decide, split
 from ..model import DefaultFlags, Device, Family
-from ..values import frozen
+from ..values import field, frozen
 
 _log = logger(__name__)
 

@@ -8,7 +8,6 @@ nothing else is there, what finds a slot. Endpoints, routes, rules and limits fo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ..config import DEFAULTS, Config, LimitsPolicy
 from ..detours import detours
@@ -17,6 +16,7 @@ from ..kinds import kind_of
 from ..model import Desired, Endpoint, Limits, Path, Snapshot, State
 from ..reasons import Why
 from ..tables import Source, gateway, routing
+from ..values import replace
 from .costs import COSTS, mind_costs
 from .facts import Facts, Verdict
 from .guard import mind_tunnels

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..config import MeteredPolicy, PathOptions, RoamingPolicy
 from ..flags import EndpointFlag
 from ..kinds import is_metered
 from ..model import Device, FlagsFrom, State
 from ..reasons import Reason, Why
+from ..values import replace
 from .facts import Verdict
 
 #: Verdicts against a path only because of what it costs. Live connections keep their last subflow there, and no other one.

@@ -9,13 +9,12 @@ tunnel whose profile has flags of its own is a path like any other, and what lie
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ..config import Config
 from ..kinds import PPP, TUNNEL_LINKS, is_uplink, kind_of
 from ..model import Departure, Endpoint, Family, Owner, State, Tunnel
 from ..reasons import Reason, Why
-from ..values import frozen
+from ..values import frozen, replace
 from .facts import Facts, Verdict
 
 #: Kinds of device that NetworkManager runs and that wrap up what goes into them.

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import field
-
 from ..config import MeteredPolicy, PathOptions
 from ..flags import EndpointFlag, ProfileFlag, endpoint_flags
 from ..kinds import kind_of
@@ -16,7 +14,7 @@ from ..model import (
     Owner,
 )
 from ..reasons import Reason, Why
-from ..values import frozen
+from ..values import field, frozen
 from .costs import metered_by
 from .facts import Facts
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from dataclasses import replace
 
 from ..config import IPv6Address
 from ..memory import remembered
@@ -22,6 +21,7 @@ from ..model import (
     State,
 )
 from ..reasons import Reason, Why
+from ..values import replace
 from .facts import Facts, Verdict
 from .intent import intent_of
 

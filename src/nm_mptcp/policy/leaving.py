@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import replace
 
 from ..config import Config, ConnectivityPolicy, Failover
 from ..flags import EndpointFlag
@@ -16,7 +15,7 @@ from ..model import (
     State,
 )
 from ..reasons import Reason, Why
-from ..values import frozen
+from ..values import frozen, replace
 from .costs import COSTS
 from .facts import FOLLOWED, Facts, Verdict
 

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..config import Config, MeteredPolicy, Mode, RoamingPolicy
 from ..flags import EndpointFlag
 from ..model import Owner, State
 from ..reasons import Reason, Why
+from ..values import replace
 from .costs import COSTS, metered_by
 from .facts import Facts, Verdict
 

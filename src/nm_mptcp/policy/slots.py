@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import replace
 
 from ..flags import EndpointFlag
 from ..model import (
@@ -14,7 +13,7 @@ from ..model import (
     State,
 )
 from ..reasons import Reason, Why
-from ..values import frozen
+from ..values import frozen, replace
 from .facts import Facts, Verdict
 from .leaving import KEPT_FOR_CONNECTIONS
 

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..flags import EndpointFlag
 from ..model import Family, State
 from ..reasons import Reason, Why
+from ..values import replace
 from .costs import metered_by
 from .facts import Facts, Verdict
 

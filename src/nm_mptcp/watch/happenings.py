@@ -9,11 +9,10 @@ import errno
 import ipaddress
 import os
 from collections.abc import Mapping
-from dataclasses import field
 
 from ..kernel.events import EventName, PathManagerEvent
 from ..text import printable, whole, wrapped
-from ..values import frozen
+from ..values import field, frozen
 
 
 class Name(enum.StrEnum):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..flags import EndpointFlag, names
@@ -13,7 +12,7 @@ from ..kernel.counters import LinkCounters
 from ..kernel.sockets import Subflow, SubflowFlag
 from ..model import Address, Endpoint, Link
 from ..text import printable
-from ..values import frozen
+from ..values import field, frozen
 from .happenings import Happening, Name, socket_name
 
 _RT_SCOPE_LINK = 253
@@ -41,7 +40,7 @@ class DeviceView:
     kind: str = ""
 
 
-@dataclass(frozen=True)
+@frozen(eq=False)
 class Look:
     """What there is. None means: it is not known (yet), or may not be seen."""
 
@@ -65,9 +64,9 @@ class Look:
         """The interface that a socket with this address leaves by: the one it is bound to, else the one that has it."""
         if bound := self.name_of(ifindex):
             return bound
-        return self._places.get(address or "", "")
+        return self._places().get(address or "", "")
 
-    @functools.cached_property
+    @functools.lru_cache(maxsize=4)  # noqa: B019  # of few, that are as good as kept anyway
     def _places(self) -> Mapping[str, str]:
         """Address -> interface. An address that is gone may be known of a path or an endpoint still."""
         found = {path.address: path.interface for path in self.paths or ()}

@@ -14,7 +14,6 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 from ..bus import DAEMON, Bus, BusError, Signal
@@ -30,6 +29,7 @@ from ..kinds import kind_of
 from ..log import logger
 from ..networkmanager.client import Client
 from ..service_names import INTERFACE, NAME, PATH
+from ..values import replace
 from .happenings import Happening, Name, of_event
 from .looks import DeviceView, Look, devices_of, differences, paths_of
 from .scene import uplinks
