@@ -74,7 +74,7 @@ _log = logger(__name__)
 _ROUNDS = 5
 
 #: Seconds between two convergences in a storm of events; the first of a storm is answered at once.
-_COALESCE = 0.001
+_COALESCE = 0.01
 
 #: Seconds in which the netlink thread has this one's turn too, so that it has sent what it is to send first.
 _HEAD_START = 0.001
