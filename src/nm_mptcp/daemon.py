@@ -107,7 +107,7 @@ class Daemon:
 
     async def _keep_alive(self) -> None:
         """Tell the service manager that we are ready, and from then on that the loop turns."""
-        await self._sync()
+        await self._engine.converge(thorough=True)
         self._ready = True
         await notify.announce("READY=1")
         _log.info("ready")

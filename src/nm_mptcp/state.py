@@ -141,16 +141,15 @@ class Record:
         """Write the record in one step, so that a reader or a crash sees the old or the new one; nothing when unchanged."""
         if contents == self.contents and self.file.exists():
             return
-        import tempfile  # with it come compression and random numbers, for which who only looks need not wait
-
+        new = self.directory / ".state.new"  # one name is enough for one writer
         try:
             self._directory()
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", dir=self.directory, prefix=".state-", delete=False
-            ) as new:
-                new.write(json.dumps(_encode(contents)))  # not dump(), which is in Python: a lost link waits for it
-                os.fchmod(new.fileno(), 0o644)
-            os.replace(new.name, self.file)
+            with contextlib.suppress(FileNotFoundError):
+                new.unlink()  # of a writer that was cut off
+            with open(new, "x", encoding="utf-8") as text:
+                text.write(json.dumps(_encode(contents)))  # not dump(), which is in Python: a lost link waits for it
+                os.fchmod(text.fileno(), 0o644)
+            new.replace(self.file)
         except OSError as error:
             raise StateError(f"{self.file}: cannot be written: {_words(error)}") from None
         self.contents = contents
