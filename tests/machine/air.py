@@ -33,6 +33,8 @@ modprobe mac80211_hwsim radios=3
 until test -e /sys/class/net/wlan2/phy80211/name; do sleep 0.2; done
 """
 
+# A station that does not answer in time is asked 20 times, not 4: an emulated one may be slow, and NetworkManager takes who is
+# sent away in the midst of that for one with a wrong password, which nobody is there to give anew.
 _ACCESS_POINT = """
 name=$(cat /sys/class/net/wlan{number}/phy80211/name)
 echo "$name" >/run/radio-{number}
@@ -49,6 +51,7 @@ wpa=2
 wpa_key_mgmt=WPA-PSK
 rsn_pairwise=CCMP
 wpa_passphrase=correct horse
+wpa_pairwise_update_count=20
 END
 cat >/run/systemd/system/access-point-{number}.service <<'END'
 [Service]

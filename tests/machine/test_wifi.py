@@ -161,7 +161,9 @@ def test_a_stream_survives_roaming_between_two_access_points(site: Site) -> None
         )
         talk.told()
         system.run(f"{air.SUPPLICANT} roam {other} | grep OK")
-        system.wait(f"{air.SUPPLICANT} status | grep -i bssid={other}", seconds=PATIENCE)
+        system.wait(
+            f"{air.SUPPLICANT} status | tr '\\n' ' ' | grep -i 'bssid={other} .*wpa_state=COMPLETED'", seconds=PATIENCE
+        )
         told = talk.goes_on()
         talk.wait_subflows(wifi, wire, seconds=PATIENCE)
         assert talk.goes_on().back
