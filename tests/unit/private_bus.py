@@ -76,6 +76,7 @@ class PrivateBus:
     """Where it listens; ``environment`` is what lets a process use it as the system bus."""
 
     socket: Path
+    process: subprocess.Popen[str]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -133,7 +134,7 @@ def private_bus(policy: str = _EVERYTHING_ALLOWED) -> Iterator[PrivateBus]:
         assert daemon.stdout is not None
         try:
             assert daemon.stdout.readline().startswith("unix:")  # it listens now
-            yield PrivateBus(socket)
+            yield PrivateBus(socket, daemon)
         finally:
             daemon.kill()
             daemon.communicate()

@@ -154,6 +154,18 @@ def test_a_service_that_is_stopped_by_a_signal_is_given_up(dispatcher: Dispatche
     assert dispatcher.applied() == []  # it is there: two writers must never be
 
 
+@pytest.mark.parametrize("hidden", [(), ("dbus-send",)])
+def test_a_bus_that_hangs_is_given_up_as_soon(dispatcher: Dispatcher, bus: PrivateBus, hidden: tuple[str, ...]) -> None:
+    if hidden and shutil.which("busctl") is None:
+        pytest.skip("busctl is not installed")
+    bus.process.send_signal(signal.SIGSTOP)
+    try:
+        result = dispatcher.run("eth0", "pre-up", hidden=hidden)
+    finally:
+        bus.process.send_signal(signal.SIGCONT)
+    assert result.stderr == "nm-mptcp: pre-up: the service did not answer within 2 s\n"
+
+
 @pytest.mark.parametrize("action", ["pre-up", "up"])
 def test_an_error_from_the_service_is_one_line(dispatcher: Dispatcher, bus: PrivateBus, action: str) -> None:
     with bus.service("refuses"):
