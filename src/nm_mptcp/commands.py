@@ -62,6 +62,8 @@ def _endpoint(action: Action, endpoint: Endpoint, links: Mapping[int, Link]) -> 
 
 
 def _rule(action: Action, rule: Rule) -> str:
+    if action is Action.REPLACE:  # it moves behind all others of its priority, which ip(8) can only do in two steps
+        return f"{_rule(Action.DELETE, rule)} && {_rule(Action.ADD, rule)}"
     words = [
         "ip",
         _flag(rule.family),

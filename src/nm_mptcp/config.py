@@ -113,7 +113,7 @@ class Routing:
 
     enabled: bool = True
     tables: range = Numbering().tables
-    rule_priority: int = Numbering().rule_priority  #: of the first of four rules
+    rule_priority: int = Numbering().rule_priority  #: of all rules
     protocol: int = Numbering().protocol
 
     @property

@@ -65,8 +65,8 @@ _PROTOCOLS = {
 #: Tables with a meaning of their own (kernel: ``rtnetlink.h``, RT_TABLE_*).
 _TABLES = {0: "unspec", 253: "default", 254: "main", 255: "local"}
 
-#: Our four rules come after NetworkManager's for WireGuard (up to 31767) and before the main table's (32766).
-_PRIORITIES = range(31768, 32766 - 3)
+#: Our rules come after NetworkManager's for WireGuard (up to 31767) and before the main table's (32766).
+_PRIORITIES = range(31768, 32766)
 
 _SLOT_PRIORITIES = range(-1000, 1001)
 
@@ -125,12 +125,12 @@ def integer_in(allowed: range) -> Callable[[str], int]:
 
 
 def rule_priority(text: str) -> int:
-    """The priority of the first of our four rules."""
+    """The priority of our rules."""
     try:
         return integer_in(_PRIORITIES)(text)
     except ValueError as error:
         raise ValueError(
-            f"{error}: nm-mptcp's four rules come after NetworkManager's for WireGuard (to 31767)"
+            f"{error}: nm-mptcp's rules come after NetworkManager's for WireGuard (to 31767)"
             " and before the main table's (32766)"
         ) from None
 
@@ -214,7 +214,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
     "routing": {
         "enabled": Key(yes_or_no, "yes"),
         "tables": Key(tables, "42000-42999"),
-        "rule-priority": Key(rule_priority, "32000"),
+        "rule-priority": Key(rule_priority, "32765"),
         "protocol": Key(protocol, "77"),
     },
     PATH: {

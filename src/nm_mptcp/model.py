@@ -22,11 +22,10 @@ PROTOCOL = 77
 #: The tables that may be ours (``rt_tables.d``); not base + ifindex, since WireGuard's begin at 51820.
 TABLES = range(42000, 43000)
 
-#: Where our rules are: after NetworkManager's for WireGuard (30768 to 31767), before the main table's (32766).
-RULE_PRIORITY = 32000
-
-#: How many priorities our rules take.
-RULES = 4
+#: Where our rules are, all of them: behind everybody else's, before the main table's (32766). The kernel appends a rule to
+#: those of equal priority, and gives one that is added later without a priority a lower number than any (``fib_rules.c``),
+#: so it does not depend on who came first.
+RULE_PRIORITY = 32765
 
 MAIN_TABLE = 254
 
@@ -406,7 +405,7 @@ class Numbering:
 
     protocol: int = PROTOCOL
     tables: range = TABLES
-    rule_priority: int = RULE_PRIORITY  #: of the first of four
+    rule_priority: int = RULE_PRIORITY  #: of all rules
 
 
 @frozen(eq=False)
@@ -427,11 +426,8 @@ class Marks:
         )
 
     def on_rule(self, rule: Rule) -> bool:
-        """Whether a rule of the kernel is one that we made."""
-        return not rule.foreign and any(
-            rule.protocol == known.protocol and 0 <= rule.priority - known.rule_priority < RULES
-            for known in (self.now, *self.before)
-        )
+        """Whether a rule of the kernel is one that we made, at whatever priority: releases differ in it."""
+        return not rule.foreign and any(rule.protocol == known.protocol for known in (self.now, *self.before))
 
     def on_table(self, table: int) -> bool:
         """Whether a table may be one of ours."""
@@ -611,7 +607,7 @@ class Desired:
     endpoints: frozenset[Endpoint] = frozenset()  #: ids are 0
     #: by (table, ifindex), as :class:`Kernel` has them
     routes: Mapping[tuple[int, int], frozenset[Route]] = field(default_factory=dict)
-    rules: frozenset[Rule] = frozenset()
+    rules: tuple[Rule, ...] = ()  #: those of one address in the order in which they are to be asked
     marks: Marks = MARKS  #: what carries any of these and is not wanted goes
     limits: Limits | None = None  #: None: as they are
     claims: frozenset[str] = frozenset()  #: activations whose endpoints are NetworkManager's

@@ -29,9 +29,10 @@ from .model import (
     Ours,
     Route,
     Rule,
+    RuleAction,
     Severance,
 )
-from .tables import defaults, own_rules
+from .tables import defaults, rank
 from .values import replace
 
 _WITHOUT_TRACE = frozenset({Action.DELETE, Action.CUT, Action.SEVER})
@@ -59,7 +60,7 @@ def plan(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
         *new_routes,
         # Their routes were ignored until other ways led around them.
         *(Operation(Action.SET, setting) for setting in settings if not setting.ignored),
-        *(Operation(Action.ADD, rule) for rule in new_rules),
+        *new_rules,
         *(Operation(Action.ADD, endpoint) for endpoint in new),
         *(Operation(Action.DELETE, rule) for rule in old_rules if rule.source not in desired.cut),
         *old_routes,
@@ -166,14 +167,87 @@ def _endpoints(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[list[Endpo
     return gone, changed, new
 
 
-def _rules(wanted: frozenset[Rule], kernel: Kernel, marks: Marks) -> tuple[list[Rule], list[Rule]]:
-    """Rules to add and to delete; the more specific look-up comes first and goes last."""
-    have = own_rules(kernel.rules, marks)
+#: Family, source and priority: the rules of one address are asked in the order in which they were added.
+_Block = tuple[Family, str | None, int]
 
-    def order(rule: Rule) -> tuple[object, ...]:
-        return (rule.priority, rule.family, rule.source, rule.table)
 
-    return sorted(wanted - have, key=order), sorted(have - wanted, key=order, reverse=True)
+def _rules(wanted: tuple[Rule, ...], kernel: Kernel, marks: Marks) -> tuple[list[Operation], list[Rule]]:
+    """Operations that bring the rules of each address, and the rules that are left over, in the order in which they go.
+
+    The kernel appends a rule to those of its priority. So where one is missing in the midst, or somebody else's stands
+    behind ours at the same priority, what is there moves behind it one by one; the end goes first and comes last, so that
+    meanwhile nothing is rejected that would be routed.
+    """
+    have = _standing(kernel.rules, marks)
+    blocks: dict[_Block, list[Rule]] = {}
+    for rule in wanted:
+        blocks.setdefault((rule.family, rule.source, rule.priority), []).append(rule)
+    bring: list[Operation] = []
+    for block, rules in blocks.items():
+        there, last = have.get(block, _NO_RULES)
+        if last and rules[: len(there)] == list(there):
+            bring += [Operation(Action.ADD, rule) for rule in rules[len(there) :]]
+        else:
+            bring += _moved(there, rules)
+    take = [rule for block, (rules, _) in have.items() if block not in blocks for rule in rules]
+    return bring, sorted(take, key=_on_the_way_down)
+
+
+_NO_RULES: tuple[tuple[Rule, ...], bool] = ((), True)
+
+
+@remembered(objects=1)
+def _standing(rules: tuple[Rule, ...], marks: Marks) -> Mapping[_Block, tuple[tuple[Rule, ...], bool]]:
+    """Our rules by address, in their order, and whether nobody else's of the same priority stands behind them."""
+    found: dict[_Block, tuple[tuple[Rule, ...], bool]] = {}
+    for rule in rules:
+        if marks.on_rule(rule):
+            block = (rule.family, rule.source, rule.priority)
+            found[block] = (*found.get(block, _NO_RULES)[0], rule), True
+    behind: set[tuple[Family, int]] = set()
+    for rule in reversed(rules):
+        if not marks.on_rule(rule):
+            behind.add((rule.family, rule.priority))
+        elif (rule.family, rule.priority) in behind:
+            block = (rule.family, rule.source, rule.priority)
+            found[block] = found[block][0], False
+    return found
+
+
+def in_order(rules: tuple[Rule, ...], wanted: Iterable[Rule], source: str, marks: Marks) -> bool:
+    """Whether an address's rules stand in this order, behind all others of their priority."""
+    mine = [rule for rule in wanted if rule.source == source]
+    blocks = {block: those for block, those in _standing(rules, marks).items() if block[1] == source}
+    return [rule for those, _ in blocks.values() for rule in those] == mine and all(last for _, last in blocks.values())
+
+
+def _moved(there: tuple[Rule, ...], wanted: list[Rule]) -> Iterable[Operation]:
+    """What makes the rules of an address stand in this order behind all others of their priority."""
+    old = list(there)
+    for rule in filter(_ends, there):
+        old.remove(rule)
+        yield Operation(Action.DELETE, rule)
+    for rule in wanted:
+        if rule in old:
+            old.remove(rule)
+            yield Operation(Action.REPLACE, rule)
+        else:
+            yield Operation(Action.ADD, rule)
+        for other in [each for each in old if rank(each) == rank(rule)]:
+            old.remove(other)
+            yield Operation(Action.DELETE, other)
+
+
+def _on_the_way_down(rule: Rule) -> tuple[object, ...]:
+    """The end goes first. Where priorities are equal the kernel deletes the first that matches, and one that is told without
+    ``suppress_prefixlength`` matches its twin with it as well (``rule_find``): that twin goes before.
+    """
+    return (not _ends(rule), -rule.priority, rank(rule), rule.family, rule.source or "", rule.table)
+
+
+def _ends(rule: Rule) -> bool:
+    """Whether a look-up ends there, come what may."""
+    return rule.action is not RuleAction.TO_TABLE
 
 
 def _routes(

@@ -12,6 +12,7 @@ from nm_mptcp.kernel import sysctl
 from nm_mptcp.kernel.mirror import NOTHING, Changes, Mirror
 from nm_mptcp.kernel.parse import AddressEvent, LinkEvent, NexthopEvent, RouteEvent, RuleEvent
 from nm_mptcp.model import MAIN_TABLE, Address, AddressFlag, Family, Hop, Link, Route, RouteType, Rule
+from nm_mptcp.values import replace
 from tests.support.network import batch, ip, veth, wait_for
 
 from .subject import Subject
@@ -336,7 +337,6 @@ REPEATED: list[Callable[[], object]] = [
     lambda: LinkEvent(True, VA),
     lambda: AddressEvent(True, ADDRESS),
     lambda: RouteEvent(True, (ROUTES[0],)),
-    lambda: RuleEvent(True, RULE),
     lambda: RouteEvent(False, (Route("192.0.2.0/24", hops=(Hop(2),)),)),
     lambda: AddressEvent(False, Address(2, "192.0.2.1", 24)),
     lambda: LinkEvent(False, Link(9, "vz")),
@@ -352,6 +352,16 @@ def test_an_event_that_tells_nothing_new_changes_nothing(event: Callable[[], obj
     mirror = loaded()
     assert mirror.update(event()) is NOTHING  # type: ignore[arg-type]
     assert not mirror.doubtful
+
+
+def test_a_rule_that_is_added_once_more_stands_there_twice_and_the_first_goes_first() -> None:
+    mirror = loaded()
+    other = replace(RULE, source="10.0.0.9")
+    for event in (RuleEvent(True, other), RuleEvent(True, RULE)):
+        assert mirror.update(event).rules
+    assert mirror.rules == (RULE, other, RULE)
+    mirror.update(RuleEvent(False, RULE))
+    assert mirror.rules == (other, RULE)
 
 
 def test_refreshed_lifetimes_are_shown_and_are_no_change() -> None:

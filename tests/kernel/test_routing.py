@@ -16,6 +16,7 @@ from nm_mptcp.kernel.routing import Routing
 from nm_mptcp.model import (
     MAIN_TABLE,
     PROTOCOL,
+    RULE_PRIORITY,
     WORST_METRIC,
     Address,
     AddressFlag,
@@ -29,6 +30,8 @@ from nm_mptcp.model import (
 )
 from nm_mptcp.values import replace
 from tests.support.network import Network, batch, ip, veth, wait_for
+
+from .subject import Subject
 
 TABLE = 42000
 
@@ -333,6 +336,31 @@ def test_a_hand_made_twin_of_a_rule_is_not_deleted(routing: Routing) -> None:
         routing.add_rule(rule)
         routing.delete_rule(rule)
     assert routing.rules() == before
+
+
+def test_rules_of_one_priority_stand_in_the_order_in_which_they_were_added(subject: Subject) -> None:
+    with Routing() as routing:
+        mine = [replace(rule, priority=RULE_PRIORITY) for rule in rules()[:3]]
+        for rule in mine:
+            routing.add_rule(rule)
+        ip(f"rule add from 10.0.0.1 lookup 7 pref {RULE_PRIORITY}")
+        ip("rule add to 10.50.0.0/16 lookup 100")  # without a priority: before ours
+        (other,) = (rule for rule in routing.rules() if rule.table == 7)
+
+        def standing() -> list[Rule]:
+            return [rule for rule in routing.rules() if rule.priority == RULE_PRIORITY]
+
+        assert standing() == [*mine, other]
+        assert routing.rules()[1].table == 100
+        for rule in mine:
+            routing.move_rule(rule)
+        assert standing() == [other, *mine]
+        # What is told without suppress_prefixlength matches its twin with it, which stands first.
+        routing.delete_rule(mine[2])
+        assert standing() == [other, *mine[1:]]
+        assert subject.settled()
+        assert not subject.mirror.doubtful
+        assert not subject.difference()
 
 
 @pytest.mark.parametrize("selector", ["fwmark 1", "iif lo", "to 10.9.0.0/16", "dport 22", "not from 10.0.0.9", "tos 4"])

@@ -510,14 +510,18 @@ class Bed:
         return sorted(shown, key=lambda rule: int(rule["priority"]))
 
     def table_of(self, address: str) -> int:
-        """The table that the last rule for this source address looks into."""
-        found = [int(rule["table"]) for rule in self.rules(address) if rule["priority"] == 32002]
+        """The table that the last look-up for this source address is in."""
+        found = [int(rule["table"]) for rule in self._last_look_ups(address)]
         assert len(found) == 1, f"rules for {address}: {self.rules(address)}"
         return found[0]
 
     def routes(self, table: int | str, family: str = "-4") -> list[dict[str, Any]]:
         """The routes of a table."""
         return self.machine.ip(family, "route", "show", "table", str(table))
+
+    def _last_look_ups(self, address: str) -> list[dict[str, Any]]:
+        ours = [rule for rule in self.rules(address, protocol=PROTOCOL) if "table" in rule]
+        return [rule for rule in ours if "suppress_prefixlen" not in rule]
 
     def default_of(self, address: str) -> dict[str, Any]:
         """The unicast default route in the table of this source address, waited for."""
@@ -526,8 +530,7 @@ class Bed:
         def look() -> list[dict[str, Any]]:
             return [
                 route
-                for rule in self.rules(address)
-                if rule["priority"] == 32002
+                for rule in self._last_look_ups(address)
                 for route in self.routes(rule["table"], family)
                 if route["dst"] == "default" and route.get("type", "unicast") in ("unicast", "1")
             ]

@@ -159,10 +159,10 @@ def test_without_the_service(bed: Bed, links: Links) -> None:
     # Rules, routes and endpoint of a path are gone; nobody is there to make them again, but check --fix.
     bed.without_dispatcher_scripts()
     table = bed.table_of(links.lte.address)
-    bed.sh(f"ip rule del from {links.lte.address} lookup {table} priority 32002; ip route flush table {table}")
+    bed.sh(f"ip rule del from {links.lte.address} unreachable priority 32765; ip route flush table {table}")
     lacking = doctor.found("rules", links.lte.address)
     assert (lacking["result"], doctor.status) == ("bad", 2)
-    assert f"no rule '32002: from {links.lte.address} lookup {table}'" in lacking["evidence"]
+    assert f"no rule '32765: from {links.lte.address} unreachable'" in lacking["evidence"]
     assert f"no route to default in table {table}" in lacking["evidence"]
     endpoint = bed.endpoint(links.wifi.address)
     assert endpoint

@@ -144,8 +144,8 @@ def test_other_numbers_leave_nothing_behind(bed: Bed, up: Links, restarted: bool
     else:
         assert reload(bed).returncode == 0
     ours = bed.rules(protocol="201")
-    assert {rule["priority"] for rule in ours} == {31800, 31801, 31802}
-    assert {rule["table"] for rule in ours} == {"500", "501", "254"}
+    assert {rule["priority"] for rule in ours} == {31800}
+    assert {rule["table"] for rule in ours if "table" in rule} == {"500", "501", "254"}
     routes = [route for route in bed.routes("all") if route["protocol"] in ("77", "201")]
     assert {(route["table"], route["protocol"]) for route in routes} == {("500", "201"), ("501", "201")}
     assert bed.rules(protocol="77") == []
@@ -169,7 +169,7 @@ def test_without_the_service_the_commands_read_it_as_well(bed: Bed, links: Links
     assert done.stderr == f"nm-mptcp: ERROR: {BAD_FILE}, line 2: [main] limits=none: must be auto or keep; left out\n"
     assert flags_of(bed, links.lte.address) == BACKUP
     # One table for two interfaces: the second is routed as anybody's.
-    assert {rule["table"] for rule in bed.rules(protocol="77")} == {"500", "254"}
+    assert {rule["table"] for rule in bed.rules(protocol="77") if "table" in rule} == {"500", "254"}
     assert f"[path-lte] in {SETTINGS}" in bed.nm_mptcp("status")
     bed.nm_mptcp("clear")
     assert bed.rules(protocol="77") == []

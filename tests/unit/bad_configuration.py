@@ -68,7 +68,7 @@ _SECTIONS = "no such section (there is [main], [routing] and [path-NAME])"
 _WORDS = "subflow, backup, signal, fullmesh, laminar and disabled"
 _PERCENT = "must be LEAVE or LEAVE,RETURN: percent from 0 (off) to 100, such as 40,50"
 _PRIORITY = (
-    "must be an integer from 31768 to 32762: nm-mptcp's four rules come after NetworkManager's for WireGuard (to 31767)"
+    "must be an integer from 31768 to 32765: nm-mptcp's rules come after NetworkManager's for WireGuard (to 31767)"
     " and before the main table's (32766)"
 )
 _TAGS = "(known: except:, type:, mac:, interface-name:, driver:, s390-subchannels:, dhcp-plugin:)"
@@ -208,7 +208,7 @@ BAD = [
     ),
     Bad("rule-priority-word", f", line 2: [routing] rule-priority=first: {_PRIORITY}", routing("rule-priority=first")),
     Bad("rule-priority-low", f", line 2: [routing] rule-priority=31767: {_PRIORITY}", routing("rule-priority=31767")),
-    Bad("rule-priority-high", f", line 2: [routing] rule-priority=32763: {_PRIORITY}", routing("rule-priority=32763")),
+    Bad("rule-priority-high", f", line 2: [routing] rule-priority=32766: {_PRIORITY}", routing("rule-priority=32766")),
     Bad("protocol-unspec", _protocol(0, "unspec"), routing("protocol=0")),
     Bad("protocol-kernel", _protocol(2, "kernel"), routing("protocol=2")),
     Bad("protocol-static", _protocol(4, "static"), routing("protocol=4")),

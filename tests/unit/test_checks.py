@@ -18,7 +18,7 @@ from nm_mptcp.checks.report import masked
 from nm_mptcp.checks.system import OPTIONS
 from nm_mptcp.cli import check as command
 from nm_mptcp.kernel.ways import Way
-from nm_mptcp.model import Address, Endpoint, EndpointFlag, Hop, Kernel, Limits, Link, Route, Rule
+from nm_mptcp.model import Address, Endpoint, EndpointFlag, Hop, Kernel, Limits, Link, Route, Rule, RuleAction
 from nm_mptcp.model import Family as F
 from nm_mptcp.values import replace
 
@@ -73,12 +73,12 @@ WELL = Facts(
         routes={
             (254, 2): (Route("0.0.0.0/0", hops=(Hop(2, "10.1.0.254"),)),),
             (42000, 2): (Route("0.0.0.0/0", 42000, hops=(Hop(2, "10.1.0.254"),), protocol=77),),
-            (42000, 0): (Route("0.0.0.0/0", 42000, type=7, protocol=77, metric=0xFFFFFFFF),),  # type: ignore[arg-type]
         },
         rules=(
-            Rule(F.IPV4, 32000, "10.1.0.1", 42000, protocol=77, suppress_prefixlength=0),
-            Rule(F.IPV4, 32001, "10.1.0.1", 254, protocol=77, suppress_prefixlength=0),
-            Rule(F.IPV4, 32002, "10.1.0.1", 42000, protocol=77),
+            Rule(F.IPV4, 32765, "10.1.0.1", 42000, protocol=77, suppress_prefixlength=0),
+            Rule(F.IPV4, 32765, "10.1.0.1", 254, protocol=77, suppress_prefixlength=0),
+            Rule(F.IPV4, 32765, "10.1.0.1", 42000, protocol=77),
+            Rule(F.IPV4, 32765, "10.1.0.1", action=RuleAction.UNREACHABLE, protocol=77),
         ),
         endpoints=(Endpoint("10.1.0.1", 2, EndpointFlag.SUBFLOW, 1),),
         limits=Limits(2, 1),

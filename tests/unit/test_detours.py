@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from nm_mptcp.config import Config, Failover
-from nm_mptcp.detours import detours
+from nm_mptcp.detours import MOST, detours
 from nm_mptcp.model import MAIN_TABLE, PROTOCOL, Action, Family, Hop, LinkdownSetting, Route
 from nm_mptcp.plan import plan
 from nm_mptcp.policy import decide
@@ -50,20 +50,22 @@ def test_the_next_best_default_comes_in_front_of_the_lost_one() -> None:
     lose(situation, E1)
     assert ways(situation, (V4, E1), (V6, E1)) == {
         ("0.0.0.0/0", 99): (E2, "10.0.2.1"),
+        ("10.0.1.0/24", 99): (E2, "10.0.2.1"),
         ("::/0", 99): (E2, "2001:db8:2::1"),
+        ("2001:db8:1::/64", 99): (E2, "2001:db8:2::1"),
     }
 
 
 def test_only_the_families_that_have_another_path_are_led_around() -> None:
     situation = docked()
     lose(situation, E1)
-    assert ways(situation, (V6, E1)) == {("::/0", 99): (E2, "2001:db8:2::1")}
+    assert {destination for destination, _ in ways(situation, (V6, E1))} == {"::/0", "2001:db8:1::/64"}
 
 
-def test_a_link_that_was_second_needs_no_way_around() -> None:
+def test_a_link_that_was_second_needs_a_way_around_to_its_own_subnet_alone() -> None:
     situation = docked()
     lose(situation, E2)
-    assert ways(situation, (V4, E2)) == {}
+    assert ways(situation, (V4, E2)) == {("10.0.2.0/24", 599): (E1, "10.0.1.1")}
     assert detours(situation.snapshot().kernel, {(V4, E2)}).covered == {(V4, E2)}
 
 
@@ -79,7 +81,56 @@ def test_of_two_lost_links_both_are_led_around() -> None:
     situation = docked()
     situation.link("e3", f"{C}/24", metric=700)
     lose(situation, E1, E2)
-    assert ways(situation, (V4, E1), (V4, E2)) == {("0.0.0.0/0", 99): (E3, "10.0.3.1")}
+    assert ways(situation, (V4, E1), (V4, E2)) == {
+        ("0.0.0.0/0", 99): (E3, "10.0.3.1"),
+        ("10.0.1.0/24", 99): (E3, "10.0.3.1"),
+        ("10.0.2.0/24", 599): (E3, "10.0.3.1"),
+    }
+
+
+def route_to(situation: Situation, destination: str, ifindex: int, gateway: str | None, metric: int = 100) -> None:
+    situation.routes.append(Route(destination, MAIN_TABLE, (Hop(ifindex, gateway),), protocol=4, metric=metric))
+
+
+def test_a_static_route_of_the_lost_link_is_led_around_by_the_narrowest_that_covers_it() -> None:
+    situation = docked()
+    situation.link("e3", f"{C}/24", metric=50)
+    route_to(situation, "192.0.2.128/25", E1, "10.0.1.9")
+    route_to(situation, "192.0.2.0/24", E2, "10.0.2.9", metric=700)
+    lose(situation, E1)
+    assert ways(situation, (V4, E1))["192.0.2.128/25", 99] == (E2, "10.0.2.9")
+
+
+def test_where_nothing_covers_it_there_is_no_way_around() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24", gateway=False)
+    situation.link("e2", f"{B}/24", gateway=False)
+    lose(situation, E1)
+    assert ways(situation, (V4, E1)) == {}
+
+
+def test_what_is_bound_to_a_living_links_address_goes_there_by_that_link() -> None:
+    situation = docked()
+    situation.link("e3", f"{C}/24", metric=700)
+    lose(situation, E1)
+    found = detours(situation.snapshot().kernel, {(V4, E1)}, tables={E1: [42000], E2: [42001], E3: [42002]}).routes
+    by = {
+        table: {(route.destination, route.hops[0].gateway) for route in routes} for (table, _), routes in found.items()
+    }
+    assert by == {
+        MAIN_TABLE: {("0.0.0.0/0", "10.0.2.1"), ("10.0.1.0/24", "10.0.2.1")},
+        42001: {("10.0.1.0/24", "10.0.2.1")},
+        42002: {("10.0.1.0/24", "10.0.3.1")},
+    }
+
+
+def test_the_routes_of_a_full_table_stay_ignored_instead() -> None:
+    situation = docked()
+    for number in range(MOST):
+        route_to(situation, f"172.16.{number}.0/24", E1, "10.0.1.1")
+    lose(situation, E1)
+    found = detours(situation.snapshot().kernel, {(V4, E1)})
+    assert (found.routes, found.covered) == ({}, frozenset())
 
 
 def test_a_lost_link_whose_metric_is_0_keeps_its_routes_ignored() -> None:
@@ -94,8 +145,8 @@ def test_a_lost_link_whose_metric_is_0_keeps_its_routes_ignored() -> None:
 
 def test_of_a_multipath_default_the_hop_that_is_left_leads_around() -> None:
     situation = Situation()
-    situation.link("e1", f"{A}/24", gateway=False)
-    situation.link("e2", f"{B}/24", gateway=False)
+    for name in ("e1", "e2"):
+        situation.link(name, "169.254.1.2/16", gateway=False)
     hops = (Hop(E1, "10.0.1.1", weight=2), Hop(E2, "10.0.2.1", weight=3))
     situation.routes.append(Route("0.0.0.0/0", MAIN_TABLE, hops, metric=100))
     lose(situation, E1)
@@ -137,8 +188,8 @@ def operations(situation: Situation, config: Config | None = None) -> list[tuple
     ]
 
 
-def way(gateway: str = "10.0.2.1") -> Route:
-    return Route("0.0.0.0/0", MAIN_TABLE, (Hop(E2, gateway),), protocol=PROTOCOL, metric=99)
+def way(gateway: str = "10.0.2.1", destination: str = "0.0.0.0/0") -> Route:
+    return Route(destination, MAIN_TABLE, (Hop(E2, gateway),), protocol=PROTOCOL, metric=99)
 
 
 def two_links() -> Situation:
@@ -155,6 +206,7 @@ def test_the_way_around_is_there_before_the_lost_links_routes_are_used_again() -
     lose(situation, E1)
     assert operations(situation) == [
         (Action.ADD, way()),
+        (Action.ADD, way(destination="10.0.1.0/24")),
         (Action.SET, LinkdownSetting(V4, E1, "e1", False)),
         (Action.SET, LinkdownSetting(V4, E2, "e2", False)),  # the last one left waits for its link
     ]

@@ -130,7 +130,7 @@ def test_reasons_name_the_mode_and_the_better_link() -> None:
 def test_off_makes_no_path_and_leaves_no_rule() -> None:
     situation = laptop()
     desired = decided(situation, OFF)
-    assert (desired.endpoints, desired.rules, desired.limits) == (frozenset(), frozenset(), None)
+    assert (desired.endpoints, desired.rules, desired.limits) == (frozenset(), (), None)
     assert {path.reason.why for path in desired.paths} == {Why.MODE_OFF}
 
 

@@ -404,16 +404,16 @@ def test_ip_shows_our_names(stage: Path) -> None:
         mount -t tmpfs none /etc/iproute2 2>/dev/null || { mkdir /etc/iproute2; mount -t tmpfs none /etc/iproute2; }
         cp -r "$1"/etc/iproute2/. /etc/iproute2
         ip link set lo up
-        ip rule add from 192.0.2.1 lookup 42001 protocol 77 priority 32000
+        ip rule add from 192.0.2.1 lookup 42001 protocol 77 priority 32765
         ip route add default dev lo table 42001 protocol 77
-        ip rule show priority 32000
+        ip rule show priority 32765
         ip route show table nm-mptcp-1
     """
     result = subprocess.run(
         ["unshare", "-m", "-n", "sh", "-ec", script, "sh", str(stage)], capture_output=True, text=True, check=True
     )
     rule, route = result.stdout.splitlines()
-    assert rule.split() == ["32000:", "from", "192.0.2.1", "lookup", "nm-mptcp-1", "proto", "nm-mptcp"]
+    assert rule.split() == ["32765:", "from", "192.0.2.1", "lookup", "nm-mptcp-1", "proto", "nm-mptcp"]
     assert route.split()[:5] == ["default", "dev", "lo", "proto", "nm-mptcp"]
 
 

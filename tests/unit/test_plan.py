@@ -14,6 +14,7 @@ from nm_mptcp.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model import (
     MARKS,
     PROTOCOL,
+    RULE_PRIORITY,
     Action,
     DefaultFlags,
     Desired,
@@ -36,6 +37,7 @@ from nm_mptcp.plan import plan, restore, unrecorded
 from nm_mptcp.policy import decide
 from nm_mptcp.selector import Selector
 from nm_mptcp.state import decided, seen, with_endpoints, with_linkdown
+from nm_mptcp.tables import Source, rank, routing
 from nm_mptcp.values import replace
 
 from .situations import BACKUP, LEFT_TO_US, MODEM, SUBFLOW, WIFI, Situation, grouped
@@ -55,29 +57,102 @@ def planned(situation: Situation) -> tuple[Operation, ...]:
 def test_on_the_way_up_the_endpoint_comes_last_and_limits_before_it() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
-    assert verbs(planned(situation)) == ["set limits"] + ["add route"] * 3 + ["add rule"] * 3 + ["add endpoint"]
+    assert verbs(planned(situation)) == ["set limits"] + ["add route"] * 2 + ["add rule"] * 4 + ["add endpoint"]
 
 
 def test_on_the_way_down_the_endpoint_goes_first() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     kernel, ours = apply(planned(situation), situation.snapshot().kernel, Ours())
-    assert verbs(restore(kernel, ours)) == ["delete endpoint"] + ["delete rule"] * 3 + ["delete route"] * 3
+    assert verbs(restore(kernel, ours)) == ["delete endpoint"] + ["delete rule"] * 4 + ["delete route"] * 2
 
 
 def test_on_link_prefixes_come_before_the_gateways_that_they_reach() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     routes = [operation.value for operation in planned(situation) if isinstance(operation.value, Route)]
-    assert [route.destination for route in routes] == ["10.0.1.0/24", "0.0.0.0/0", "0.0.0.0/0"]
-    assert [bool(route.hops and route.hops[0].gateway) for route in routes] == [False, True, False]
+    assert [route.destination for route in routes] == ["10.0.1.0/24", "0.0.0.0/0"]
+    assert [bool(route.hops and route.hops[0].gateway) for route in routes] == [False, True]
 
 
-def test_rules_come_from_the_most_specific_look_up_on() -> None:
-    situation = Situation()
-    situation.link("e1", f"{A}/24")
-    rules = [operation.value.priority for operation in planned(situation) if isinstance(operation.value, Rule)]
-    assert rules == [32000, 32001, 32002]
+# --- the order of rules ----------------------------------------------------------------------------------------------
+
+
+def rules_of(address: str, table: int = 42000, priority: int = RULE_PRIORITY) -> tuple[Rule, ...]:
+    """The rules of an address: the interface's prefixes, main's, the interface's default, the end."""
+    made = routing(Kernel(), [Source(address, 2, table)]).rules
+    return tuple(replace(rule, priority=priority) for rule in made)
+
+
+def ordered(wanted: tuple[Rule, ...], *there: Rule) -> tuple[Rule, ...]:
+    """What stands after the plan has met what stands before it; a second one has nothing to do."""
+    desired = Desired(rules=wanted)
+    kernel, ours = apply(plan(desired, Kernel(rules=there), Ours()), Kernel(rules=there), Ours())
+    assert not plan(desired, kernel, ours)
+    return kernel.rules
+
+
+FIRST, MAIN, DEFAULT, END = rules_of(A)
+OTHERS = Rule(Family.IPV4, RULE_PRIORITY, A, 7)
+
+
+def test_rules_come_in_the_order_in_which_they_are_to_be_asked() -> None:
+    assert ordered(rules_of(A)) == rules_of(A)
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        (MAIN, DEFAULT, END),
+        (FIRST, DEFAULT, END),
+        (FIRST, MAIN, END),
+        (FIRST, MAIN, DEFAULT),
+        (END, DEFAULT, MAIN, FIRST),
+        (DEFAULT, FIRST, MAIN, END),
+        (FIRST, FIRST, MAIN, DEFAULT, DEFAULT, END, END),
+        rules_of(A, 42001),
+    ],
+)
+def test_rules_that_are_missing_twice_there_or_out_of_order_are_put_right(there: tuple[Rule, ...]) -> None:
+    assert ordered(rules_of(A), *there) == rules_of(A)
+
+
+def test_what_is_missing_at_the_end_is_only_added() -> None:
+    assert verbs(plan(Desired(rules=rules_of(A)), Kernel(rules=(FIRST, MAIN)), Ours())) == ["add rule"] * 2
+
+
+def test_a_rule_of_somebody_else_with_our_priority_is_asked_before_ours_whoever_came_first() -> None:
+    assert ordered(rules_of(A), OTHERS, *rules_of(A)) == (OTHERS, *rules_of(A))
+    assert ordered(rules_of(A), *rules_of(A), OTHERS) == (OTHERS, *rules_of(A))
+    assert ordered(rules_of(A), FIRST, MAIN, OTHERS, DEFAULT, END) == (OTHERS, *rules_of(A))
+
+
+def test_one_of_the_other_family_or_of_another_priority_is_in_nobodys_way() -> None:
+    for other in (Rule(Family.IPV6, RULE_PRIORITY, None, 7), Rule(Family.IPV4, 32766, None, 254)):
+        assert not plan(Desired(rules=rules_of(A)), Kernel(rules=(*rules_of(A), other)), Ours())
+
+
+def test_while_rules_move_nothing_is_rejected_that_would_be_routed() -> None:
+    moved = plan(Desired(rules=rules_of(A)), Kernel(rules=(*rules_of(A), OTHERS)), Ours())
+    assert [(operation.action, operation.value) for operation in moved] == [
+        (Action.DELETE, END),
+        (Action.REPLACE, FIRST),
+        (Action.REPLACE, MAIN),
+        (Action.REPLACE, DEFAULT),
+        (Action.ADD, END),
+    ]
+
+
+def test_rules_of_a_release_that_had_other_priorities_go_once_the_new_ones_stand() -> None:
+    old = (*(replace(rule, priority=32000 + n) for n, rule in enumerate(rules_of(A)[:3])),)
+    operations = plan(Desired(rules=rules_of(A)), Kernel(rules=old), Ours())
+    assert verbs(operations) == ["add rule"] * 4 + ["delete rule"] * 3
+    assert [operation.value for operation in operations[4:]] == [old[2], old[1], old[0]]
+
+
+def test_the_rules_of_an_address_that_is_gone_go_with_their_end_first() -> None:
+    gone = [operation.value for operation in plan(Desired(), Kernel(rules=rules_of(A)), Ours())]
+    assert gone == [END, FIRST, MAIN, DEFAULT]
 
 
 def test_a_priority_is_changed_in_place() -> None:
@@ -146,7 +221,11 @@ def test_restoring_gives_back_a_limit_only_where_it_holds_what_we_wrote() -> Non
 def test_nothing_is_deleted_that_merely_looks_like_ours() -> None:
     foreign = Kernel(
         routes=grouped([Route("192.0.2.0/24", 42, (Hop(2),), protocol=4), Route("::/0", 42000, (Hop(2),), protocol=3)]),
-        rules=(Rule(Family.IPV4, 32000, A, 42000), Rule(Family.IPV4, 5, A, 42000, protocol=PROTOCOL)),
+        rules=(
+            Rule(Family.IPV4, 32765, A, 42000),
+            Rule(Family.IPV4, 32765, A, 42000, protocol=3),
+            Rule(Family.IPV4, 32765, A, 42000, protocol=PROTOCOL, foreign=True),
+        ),
         endpoints=(Endpoint(A, 2, SUBFLOW, 1), Endpoint(B, 0, EndpointFlag.SIGNAL, 2, 8080)),
     )
     assert not plan(
@@ -178,10 +257,12 @@ def apply(operations: Iterable[Operation], kernel: Kernel, ours: Ours) -> tuple[
             limits = value
         elif isinstance(value, Rule):
             if operation.action is Action.ADD:
-                assert value not in rules
+                assert value not in rules, "EEXIST"
+            if operation.action is not Action.DELETE:
                 rules.append(value)
-            else:
-                rules.remove(value)
+                rules.sort(key=lambda rule: (rule.family, rule.priority))
+            if operation.action is not Action.ADD:
+                rules.remove(next(rule for rule in rules if _matches(value, rule)))
         elif isinstance(value, Route):
             twin = next((r for r in routes if _same_place(r, value)), None)
             if operation.action is Action.ADD:
@@ -219,6 +300,12 @@ def apply(operations: Iterable[Operation], kernel: Kernel, ours: Ours) -> tuple[
         linkdown_ignored=ignored,
     )
     return result, seen(ours, result.endpoints)
+
+
+def _matches(asked: Rule, rule: Rule) -> bool:
+    """Whether the kernel takes a rule for the one that is to be deleted; what is not asked for may be anything."""
+    suppress = rule.suppress_prefixlength if asked.suppress_prefixlength is None else asked.suppress_prefixlength
+    return replace(asked, suppress_prefixlength=suppress) == rule
 
 
 def _ends_subflows(operation: Operation) -> bool:
@@ -285,6 +372,9 @@ def situations(draw: st.DrawFn) -> Situation:
         situation.routes.append(Route("192.0.2.0/24", foreign, (Hop(2),), protocol=4))
         situation.rules.append(Rule(Family.IPV4, 100, "192.0.2.7", foreign))
     situation.rules.append(Rule(Family.IPV4, 32002, A, 42003, protocol=draw(st.sampled_from([PROTOCOL, 3]))))
+    some = st.sampled_from([*rules_of(A), *rules_of("2001:db8:1::2", 42001), *rules_of(B, 42001), OTHERS])
+    situation.rules += draw(st.lists(some, max_size=8))
+    situation.rules.sort(key=lambda rule: (rule.family, rule.priority))
     return situation
 
 
@@ -341,6 +431,11 @@ def test_any_situation_is_settled_by_one_plan_that_touches_nothing_foreign(
     # A second look may see that a replacement works now, and then leave what it replaced; a third has nothing to do.
     kernel, after = apply(plan(decide(again, config), kernel, after), kernel, after)
     settled = replace(snapshot, kernel=kernel, ours=after)
+    for family in Family:
+        last = [MARKS.on_rule(rule) for rule in kernel.rules if (rule.family, rule.priority) == (family, RULE_PRIORITY)]
+        assert last == sorted(last), "ours are behind all others of their priority"
+    for address in {rule.source for rule in filter(MARKS.on_rule, kernel.rules)}:
+        assert [rank(rule) for rule in kernel.rules if MARKS.on_rule(rule) and rule.source == address] == [0, 1, 2, 3]
     assert all(map(_ends_subflows, plan(decide(settled, config), kernel, after)))
 
     # And all of it can be taken back; what was taken from NetworkManager is given back, and so is there again.

@@ -350,7 +350,9 @@ def test_twelve_links_are_settled_by_one_plan_and_so_is_each_change_of_one() -> 
     for ifindex, link in situation.links.items():
         lost = {**situation.links, ifindex: replace(link, carrier=False)}
         after, rounds = settle(replace(snapshot, kernel=replace(snapshot.kernel, links=lost)))
-        assert [len(each) for each in rounds] == ([2] if situation.addresses[ifindex][0].address in best else [])
+        # Beside endpoints there are the ways around the lost link.
+        changed = [len(each) for each in rounds if each]
+        assert changed == ([2] if situation.addresses[ifindex][0].address in best else [])
         back, rounds = settle(replace(after, kernel=replace(after.kernel, links=situation.links)))
         assert len(rounds) <= 1
         assert len(back.kernel.endpoints) == 8

@@ -6,7 +6,7 @@ import pytest
 from nm_mptcp.model import (
     MAIN_TABLE,
     PROTOCOL,
-    WORST_METRIC,
+    Address,
     Family,
     Hop,
     Kernel,
@@ -43,25 +43,80 @@ def ours(route: Route, table: int = 42000) -> Route:
     return replace(route, table=table, protocol=PROTOCOL)
 
 
-def end(table: int = 42000, family: Family = Family.IPV4) -> Route:
-    return Route(family.default, table, type=RouteType.UNREACHABLE, protocol=PROTOCOL, metric=WORST_METRIC)
+def of_address(address: str, table: int, priority: int = 32765) -> tuple[Rule, ...]:
+    """The rules of an address, in their order."""
+    family = Family.of(address)
+    return (
+        Rule(family, priority, address, table, protocol=PROTOCOL, suppress_prefixlength=0),
+        Rule(family, priority, address, MAIN_TABLE, protocol=PROTOCOL, suppress_prefixlength=0),
+        Rule(family, priority, address, table, protocol=PROTOCOL),
+        Rule(family, priority, address, action=RuleAction.UNREACHABLE, protocol=PROTOCOL),
+    )
 
 
-def test_an_address_gets_three_rules_and_a_table_that_ends_in_unreachable() -> None:
+def test_an_address_gets_four_rules_behind_all_others_and_a_copy_of_its_interfaces_routes() -> None:
     result = routing(kernel(ONLINK1, DEFAULT1, ONLINK2, DEFAULT2), [Source(A, 1)])
     assert result.table_of == {A: 42000}
-    assert of(result) == {ours(ONLINK1), ours(DEFAULT1), end()}
-    assert result.rules == {
-        Rule(Family.IPV4, 32000, A, 42000, protocol=PROTOCOL, suppress_prefixlength=0),
-        Rule(Family.IPV4, 32001, A, MAIN_TABLE, protocol=PROTOCOL, suppress_prefixlength=0),
-        Rule(Family.IPV4, 32002, A, 42000, protocol=PROTOCOL),
+    assert of(result) == {ours(ONLINK1), ours(DEFAULT1)}
+    assert result.rules == of_address(A, 42000)
+
+
+@pytest.mark.parametrize("routes", [(ONLINK1,), (ONLINK1, DEFAULT1)])
+def test_the_end_is_always_a_rule_and_never_a_route(routes: tuple[Route, ...]) -> None:
+    result = routing(kernel(*routes), [Source(A, 1)])
+    assert all(route.type is RouteType.UNICAST for route in of(result))
+    assert result.rules[-1] == Rule(Family.IPV4, 32765, A, action=RuleAction.UNREACHABLE, protocol=PROTOCOL)
+
+
+# --- two providers on one port -------------------------------------------------------------------------------------
+
+A1, A2, A3 = "10.0.1.2", "10.0.9.2", "10.0.5.2"
+BY1, BY2 = (Route("0.0.0.0/0", hops=(Hop(1, f"10.0.{n}.1"),), metric=metric) for n, metric in ((1, 100), (9, 200)))
+
+
+def port(*routes: Route, addresses: tuple[str, ...] = (A1, A2, A3), rules: tuple[Rule, ...] = ()) -> Kernel:
+    """One port with an address of each of two providers, and one of nobody's."""
+    group = tuple(Address(1, address, 24 if Family.of(address) is Family.IPV4 else 64) for address in addresses)
+    return Kernel(addresses={1: group}, routes=grouped(routes), rules=rules)
+
+
+def defaults_by(result: Routing, address: str) -> set[str | None]:
+    table = result.table_of[address]
+    family = Family.of(address)
+    return {
+        hop.gateway
+        for (number, _), routes in result.routes.items()
+        for route in routes
+        if number == table and route.destination == family.default
+        for hop in route.hops
     }
 
 
-def test_without_a_default_of_its_own_the_end_is_a_rule_so_that_main_is_still_asked() -> None:
-    result = routing(kernel(ONLINK1), [Source(A, 1)])
-    assert of(result) == {ours(ONLINK1)}
-    assert Rule(Family.IPV4, 32003, A, action=RuleAction.UNREACHABLE, protocol=PROTOCOL) in result.rules
+def test_each_address_goes_by_the_gateway_of_its_own_prefix() -> None:
+    result = routing(port(BY1, BY2), [Source(A1, 1), Source(A2, 1), Source(A3, 1)])
+    assert defaults_by(result, A1) == {"10.0.1.1"}
+    assert defaults_by(result, A2) == {"10.0.9.1"}
+    assert defaults_by(result, A3) == {"10.0.1.1", "10.0.9.1"}
+    assert len(set(result.table_of.values())) == 3
+
+
+def test_the_same_by_ipv6_and_of_a_multipath_default_only_that_hop() -> None:
+    six = [Route("::/0", hops=(Hop(1, f"2001:db8:{n}::1"),), metric=100) for n in (1, 2)]
+    both = Route("0.0.0.0/0", hops=(Hop(1, "10.0.1.1", weight=2), Hop(1, "10.0.9.1")))
+    at = ("2001:db8:1::2", "2001:db8:2::2", A1)
+    result = routing(port(*six, both, addresses=at), [Source(address, 1) for address in at])
+    assert [defaults_by(result, address) for address in at] == [{"2001:db8:1::1"}, {"2001:db8:2::1"}, {"10.0.1.1"}]
+
+
+def test_with_one_gateway_the_addresses_of_an_interface_share_its_table() -> None:
+    result = routing(port(BY1), [Source(A1, 1), Source(A2, 1), Source("2001:db8::2", 1)])
+    assert set(result.table_of.values()) == {42000}
+
+
+def test_when_a_second_gateway_comes_the_first_keeps_the_table() -> None:
+    rules = (*of_address(A1, 42003), *of_address(A2, 42003))
+    have = port(BY1, BY2, ours(BY1, 42003), rules=rules)
+    assert routing(have, [Source(A1, 1), Source(A2, 1)]).table_of == {A1: 42003, A2: 42000}
 
 
 def test_each_interface_has_a_table_and_both_families_share_it() -> None:
@@ -70,12 +125,12 @@ def test_each_interface_has_a_table_and_both_families_share_it() -> None:
 
 
 def test_an_interface_keeps_the_table_that_it_has() -> None:
-    have = kernel(DEFAULT1, DEFAULT2, ours(DEFAULT2, 42000), end(42000))
+    have = kernel(DEFAULT1, DEFAULT2, ours(DEFAULT2, 42000))
     assert routing(have, [Source(A, 1), Source(B, 2)]).table_of == {A: 42001, B: 42000}
 
 
 def test_a_table_is_known_by_the_rules_when_the_kernel_flushed_its_routes() -> None:
-    rule = Rule(Family.IPV4, 32002, A, 42007, protocol=PROTOCOL)
+    rule = Rule(Family.IPV4, 32765, A, 42007, protocol=PROTOCOL)
     assert routing(kernel(DEFAULT1, rules=(rule,)), [Source(A, 1)]).table_of == {A: 42007}
 
 
@@ -96,12 +151,7 @@ def test_a_profiles_own_table_is_pointed_to_and_nothing_is_copied() -> None:
     result = routing(kernel(replace(DEFAULT1, table=100)), [Source(A, 1, 100)])
     assert result.table_of == {A: 100}
     assert not of(result)
-    assert {(rule.priority, rule.table, rule.action) for rule in result.rules} == {
-        (32000, 100, RuleAction.TO_TABLE),
-        (32001, MAIN_TABLE, RuleAction.TO_TABLE),
-        (32002, 100, RuleAction.TO_TABLE),
-        (32003, 0, RuleAction.UNREACHABLE),
-    }
+    assert result.rules == of_address(A, 100)
 
 
 def test_of_a_multipath_route_only_our_own_hops_are_copied() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from .. import tables
 from ..kernel.ways import Way
 from ..model import MAIN_TABLE, Family, Marks, Route, Rule, RuleAction, marks_of
+from ..plan import in_order
 from .facts import Facts, Place
 from .finding import Finding, Remedy, advice, bad, commands, good, moot, unknown, warning
 
@@ -57,14 +58,16 @@ def rules(facts: Facts) -> Iterator[Finding]:
             for rule in facts.kernel.rules
             if rule.source == place.address and marks.on_rule(rule) and rule not in wanted.rules
         ]
-        faults = [f"no rule {_words(rule)}" for rule in sorted(lacking, key=lambda rule: rule.priority)]
+        faults = [f"no rule {_words(rule)}" for rule in lacking]
         faults += [f"a wrong rule {_words(rule)}" for rule in strangers]
+        if not faults and not in_order(facts.kernel.rules, wanted.rules, place.address, marks):
+            faults = ["its rules are out of order, or somebody else's of the same priority stand behind them"]
         faults += _faults_of_table(facts, wanted, table, place)
         if faults:
             yield bad("rules", "; ".join(faults[:4]), subject, commands("nm-mptcp apply", safe=True))
         else:
             own = f"table {table}" if table in facts.numbering.tables else f"the profile's table {table}"
-            yield good("rules", f"rules {facts.numbering.rule_priority} and on, {own}", subject)
+            yield good("rules", f"rules at {facts.numbering.rule_priority}, {own}", subject)
 
 
 def default_routes(facts: Facts) -> Iterator[Finding]:
@@ -212,7 +215,17 @@ def _faults_of_table(facts: Facts, wanted: tables.Routing, table: int, place: Pl
 
     if table not in facts.numbering.tables:
         return []
-    want, have = of_family(wanted.routes), of_family(facts.kernel.routes)
+    # While a link has no carrier there are ways around it.
+    around = {
+        route.destination
+        for (number, ifindex), routes in facts.kernel.routes.items()
+        if number == MAIN_TABLE and (link := facts.kernel.links.get(ifindex)) and not link.carrier
+        for route in routes
+    }
+    want = of_family(wanted.routes)
+    have = frozenset(
+        route for route in of_family(facts.kernel.routes) if route in want or route.destination not in around
+    )
     faults = [f"no route to {_destination(route)} in table {table}" for route in sorted(want - have, key=_place_of)]
     return faults + [
         f"a wrong route to {_destination(route)} in table {table}" for route in sorted(have - want, key=_place_of)
@@ -229,7 +242,8 @@ def _destination(route: Route) -> str:
 
 def _words(rule: Rule) -> str:
     end = f"lookup {rule.table}" if rule.action is RuleAction.TO_TABLE else rule.action.name.lower()
-    return f"'{rule.priority}: from {rule.source} {end}'"
+    least = f" suppress_prefixlength {rule.suppress_prefixlength}" if rule.suppress_prefixlength is not None else ""
+    return f"'{rule.priority}: from {rule.source} {end}{least}'"
 
 
 def _routed(facts: Facts, place: Place) -> Remedy:

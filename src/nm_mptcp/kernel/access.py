@@ -250,6 +250,8 @@ class KernelAccess:
                 self._routing.delete_route(route)
             case Operation(Action.ADD, Rule() as rule):
                 self._routing.add_rule(rule)
+            case Operation(Action.REPLACE, Rule() as rule):
+                self._routing.move_rule(rule)
             case Operation(Action.DELETE, Rule() as rule):
                 self._routing.delete_rule(rule)
             case _:

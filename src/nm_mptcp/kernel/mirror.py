@@ -255,6 +255,9 @@ class Mirror:
                 for route in event.routes if event.new else ():
                     known = self._routes.get(_route_key(route))
                     changed |= _kept(route) and (known is None or known != route or _dead(known) != _dead(route))
+            elif isinstance(event, RuleEvent) and event.new and event.rule in self._rules:
+                self.doubtful = True  # it is in the dump, or stands there twice
+                continue
             elif changed and _may_silence(event):
                 self.doubtful = True
             self.update(event)
@@ -513,13 +516,12 @@ class Mirror:
             # Rules that differ in what we do not read look the same here.
             self.doubtful = True
         if event.new:
-            if known:
-                return NOTHING
+            # Behind all others of its priority; the same may stand there twice (fib_nl_newrule without NLM_F_EXCL).
             self._rules.append(rule)
         elif not known:
             return NOTHING
         else:
-            self._rules.remove(rule)
+            self._rules.remove(rule)  # the kernel, too, takes the first
         self._rules_view = None
         return Changes(rules=True)
 

@@ -116,8 +116,18 @@ class Routing(Requester):
         what = f"add rule {describe_rule(rule)}"
         self._netlink.request(parse.RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, _rule_body(rule), what=what)
 
+    def move_rule(self, rule: Rule) -> None:
+        """Put a rule that is there behind all others of its priority: the same is added once more, then the first goes."""
+        what = f"move rule {describe_rule(rule)}"
+        self._netlink.request(parse.RTM_NEWRULE, NLM_F_CREATE, _rule_body(rule), what=what)
+        self._netlink.request(parse.RTM_DELRULE, 0, _rule_body(rule), what=what)
+
     def delete_rule(self, rule: Rule) -> None:
-        """Delete this very rule: a twin with another protocol stays. ENOENT: not there."""
+        """Delete the first such rule: a twin with another protocol stays. ENOENT: not there.
+
+        Without ``suppress_prefixlength`` it matches one that has it as well (``rule_find``): who wants that one to stay has
+        to see to it.
+        """
         what = f"delete rule {describe_rule(rule)}"
         self._netlink.request(parse.RTM_DELRULE, 0, _rule_body(rule), what=what)
 

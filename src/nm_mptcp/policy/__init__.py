@@ -13,11 +13,10 @@ from ..config import DEFAULTS, Config, LimitsPolicy
 from ..detours import detours
 from ..flags import EndpointFlag
 from ..kinds import kind_of
-from ..model import Desired, Endpoint, Limits, Path, Snapshot, State
-from ..reasons import Why
-from ..tables import Source, gateway, routing
+from ..model import Desired, Endpoint, Limits, Path, Route, Snapshot, State
+from ..tables import gateway, routing
 from ..values import replace
-from .costs import COSTS, mind_costs
+from .costs import mind_costs
 from .facts import Facts, Verdict
 from .guard import mind_tunnels
 from .intent import claims_of
@@ -25,16 +24,10 @@ from .judgement import judge, strangers
 from .leaving import KEPT_FOR_CONNECTIONS, leave, mind_connectivity, mind_links, renewed, replaceable
 from .modes import mind_mode
 from .slots import fill_slots, once
+from .sources import sources
 from .strength import mind_strength
 
 __all__ = ["decide"]
-
-#: No endpoint of ours, or none yet, but routed all the same: NetworkManager's endpoint shall find its table ready, and what
-#: stands on a link that only costs too much goes on leaving by it.
-_ROUTED_ANYHOW = frozenset({Why.WAITS_FOR_NETWORKMANAGER, Why.NO_SLOT}) | COSTS
-
-#: Addresses that are no path themselves, but leave by their own interface where it has one.
-_ROUTED_WITH_OTHERS = frozenset({Why.TEMPORARY, Why.STABLE, Why.DEPRECATED, Why.NO_LONGER_CHOSEN})
 
 #: Addresses that a peer is thought to have where it is told of ours, or all of its are to be used.
 _OF_A_PEER = 4
@@ -53,9 +46,10 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
     leaving = leave(facts, verdicts, config)
     slots = fill_slots(facts, once(facts, leaving.verdicts), leaving.lost)
     verdicts = slots.verdicts
-    routed = routing(snapshot.kernel, _sources(facts, guard.outside(verdicts)), facts.marks)
+    routed = routing(snapshot.kernel, sources(facts, guard.outside(verdicts)), facts.marks)
     linkdown = replaceable(facts, guard.outside(verdicts), config)
-    around = detours(snapshot.kernel, {place for place in linkdown if _without_carrier(facts, place[1])}, facts.marks)
+    lost = {place for place in linkdown if _without_carrier(facts, place[1])}
+    around = detours(snapshot.kernel, lost, facts.marks, routed.tables)
     return Desired(
         paths=_paths(facts, verdicts, routed.table_of),
         endpoints=frozenset(
@@ -63,7 +57,7 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
             for verdict in verdicts
             if verdict.wants_endpoint
         ),
-        routes={**routed.routes, **around.routes},
+        routes=_united(routed.routes, around.routes),
         rules=routed.rules,
         marks=facts.marks,
         limits=_limits(facts, verdicts, forbidden=guard.forbids),
@@ -89,34 +83,14 @@ def _without_carrier(facts: Facts, ifindex: int) -> bool:
     return link.up and not link.carrier
 
 
-def _sources(facts: Facts, verdicts: list[Verdict]) -> list[Source]:
-    """The addresses that leave by their own interface: paths, what may become one again, and what stands beside them.
-
-    An address whose interface lost its default keeps its rules, or its packets would leave by another link with a source
-    that nobody there routes. A temporary address stands beside the stable one: connections begin on it.
-    """
-    if not facts.config.routing.enabled:
-        return []
-    routed = [
-        verdict
-        for verdict in verdicts
-        if verdict.state in (State.ACTIVE, State.SUSPENDED)
-        or verdict.wants_endpoint
-        or verdict.reason.why in _ROUTED_ANYHOW
-        or (verdict.address in facts.has_rules and (facts.away or verdict.reason.why is Why.NO_DEFAULT_ROUTE))
-    ]
-    places = {(verdict.ifindex, verdict.family) for verdict in routed}
-    routed += [
-        verdict
-        for verdict in verdicts
-        if verdict.reason.why in _ROUTED_WITH_OTHERS and (verdict.ifindex, verdict.family) in places
-    ]
-    sources: dict[str, Source] = {}
-    for verdict in routed:
-        if not facts.options(verdict.on).routing.value:
-            continue
-        sources.setdefault(verdict.address, Source(verdict.address, verdict.ifindex, verdict.route_table))
-    return list(sources.values())
+def _united(
+    *those: Mapping[tuple[int, int], frozenset[Route]],
+) -> Mapping[tuple[int, int], frozenset[Route]]:
+    result: dict[tuple[int, int], frozenset[Route]] = {}
+    for routes in those:
+        for place, group in routes.items():
+            result[place] = result[place] | group if place in result else group
+    return result
 
 
 def _limits(facts: Facts, verdicts: list[Verdict], *, forbidden: bool) -> Limits | None:

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which addresses leave by their own interface: all that NetworkManager routes, whether they are paths or not."""
+
+from __future__ import annotations
+
+from ..config import Mode
+from ..kinds import is_uplink
+from ..model import DeviceState, State
+from ..reasons import Why
+from ..tables import Source
+from .costs import COSTS
+from .facts import Facts, Verdict
+
+#: No endpoint of ours, or none yet, but routed all the same: NetworkManager's endpoint shall find its table ready, and what
+#: stands on a link that only costs too much goes on leaving by it.
+_ROUTED_ANYHOW = frozenset({Why.WAITS_FOR_NETWORKMANAGER, Why.NO_SLOT}) | COSTS
+
+#: Addresses that are no path themselves, but leave by their own interface where it has one.
+_ROUTED_WITH_OTHERS = frozenset({Why.TEMPORARY, Why.STABLE, Why.DEPRECATED, Why.NO_LONGER_CHOSEN})
+
+#: Addresses that no packet leaves the link with.
+_NOT_ROUTED = frozenset({Why.LINK_LOCAL, Why.NOT_GLOBAL, Why.DAD_FAILED})
+
+
+def sources(facts: Facts, verdicts: list[Verdict]) -> list[Source]:
+    """The addresses that leave by their own interface.
+
+    Path or not: with a strict ``rp_filter`` the answers to an address that is routed by another link are dropped, those to
+    NetworkManager's connectivity check among them, and what waits for the check would wait for ever. A service address on
+    the loopback interface leaves by whatever link there is. Of an address that stands on two interfaces a rule cannot tell
+    the two apart, and a socket that is bound to one of them needs none. In mode ``off`` only what has to stay is routed.
+    """
+    if not facts.config.routing.enabled:
+        return []
+    routed = [verdict for verdict in verdicts if _is_path(verdict) or _is_routed(facts, verdict)]
+    places = {(verdict.ifindex, verdict.family) for verdict in routed}
+    routed += [
+        verdict
+        for verdict in verdicts
+        if verdict.reason.why in _ROUTED_WITH_OTHERS
+        and (verdict.ifindex, verdict.family) in places
+        and not _is_routed(facts, verdict)
+    ]
+    interfaces: dict[str, set[int]] = {}
+    for verdict in verdicts:
+        interfaces.setdefault(verdict.address, set()).add(verdict.ifindex)
+    return [
+        Source(verdict.address, verdict.ifindex, verdict.route_table)
+        for verdict in routed
+        if len(interfaces[verdict.address]) == 1
+        and not facts.link(verdict.ifindex).loopback
+        and facts.options(verdict.on).routing.value
+    ]
+
+
+def _is_path(verdict: Verdict) -> bool:
+    """Whether it is a path, or what may become one again, whatever kind of device it is on."""
+    return (
+        verdict.state in (State.ACTIVE, State.SUSPENDED)
+        or verdict.wants_endpoint
+        or verdict.reason.why in _ROUTED_ANYHOW
+    )
+
+
+def _is_routed(facts: Facts, verdict: Verdict) -> bool:
+    """Whether NetworkManager routes it on an uplink.
+
+    An address whose interface lost its default keeps its rules, or its packets would leave by another link with a source
+    that nobody there routes; so it does while NetworkManager is away.
+    """
+    if verdict.address in facts.has_rules and (facts.away or verdict.reason.why is Why.NO_DEFAULT_ROUTE):
+        return True
+    device = verdict.device
+    if (
+        facts.config.mode is Mode.OFF
+        or device is None
+        or device.profile is None
+        or not is_uplink(device)
+        or verdict.reason.why in _NOT_ROUTED
+    ):
+        return False
+    return (
+        DeviceState.IP_CONFIG <= device.state <= DeviceState.DEACTIVATING
+        and not device.profile.shared(verdict.family)
+        and facts.default(verdict.ifindex, verdict.family, verdict.route_table) is not None
+    )

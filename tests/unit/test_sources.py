@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which addresses leave by their own interface: all that NetworkManager routes, paths or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nm_mptcp.config import Config, Mode, Routing
+from nm_mptcp.flags import ProfileFlag
+from nm_mptcp.model import Connectivity, DeviceState
+from nm_mptcp.policy import decide
+from nm_mptcp.values import replace
+
+from .situations import BRIDGE, WIFI, Situation
+
+A, B = "10.0.1.2", "10.0.2.2"
+A6 = "2001:db8:1::2"
+LOOPBACK = 32
+
+
+def routed(situation: Situation, config: Config | None = None) -> set[str | None]:
+    """The addresses that have rules."""
+    snapshot = situation.snapshot()
+    desired = decide(snapshot, config) if config else decide(snapshot)
+    return {rule.source for rule in desired.rules}
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        {"mptcp_enabled": False},
+        {"state": DeviceState.IP_CONFIG},
+        {"state": DeviceState.IP_CHECK},
+        {"ipv4_connectivity": Connectivity.PORTAL, "ipv6_connectivity": Connectivity.PORTAL},
+        {"profile": {"mptcp_flags": ProfileFlag.DISABLED}},
+        {"profile": {"mptcp_flags": ProfileFlag.ENABLED | ProfileFlag.SUBFLOW}},
+    ],
+    ids=["no MPTCP", "IP_CONFIG", "IP_CHECK", "portal", "disabled", "waits for NetworkManager"],
+)
+def test_an_address_that_networkmanager_routes_has_its_rules_whether_it_is_a_path_or_not(why: dict[str, Any]) -> None:
+    situation = Situation(**{key: why.pop(key) for key in ("mptcp_enabled",) if key in why})
+    situation.link("e1", f"{A}/24", f"{A6}/64", type=WIFI, **why)
+    situation.link("e2", f"{B}/24", ipv4_connectivity=Connectivity.FULL, ipv6_connectivity=Connectivity.FULL)
+    assert routed(situation) == {A, A6, B}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"managed": False},
+        {"external": True},
+        {"profile": None},
+        {"state": DeviceState.PREPARE},
+        {"state": DeviceState.DISCONNECTED},
+        {"type": BRIDGE, "profile": {"ipv4_method": "shared"}},
+        {"profile": {"ipv4_method": "shared"}},
+    ],
+    ids=["unmanaged", "external", "no profile", "PREPARE", "disconnected", "bridge", "hotspot"],
+)
+def test_what_networkmanager_does_not_run_as_an_uplink_is_routed_as_ever(other: dict[str, Any]) -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24", **other)
+    assert routed(situation) == set()
+
+
+def test_a_link_without_a_default_route_is_routed_as_ever_unless_it_is_a_path_or_was() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24", gateway=False)
+    assert routed(situation) == set()
+    situation.link("e2", f"{B}/24", gateway=False, profile={"mptcp_flags": ProfileFlag(0x2A)})
+    situation.endpoint(B, 3, ours=False)
+    assert routed(situation) == {B}
+
+
+@pytest.mark.parametrize("address", ["fe80::2/64", "169.254.7.7/16"])
+def test_link_local_addresses_are_routed_as_ever(address: str) -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24", address)
+    assert routed(situation) == {A}
+
+
+def test_a_unique_local_address_leaves_by_its_own_link_too() -> None:
+    situation = Situation()
+    situation.link("e1", "fd00::2/64")
+    assert routed(situation) == {"fd00::2"}
+
+
+def test_a_service_address_on_the_loopback_interface_leaves_by_whatever_link_there_is() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24")
+    flags = ProfileFlag.ENABLED | ProfileFlag.SIGNAL | ProfileFlag.ALSO_WITHOUT_DEFAULT_ROUTE
+    lo = situation.link("lo", "198.51.100.7/32", gateway=False, type=LOOPBACK, profile={"mptcp_flags": flags})
+    situation.links[lo] = replace(situation.links[lo], loopback=True)
+    situation.endpoint("198.51.100.7", lo, ours=False)
+    assert routed(situation) == {A}
+
+
+def test_of_an_address_on_two_links_no_rule_could_tell_which_is_meant() -> None:
+    situation = Situation()
+    for name in ("wwan0", "wwan1"):
+        situation.link(name, "192.168.8.100/24", f"10.0.{name[-1]}.2/24")
+    assert routed(situation) == {"10.0.0.2", "10.0.1.2"}
+
+
+def test_in_mode_off_and_without_routing_there_is_none() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24")
+    assert routed(situation, Config(mode=Mode.OFF)) == set()
+    assert routed(situation, Config(routing=Routing(enabled=False))) == set()
+
+
+def test_rules_outlive_a_default_that_goes_but_not_a_profile_that_refuses_one() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24", gateway=False)
+    situation.rules += decide_rules(A)
+    assert routed(situation) == {A}
+    assert situation.devices["e1"].profile is not None
+    situation.device("e1", profile=replace(situation.devices["e1"].profile, ipv4_never_default=True))
+    assert routed(situation) == set()
+
+
+def decide_rules(address: str) -> list[Any]:
+    """The rules that an address got while it had a default."""
+    situation = Situation()
+    situation.link("e1", f"{address}/24")
+    return list(decide(situation.snapshot()).rules)
