@@ -4,7 +4,7 @@
 A bed is one tree of processes under ``unshare``: PID, mount, network and UTS namespace; it takes half a second, and when its
 first process goes, all goes. Nothing of the machine that it runs on is changed:
 
-* /run, /etc/NetworkManager and /var/lib/NetworkManager are empty tmpfs;
+* /run, /etc/NetworkManager and /var/lib/NetworkManager are empty tmpfs, what is written below /etc stays in the bed;
 * /sys is read-only (with a writable one and no udev, NetworkManager calls every device strictly unmanaged);
 * what ``make install`` installs is laid over /usr and /etc with overlayfs, so that NetworkManager, its dispatcher and the bus
   find it in the places where a package puts it.
@@ -230,7 +230,11 @@ class Bed:
     def _first_process(self) -> str:
         lines = [
             "set -e",
-            "for place in /run /etc/NetworkManager /var/lib/NetworkManager; do mount -t tmpfs -o mode=755 bed $place; done",
+            # What is written below /etc stays in the bed.
+            "mount -t tmpfs -o mode=755 bed /run",
+            "mkdir /run/etc /run/etc/upper /run/etc/work",
+            "mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work bed /etc",
+            "for place in /etc/NetworkManager /var/lib/NetworkManager; do mount -t tmpfs -o mode=755 bed $place; done",
             "mount -t sysfs -o ro bed /sys",
             "hostname bed",
             "mkdir -p /run/dbus /run/NetworkManager /etc/NetworkManager/conf.d /etc/NetworkManager/dispatcher.d",
@@ -272,8 +276,10 @@ class Bed:
         return Path(f"/proc/{self.init}/root{inside}")
 
     def write(self, inside: str, text: str, mode: int = 0o600) -> None:
-        """Write a file of the bed (on one of its tmpfs)."""
+        """Write a file of the bed, on one of its own file systems and never on this machine's."""
         target = self.path(inside)
+        nearest = next(place for place in target.parents if place.is_dir())
+        assert nearest.stat().st_dev != Path("/").stat().st_dev, f"{inside} is this machine's own"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
         target.chmod(mode)
