@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from .bed import PROTOCOL, SERVER, SERVER6, Bed
+from .connectivity import CHECKING, CheckServer, wait_connectivity
 from .namespaces import wait_for
 from .traffic import EchoServer, reaches, send_datagram
 from .uplinks import Links, Network, Uplink
@@ -339,3 +342,138 @@ def test_a_link_that_goes_down_under_a_bound_socket_leaks_nothing(bed: Bed, up: 
     for _ in range(20):
         send_datagram(bed.machine, SERVER, source=up.lte.address)
     assert by_wifi.sources()[up.lte.address] == 0
+
+
+# --- where a rule of ours would be in the way ---------------------------------------------------------------------------
+
+
+def test_two_providers_on_one_port_each_route_their_own_address(bed: Bed) -> None:
+    EchoServer(bed.far)
+    bed.start_service()
+    network = bed.network("port", "10.1.0.0/24")
+    network.add_address("10.9.0.1/24")
+    bed.far.run("ip", "link", "set", network.interface, "promisc", "on")
+    uplink = bed.uplink("eth0", network)
+    bed.profile(
+        "two",
+        "eth0",
+        "ipv4.method manual",
+        "ipv4.addresses 10.1.0.7/24,10.9.0.7/24",
+        "ipv4.gateway 10.1.0.1",
+        "ipv4.routes 0.0.0.0/0 10.9.0.1 200",
+    )
+    bed.up("two")
+    for address in ("10.1.0.7", "10.9.0.7"):
+        bed.wait_endpoint(address)
+        bed.sync()
+        assert bed.default_of(address)["gateway"] == address.replace(".7", ".1")
+        assert leaves_by(bed, uplink, address)
+
+
+def test_two_sticks_with_the_same_address_both_carry_what_is_bound_to_them(bed: Bed) -> None:
+    EchoServer(bed.far)
+    bed.start_service()
+    for number, name in enumerate(("wwan0", "wwan1")):
+        uplink = bed.uplink(name, bed.network(name, "192.168.8.0/24"))
+        bed.profile(
+            name,
+            name,
+            "ipv4.method manual",
+            "ipv4.addresses 192.168.8.100/24",
+            "ipv4.gateway 192.168.8.1",
+            f"ipv4.route-metric {100 + number}",
+        )
+        bed.up(name)
+        uplink.capture()
+    bed.sync()
+    for name, uplink in bed.uplinks.items():
+        sent = uplink.capture()
+        with bed.machine.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode())
+            client.bind(("192.168.8.100", 0))
+            client.sendto(b"hello", ("203.0.113.7", 7))
+        wait_for(f"it left by {name}", lambda sent=sent: sent.sources()["192.168.8.100"] > 0)
+
+
+@pytest.mark.bed(configuration=CHECKING)
+def test_behind_strict_filters_what_waits_for_the_connectivity_check_hears_its_answer(bed: Bed, links: Links) -> None:
+    """Were its rules withheld while it waits, the answer would be dropped, and it would wait for ever."""
+    bed.without_dispatcher_scripts()
+    server = CheckServer(bed)
+    server.portals.add("10.2.0.")
+    bed.up("Wi-Fi", "LTE")
+    wait_connectivity(bed, "wlan0", "full")
+    wait_connectivity(bed, "wwan0", "portal")
+    bed.machine.sysctl(**{f"net.ipv4.conf.{name}.rp_filter": "1" for name in ("all", "wlan0", "wwan0")})
+    bed.start_service()
+    assert bed.status().path(links.lte.address)["rule"] == "no-connectivity"
+    server.portals.clear()
+    wait_connectivity(bed, "wwan0", "full")
+    bed.wait_endpoint(links.lte.address)
+
+
+def test_a_service_address_on_lo_leaves_by_whatever_link_there_is(bed: Bed, up: Links) -> None:
+    bed.nmcli(
+        *("connection", "add", "type", "loopback", "connection.id", "service", "connection.interface-name", "lo"),
+        *("ipv4.method", "manual", "ipv4.addresses", "127.0.0.1/8,198.51.100.7/32", "connection.autoconnect", "no"),
+        *("connection.mptcp-flags", "signal,also-without-default-route"),
+    )
+    bed.up("service")
+    wait_for("it is there", lambda: "198.51.100.7" in bed.machine.run("ip", "address", "show", "lo"))
+    bed.sync()
+    assert bed.rules("198.51.100.7") == []
+    sent = up.wifi.capture()
+    send_datagram(bed.machine, SERVER, source="198.51.100.7")
+    wait_for("it left", lambda: sent.sources()["198.51.100.7"] > 0)
+
+
+def test_a_gateway_that_was_silent_for_a_while_is_asked_again_at_once(bed: Bed) -> None:
+    """An unreachable default beside the real one would be preferred by IPv6 from then on, for a minute."""
+    EchoServer(bed.far)
+    bed.start_service()
+    bed.uplink("wlan0", ra="2001:db8:1::/64")
+    bed.profile("Wi-Fi", "wlan0", "ipv6.method auto", "ipv4.method disabled")
+    bed.up("Wi-Fi")
+    address = bed.uplinks["wlan0"].address6()
+    bed.wait_endpoint(address)
+    bed.sync()
+    assert reaches(bed.machine, SERVER6, source=address)
+    bed.far.sh("nft add table ip6 quiet")
+    bed.far.sh("nft add chain ip6 quiet before '{ type filter hook prerouting priority 0; policy drop; }'")
+
+    def failed() -> bool:
+        send_datagram(bed.machine, SERVER6, source=address)
+        states = [neighbour["state"] for neighbour in bed.machine.ip("-6", "neigh", "show", "dev", "wlan0")]
+        return any("FAILED" in state for state in states)
+
+    wait_for("the gateway's entry has failed", failed, seconds=30, every=0.2)
+    bed.far.sh("nft delete table ip6 quiet")
+    wait_for("it is reached", lambda: reaches(bed.machine, SERVER6, source=address, seconds=1), seconds=15)
+
+
+# --- what only a lost link led to ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("destination", ["own subnet", "static route"])
+def test_what_only_a_lost_link_led_to_is_reached_by_another(bed: Bed, up: Links, destination: str) -> None:
+    """There the far side knows a way to both; a socket of the other link's goes there as well, and by its own link."""
+    server = "10.1.0.1"
+    if destination == "static route":
+        server = "198.51.100.9"
+        bed.far.run("ip", "address", "add", f"{server}/32", "dev", "lo")
+        bed.modify("Wi-Fi", f"ipv4.routes {server}/32 {up.wifi.gateway}")
+        bed.reapply("wlan0")
+    assert reaches(bed.machine, server)
+    up.wifi.carrier(False)
+    wait_for("it is reached", lambda: reaches(bed.machine, server, seconds=1), seconds=3)
+    bed.sync()
+    sent = up.lte.capture()
+    assert reaches(bed.machine, server, source=up.lte.address)
+    assert sent.sources()[up.lte.address] > 0
+    up.wifi.carrier(True)
+    wait_for("the ways around are gone", lambda: not detours_of(bed), seconds=10)
+
+
+def detours_of(bed: Bed) -> list[dict[str, object]]:
+    """Routes of ours in the main table."""
+    return [route for route in bed.routes("main") if route["protocol"] == PROTOCOL]
