@@ -285,6 +285,29 @@ def test_a_loss_that_only_a_look_sees_is_told_too(subject: Subject, links: tuple
     assert change.routes
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_routes_of_a_link_without_carrier_are_there_also_where_the_kernel_ignores_them(
+    subject: Subject, links: tuple[int, int], family: int
+) -> None:
+    """Nobody is told when they are ignored; what is ours among them has to be taken away all the same."""
+    place, gateway = ("10.9.0.0/16", "10.1.0.2") if family == 4 else ("2001:db8:9::/48", "2001:db8:1::2")
+    ip(f"-{family} route add {place} via {gateway} dev va table 42000 proto 77")
+    sysctl.write(f"net/ipv{family}/conf/va/ignore_routes_with_linkdown", 1)
+    ip("link set va-peer down")
+    wait_for("no carrier", lambda: subject.monitor.read() or not subject.mirror.links[links[0]].carrier)
+
+    def shown() -> set[str]:
+        return {route.destination for route in subject.mirror.routes.get((42000, links[0]), ())}
+
+    assert shown() == {place}
+    assert not subject.difference()
+    subject.look()
+    assert shown() == {place}
+    ip(f"-{family} route del {place} via {gateway} dev va table 42000 proto 77")
+    wait_for("it is gone", lambda: subject.monitor.read() or not shown())
+    assert not subject.difference()
+
+
 # --- views, without a kernel
 
 VA, VB = Link(2, "va"), Link(3, "vb")

@@ -236,7 +236,7 @@ class Mirror:
             self._addresses_stale.add(address.ifindex)
         for route in routes:
             if _kept(route):
-                self._put(_route_key(route), route)
+                self._put(_route_key(route), self._with_waiting(route))
         self._rules = list(rules)
         self._rules_view = None
 
@@ -252,7 +252,7 @@ class Mirror:
             if isinstance(event, RouteEvent):
                 if event.replace and any(_prefix(route) in self._prefixes for route in event.routes):
                     self.doubtful = True
-                for route in event.routes if event.new else ():
+                for route in map(self._with_waiting, event.routes if event.new else ()):
                     known = self._routes.get(_route_key(route))
                     changed |= _kept(route) and (known is None or known != route or _dead(known) != _dead(route))
             elif isinstance(event, RuleEvent) and event.new and event.rule in self._rules:
@@ -450,7 +450,7 @@ class Mirror:
 
     def _route(self, event: RouteEvent) -> Changes:
         changed = False
-        routes = [route for route in event.routes if _kept(route)]
+        routes = [self._with_waiting(route) for route in event.routes if _kept(route)]
         if not event.new:
             for route in routes:
                 changed |= self._route_gone(route)
@@ -468,6 +468,19 @@ class Mirror:
             self._put(key, route)
             changed = True
         return _ROUTES if changed else NOTHING
+
+    def _with_waiting(self, route: Route) -> Route:
+        """A route whose link has merely no carrier is there: the kernel calls it dead as well where
+        ``ignore_routes_with_linkdown`` is set (``fib_nexthop_info``), but tells nobody when that begins or ends.
+        """
+        if not any(hop.dead for hop in route.hops):
+            return route
+        waiting = {
+            hop.ifindex for hop in route.hops if (link := self._links.get(hop.ifindex)) and link.up and not link.carrier
+        }
+        return replace(
+            route, hops=tuple(replace(hop, dead=hop.dead and hop.ifindex not in waiting) for hop in route.hops)
+        )
 
     def _route_gone(self, route: Route) -> bool:
         key = _route_key(route)
