@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING
 
+from .absences import Absences
 from .arrivals import Arrivals
 from .commands import command
 from .config import DEFAULTS, Config, Mode
@@ -136,6 +137,7 @@ class Engine:
         self._awaited: dict[str, float] = {}
         self._flaps = Flaps()
         self._arrivals = Arrivals()
+        self._absences = Absences()
         self._healing = Healing()
         self._strengths = Strengths()
         self._waits_for_connections = False
@@ -218,6 +220,7 @@ class Engine:
             dues = (
                 self._flaps.next_end(now),
                 self._arrivals.next_due(),
+                self._absences.next_due(now),
                 self._healing.next_due(now),
                 self._strengths.next_end(now),
                 self._refusals.next_due(now),
@@ -290,6 +293,7 @@ class Engine:
             held=self._flaps.held(now),
             wilted=self._healing.due(now),
             weak=self._weak(kernel, networkmanager, now),
+            absent=self._absences.look(kernel, networkmanager, filter(ours.owns, kernel.endpoints), now),
         )
         desired = decide(snapshot, self.config)
         asks_connections = desired.asks_connections and connections is None

@@ -524,6 +524,9 @@ class Snapshot:
     weak: frozenset[str] = frozenset()
     #: which subflows stand beside and around full tunnels; None: not asked
     sides: Sides | None = None
+    #: addresses of endpoints of ours that went away a moment ago while their activation goes on: NetworkManager may be about
+    #: to add them again
+    absent: frozenset[Address] = frozenset()
 
 
 @frozen

@@ -31,6 +31,7 @@ class Why(enum.Enum):
     # waiting
     ACTIVATING = "NetworkManager is still setting the device up ({0})"
     TENTATIVE = "duplicate address detection is not done"
+    ADDRESS_AWAY = "the address was taken away, and may be added again"
     NO_DEFAULT_ROUTE = "no {0} default route by this interface"
     WAITS_FOR_NETWORKMANAGER = "NetworkManager has not added its endpoint yet"
     REFUSED = "the kernel refused the endpoint: {0}"

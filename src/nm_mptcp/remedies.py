@@ -180,6 +180,7 @@ _BY_RULE: dict[Why, Callable[[Path], list[Remedy]]] = {
     # waiting
     Why.ACTIVATING: _say("see how far it is", "nmcli device show {interface}"),
     Why.TENTATIVE: _say("see the address", "ip address show dev {interface}"),
+    Why.ADDRESS_AWAY: _say("see the address", "ip address show dev {interface}"),
     Why.NO_DEFAULT_ROUTE: _no_route,
     Why.WAITS_FOR_NETWORKMANAGER: _own,
     Why.REFUSED: _say("see the endpoints that there are", "ip mptcp endpoint"),

@@ -17,7 +17,7 @@ PATIENCE = 10.0
 _AGAINST = frozenset({Why.KEPT_LAST, Why.REFUSED, Why.NO_SLOT, Why.DAD_FAILED, Why.NO_CONNECTIVITY})
 
 #: What is waited for a moment only.
-_SOON = frozenset({Why.ACTIVATING, Why.TENTATIVE, Why.WAITS_FOR_NETWORKMANAGER})
+_SOON = frozenset({Why.ACTIVATING, Why.TENTATIVE, Why.ADDRESS_AWAY, Why.WAITS_FOR_NETWORKMANAGER})
 
 
 def rule_name(why: Why) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from nm_mptcp.config import Config
 from nm_mptcp.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model import (
     MAIN_TABLE,
@@ -70,6 +71,8 @@ class Situation:
         self.wilted: frozenset[str] = frozenset()
         self.weak: frozenset[str] = frozenset()
         self.sides: Sides | None = Sides()
+        self.absent: frozenset[Address] = frozenset()
+        self.config = Config()
         self.vpn = False
 
     def link(
@@ -159,4 +162,5 @@ class Situation:
             self.wilted,
             self.weak,
             self.sides,
+            self.absent,
         )

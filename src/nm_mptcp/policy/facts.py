@@ -103,14 +103,24 @@ class Facts:
         self.has_rules = {rule.source for rule in own_rules(self.kernel.rules, self.marks)}
         self.away = not self.networkmanager.running or self.networkmanager.startup
         self.taken = {endpoint.address: endpoint for endpoint in snapshot.ours.taken}
+        self._absent: dict[int, tuple[Address, ...]] = {}
+        for address in sorted(snapshot.absent, key=lambda address: address.address):
+            self._absent[address.ifindex] = (*self._absent.get(address.ifindex, ()), address)
         self._options: dict[tuple[int, str], PathOptions] = {}
         self._defaults: dict[tuple[int, Family, int], Route | None] = {}
 
     def addresses(self) -> Iterable[Address]:
-        """The addresses that are to be judged, by interface: all but those of strangers."""
-        for ifindex in sorted(self.kernel.addresses):
+        """The addresses that are to be judged, by interface: all but those of strangers, and those that were there a moment
+        ago.
+        """
+        for ifindex in sorted(self.kernel.addresses.keys() | self._absent):
             if ifindex in self.kernel.links and not self._is_strange(ifindex):
-                yield from self.kernel.addresses[ifindex]
+                yield from self.kernel.addresses.get(ifindex, ())
+                yield from self._absent.get(ifindex, ())
+
+    def is_absent(self, address: Address) -> bool:
+        """Whether an address is one that was there a moment ago."""
+        return address in self.snapshot.absent
 
     def strangers(self) -> Iterable[int]:
         """Interfaces that NetworkManager does not manage, without an endpoint: nothing is ever decided about them.
@@ -125,7 +135,7 @@ class Facts:
         device = self.device(ifindex)
         if device is not None and (device.managed or device.external):
             return False
-        addresses = _texts(self.kernel.addresses[ifindex])
+        addresses = _texts(self.kernel.addresses.get(ifindex, ()))
         return not any(address in addresses for address in self.endpoint_at)
 
     def link(self, ifindex: int) -> Link:
@@ -142,6 +152,14 @@ class Facts:
         if key not in self._defaults:
             self._defaults[key] = default_route(self.kernel, ifindex, family, table, marks=self.marks)
         return self._defaults[key]
+
+    def route_table(self, verdict: Verdict) -> int:
+        """The table that NetworkManager puts an address's routes in; where its profile is not known, as its rules have it."""
+        if verdict.device is not None and verdict.device.profile is not None:
+            return verdict.route_table
+        looked_up = {rule.table for rule in own_rules(self.kernel.rules, self.marks) if rule.source == verdict.address}
+        others = (table for table in looked_up - {0, MAIN_TABLE} if not self.marks.on_table(table))
+        return min(others, default=MAIN_TABLE)
 
     def metric(self, verdict: Verdict) -> int:
         """The metric of an address's default route, a bad one where it has none."""
@@ -172,6 +190,11 @@ class Facts:
         endpoint = self.endpoint_at.get(address.address)
         return endpoint if endpoint in self.own else None
 
+    def stands(self, address: Address) -> bool:
+        """Whether an endpoint of ours stands on this address of this interface."""
+        own = self.own_endpoint(address)
+        return own is not None and own.ifindex == address.ifindex
+
     def standing_endpoint(self, verdict: Verdict) -> Endpoint | None:
         """The endpoint on a verdict's address that is ours, or NetworkManager's to take out: never anybody else's."""
         endpoint = self.endpoint_at.get(verdict.address)
@@ -201,7 +224,7 @@ class Facts:
         """The addresses of its interface that may take an address's place; the other kind of a stable one is temporary."""
         return [
             other
-            for other in self.kernel.addresses[on.ifindex]
+            for other in self.kernel.addresses.get(on.ifindex, ())
             if other.family is on.family
             and other.address != on.address
             and not other.flags & AddressFlag.DEPRECATED

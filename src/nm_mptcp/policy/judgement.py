@@ -42,7 +42,7 @@ def judge(facts: Facts, address: Address, claims: frozenset[str]) -> Verdict:
     """The verdict for an address, by itself."""
     verdict = _judge_by_facts(facts, address, claims)
     own = facts.own_endpoint(address)
-    if facts.away and own and own.ifindex == address.ifindex and verdict.reason.why in _NETWORKMANAGER_AWAY:
+    if facts.away and own and facts.stands(address) and verdict.reason.why in _NETWORKMANAGER_AWAY:
         how = "not running" if not facts.networkmanager.running else "starting"
         reason = Reason(Why.KEPT_NETWORKMANAGER_AWAY, how)
         return replace(verdict, state=State.ACTIVE, reason=reason, flags=own.flags, port=own.port, wants_endpoint=True)
@@ -103,8 +103,6 @@ def _judge_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -> V
         return replace(known, state=State.EXCLUDED, reason=Reason(Why.SYSCTL_OFF))
     if state < DeviceState.IP_CONFIG:
         return replace(known, state=State.WAITING, reason=Reason(Why.ACTIVATING, _words(state)))
-    if address.flags & AddressFlag.TENTATIVE:
-        return replace(known, state=State.WAITING, reason=Reason(Why.TENTATIVE))
     if not intent.without_default_route:
         if device.profile.never_default(family):
             return replace(known, state=State.EXCLUDED, reason=Reason(Why.NEVER_DEFAULT, family.label))
@@ -114,6 +112,11 @@ def _judge_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -> V
             return replace(known, state=State.WAITING, reason=Reason(Why.NO_DEFAULT_ROUTE, family.label))
     if state is DeviceState.DEACTIVATING:
         return replace(known, state=State.SUSPENDED, reason=Reason(Why.DEACTIVATING))
+    if facts.is_absent(address):
+        return replace(known, state=State.WAITING, reason=Reason(Why.ADDRESS_AWAY))
+    # Where an endpoint of ours stands the address was good: NetworkManager added it again, and what stands there goes on.
+    if address.flags & AddressFlag.TENTATIVE and not facts.stands(address):
+        return replace(known, state=State.WAITING, reason=Reason(Why.TENTATIVE))
     taken = facts.taken.get(address.address)
     if taken and taken.ifindex == address.ifindex and intent.owner is Owner.NETWORKMANAGER:
         return _wished(facts, replace(known, flags=taken.flags))

@@ -19,28 +19,48 @@ from ..values import frozen, replace
 from .costs import COSTS
 from .facts import FOLLOWED, Facts, Verdict
 
-#: Verdicts that come from circumstances, not from somebody's will: the last path of a family outlives them, and an
-#: endpoint outlives them while a live connection has its only subflow on it.
-_CIRCUMSTANCES = frozenset(
+#: Verdicts that are somebody's will: then an endpoint goes, whatever depends on it. All others come from circumstances, or
+#: from what is not known: a connection's last subflow outlives them.
+_WILLS = frozenset(
+    {
+        Why.DISABLED_BY_PROFILE,
+        Why.DISABLED_BY_CONFIGURATION,
+        Why.DISABLED_BY_NETWORKMANAGER,
+        Why.SOMEBODY_ELSE_OWNS,
+        Why.VPN_GUARD,
+        Why.KEPT_BESIDE_TUNNEL,
+    }
+)
+
+#: Circumstances that pass, or that nothing is known of: where no other path of the family stays, the endpoint does. In all
+#: others connections stay on it, but it is kept for nothing else.
+PASSING = frozenset(
     {
         Why.NO_DEFAULT_ROUTE,
         Why.DEACTIVATING,
         Why.ACTIVATING,
+        Why.ADDRESS_AWAY,
+        Why.TENTATIVE,
         Why.NO_CARRIER,
         Why.LINK_DOWN,
         Why.HELD_BACK,
         Why.DEPRECATED,
-        Why.MODE_OFF,
         Why.NO_LONGER_CHOSEN,
+        Why.NOT_MANAGED,
+        Why.EXTERNAL,
+        Why.UNREADABLE,
         *COSTS,
     }
 )
 
-#: Of these, those in which nothing goes by the link any more: subflows with a live sibling are better closed.
+#: Those in which nothing goes by the link any more: subflows with a live sibling are better closed.
 _DEAD = frozenset({Why.DEACTIVATING, Why.NO_CARRIER, Why.LINK_DOWN})
 
 #: The same where something does go by the link, but is to be paid for.
 _CLOSING = _DEAD | COSTS
+
+#: Those in which what stands on an address is no help to anybody, whether it has an endpoint or not.
+_NO_HELP = _CLOSING | {Why.NO_DEFAULT_ROUTE, Why.ACTIVATING, Why.HELD_BACK, Why.TENTATIVE, Why.ADDRESS_AWAY}
 
 #: Endpoints that stay until their last dependent ends.
 KEPT_FOR_CONNECTIONS = frozenset({Why.KEPT_FOR_CONNECTIONS, Why.KEPT_UNTIL_REPLACED})
@@ -56,32 +76,37 @@ def mind_links(facts: Facts, verdicts: list[Verdict], config: Config) -> list[Ve
         return verdicts
     return [
         replace(verdict, state=State.SUSPENDED, reason=reason, wants_endpoint=False)
-        if _is_or_was_a_path(facts, verdict)
-        and verdict.owner is not Owner.OTHER
-        and (reason := _link_reason(facts, verdict))
+        if verdict.owner is not Owner.OTHER and (reason := _link_reason(facts, verdict))
         else verdict
         for verdict in verdicts
     ]
 
 
-def _is_or_was_a_path(facts: Facts, verdict: Verdict) -> bool:
-    """A link that is taken down loses its IPv4 routes as well: the link is what is lost."""
-    if verdict.state is State.ACTIVE or verdict.reason.why is not Why.NO_DEFAULT_ROUTE:
-        return verdict.state is State.ACTIVE
-    # Where no rules are made (routing=no), the endpoint tells.
-    return verdict.address in facts.has_rules or facts.standing_endpoint(verdict) is not None
-
-
 def _link_reason(facts: Facts, verdict: Verdict) -> Reason | None:
     link = facts.link(verdict.ifindex)
-    if not link.up:
-        return Reason(Why.LINK_DOWN)
-    if not link.carrier:
-        return Reason(Why.NO_CARRIER)
+    if not (link.up and link.carrier):
+        if not _would_be_a_path(facts, verdict):
+            return None
+        return Reason(Why.NO_CARRIER if link.up else Why.LINK_DOWN)
     held = facts.snapshot.held.get(verdict.ifindex)
-    if held and facts.standing_endpoint(verdict) is None:
+    if held and verdict.state is State.ACTIVE and facts.standing_endpoint(verdict) is None:
         return Reason(Why.HELD_BACK, f"{held:g} s")
     return None
+
+
+def _would_be_a_path(facts: Facts, verdict: Verdict) -> bool:
+    """Whether the link is all that keeps an address from being a path, or what else does comes from the link.
+
+    A link that is taken down loses its IPv4 routes and its IPv6 addresses as well, and without carrier duplicate address
+    detection does not begin.
+    """
+    why = verdict.reason.why
+    if verdict.state is State.ACTIVE or why is Why.TENTATIVE:
+        return True
+    if why in PASSING and facts.standing_endpoint(verdict) is not None:
+        return why not in COSTS
+    # NetworkManager's endpoint may be gone already; where no rules are made (routing=no), the endpoint alone tells.
+    return why is Why.NO_DEFAULT_ROUTE and verdict.address in facts.has_rules
 
 
 def mind_connectivity(facts: Facts, verdicts: list[Verdict]) -> list[Verdict]:
@@ -133,12 +158,13 @@ def leave(facts: Facts, verdicts: list[Verdict], config: Config) -> Leaving:
     are closed.
     """
     staying = {v.family for v in verdicts if v.state is State.ACTIVE and facts.link(v.ifindex).carrier}
-    leaving = [v for v in verdicts if v.reason.why in _CIRCUMSTANCES and (v.family in staying or _for_good(v))]
+    leaving = [v for v in verdicts if _is_against(v) and (v.family in staying or _for_good(v))]
     closing = {verdict.ifindex for verdict in leaving if verdict.reason.why in _CLOSING}
     costly = {verdict.ifindex for verdict in leaving if verdict.reason.why in COSTS}
     # On such a link no address is to carry anything, also none that is no path itself.
     seats = {v.address for v in verdicts if v.ifindex in closing and v.family in staying}
-    lost = frozenset(seats | {verdict.address for verdict in leaving})
+    helpless = [v for v in leaving if v.reason.why in _NO_HELP or facts.standing_endpoint(v) is not None]
+    lost = frozenset(seats | {verdict.address for verdict in helpless})
     known = facts.snapshot.connections
     result: list[Verdict] = []
     taken: set[Endpoint] = set()
@@ -146,7 +172,7 @@ def leave(facts: Facts, verdicts: list[Verdict], config: Config) -> Leaving:
     asks = False
     for verdict in verdicts:
         endpoint = facts.standing_endpoint(verdict)
-        if verdict.reason.why not in _CIRCUMSTANCES:
+        if not _is_against(verdict):
             result.append(verdict)
         elif verdict.family not in staying and not _for_good(verdict):
             result.append(_last(facts, verdict, endpoint))
@@ -183,9 +209,14 @@ def leave(facts: Facts, verdicts: list[Verdict], config: Config) -> Leaving:
     )
 
 
+def _is_against(verdict: Verdict) -> bool:
+    """Whether a circumstance is against an endpoint on this address."""
+    return verdict.state is not State.ACTIVE and not verdict.wants_endpoint and verdict.reason.why not in _WILLS
+
+
 def _for_good(verdict: Verdict) -> bool:
     """Whether it goes also where no other path stays: then connections stay on it, but it is kept for nothing else."""
-    return verdict.reason.why is Why.MODE_OFF
+    return verdict.reason.why not in PASSING
 
 
 def _with_sibling(connections: Mapping[frozenset[str], int], lost: Set[str]) -> set[str]:

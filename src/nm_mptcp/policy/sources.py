@@ -10,6 +10,7 @@ from ..reasons import Why
 from ..tables import Source
 from .costs import COSTS
 from .facts import Facts, Verdict
+from .leaving import PASSING
 
 #: No endpoint of ours, or none yet, but routed all the same: NetworkManager's endpoint shall find its table ready, and what
 #: stands on a link that only costs too much goes on leaving by it.
@@ -45,7 +46,7 @@ def sources(facts: Facts, verdicts: list[Verdict]) -> list[Source]:
     for verdict in verdicts:
         interfaces.setdefault(verdict.address, set()).add(verdict.ifindex)
     return [
-        Source(verdict.address, verdict.ifindex, verdict.route_table)
+        Source(verdict.address, verdict.ifindex, facts.route_table(verdict))
         for verdict in routed
         if len(interfaces[verdict.address]) == 1
         and not facts.link(verdict.ifindex).loopback
@@ -66,9 +67,9 @@ def _is_routed(facts: Facts, verdict: Verdict) -> bool:
     """Whether NetworkManager routes it on an uplink.
 
     An address whose interface lost its default keeps its rules, or its packets would leave by another link with a source
-    that nobody there routes; so it does while NetworkManager is away.
+    that nobody there routes; so it does while NetworkManager is away, or nothing is known of it for a while.
     """
-    if verdict.address in facts.has_rules and (facts.away or verdict.reason.why is Why.NO_DEFAULT_ROUTE):
+    if verdict.address in facts.has_rules and (facts.away or verdict.reason.why in PASSING):
         return True
     device = verdict.device
     if (
