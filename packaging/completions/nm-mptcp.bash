@@ -154,7 +154,7 @@ _nm_mptcp() {
             options="--help --config --dry-run"
             ;;
         clear)
-            options="--help --config"
+            options="--help --config --force"
             ;;
         daemon)
             options="--help --config"

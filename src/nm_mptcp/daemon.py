@@ -12,6 +12,7 @@ import gc
 import signal
 import sys
 import time
+from functools import partial
 
 from . import notify, values
 from .bus import Bus, BusError, Signal, caller
@@ -213,6 +214,7 @@ class Daemon:
             sync=self._sync,
             status=self._status,
             clear=self._engine.clear,
+            clear_all=partial(self._engine.clear, force=True),
             resume=self._engine.resume,
             reload=self._reload,
             set_mode=self._engine.set_mode,

@@ -35,6 +35,7 @@ from .model import (
     Limits,
     LinkdownSetting,
     NetworkManager,
+    Numbering,
     Operation,
     Ours,
     Owner,
@@ -43,7 +44,7 @@ from .model import (
     Snapshot,
     State,
 )
-from .plan import plan, restore, unrecorded
+from .plan import needed, plan, restore, unrecorded
 from .policy import decide
 from .reasons import Why
 from .refusals import Refusals
@@ -123,6 +124,7 @@ class Engine:
         self.view: View | None = None
         self._afresh = False
         self.paused = False  #: after ``clear``: nothing is written until :meth:`resume`
+        self.kept = frozenset[str]()  #: addresses whose endpoint, rules and table ``clear`` left for live connections
         self._kernel = kernel
         self._networkmanager = networkmanager
         self._record = record
@@ -547,6 +549,7 @@ class Engine:
             service=service,
             standing=await self._standing(),
             paused=self.paused,
+            kept=self.kept,
         )
 
     async def explain(self, what: str) -> Document:
@@ -631,10 +634,14 @@ class Engine:
         _log.info("mode %s", words, extra=told(Event.MODE, mode=self.config.mode))
         await self.converge()
 
-    async def clear(self) -> None:
-        """Take out all that is ours, put back what was there before, and write nothing more until :meth:`resume`."""
+    async def clear(self, *, force: bool = False) -> None:
+        """Take out all that is ours, put back what was there before, and write nothing more until :meth:`resume`.
+
+        What a live connection depends on stays, unless ``force`` is the word: :attr:`kept` names the addresses.
+        """
         async with self._turn:
             self.paused = True
+            connections = {} if force else await self._connections()
             for _ in range(_ROUNDS):
                 kernel = await self._kernel.look(thorough=True)
                 ours = seen(self._ours, kernel.endpoints)
@@ -645,16 +652,19 @@ class Engine:
                 self._ours = ours = replace(
                     ours, endpoints=frozenset(own for own in ours.endpoints if own.port or own.address not in adopted)
                 )
-                operations = restore(kernel, ours, desired.marks)
+                self.kept = needed(kernel, ours, connections, desired.marks)
+                operations = restore(kernel, ours, desired.marks, self.kept)
                 if not operations:
                     break
                 for operation, error in await self._kernel.execute(operations):
                     self._failed(operation, error, kernel)
                 # Once is enough, also where the kernel refused: what holds something else by now is somebody else's.
                 self._ours = replace(self._ours, limits={}, taken=frozenset(), linkdown=frozenset())
-            self._ours = Ours(claims=self._ours.claims)
+            left = frozenset(own for own in self._ours.endpoints if own.address in self.kept)
+            numberings = self._ours.numberings if self.kept else frozenset[Numbering]()
+            self._ours = Ours(left, self._ours.claims, numberings=numberings)
             contents = self._record.contents
-            self._record.save(Contents(endpoints_max=contents.endpoints_max, mode=contents.mode))
+            self._record.save(Contents(self._ours, endpoints_max=contents.endpoints_max, mode=contents.mode))
             with contextlib.suppress(KernelError):
                 await self._decide(await self._kernel.look(thorough=True))
         self._on_view()
@@ -662,6 +672,7 @@ class Engine:
     def resume(self) -> None:
         """End what :meth:`clear` began."""
         self.paused = False
+        self.kept = frozenset()
         self._on_view()
         self.wake()
 

@@ -40,10 +40,14 @@ async def set_mode(record: Record, mode: Mode | None, config: Config = DEFAULTS)
         await engine.set_mode(mode)
 
 
-async def clear(record: Record, config: Config = DEFAULTS) -> None:
-    """Take out all that is ours and put back what was there before; the caller holds the record's lock."""
+async def clear(record: Record, config: Config = DEFAULTS, *, force: bool = False) -> frozenset[str]:
+    """Take out all that is ours and put back what was there before; the caller holds the record's lock.
+
+    Gives the addresses of which all was left for live connections; with ``force`` there are none.
+    """
     async with _engine(record, config, dry_run=False) as engine:
-        await engine.clear()
+        await engine.clear(force=force)
+        return engine.kept
 
 
 async def look(record: Record, config: Config = DEFAULTS) -> View:

@@ -28,6 +28,7 @@ from .model import (
     Operation,
     Ours,
     Route,
+    RouteType,
     Rule,
     RuleAction,
     Severance,
@@ -81,15 +82,44 @@ def unrecorded(operations: Iterable[Operation], taken: Set[Endpoint]) -> int:
     return sum(1 for _ in takewhile(harmless, operations))
 
 
-def restore(kernel: Kernel, ours: Ours, marks: Marks = MARKS) -> tuple[Operation, ...]:
-    """The operations that put back what was there before us; a limit only where it still holds what we wrote."""
+def needed(
+    kernel: Kernel, ours: Ours, connections: Mapping[frozenset[str], int] | None, marks: Marks = MARKS
+) -> frozenset[str]:
+    """The addresses with an endpoint or rules of ours on which live connections stand that stand on no others.
+
+    ``connections``: how many stand on exactly these addresses; None where nobody knows, and all may be needed.
+    """
+    mine = {endpoint.address for endpoint in kernel.endpoints if ours.owns(endpoint)}
+    mine |= {rule.source for rule in kernel.rules if rule.source and marks.on_rule(rule)}
+    if connections is None:
+        return frozenset(mine)
+    return frozenset[str]().union(*(places for places in connections if places <= mine))
+
+
+def restore(
+    kernel: Kernel, ours: Ours, marks: Marks = MARKS, kept: frozenset[str] = frozenset()
+) -> tuple[Operation, ...]:
+    """The operations that put back what was there before us; a limit only where it still holds what we wrote.
+
+    For ``kept`` addresses the endpoint stays, and the rules and tables that lead packets; not what rejects them: we are not
+    there any more to take that away when the address comes back another day.
+    """
     have = {"subflows": kernel.limits.subflows, "add_addr_accepted": kernel.limits.add_addr_accepted}
     before = {
         name: ours.limits[name].before if name in ours.limits and ours.limits[name].written == value else value
         for name, value in have.items()
     }
     back = {endpoint for endpoint in ours.taken if kernel.has_address_of(endpoint)}
-    return plan(Desired(endpoints=frozenset(back), limits=Limits(**before), marks=marks), kernel, ours)
+    back |= {replace(each, id=0) for each in kernel.endpoints if each.address in kept and ours.owns(each)}
+    rules = tuple(rule for rule in kernel.rules if rule.source in kept and marks.on_rule(rule) and not _ends(rule))
+    tables = {rule.table for rule in rules if marks.on_table(rule.table)}
+    routes = {
+        place: frozenset(route for route in group if route.type is RouteType.UNICAST and marks.on_route(route))
+        for place, group in kernel.routes.items()
+        if place[0] in tables
+    }
+    wanted = Desired(endpoints=frozenset(back), routes=routes, rules=rules, limits=Limits(**before), marks=marks)
+    return plan(wanted, kernel, ours)
 
 
 def _cut(desired: Desired) -> Iterable[Operation]:

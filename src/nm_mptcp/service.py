@@ -50,8 +50,8 @@ NOTHING_YET: Values = {
 class Service(Properties):
     """The methods of ``org.nm_mptcp1``; what they do is given by the daemon.
 
-    ``demand`` returns where the caller has a permission, and raises :class:`DBusError` where not. (Clear and Resume are
-    root's by the policy of the bus.)
+    ``demand`` returns where the caller has a permission, and raises :class:`DBusError` where not. (Clear,
+    ClearAll and Resume are root's by the policy of the bus.)
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Service(Properties):
         sync: Callable[[], Awaitable[None]],
         status: Callable[[], Awaitable[Document]],
         clear: Callable[[], Awaitable[None]],
+        clear_all: Callable[[], Awaitable[None]],
         resume: Callable[[], None],
         reload: Callable[[], Awaitable[None]],
         set_mode: Callable[[Mode | None], Awaitable[None]],
@@ -70,6 +71,7 @@ class Service(Properties):
         self._sync = sync
         self._status = status
         self._clear = clear
+        self._clear_all = clear_all
         self._resume = resume
         self._reload = reload
         self._set_mode = set_mode
@@ -99,8 +101,13 @@ class Service(Properties):
 
     @method()
     async def Clear(self):  # type: ignore[no-untyped-def]  # an annotation would be taken for a signature
-        """Take out all that is ours, and stay out until Resume."""
+        """Take out all that is ours and that no live connection depends on, and stay out until Resume."""
         await self._do(self._clear())
+
+    @method()
+    async def ClearAll(self):  # type: ignore[no-untyped-def]  # as above
+        """The same, also what live connections depend on."""
+        await self._do(self._clear_all())
 
     @method()
     def Resume(self):  # type: ignore[no-untyped-def]  # as above

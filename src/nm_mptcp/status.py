@@ -39,11 +39,13 @@ def document(
     service: bool,
     standing: Standing | None = None,
     paused: bool = False,
+    kept: Iterable[str] = (),
     now: float | None = None,
 ) -> Document:
     """The status document; see ``README.md`` for what each name means.
 
-    ``standing`` is None where nobody may see the connections (that takes CAP_NET_ADMIN); ``now`` is the wall clock's time.
+    ``standing`` is None where nobody may see the connections (that takes CAP_NET_ADMIN); ``kept`` are the addresses that a
+    clear left for them; ``now`` is the wall clock's time.
     """
     now = time.time() if now is None else now
     networkmanager = snapshot.networkmanager
@@ -87,6 +89,7 @@ def document(
         "guard": _guard(desired, contents.guard),
         "paths": paths,
         "paused": paused,
+        "kept": sorted(kept),
     }
     judged, causes = judge(snapshot, desired, contents, paused=paused, now=now)
     return {"state": judged.value, "problems": [printable(cause, longest=300) for cause in causes], **shown}

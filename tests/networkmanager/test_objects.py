@@ -182,7 +182,7 @@ def test_a_user_may_read_all_and_change_nothing(bed: Bed, up: Links) -> None:
                 continue  # the libraries ask the bus itself for it, which may refuse
             denied = answer.get("error") == "org.freedesktop.DBus.Error.AccessDenied"
             assert denied == (name not in READING), (name, answer)
-    assert {f"org.nm_mptcp1.{each}" for each in ("Sync", "Clear", "Resume", "Reload", "SetMode")} < tried
+    assert {f"org.nm_mptcp1.{each}" for each in ("Sync", "Clear", "ClearAll", "Resume", "Reload", "SetMode")} < tried
     assert "org.freedesktop.DBus.Properties.Set" in tried
     assert bed.footprint() == before
     assert bed.status()["mode_from"] == "configuration"

@@ -71,7 +71,7 @@ def test_a_user_may_what_polkit_allows(bed: Bed) -> None:
     said = bed.machine.attempt(*NOBODY, *command(), "mode", "--reset")
     assert (said.returncode, said.stderr) == (0, "")
     assert bed.status()["mode_from"] == "configuration"
-    for method in ("Clear", "Resume"):
+    for method in ("Clear", "ClearAll", "Resume"):
         assert answer(bed, [ROOT, INTERFACE, method, ""])[0] == DENIED
 
     polkit.rule(Permission.SET_MODE, "NO")

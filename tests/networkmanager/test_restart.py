@@ -6,8 +6,9 @@ from __future__ import annotations
 import pytest
 
 from .bed import PROTOCOL, SERVER, Bed, command
+from .namespaces import wait_for
 from .observe import writes_of
-from .traffic import Connection
+from .traffic import Connection, EchoServer, reaches
 from .uplinks import Links
 
 
@@ -160,6 +161,87 @@ def test_clear_works_without_networkmanager(bed: Bed) -> None:
     bed.nm_mptcp("clear")
     assert bed.endpoints() == ()
     assert bed.rules(protocol=PROTOCOL) == []
+
+
+@pytest.mark.parametrize("service", ["stopped", "running"])
+def test_clear_leaves_what_a_live_connection_depends_on_and_says_so(bed: Bed, up: Links, service: str) -> None:
+    connection = over_both(bed, up)
+    third = bed.uplink("eth0", dhcp="10.3.0.0/24")
+    bed.profile("Ethernet", "eth0", "ipv4.route-metric 800")
+    bed.up("Ethernet")
+    bed.wait_endpoint(third.address)
+    connection.wait_subflow(third.address)
+    bed.sh(f"ss -K src {third.address} >/dev/null")
+    assert bed.service
+    if service == "stopped":
+        bed.service.stop()
+    said = bed.nm_mptcp("clear")
+    left = {address for address, _ in connection.subflows()}
+    assert left >= {up.wifi.address, up.lte.address}
+    assert {each.address for each in bed.endpoints()} == left
+    assert {rule["src"] for rule in bed.rules(protocol=PROTOCOL)} == left
+    (line,) = [line for line in said.splitlines() if "live connections depend" in line]
+    assert ", ".join(sorted(left)) in line
+    assert "nm-mptcp clear --force" in line
+    if service == "running":
+        assert bed.status()["kept"] == sorted(left)
+    connection.echo()
+    assert {address for address, _ in connection.subflows()} == left
+    assert "live connections" not in bed.nm_mptcp("clear", "--force")
+    assert bed.endpoints() == ()
+    assert bed.rules(protocol=PROTOCOL) == []
+
+
+def test_what_clear_left_is_ours_again_with_apply_and_goes_with_the_next_clear(bed: Bed, up: Links) -> None:
+    connection = over_both(bed, up)
+    before = {each.address: each.id for each in bed.endpoints()}
+    bed.nm_mptcp("clear")
+    bed.nm_mptcp("apply")
+    bed.sync()
+    assert {each.address: each.id for each in bed.endpoints()} == before
+    assert bed.status()["kept"] == []
+    assert {bed.status().path(address)["owner"] for address in before} == {"nm-mptcp"}
+    bed.nm_mptcp("clear")
+    connection.close()
+    wait_for("the connection has ended", lambda: not connection.subflows())
+    assert "live connections" not in bed.nm_mptcp("clear")
+    assert bed.endpoints() == ()
+    assert bed.rules(protocol=PROTOCOL) == []
+
+
+def test_what_clear_left_networkmanager_takes_over_when_the_package_is_gone(bed: Bed, links: Links) -> None:
+    """Only with the flags of its own default: other ones it replaces."""
+    EchoServer(bed.far)
+    bed.write("/run/nm-mptcp/conf.d/50-test.conf", "[path-as-networkmanager]\nflags=subflow\n")
+    service = bed.start_service()
+    bed.up("Wi-Fi")
+    before = bed.wait_endpoint(links.wifi.address)
+    connection = Connection(bed.machine, SERVER)
+    service.stop()
+    assert "live connections" in bed.nm_mptcp("clear")
+    bed.dropin(False)
+    bed.reload_networkmanager()
+    bed.up("LTE")  # NetworkManager's own
+    bed.wait_endpoint(links.lte.address)
+    bed.reapply("wlan0")
+    connection.echo()
+    assert bed.endpoint(links.wifi.address) == before
+    bed.down("Wi-Fi")
+    bed.wait_no_endpoint(links.wifi.address)
+
+
+def test_what_clear_left_does_not_cut_the_address_off_when_it_comes_back(bed: Bed, up: Links) -> None:
+    """Nobody is there any more to take away what ends a look-up."""
+    connection = over_both(bed, up)
+    assert bed.service
+    bed.service.stop()
+    bed.nm_mptcp("clear")
+    connection.close()
+    for name in ("Wi-Fi", "LTE"):
+        bed.down(name)
+    bed.up("Wi-Fi", "LTE")
+    for link in (up.wifi, up.lte):
+        assert reaches(bed.machine, SERVER, source=link.address)
 
 
 @pytest.mark.usefixtures("up")

@@ -500,6 +500,24 @@ def our_restart_while_the_interface_is_down(world: World) -> Iterator[None]:
 
 
 @way(ours=True)
+def clear(world: World) -> Iterator[None]:
+    world.bed.nm_mptcp("clear")
+    world.pass_time(0.3)
+    yield
+    world.bed.nm_mptcp("apply")
+
+
+@way(ours=True)
+def clear_without_the_service(world: World) -> Iterator[None]:
+    assert world.bed.service
+    world.bed.service.stop()
+    world.bed.nm_mptcp("clear")
+    world.pass_time(0.3)
+    yield
+    world.bed.start_service()
+
+
+@way(ours=True)
 def apply_without_the_service(world: World) -> Iterator[None]:
     assert world.bed.service
     world.bed.service.stop()

@@ -92,7 +92,7 @@ def test_on_the_bus_he_may_read_and_nothing_else(system: Container) -> None:
     changing = {member: words for member, words in told.items() if member.split()[1] not in READING}
     assert done <= READING
     assert {"org.nm_mptcp1.Status"} <= done
-    wanted = {"Sync", "Clear", "Resume", "Reload", "SetMode", "Mode=", "State="}
+    wanted = {"Sync", "Clear", "ClearAll", "Resume", "Reload", "SetMode", "Mode=", "State="}
     assert {member.rpartition(".")[2] for member in changing} >= wanted
     for member, words in changing.items():
         assert "\n" not in words, member

@@ -8,6 +8,7 @@ import pytest
 from nm_mptcp.config import Config, Failover
 from nm_mptcp.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model import (
+    MAIN_TABLE,
     Action,
     Connectivity,
     Desired,
@@ -18,10 +19,12 @@ from nm_mptcp.model import (
     LinkdownSetting,
     Operation,
     Path,
+    RouteType,
+    RuleAction,
     Severance,
     State,
 )
-from nm_mptcp.plan import plan, restore
+from nm_mptcp.plan import needed, plan, restore
 from nm_mptcp.policy import decide
 from nm_mptcp.reasons import Why
 from nm_mptcp.state import decided
@@ -208,6 +211,56 @@ def test_clear_gives_networkmanager_back_what_was_taken() -> None:
     assert [op.value for op in restore(snapshot.kernel, snapshot.ours) if op.action is Action.ADD] == [
         Endpoint(A, e1, SUBFLOW)
     ]
+
+
+def cleared(situation: Situation, connections: dict[frozenset[str], int] | None) -> tuple[set[str], set[object]]:
+    """What a clear leaves: the addresses of endpoints, and of rules with their actions."""
+    situation.rules = list(decide(situation.snapshot()).rules)
+    snapshot = situation.snapshot()
+    kept = needed(snapshot.kernel, snapshot.ours, connections)
+    gone = {each.value for each in restore(snapshot.kernel, snapshot.ours, kept=kept) if each.action is Action.DELETE}
+    return (
+        {endpoint.address for endpoint in snapshot.kernel.endpoints if endpoint not in gone},
+        {(rule.source, rule.action) for rule in snapshot.kernel.rules if rule not in gone},
+    )
+
+
+@pytest.mark.parametrize(
+    ("connections", "left"),
+    [
+        ({}, set()),
+        ({frozenset({A}): 1}, {A}),
+        ({frozenset({A, B}): 1}, {A, B}),
+        ({frozenset({A, "10.0.9.2"}): 1}, set()),
+        ({frozenset({"10.0.9.2"}): 1}, set()),
+        (None, {A, B}),
+    ],
+)
+def test_clear_leaves_what_a_live_connection_depends_on(
+    connections: dict[frozenset[str], int] | None, left: set[str]
+) -> None:
+    """Its endpoint, and the rules that lead its packets; none that rejects them when the address is back another day."""
+    situation = two_links()
+    endpoints, rules = cleared(situation, connections)
+    assert endpoints == left
+    assert rules == {(address, RuleAction.TO_TABLE) for address in left}
+
+
+def test_clear_leaves_the_table_of_what_stays_and_none_of_its_ends() -> None:
+    situation = two_links()
+    desired = decide(situation.snapshot())
+    situation.rules = list(desired.rules)
+    situation.routes += [route for group in desired.routes.values() for route in group if route.table != MAIN_TABLE]
+    snapshot = situation.snapshot()
+    gone = {
+        each.value
+        for each in restore(snapshot.kernel, snapshot.ours, kept=frozenset({A}))
+        if each.action is Action.DELETE
+    }
+    left = [route for group in snapshot.kernel.routes.values() for route in group if route not in gone]
+    tables = {rule.table for rule in snapshot.kernel.rules if rule.source == A} - {0, MAIN_TABLE}
+    assert {route.table for route in left} == tables | {MAIN_TABLE}
+    assert all(route.type is RouteType.UNICAST for route in left)
 
 
 def test_a_hand_made_endpoint_on_a_lost_link_is_left_alone() -> None:

@@ -63,6 +63,7 @@ def service() -> Service:
         sync=nothing,
         status=nothing,
         clear=nothing,
+        clear_all=nothing,
         resume=lambda: None,
         reload=nothing,
         set_mode=nothing,

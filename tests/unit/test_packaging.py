@@ -505,6 +505,7 @@ ASKED_OF_POLKIT = [
 ]
 CHANGING = [
     ("org.nm_mptcp1.Clear",),
+    ("org.nm_mptcp1.ClearAll",),
     ("org.nm_mptcp1.Resume",),
     ("org.nm_mptcp1.NotThoughtOfYet",),
     ("org.freedesktop.DBus.Properties.Set", "string:org.nm_mptcp1", "string:Mode", "variant:string:off"),

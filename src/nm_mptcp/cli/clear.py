@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+from collections.abc import Iterable
 
 from ..bus import BusError
+from ..plainbus import PlainBusError
 from ..state import StateError
 from . import fail, record_of, refused, remote, settings
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """``--config``."""
+    """``--config`` and ``--force``."""
     settings.option(parser)
+    parser.add_argument("--force", action="store_true", help="end also connections that depend on it")
     parser.epilog = "A running service then makes nothing until 'nm-mptcp apply', or its next start."
 
 
@@ -23,11 +27,24 @@ def main(arguments: argparse.Namespace) -> int:
     from ..oneshot import clear
 
     record = record_of(arguments)
+    kept: Iterable[str] = ()
+
+    def ourselves() -> None:
+        nonlocal kept
+        kept = asyncio.run(clear(record, settings.config_of(arguments), force=arguments.force))
+
     try:
-        if remote.have_done(record, ("Clear",), lambda: asyncio.run(clear(record, settings.config_of(arguments)))):
+        if remote.have_done(record, ("ClearAll" if arguments.force else "Clear",), ourselves):
             print("The running service has cleared; 'nm-mptcp apply' lets it work again.")
+            with contextlib.suppress(PlainBusError):
+                kept = (remote.status() or {}).get("kept", ())
     except BusError as error:
         return refused(error)
     except (KernelError, StateError) as error:
         return fail(error)
+    if kept:
+        print(
+            f"Left, since live connections depend on it: endpoint and rules of {', '.join(sorted(kept))};"
+            " 'nm-mptcp clear --force' takes these out, too, and ends the connections."
+        )
     return 0

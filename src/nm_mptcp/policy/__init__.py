@@ -21,7 +21,7 @@ from .facts import Facts, Verdict
 from .guard import mind_tunnels
 from .intent import claims_of
 from .judgement import judge, strangers
-from .leaving import KEPT_FOR_CONNECTIONS, PASSING, leave, mind_connectivity, mind_links, renewed, replaceable
+from .leaving import KEPT_FOR_CONNECTIONS, leave, mind_connectivity, mind_links, renewed, replaceable
 from .modes import mind_mode
 from .slots import fill_slots, once
 from .sources import sources
