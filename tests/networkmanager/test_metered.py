@@ -3,7 +3,13 @@
 
 from __future__ import annotations
 
+import signal
+import time
+from functools import partial
+
 import pytest
+
+from nm_mptcp.engine import LOOKS
 
 from .bed import DEFAULT_FLAGS, KERNEL, SERVER, Bed
 from .namespaces import wait_for
@@ -37,6 +43,29 @@ def wait_flags(bed: Bed, address: str, flags: frozenset[str]) -> None:
         return endpoint.flags == flags
 
     wait_for(f"{address} is {' '.join(sorted(flags))}", look, every=0.002)
+
+
+def test_a_service_that_was_frozen_while_connections_came_up_knows_whose_they_are(
+    bed: Bed, up: tuple[Uplink, Uplink]
+) -> None:
+    """Its look at the applied connections is due at the very moment when the signals of the new activation come."""
+    service, (phone, _) = bed.service, up
+    assert service
+    bed.modify("Phone", "connection.metered yes")
+    for _ in range(4):
+        bed.sync()
+        service.program.send(signal.SIGSTOP)
+        due = time.monotonic() + LOOKS[-1]
+        bed.up("Phone")
+        wait_for("its look is overdue", partial(_is_past, due))
+        service.program.go_on()
+        bed.sync()
+        shown = bed.status().path(phone.address)
+        assert (shown["flags_from"], shown["owner"], set(shown["flags"])) == ("kind", "nm-mptcp", RESERVE)
+
+
+def _is_past(moment: float) -> bool:
+    return time.monotonic() > moment
 
 
 @pytest.fixture

@@ -33,8 +33,8 @@ pytestmark = [
 
 
 class NoFiles(Defaults):
-    async def refresh(self, **_: Any) -> None:
-        self._configuration = Configuration()
+    async def read(self, **_: Any) -> Configuration:
+        return self.configuration
 
 
 class Follower:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -188,8 +189,7 @@ def test_what_was_read_stays_in_force_when_a_file_breaks(
     defaults = Defaults(root=tmp_path)
 
     async def refresh() -> str:
-        await defaults.refresh(version="1.42.4")
-        return defaults.flags(ETH0).section
+        return (await defaults.read(version="1.42.4")).flags(ETH0).section
 
     write("etc/10.conf", SECTION.format("a", 2))
     assert asyncio.run(refresh()) == "connection-a"
@@ -210,7 +210,7 @@ def test_a_file_that_cannot_be_read_is_told_in_words(
 
     write("etc/10.conf", SECTION.format("a", 2))
     monkeypatch.setattr(keyfile, "contents", refuse)
-    asyncio.run(Defaults(root=tmp_path).refresh(version="1.42.4"))
+    asyncio.run(Defaults(root=tmp_path).read(version="1.42.4"))
     (said,) = caplog.messages
     assert ".conf: Permission denied; its defaults" in said
     assert "Errno" not in said
@@ -232,7 +232,7 @@ def test_files_are_read_again_only_when_they_changed(
 
     def refresh() -> int:
         opened.clear()
-        asyncio.run(defaults.refresh(version="1.42.4"))
+        asyncio.run(defaults.read(version="1.42.4"))
         return opened.count("10.conf")
 
     assert [refresh(), refresh(), refresh()] == [1, 0, 0]
@@ -241,3 +241,48 @@ def test_files_are_read_again_only_when_they_changed(
     path.rename(path.with_name("20.conf"))
     refresh()
     assert opened.count("20.conf") == 1
+
+
+def test_who_reads_while_another_does_gets_what_that_one_finds(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two devices that are activated at once: to the second the files had been read when the first had begun to."""
+    begun, may_end = threading.Event(), threading.Event()
+    original = keyfile.contents
+
+    def slow(path: Path) -> bytes:
+        begun.set()
+        assert may_end.wait(5)
+        return original(path)
+
+    monkeypatch.setattr(keyfile, "contents", slow)
+    write("etc/10.conf", SECTION.format("a", 2))
+
+    async def story() -> list[str]:
+        defaults = Defaults(root=tmp_path)
+        first = asyncio.ensure_future(defaults.read())
+        await asyncio.get_running_loop().run_in_executor(None, begun.wait, 5)
+        second = asyncio.ensure_future(defaults.read())
+        done, _ = await asyncio.wait((second,), timeout=0.05)  # long enough for one that does not wait
+        assert not done
+        may_end.set()
+        return [(await each).flags(ETH0).section for each in (first, second)]
+
+    assert asyncio.run(story()) == ["connection-a", "connection-a"]
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("etc/10.conf", SECTION.format("a", 2))
+    original = keyfile.contents
+
+    def busy(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    defaults = Defaults(root=tmp_path)
+    monkeypatch.setattr(keyfile, "contents", busy)
+    assert asyncio.run(defaults.read()).flags(ETH0).section == ""
+    monkeypatch.setattr(keyfile, "contents", original)
+    assert asyncio.run(defaults.read()).flags(ETH0).section == "connection-a"
+    assert defaults.unread == ""

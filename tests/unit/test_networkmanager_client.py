@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from nm_mptcp.bus import BusError, Signal
-from nm_mptcp.model import DeviceState
+from nm_mptcp.flags import ProfileFlag
+from nm_mptcp.match import DeviceMatch
+from nm_mptcp.model import DefaultFlags, DeviceState
 from nm_mptcp.networkmanager import modems, names
 from nm_mptcp.networkmanager.client import Client
-from nm_mptcp.networkmanager.defaults import Configuration, Defaults
+from nm_mptcp.networkmanager.defaults import Configuration, Defaults, Section
 
 DEVICE = names.DEVICES + "2"
 ACTIVE = names.ACTIVE_CONNECTIONS + "1"
@@ -39,8 +41,30 @@ def objects(**more: Any) -> dict[str, Any]:
 
 
 class NoFiles(Defaults):
-    async def refresh(self, **_: Any) -> None:
-        self._configuration = Configuration()
+    async def read(self, **_: Any) -> Configuration:
+        return self.configuration
+
+
+#: What our drop-in says, and what somebody else's file says before it.
+DROP_IN = Configuration((Section(DefaultFlags.OUR_SECTION, values={"connection.mptcp-flags": "1"}),))
+ANOTHER = Configuration((Section("connection-x", values={"connection.mptcp-flags": "0x62"}), *DROP_IN.sections))
+
+
+class TheseFiles(Defaults):
+    """Files whose reading takes as long as the test says; each reading finds what they hold when it ends."""
+
+    def __init__(self, holds: Configuration = DROP_IN) -> None:
+        super().__init__()
+        self.holds = holds
+        self.readings = 0
+        self.may_end = asyncio.Event()
+        self.may_end.set()
+
+    async def read(self, **_: Any) -> Configuration:
+        self.readings += 1
+        await self.may_end.wait()
+        self.configuration = self.holds
+        return self.configuration
 
 
 class StandIn:
@@ -483,3 +507,138 @@ def test_an_active_vpn_is_told_of_and_so_is_its_end() -> None:
         assert not client.state.vpn
 
     run(story)
+
+
+# --- default flags: they belong to an activation, from the moment when it began ---
+
+
+def run_with_files(story: Callable[[StandIn, Client, TheseFiles], Coroutine[Any, Any, None]]) -> None:
+    """A story with our drop-in installed, and NetworkManager's device active when we start."""
+
+    async def main() -> None:
+        bus, files = StandIn(), TheseFiles()
+        bus.answers["GetManagedObjects"] = [objects()]
+        client = Client(bus, lambda: None, defaults=files)  # type: ignore[arg-type]
+        async with asyncio.timeout(5):
+            await client.start()
+            assert default(client) == LEFT_TO_US
+            await story(bus, client, files)
+
+    asyncio.run(main())
+
+
+LEFT_TO_US = DefaultFlags(ProfileFlag.DISABLED, DefaultFlags.OUR_SECTION)
+
+
+def default(client: Client) -> DefaultFlags | None:
+    """What is decided by: None while nothing is, since the device has no profile yet."""
+    (device,) = client.state.devices
+    return device.default_flags if device.profile else None
+
+
+def begins_anew(bus: StandIn, number: int = 7) -> None:
+    """Another activation of the same device."""
+    bus.adds(f"{ACTIVE}{number}", {names.ACTIVE_CONNECTION: {"StateFlags": 0}})
+    bus.says(DEVICE, names.DEVICE, ActiveConnection=f"{ACTIVE}{number}", State=40)
+
+
+async def until(what: Callable[[], bool]) -> None:
+    while not what():
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_new_activation_overtakes_a_reading_at_any_point(turns: int) -> None:
+    """A frozen service wakes up with its look due and the signals in its socket; whichever comes first."""
+
+    async def story(bus: StandIn, client: Client, _: TheseFiles) -> None:
+        look = asyncio.ensure_future(client.refresh_profiles())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        begins_anew(bus)
+        await look
+        assert await client.settled()
+        assert default(client) == LEFT_TO_US
+
+    run_with_files(story)
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_two_new_activations_overtake_each_other(turns: int) -> None:
+    async def story(bus: StandIn, client: Client, files: TheseFiles) -> None:
+        files.may_end.clear()
+        begins_anew(bus, 7)
+        await until(lambda: files.readings == 2)
+        files.may_end.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        begins_anew(bus, 8)
+        assert await client.settled()
+        assert default(client) == LEFT_TO_US
+
+    run_with_files(story)
+
+
+def test_nothing_is_decided_by_default_flags_that_are_not_known_yet() -> None:
+    async def story(bus: StandIn, client: Client, files: TheseFiles) -> None:
+        files.may_end.clear()
+        begins_anew(bus)
+        await until(lambda: files.readings == 2)
+        assert default(client) is None
+        bus.says(DEVICE, names.DEVICE, State=100)
+        assert default(client) is None
+        files.may_end.set()
+        assert await client.settled()
+        assert default(client) == LEFT_TO_US
+
+    run_with_files(story)
+
+
+def test_default_flags_that_were_not_read_before_the_bus_was_lost_are_read_after_it() -> None:
+    async def story(bus: StandIn, client: Client, files: TheseFiles) -> None:
+        files.may_end.clear()
+        begins_anew(bus)
+        await until(lambda: files.readings == 2)
+        bus.lost.set_result("the daemon died")
+        await asyncio.sleep(0)
+        files.may_end.set()
+        second = StandIn()
+        tree = objects(ActiveConnection=f"{ACTIVE}7") | {f"{ACTIVE}7": {names.ACTIVE_CONNECTION: {"StateFlags": 0}}}
+        second.answers["GetManagedObjects"] = [tree]
+        await client.attach(second)  # type: ignore[arg-type]
+        assert default(client) == LEFT_TO_US
+
+    run_with_files(story)
+
+
+def test_default_flags_count_from_when_the_activation_began() -> None:
+    async def story(bus: StandIn, client: Client, files: TheseFiles) -> None:
+        files.holds = ANOTHER
+        assert await client.refresh_profiles()
+        assert default(client) == LEFT_TO_US
+        bus.lost.set_result("the daemon died")
+        await asyncio.sleep(0)
+        second = StandIn()
+        second.answers["GetManagedObjects"] = [objects()]
+        await client.attach(second)  # type: ignore[arg-type]
+        assert default(client) == LEFT_TO_US
+        second.says(DEVICE, names.DEVICE, ActiveConnection="/")
+        second.says(DEVICE, names.DEVICE, ActiveConnection=ACTIVE)
+        assert await client.settled()
+        assert default(client) == DefaultFlags(ProfileFlag(0x62), "connection-x")
+
+    run_with_files(story)
+
+
+def test_default_flags_follow_what_the_device_says_of_itself_later() -> None:
+    async def story(bus: StandIn, client: Client, files: TheseFiles) -> None:
+        files.holds = Configuration(
+            (Section("connection-x", DeviceMatch.lenient("driver:new"), values={"connection.mptcp-flags": "0x62"}),)
+        )
+        begins_anew(bus)
+        assert await client.settled()
+        assert default(client) == DefaultFlags()
+        bus.says(DEVICE, names.DEVICE, Driver="new")
+        assert default(client) == DefaultFlags(ProfileFlag(0x62), "connection-x")
+
+    run_with_files(story)

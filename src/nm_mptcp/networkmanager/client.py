@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 from ..bus import Bus, BusError, Signal, unpack
 from ..flags import ProfileFlag
 from ..log import logger
-from ..model import Connectivity, DefaultFlags, Device, DeviceState, Family, NetworkManager, Profile
+from ..model import Connectivity, Device, DeviceState, Family, NetworkManager, Profile
 from ..values import field, mutable, replace
 from . import names
 from .accesspoints import AccessPoints
-from .defaults import Defaults
+from .defaults import Configuration, Defaults
 from .modems import Modems
 
 _log = logger(__name__)
@@ -73,13 +73,17 @@ class _Malformed(Exception):
 
 @mutable
 class _Tracked:
-    """A device object: what it said, and the applied connection that was read for it."""
+    """A device object: what it said, and the applied connection that was read for it.
+
+    NetworkManager takes its defaults when an activation begins, so they belong to that, too: the configuration files as
+    they were then. Nothing is decided for a device whose defaults are not known; it has no profile yet.
+    """
 
     properties: dict[str, Any] = field(default_factory=dict)
     profile: Profile | None = None
     unreadable: str = ""
-    default_flags: DefaultFlags = field(default_factory=DefaultFlags)
-    read_for: str = ""  #: the active connection that ``profile`` or ``unreadable`` belongs to
+    configuration: Configuration | None = None  #: None: not read since the activation began
+    read_for: str = ""  #: the active connection that the three belong to
     reading: asyncio.Task[None] | None = None
     again: bool = False  #: something happened while it was being read
     left: bool = False  #: its object is gone, though it was active: NetworkManager is stopping
@@ -106,14 +110,19 @@ class _Tracked:
 
     def forget(self) -> None:
         """The activation that the profile belonged to is over."""
-        self.profile, self.unreadable, self.read_for, self.default_flags = None, "", "", DefaultFlags()
+        self.profile, self.unreadable, self.configuration, self.read_for = None, "", None, ""
 
 
 def _version(objects: Mapping[str, Any]) -> str:
     """NetworkManager's version among its objects, "" where it does not say."""
     manager = objects.get(names.PATH, {})
     properties = manager.get(names.MANAGER, {}) if isinstance(manager, dict) else {}
-    return _get(unpack(properties) if isinstance(properties, dict) else {}, "Version", str, "")
+    return _version_of(unpack(properties) if isinstance(properties, dict) else {})
+
+
+def _version_of(manager: Mapping[str, Any]) -> str:
+    """The version among the properties of NetworkManager's own object, "" where it does not say."""
+    return _get(manager, "Version", str, "")
 
 
 class Client:
@@ -252,7 +261,7 @@ class Client:
                 names.BUS, "/org/freedesktop/DBus", names.BUS, "GetConnectionUnixProcessID", "s", owner
             )
         objects = await self._managed_objects(owner)
-        await self._defaults.refresh(pid=self._pid, version=_version(objects))
+        await self._defaults.read(pid=self._pid, version=_version(objects))
         before = self._tracked
         self._manager, self._tracked, self._active, self._devices = {}, {}, {}, {}
         for path, interfaces in objects.items():
@@ -266,8 +275,8 @@ class Client:
         for path, tracked in self._tracked.items():
             known = before.get(path)
             if known and known.read_for and known.read_for == tracked.active and owner == self._loaded_from:
-                # The default counts from when the activation began: this one began before we lost our connection.
-                tracked.default_flags, tracked.read_for = known.default_flags, known.read_for
+                # This activation began before we lost our connection.
+                tracked.configuration, tracked.read_for = known.configuration, known.read_for
             self._wanted(path, tracked)
         while reading := [task.reading for task in self._tracked.values() if task.reading is not None]:
             await asyncio.wait(reading)
@@ -400,41 +409,37 @@ class Client:
         elif tracked.read_for != active:
             tracked.forget()
             tracked.read_for = active
-            self._read(path, tracked, first=True)
+            self._read(path, tracked)
         elif tracked.profile is None and tracked.reading is None and _FIRST <= tracked.state <= _LAST:
             self._read(path, tracked)
 
-    def _read(self, path: str, tracked: _Tracked, *, first: bool = False) -> None:
+    def _read(self, path: str, tracked: _Tracked) -> None:
         """Start reading; what is being read is read once more, since the answer may be from before the change."""
         if tracked.reading is not None:
             tracked.again = True
         else:
-            tracked.reading = asyncio.ensure_future(self._applied(path, tracked, first=first))
+            tracked.reading = asyncio.ensure_future(self._applied(path, tracked))
             tracked.reading.add_done_callback(_tell)
 
-    async def _applied(self, path: str, tracked: _Tracked, *, first: bool) -> None:
+    async def _applied(self, path: str, tracked: _Tracked) -> None:
+        """Read what is not known of the activation that there is, and once more while that changes."""
         try:
-            while True:
+            while active := tracked.active:
                 tracked.again = False
-                active, state = tracked.active, tracked.state
-                if not active:
-                    return
+                state = tracked.state
                 asked = asyncio.ensure_future(self._call_applied(path))
                 try:
-                    if first:  # NetworkManager answers when its loop is free: its files are looked at meanwhile
-                        version = _get(self._manager, "Version", str, "")
-                        await self._defaults.refresh(pid=self._pid, version=version)
+                    if tracked.configuration is None:  # NetworkManager answers when its loop is free: meanwhile
+                        configuration = await self._defaults.read(pid=self._pid, version=_version_of(self._manager))
+                        if active == tracked.active:
+                            tracked.configuration = configuration
                     await asyncio.wait((asked,))
                 finally:
                     asked.cancel()
-                if first and active == tracked.active:
-                    tracked.default_flags = self._defaults.flags(self._device(path, tracked))
                 profile, unreadable = self._answered(path, tracked, asked)
-                first = active != tracked.active
-                if first or tracked.again or (profile is None and tracked.state != state):
+                if active != tracked.active or tracked.again or (profile is None and tracked.state != state):
                     continue
-                if (profile, unreadable) != (tracked.profile, tracked.unreadable):
-                    tracked.profile, tracked.unreadable = profile, unreadable
+                tracked.profile, tracked.unreadable = profile, unreadable
                 return
         finally:
             if tracked.reading is asyncio.current_task():
@@ -449,7 +454,7 @@ class Client:
     def _answered(self, path: str, tracked: _Tracked, asked: asyncio.Future[Any]) -> tuple[Profile | None, str]:
         """What was answered: the profile, or why it could not be read ("" where there is simply none)."""
         try:
-            profile = _profile(unpack(asked.result()[0]))
+            return _profile(unpack(asked.result()[0])), ""
         except BusError as error:
             if error.gone or error.name == names.NOT_ACTIVE or (error.name == BusError.NO_REPLY and tracked.profile):
                 return tracked.profile, tracked.unreadable  # not yet or no longer there, or busy: no news
@@ -458,12 +463,6 @@ class Client:
             problem = f"NetworkManager's answer is not understood: {error}"
             self._complain(f"applied connection of {_get(tracked.properties, 'Interface', str, path)}: {error}")
             return None, problem
-        device = self._device(path, tracked)
-        return replace(
-            profile,
-            ipv4_route_table=profile.ipv4_route_table or self._defaults.route_table(device, Family.IPV4),
-            ipv6_route_table=profile.ipv6_route_table or self._defaults.route_table(device, Family.IPV6),
-        ), ""
 
     # --- the state ---------------------------------------------------------------------------------------------
 
@@ -483,8 +482,8 @@ class Client:
             NetworkManager(
                 running=True,
                 startup=_get(self._manager, "Startup", bool, False),
-                version=_get(self._manager, "Version", str, ""),
-                default_flags=self._defaults.flags(_NO_DEVICE),
+                version=_version_of(self._manager),
+                default_flags=self._defaults.configuration.flags(_NO_DEVICE),
                 unread=self._defaults.unread,
                 vpn=any(_get(active, "Vpn", bool, False) for active in self._active.values()),
                 devices=tuple(sorted(self._devices.values(), key=lambda device: device.interface)),
@@ -524,7 +523,7 @@ class Client:
         active = tracked.active
         known = self._active.get(active)
         flags = _get(known or {}, "StateFlags", int, 0)
-        return Device(
+        device = Device(
             interface=interface,
             ip_interface=_get(properties, "IpInterface", str, "") or interface,
             type=kind,
@@ -535,16 +534,21 @@ class Client:
             ipv4_connectivity=self._connectivity(properties, "Ip4Connectivity"),
             ipv6_connectivity=self._connectivity(properties, "Ip6Connectivity"),
             activation=f"{self._owner}{active}" if active else "",
-            # Without the active connection's own object nobody knows whether it is external: wait for it.
-            profile=tracked.profile if known is not None and not broken else None,
             unreadable=broken or tracked.unreadable,
-            default_flags=tracked.default_flags,
             driver=_get(properties, "Driver", str, ""),
             hardware_address=_get(properties, "PermHwAddress", str, ""),
             type_name=_type_name(properties, kind),
             driver_version=_get(properties, "DriverVersion", str, ""),
             roaming=_get(properties, "Udi", str, "") in self._modems.roaming,
             strength=self._access_points.strength(tracked.access_point),
+        )
+        # Without the active connection's own object nobody knows whether it is external: wait for it.
+        if tracked.profile is None or tracked.configuration is None or known is None or broken:
+            return device
+        return replace(
+            device,
+            profile=_with_route_tables(tracked.profile, tracked.configuration, device),
+            default_flags=tracked.configuration.flags(device),
         )
 
     def _connectivity(self, properties: Mapping[str, Any], name: str) -> Connectivity:
@@ -598,6 +602,15 @@ def _profile(settings: Any) -> Profile:
         ipv4_method=_optional(ipv4, "method", str, "disabled"),
         ipv6_method=_optional(ipv6, "method", str, "disabled"),
     )
+
+
+def _with_route_tables(profile: Profile, configuration: Configuration, device: Device) -> Profile:
+    """The profile, with NetworkManager's defaults for the tables where it names none."""
+    ipv4 = profile.ipv4_route_table or configuration.route_table(device, Family.IPV4)
+    ipv6 = profile.ipv6_route_table or configuration.route_table(device, Family.IPV6)
+    if (ipv4, ipv6) == (profile.ipv4_route_table, profile.ipv6_route_table):
+        return profile
+    return replace(profile, ipv4_route_table=ipv4, ipv6_route_table=ipv6)
 
 
 def _take(known: dict[str, Any], changed: Mapping[str, Any], wanted: frozenset[str]) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import threading
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -143,39 +144,33 @@ class Defaults:
 
     def __init__(self, *, root: Path = Path("/")) -> None:
         self._root = root
-        self._configuration = Configuration()
+        self.configuration = Configuration()  #: what was read last
         self._read_for: object = None
+        self._turn = threading.Lock()  #: who comes while another reads waits for what that one finds
         self.unread = ""  #: why the files could not be read the last time, "" when they could
 
-    async def refresh(self, *, pid: int = 0, version: str = "") -> None:
-        """Read the files anew if they changed; never raises and never blocks the loop.
+    async def read(self, *, pid: int = 0, version: str = "") -> Configuration:
+        """What the files hold now, read anew if they changed; never raises and never blocks the loop.
 
         ``pid`` is NetworkManager's: its arguments may name other files. Where a file cannot be used nothing is taken
         from any (one line is logged), and what was read before stays in force, as it does in NetworkManager.
         """
         try:
-            await asyncio.get_running_loop().run_in_executor(None, self._refresh, pid, version)
+            await asyncio.get_running_loop().run_in_executor(None, self._read, pid, version)
         except (OSError, ValueError) as error:
             words = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             if words != self.unread:
                 self.unread = words
                 _log.warning("NetworkManager's configuration: %s; its defaults stay as they were read before", words)
+        return self.configuration
 
-    def flags(self, device: Device) -> DefaultFlags:
-        """The default for ``connection.mptcp-flags``."""
-        return self._configuration.flags(device)
-
-    def route_table(self, device: Device, family: Family) -> int:
-        """The default for a family's ``route-table``, 0 where nothing is configured."""
-        return self._configuration.route_table(device, family)
-
-    def _refresh(self, pid: int, version: str) -> None:
+    def _read(self, pid: int, version: str) -> None:
         files = Files.of(_arguments(self._root / "proc" / str(pid) / "cmdline") if pid else []).under(self._root)
-        read_for = (files, files.signature(), version)
-        if read_for != self._read_for:
-            self._read_for = read_for
-            self._configuration = read(files, version=version)
-            self.unread = ""
+        with self._turn:
+            read_for = (files, files.signature(), version)
+            if read_for != self._read_for:
+                self.configuration = read(files, version=version)
+                self._read_for, self.unread = read_for, ""
 
 
 def _merge(merged: dict[str, dict[str, str]], groups: Mapping[str, Mapping[str, str]]) -> None:
