@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from .absences import Absences
 from .arrivals import Arrivals
 from .commands import command
+from .complaints import Complaints
 from .config import DEFAULTS, Config, Mode
 from .flags import names
 from .flaps import Flaps
@@ -89,6 +90,9 @@ _AWAY = 0.02
 #: Seconds after a burst at which the kernel is looked at again.
 LOOKS = (0.05, 1.0)
 
+#: Seconds before a failed look, or what the kernel refused in it, is tried again; doubled each time, up to the second.
+RETRY = (0.1, 30.0)
+
 #: Seconds after which NetworkManager's silent failure to add an endpoint is taken for one.
 _OVERDUE = 0.9
 
@@ -122,7 +126,8 @@ class Engine:
         on_view: Callable[[], None] = lambda: None,
     ) -> None:
         self.view: View | None = None
-        self._afresh = False
+        self.first_look = asyncio.Event()  #: it was made, or failed
+        self._afresh = True
         self.paused = False  #: after ``clear``: nothing is written until :meth:`resume`
         self.kept = frozenset[str]()  #: addresses whose endpoint, rules and table ``clear`` left for live connections
         self._kernel = kernel
@@ -145,9 +150,13 @@ class Engine:
         self._waits_for_connections = False
         self._urgent = asyncio.Event()
         self._addresses_lost = False
+        self._failing: str | None = None  #: why the last look failed
+        self._unfinished = False  #: whether the kernel refused what it should have taken
+        self._retry: float | None = None  #: when to try again what failed
+        self._delay = RETRY[0]
         self._told: dict[tuple[str, int], tuple[object, ...]] = {}
         self._last_id: dict[tuple[str, int], int] = {}  #: of each address the last endpoint that it had
-        self._complained: set[str] = set()
+        self._complaints = Complaints(_log)
         self._guard = record.contents.guard
         self._cut = (0, 0)
         self._asked: asyncio.Future[Standing | None] | None = None
@@ -226,6 +235,7 @@ class Engine:
                 self._healing.next_due(now),
                 self._strengths.next_end(now),
                 self._refusals.next_due(now),
+                self._retry,
             )
             ends = [end for end in dues if end is not None]
             alarm = loop.call_later(min(ends) - now + 0.001, self.wake) if ends else None
@@ -239,16 +249,33 @@ class Engine:
                 await self._urgent.wait()
 
     async def _converge_safely(self, *, thorough: bool, loss: bool) -> bool:
-        """One convergence; what goes wrong in it is told, and the service stays up."""
+        """One convergence; what goes wrong in it is told once, and tried again until it goes well."""
+        wrote, failure = False, ""
         try:
-            wrote = await self.converge(thorough=thorough, loss=loss)
+            wrote = await self._converge(thorough=thorough or self._retry is not None, loss=loss)
         except (KernelError, StateError) as error:
-            self._complain(str(error))
-        except Exception:
-            _log.exception("a look failed; the next change or look tries again")
-        else:
-            return wrote
-        return False
+            failure = str(error)
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+            if self._failing is None:
+                _log.exception("reconcile failed")
+        self.first_look.set()
+        if failure and self._failing is None:
+            _log.warning("reconcile failed, retrying within %g s: %s", RETRY[1], failure)
+        elif not failure and self._failing is not None:
+            _log.info("reconcile works again")
+        self._failing = failure or None
+        self._try_again(failure or self._unfinished)
+        return wrote
+
+    def _try_again(self, needed: object) -> None:
+        """Have it tried again; each time that comes of this is followed by a longer pause."""
+        now = time.monotonic()
+        if not needed:
+            self._retry, self._delay = None, RETRY[0]
+        elif self._retry is None or now >= self._retry:
+            self._retry = now + self._delay
+            self._delay = min(2 * self._delay, RETRY[1])
 
     # --- one convergence ---
 
@@ -259,8 +286,18 @@ class Engine:
         policy will ask for the live connections, so it is not asked twice. Raises :class:`KernelError` when the kernel
         cannot be looked at at all, :class:`StateError` when the record cannot be written (then no endpoint is added).
         """
+        try:
+            wrote = await self._converge(thorough=thorough, loss=loss)
+        except (KernelError, StateError):
+            self.wake()  # for the loop, which tries again
+            raise
+        if self._unfinished:
+            self.wake()
+        return wrote
+
+    async def _converge(self, *, thorough: bool, loss: bool) -> bool:
         async with self._turn:
-            wrote = False
+            wrote = self._unfinished = False
             for _ in range(_ROUNDS):
                 at_once = loss and not wrote
                 kernel = await self._kernel.look(thorough=thorough and not wrote, at_once=at_once)
@@ -270,6 +307,9 @@ class Engine:
                 if idle or not await self._apply(operations, kernel, at_once=at_once):
                     break
                 wrote = True
+            if not operations:
+                self._complaints.only("operation", frozenset())
+                self._complaints.only("endpoint", self._refusals.words().keys())
             self._tell()
             self._remember()
             self._on_view()
@@ -323,7 +363,9 @@ class Engine:
             try:
                 await self._kernel.ask_neighbours(links)
             except KernelError as error:
-                self._complain(f"{error}; what waits for a neighbour may wait a second longer")
+                self._complaints.say("neighbours", f"{error}; what waits for a neighbour may wait a second longer")
+            else:
+                self._complaints.right("neighbours")
 
     def _weak(self, kernel: Kernel, networkmanager: NetworkManager, now: float) -> frozenset[str]:
         """The addresses on a Wi-Fi whose signal is weak, by the bounds that count for each."""
@@ -354,17 +396,22 @@ class Engine:
 
     async def _connections(self, *, at_once: bool = False) -> Mapping[frozenset[str], int] | None:
         try:
-            return await self._kernel.connections(at_once=at_once)
+            connections = await self._kernel.connections(at_once=at_once)
         except KernelError as error:
-            self._complain(f"{error}; endpoints of lost links stay, since live connections may depend on them")
+            words = f"{error}; endpoints of lost links stay, since live connections may depend on them"
+            self._complaints.say("connections", words)
             return None
+        self._complaints.right("connections")
+        return connections
 
     async def _sides(self, desired: Desired) -> Sides:
         try:
-            return await self._kernel.sides(desired.tunnels)
+            sides = await self._kernel.sides(desired.tunnels)
         except KernelError as error:
-            self._complain(f"{error}; connections that stand beside the tunnel may be cut")
+            self._complaints.say("sides", f"{error}; connections that stand beside the tunnel may be cut")
             return Sides()
+        self._complaints.right("sides")
+        return sides
 
     async def _apply(self, operations: tuple[Operation, ...], kernel: Kernel, *, at_once: bool) -> bool:
         """Write; the record comes before what it has to tell of, while a lost link's endpoints go already: with ``at_once``
@@ -377,6 +424,7 @@ class Engine:
             for op in operations
             if op.action in (Action.ADD, Action.SET_FLAGS) and isinstance(op.value, Endpoint)
         ]
+        unwritten = self._ours
         self._ours = with_endpoints(self._ours, written)
         settings = [op.value for op in operations if isinstance(op.value, LinkdownSetting)]
         before = self._ours.linkdown
@@ -395,6 +443,9 @@ class Engine:
                 if first > ahead:
                     await asyncio.sleep(_HEAD_START)
                 self._save()
+        except StateError:
+            self._ours = unwritten  # nothing of it will be done
+            raise
         finally:
             failures += await going
         renewed = self.view.desired.renewed if self.view else frozenset()
@@ -413,6 +464,11 @@ class Engine:
         self._count_cut()
         for operation, error in failures:
             self._failed(operation, error, kernel)
+        refusals = [operation for operation, error in failures if not _is_ordinary(operation, error)]
+        # An endpoint that is refused has its own time: it may be somebody else's will.
+        self._unfinished = any(_subject(operation)[0] == "operation" for operation in refusals)
+        self._complaints.only("operation", {_subject(operation)[1] for operation in refusals})
+        self._complaints.only("endpoint", self._refusals.words().keys())
         refused = [op.value for op, _ in failures if op.action is Action.ADD and isinstance(op.value, Endpoint)]
         if refused:
             self._ours = without_endpoints(self._ours, refused)
@@ -456,30 +512,23 @@ class Engine:
 
     def _failed(self, operation: Operation, error: KernelError, kernel: Kernel) -> None:
         """An operation that the kernel refused: under races "exists" and "absent" are ordinary, the rest is told once."""
-        ordinary = error.absent if operation.action is Action.DELETE else error.exists or error.absent
         if isinstance(operation.value, Endpoint) and operation.action is Action.ADD and not error.exists:
             self._refusals.refused(operation.value.place, "" if error.full else error.text, time.monotonic())
         words = f"{error} [{command(operation, kernel.links)}]"
-        if ordinary:
+        if _is_ordinary(operation, error):
             _log.debug("%s", words)
         else:
             value = operation.value
             place = value if isinstance(value, Endpoint) else None
             link = kernel.links.get(place.ifindex) if place else None
-            self._complain(
-                words,
-                told(
-                    Event.REFUSED_BY_KERNEL,
-                    address=place and place.address,
-                    interface=link and link.name,
-                    reason=error.text,
-                ),
+            extra = told(
+                Event.REFUSED_BY_KERNEL,
+                address=place and place.address,
+                interface=link and link.name,
+                reason=error.text,
             )
-
-    def _complain(self, words: str, extra: Mapping[str, object] | None = None) -> None:
-        if words not in self._complained:
-            self._complained.add(words)
-            _log.warning("%s", words, extra=extra)
+            kind, subject = _subject(operation)
+            self._complaints.say(kind, words, subject, extra=extra)
 
     # --- what time has to do with it ---
 
@@ -584,8 +633,9 @@ class Engine:
             async with self._turn:
                 kernel = await self._kernel.look()
         except KernelError as error:
-            self._complain(str(error))
+            self._complaints.say("view", str(error))
             return self.view
+        self._complaints.right("view")
         view = self.view
         ids = {endpoint.address: endpoint for endpoint in kernel.endpoints if not endpoint.port}
         paths = tuple(
@@ -607,10 +657,12 @@ class Engine:
         if self._asked is None or self._asked.done():
             self._asked = asyncio.ensure_future(self._kernel.standing())
         try:
-            return await asyncio.shield(self._asked)
+            standing = await asyncio.shield(self._asked)
         except KernelError as error:
-            self._complain(str(error))
+            self._complaints.say("standing", str(error))
             return None
+        self._complaints.right("standing")
+        return standing
 
     @property
     def config(self) -> Config:
@@ -675,6 +727,18 @@ class Engine:
         self.kept = frozenset()
         self._on_view()
         self.wake()
+
+
+def _is_ordinary(operation: Operation, error: KernelError) -> bool:
+    """Whether this comes of races, and the next look sees what is there."""
+    return error.absent if operation.action is Action.DELETE else error.exists or error.absent
+
+
+def _subject(operation: Operation) -> tuple[str, object]:
+    """What a refusal is about: an endpoint's place, or the operation itself."""
+    if operation.action is Action.ADD and isinstance(operation.value, Endpoint):
+        return "endpoint", operation.value.place
+    return "operation", operation
 
 
 def _id_on(endpoint: Endpoint | None, path: Path) -> int | None:

@@ -162,3 +162,104 @@ def test_a_record_that_cannot_be_written_keeps_no_dead_endpoint(
     with pytest.raises(StateError):
         asyncio.run(subject.converge(loss=True))
     assert [operation.action for operation, _ in kernel.done] == [Action.DELETE]
+
+
+def test_a_record_that_could_not_be_written_names_nothing_that_was_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what somebody else adds there meanwhile would be taken for ours."""
+    _, subject = missing(tmp_path)
+    before = subject._ours.endpoints
+    with monkeypatch.context() as full:
+        full.setattr(Record, "save", no_space)
+        with pytest.raises(StateError):
+            asyncio.run(subject.converge())
+    assert subject._ours.endpoints == before
+    asyncio.run(subject.converge())
+    assert len(subject._ours.endpoints) == len(before) + 1
+
+
+def no_space(*_: object) -> None:
+    raise StateError("state.json: cannot be written: No space left on device")
+
+
+def missing(tmp_path: Path) -> tuple[Obedient, engine.Engine]:
+    """Two links, of which one has no endpoint yet."""
+    situation = Situation()
+    for number in (1, 2):
+        situation.link(f"e{number}", f"10.0.{number}.2/24")
+    situation.endpoint("10.0.1.2", 2, ours=True)
+    snapshot = situation.snapshot()
+    record = Record(tmp_path)
+    record.save(Contents(snapshot.ours))
+    kernel = Obedient(snapshot.kernel, record.file)
+    return kernel, engine.Engine(cast(KernelAccess, kernel), lambda: snapshot.networkmanager, record)
+
+
+class Failing(Quiet):
+    """A kernel that cannot be looked at, or refuses what is to be done, until it is well again."""
+
+    def __init__(self, kernel: Kernel, *, refuses: bool) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.refuses = refuses
+        self.well = False
+        self.done: list[Operation] = []
+        self.cut_subflows = self.cut_connections = 0
+
+    async def look(self, *, thorough: bool = False, at_once: bool = False) -> Kernel:  # noqa: ARG002
+        self.looks += 1
+        if not self.well and not self.refuses:
+            raise KernelError(11, "list addresses")
+        return self.kernel
+
+    async def execute(
+        self,
+        operations: tuple[Operation, ...],
+        *,
+        at_once: bool = False,  # noqa: ARG002
+    ) -> list[tuple[Operation, KernelError]]:
+        if not self.well:
+            return [(operation, KernelError(11, "do it")) for operation in operations]
+        self.done += operations
+        return []
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_what_fails_is_tried_again_for_ever_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refuses: bool
+) -> None:
+    """No event comes any more: a kernel that is short of memory for some seconds, a full /run."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(engine, "RETRY", (0.001, 0.004))
+    monkeypatch.setattr(engine, "LOOKS", ())
+    monkeypatch.setattr(engine, "_COALESCE", 0.0)
+    obedient, its_engine = missing(tmp_path)
+    failing = Failing(obedient.kernel, refuses=refuses)
+    subject = engine.Engine(cast(KernelAccess, failing), its_engine._networkmanager, Record(tmp_path))
+
+    async def story() -> None:
+        running = asyncio.create_task(subject.run())
+        async with asyncio.timeout(10):
+            await subject.first_look.wait()
+            while failing.looks < 50:
+                await asyncio.sleep(0.001)
+            failing.well = True
+            while not failing.done:
+                await asyncio.sleep(0.001)
+            async with subject._turn:
+                said = len(caplog.messages)
+            failing.well = False
+            subject.wake()
+            while len(caplog.messages) == said:
+                await asyncio.sleep(0.001)
+        running.cancel()
+
+    asyncio.run(story())
+    if not refuses:
+        said = [line for line in caplog.messages if "reconcile" in line]
+        assert [line.partition(":")[0] for line in said] == [
+            "reconcile failed, retrying within 0.004 s",
+            "reconcile works again",
+            "reconcile failed, retrying within 0.004 s",
+        ]

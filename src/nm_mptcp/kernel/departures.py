@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
+from ..complaints import Complaints
 from ..kinds import PPP, TUNNEL_LINKS
 from ..log import logger
 from ..model import Departure, Family, Link, Sides, Tunnel
@@ -33,7 +34,7 @@ class Departures(Requester):
         self._events: PolicyEvents | None = None
         self._news = 0  #: counts what was told of IPsec policies
         self._outgoing: tuple[int, tuple[Policy, ...]] = (-1, ())
-        self._complained = False
+        self._complaints = Complaints(_log)
         self._links: Mapping[int, Link] | None = None
         self._alike = False
         self._asked: tuple[object, ...] = ()
@@ -67,12 +68,12 @@ class Departures(Requester):
         answer, which is told once: nothing else depends on it.
         """
         try:
-            return self._look(links, others, afresh=afresh)
+            known = self._look(links, others, afresh=afresh)
         except KernelError as error:
-            if not self._complained:
-                self._complained = True
-                _log.warning("%s; what is known of VPNs may be old", error)
+            self._complaints.say("look", f"{error}; what is known of VPNs may be old")
             return self._known
+        self._complaints.right("look")
+        return known
 
     def _look(
         self, links: Mapping[int, Link], others: tuple[object, ...], *, afresh: bool
