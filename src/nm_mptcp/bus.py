@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .log import logger
+from .text import printable
 from .values import frozen
 
 __all__ = [
@@ -51,6 +52,9 @@ _OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
 #: ``org.freedesktop.DBus``, its path and interface: the bus itself.
 DAEMON = "org.freedesktop.DBus"
 DAEMON_PATH = "/org/freedesktop/DBus"
+
+#: Characters of an error's text: it is somebody else's.
+_LONGEST = 300
 
 if not hasattr(typing, "no_type_check_decorator"):
     # Gone from Python 3.15; dbus-next imports it, and the decorator it makes of it only has to leave functions alone.
@@ -148,7 +152,8 @@ _ERROR: Any = MessageType.ERROR
 
 
 class BusError(Exception):
-    """A call, or the connection, failed. ``name`` is the D-Bus error name; ``text`` is one line for a person.
+    """A call, or the connection, failed. ``name`` is the D-Bus error name; ``text`` is one line for a person, harmless to a
+    terminal and cut where it is long.
 
     Errors of our own: ``Disconnected`` (the connection is gone or could not be made) and ``NoReply`` (time-out), under
     the names that the bus itself gives them.
@@ -158,8 +163,8 @@ class BusError(Exception):
     NO_REPLY = "org.freedesktop.DBus.Error.NoReply"
 
     def __init__(self, name: str, text: str, sender: str = "") -> None:
-        self.name = name
-        self.text = " ".join(str(text).split())
+        self.name = printable(name, _LONGEST)
+        self.text = printable(" ".join(str(text).split()), _LONGEST)
         self.sender = sender
         super().__init__(self.text or name)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import signal
 import sys
 import time
@@ -43,6 +44,9 @@ _LOGIN = "org.freedesktop.login1.Manager"
 #: Seconds after it is ready in which a machine that boots is busy with what waited for it.
 _BUSTLE = 0.5
 
+#: Seconds that the first look waits for the bus and for NetworkManager: then links are looked after without them.
+_FIRST_WORD = 2.5
+
 #: Seconds that ``Sync`` waits for what NetworkManager is being asked; the dispatcher script waits 2 s for all.
 _SETTLE = 1.0
 
@@ -60,7 +64,7 @@ class Daemon:
         self._asking: asyncio.Task[bool] | None = None
         self._client: Client | None = None
         self._objects: Objects | None = None
-        self._known = asyncio.Event()  #: NetworkManager was asked once, or cannot be
+        self._asked = asyncio.Event()  #: NetworkManager was asked once, or cannot be
         self._ready = False
         self._turn = asyncio.Lock()  #: of the one that reads the configuration
         self._reloads: set[asyncio.Task[None]] = set()
@@ -73,13 +77,14 @@ class Daemon:
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         await self._kernel.watch(self._engine.changed, self._engine.happened)
-        tasks: list[asyncio.Task[object]] = [asyncio.create_task(self._follow_bus())]
+        stopped: asyncio.Task[object] = asyncio.create_task(stop.wait())
+        asked: asyncio.Task[object] = asyncio.create_task(self._asked.wait())
+        tasks = [stopped, asked, asyncio.create_task(self._follow_bus())]
         try:
-            await self._known.wait()
-            tasks.append(asyncio.create_task(self._engine.run()))
-            tasks.append(asyncio.create_task(self._keep_alive()))
-            stopped = asyncio.create_task(stop.wait())
-            tasks.append(stopped)
+            await asyncio.wait((stopped, asked), timeout=_FIRST_WORD, return_when=asyncio.FIRST_COMPLETED)
+            asked.cancel()
+            tasks.remove(asked)
+            tasks += [asyncio.create_task(self._engine.run()), asyncio.create_task(self._keep_alive())]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopped}:
                 task.result()
@@ -108,7 +113,7 @@ class Daemon:
 
     async def _keep_alive(self) -> None:
         """Tell the service manager that we are ready, and from then on that the loop turns."""
-        await self._engine.converge(thorough=True)
+        await self._engine.first_look.wait()
         self._ready = True
         await notify.announce("READY=1")
         _log.info("ready")
@@ -168,9 +173,8 @@ class Daemon:
             try:
                 await bus.connect()
                 if self._client is None:
-                    client = Client(bus, self._engine.wake, on_strength=self._engine.strength_changed)
-                    await client.start()
-                    self._client = client
+                    self._client = Client(bus, self._engine.wake, on_strength=self._engine.strength_changed)
+                    await self._client.start()
                 else:
                     await self._client.attach(bus)
                 await self._follow_sleep(bus)
@@ -178,17 +182,20 @@ class Daemon:
                 if told:
                     _log.info("the system bus is back")
                 told, delay = False, _RETRY[0]
-                self._known.set()
+                self._asked.set()
                 self._engine.wake()
                 why = await bus.lost
             except BusError as error:
                 why = str(error)
+            except Exception as error:
+                why = f"following the bus failed: {type(error).__name__}"
+                _log.log(logging.DEBUG if told else logging.ERROR, "following the bus failed", exc_info=True)
             finally:
                 if self._objects is not None:
                     self._objects.close()
                     self._objects = None
                 bus.close()
-            self._known.set()
+            self._asked.set()
             if not told:
                 told = True
                 _log.warning("%s; everything stays as it is, trying again every %g s at the latest", why, longest)
@@ -247,6 +254,8 @@ class Daemon:
         await self._engine.converge(thorough=True)
 
     async def _status(self) -> Document:
+        if self._client is not None:
+            await self._client.probe()
         return await self._engine.status(service=True)
 
 

@@ -213,6 +213,8 @@ def _profile(device: Device | None) -> str:
 
 def _networkmanager(path: Path, device: Device | None, known: Known) -> str:
     networkmanager = known.snapshot.networkmanager
+    if networkmanager.silent:
+        return "does not answer"
     if not networkmanager.running:
         return "not running"
     words = [f"version {networkmanager.version}"]

@@ -375,6 +375,16 @@ class NetworkManager:
     default_flags: DefaultFlags = DefaultFlags()  #: for a device that no ``match-device`` singles out
     vpn: bool = False  #: whether a connection of a VPN plugin is active
     unread: str = ""  #: why its configuration could not be read, "" when it could
+    silent: bool = False  #: it is on the bus and does not answer: what it last said may be old, and nothing at all
+
+    @property
+    def away(self) -> str:
+        """Why it may have another will than what is known of it, "" where that is known."""
+        if self.silent:
+            return "not answering"
+        if not self.running:
+            return "not running"
+        return "starting" if self.startup else ""
 
     @property
     def has_mptcp(self) -> bool:

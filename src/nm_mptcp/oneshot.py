@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _log = logger(__name__)
 
+#: Seconds for the bus to let us in; it does so at once, or is stuck.
+_PATIENCE = 2.0
+
 
 async def apply(record: Record, config: Config = DEFAULTS) -> None:
     """Bring the kernel to what is wanted now; the caller holds the record's lock."""
@@ -127,7 +130,7 @@ async def _engine(record: Record, config: Config, *, dry_run: bool) -> AsyncIter
 async def _networkmanager() -> NetworkManager:
     bus = Bus()
     try:
-        await bus.connect()
+        await bus.connect(timeout=_PATIENCE)
         client = Client(bus, lambda: None)
         await client.start()
         state = client.state

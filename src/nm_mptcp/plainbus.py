@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 from urllib.parse import unquote
 
+from .text import printable
+
 _SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket;unix:path=/var/run/dbus/system_bus_socket"
 
 _CALL, _RETURN, _ERROR = 1, 2, 3
@@ -24,6 +26,12 @@ _BUS = "org.freedesktop.DBus"
 _HELLO, _QUESTION = 1, 2
 _PATH, _INTERFACE, _MEMBER, _ERROR_NAME, _REPLY_SERIAL, _DESTINATION, _SIGNATURE = 1, 2, 3, 4, 5, 6, 8
 _FIXED = {"y": (1, "B"), "u": (4, "I"), "h": (4, "I"), "i": (4, "i"), "b": (4, "I"), "q": (2, "H"), "n": (2, "h")}
+
+#: Seconds for the bus to let us in; it does so at once, or is stuck.
+_TO_BE_LET_IN = 2.0
+
+#: What is longer is no words for a person.
+_LONGEST_WORDS = 300
 
 #: A status document is some kilobytes; what is longer than this is none.
 _LONGEST = 64 * 1024 * 1024
@@ -39,12 +47,13 @@ class PlainBusError(Exception):
     """The bus, or who was asked, refused or did not answer; one line.
 
     ``name`` is the name of an error that was answered, ``text`` what was said with it; both "" where nothing was answered.
+    All are harmless to a terminal.
     """
 
     def __init__(self, words: str, name: str = "", text: str = "") -> None:
-        super().__init__(words)
-        self.name = name
-        self.text = text
+        super().__init__(printable(words, _LONGEST_WORDS))
+        self.name = printable(name, _LONGEST_WORDS)
+        self.text = printable(text, _LONGEST_WORDS)
 
 
 class _Refusal(ValueError):
@@ -75,6 +84,7 @@ class Question:
     def __init__(
         self, destination: str, path: str, interface: str, member: str, argument: str | None = None, *, timeout: float
     ) -> None:
+        self._timeout = timeout
         self._whom = f"{member} of {destination}"
         self._connection: socket.socket | None = None
         self._failure: PlainBusError | None = None
@@ -100,8 +110,13 @@ class Question:
         if self._connection is None:
             return None
         with self._one_error(), self._connection, self._connection.makefile("rb") as said:
-            _be_let_in(said)
-            _answer(said, _HELLO)
+            self._connection.settimeout(min(self._timeout, _TO_BE_LET_IN))
+            try:
+                _be_let_in(said)
+                _answer(said, _HELLO)
+            except TimeoutError:
+                raise ValueError("the system bus does not answer") from None
+            self._connection.settimeout(self._timeout)
             return _answer(said, _QUESTION)
 
     @contextlib.contextmanager

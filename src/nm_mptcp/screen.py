@@ -128,7 +128,7 @@ def _head(status: dict[str, Any]) -> Iterable[str]:
     mptcp = "on" if kernel["mptcp_enabled"] else "OFF"
     yield (
         f"service: {status['service']}"
-        f"   NetworkManager: {printable(networkmanager['version']) if networkmanager['running'] else 'not running'}"
+        f"   NetworkManager: {_networkmanager(networkmanager)}"
         f"   MPTCP: {mptcp}   mode: {status['mode']}"
     )
     yield from _guard_lines(status["guard"])
@@ -142,6 +142,12 @@ def _head(status: dict[str, Any]) -> Iterable[str]:
         yield "connections: not to be seen without the service or CAP_NET_ADMIN"
     else:
         yield f"connections: {live['total']} live over MPTCP, {counted(live['subflows'], 'subflow')}"
+
+
+def _networkmanager(shown: dict[str, Any]) -> str:
+    if shown.get("silent"):  # the service may be an older one, until it is restarted
+        return "does not answer"
+    return printable(shown["version"]) if shown["running"] else "not running"
 
 
 def _guard_lines(guard: dict[str, Any]) -> list[str]:

@@ -60,6 +60,7 @@ def document(
         "mode_from": "runtime" if contents.mode else "configuration",
         "networkmanager": {
             "running": networkmanager.running,
+            "silent": networkmanager.silent,
             "version": networkmanager.version if networkmanager.running else "",
             "default_flags": names(networkmanager.default_flags.flags or networkmanager.builtin_flags),
             "default_flags_section": networkmanager.default_flags.section,

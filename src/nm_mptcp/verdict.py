@@ -47,8 +47,8 @@ def verdict(
     if causes:
         return Verdict.NOT_WORKING, causes
     causes = [f"{path.interface} {path.address}: {path.reason}" for path, waited in known if is_held_back(path, waited)]
-    if not networkmanager.running:
-        causes.insert(0, "NetworkManager is not running: paths stay as they are, and nothing becomes one")
+    if trouble := networkmanager_trouble(networkmanager):
+        causes.insert(0, f"{trouble}: paths stay as they are, and nothing becomes one")
     missing = sum(1 for path in active if path.endpoint_id is None)
     if missing:
         what = (
@@ -62,6 +62,13 @@ def verdict(
     return (Verdict.HELD_BACK if causes else Verdict.GOOD), causes
 
 
+def networkmanager_trouble(networkmanager: NetworkManager) -> str:
+    """Why NetworkManager cannot be asked, "" where it can."""
+    if networkmanager.silent:
+        return "NetworkManager does not answer"
+    return "" if networkmanager.running else "NetworkManager is not running"
+
+
 def _troubles(kernel: Kernel, networkmanager: NetworkManager, active: bool, paused: bool) -> Iterator[str]:
     """What keeps everything from working."""
     if not kernel.path_manager:
@@ -73,7 +80,8 @@ def _troubles(kernel: Kernel, networkmanager: NetworkManager, active: bool, paus
             f"the path manager is '{kernel.path_manager}', which knows no endpoints:"
             " 'sysctl -w net.mptcp.pm_type=0' takes the kernel's for new connections"
         )
-    if not networkmanager.running and not active:
-        yield "NetworkManager is not running"
+    trouble = networkmanager_trouble(networkmanager)
+    if trouble and not active:
+        yield trouble
     if paused:
         yield "'nm-mptcp clear' was called: nothing is made until 'nm-mptcp apply'"

@@ -4,7 +4,8 @@
 A bed is one tree of processes under ``unshare``: PID, mount, network and UTS namespace; it takes half a second, and when its
 first process goes, all goes. Nothing of the machine that it runs on is changed:
 
-* /run, /etc/NetworkManager and /var/lib/NetworkManager are empty tmpfs, what is written below /etc stays in the bed;
+* /run, /etc/NetworkManager and /var/lib/NetworkManager are empty tmpfs, and what is written elsewhere below /etc stays in
+  the bed; nm-mptcp is not configured, whatever this machine has;
 * /sys is read-only (with a writable one and no udev, NetworkManager calls every device strictly unmanaged);
 * what ``make install`` installs is laid over /usr and /etc with overlayfs, so that NetworkManager, its dispatcher and the bus
   find it in the places where a package puts it.
@@ -230,10 +231,10 @@ class Bed:
     def _first_process(self) -> str:
         lines = [
             "set -e",
-            # What is written below /etc stays in the bed.
             "mount -t tmpfs -o mode=755 bed /run",
-            "mkdir /run/etc /run/etc/upper /run/etc/work",
-            "mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work bed /etc",
+            "mkdir -p /run/bed/etc /run/bed/work",
+            "mount -t overlay -o lowerdir=/etc,upperdir=/run/bed/etc,workdir=/run/bed/work bed /etc",
+            "rm -rf /etc/nm-mptcp",
             "for place in /etc/NetworkManager /var/lib/NetworkManager; do mount -t tmpfs -o mode=755 bed $place; done",
             "mount -t sysfs -o ro bed /sys",
             "hostname bed",

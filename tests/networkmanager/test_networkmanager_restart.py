@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import re
+import signal
 
 import pytest
 
-from .bed import PROTOCOL, SERVER, Bed
+from .bed import PROTOCOL, SERVER, Bed, command
 from .namespaces import wait_for
 from .traffic import Connection
 from .uplinks import Links
@@ -125,3 +126,65 @@ def test_the_watchdog_is_fed(bed: Bed) -> None:
     wait_for("two signs of life", lambda: service.notifications().count("WATCHDOG=1") >= 2, seconds=15)
     service.stop()
     assert "STOPPING=1" in service.notifications()
+
+
+def test_a_networkmanager_that_does_not_answer_keeps_nobody_waiting(bed: Bed, up: Links) -> None:
+    """It owns its name: it is stopped, swapped out, or somebody looks at it in a debugger; and we are started meanwhile."""
+    assert bed.service
+    assert bed.service.stop() == 0
+    before = bed.footprint()
+    bed.networkmanager.send(signal.SIGSTOP)
+    # As an administrator who wants to know: without the service, and with it.
+    for service in (False, True):
+        if service:
+            bed.start_service()
+        bed.nm_mptcp("apply", seconds=8)
+        assert bed.footprint() == before
+        said = bed.machine.attempt(*command(), "status", seconds=8)
+        assert (said.returncode, "NetworkManager does not answer" in said.stdout) == (1, True)
+        assert bed.status()["networkmanager"]["silent"]
+        kept = bed.status().path(up.lte.address)
+        assert (kept["state"], kept["rule"]) == ("active", "kept-networkmanager-away")
+    up.lte.carrier(False)
+    bed.wait_no_endpoint(up.lte.address)
+    assert bed.endpoint(up.wifi.address)
+    assert bed.service.stop() == 0
+
+    length = len(bed.service.log())
+    service_again = bed.start_service()
+    bed.networkmanager.go_on()
+    wait_for("it answers again", lambda: not bed.status()["networkmanager"]["silent"])
+    up.lte.carrier(True)
+    bed.wait_endpoint(up.lte.address)
+    lines = told(service_again.log()[length:], "NetworkManager (does not answer|answers)")
+    assert len(lines) == 2, lines
+
+
+def test_a_networkmanager_that_falls_silent_while_we_follow_it(bed: Bed, up: Links) -> None:
+    bed.networkmanager.send(signal.SIGSTOP)
+    wait_for("it is said", lambda: bed.status()["networkmanager"]["silent"])
+    up.lte.carrier(False)
+    bed.wait_no_endpoint(up.lte.address)
+    up.lte.carrier(True)
+    bed.wait_endpoint(up.lte.address)
+    bed.networkmanager.go_on()
+    wait_for("it answers again", lambda: not bed.status()["networkmanager"]["silent"])
+    assert bed.status()["state"] == "good"
+
+
+def test_a_bus_that_does_not_answer_keeps_the_service_from_nothing(bed: Bed, up: Links) -> None:
+    assert bed.service
+    assert bed.service.stop() == 0
+    bed.bus.send(signal.SIGSTOP)
+    bed.nm_mptcp("apply", seconds=8)
+    said = bed.machine.attempt(*command(), "status", seconds=8)
+    assert (said.returncode, "the system bus does not answer" in said.stderr) == (2, True)
+    service = bed.start_service()
+    up.lte.carrier(False)
+    bed.wait_no_endpoint(up.lte.address)
+    assert service.stop() == 0
+    bed.start_service()
+    bed.bus.go_on()
+    up.lte.carrier(True)
+    bed.up("LTE")  # NetworkManager may have given it up meanwhile
+    bed.wait_endpoint(up.lte.address, seconds=20)

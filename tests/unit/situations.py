@@ -64,6 +64,7 @@ class Situation:
         self.version = "1.52.0"
         self.running = True
         self.startup = False
+        self.silent = False
         self.overdue: frozenset[str] = frozenset()
         self.refused: dict[tuple[str, int], str] = {}
         self.connections: dict[frozenset[str], int] | None = {}
@@ -149,7 +150,12 @@ class Situation:
             },
         )
         networkmanager = NetworkManager(
-            self.running, self.startup, self.version, tuple(self.devices.values()), vpn=self.vpn
+            self.running,
+            self.startup,
+            self.version,
+            tuple(self.devices.values()),
+            vpn=self.vpn,
+            silent=self.silent,
         )
         return Snapshot(
             kernel,

@@ -405,3 +405,24 @@ def test_an_endpoint_whose_subflows_died_is_renewed_when_none_stands_on_it() -> 
     ]
     situation.connections = {frozenset({B}): 1, frozenset({A, B}): 1}
     assert not [op for op in operations(situation) if isinstance(op.value, Endpoint)]  # one stands: it would be cut
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_link_is_lost_while_networkmanager_does_not_answer(known: bool) -> None:
+    """Also where it has not said yet whose the links are, since we were started meanwhile: the record and the kernel tell."""
+    situation = Situation()
+    situation.silent, situation.running = True, known
+    for number in (1, 2):
+        ifindex = situation.link(f"e{number}", f"10.0.{number}.2/24")
+        situation.endpoint(f"10.0.{number}.2", ifindex, ours=True)
+    before = decide(situation.snapshot())
+    situation.rules = list(before.rules)
+    if not known:
+        situation.devices.clear()
+    assert {each.address for each in decide(situation.snapshot()).endpoints} == {"10.0.1.2", "10.0.2.2"}
+    assert set(decide(situation.snapshot()).rules) == set(before.rules)
+    situation.links[2] = replace(situation.links[2], carrier=False)
+    desired = decide(situation.snapshot())
+    assert {each.address for each in desired.endpoints} == {"10.0.2.2"}
+    situation.endpoints.pop(0)
+    assert set(decide(situation.snapshot()).rules) == set(before.rules)

@@ -40,7 +40,7 @@ class StandIn:
         assert name == SERVICE
         return ":1.7" if self.present else ""
 
-    async def call(self, to: str, path: str, _interface: str, member: str, *_: Any) -> list[Any]:
+    async def call(self, to: str, path: str, _interface: str, member: str, *_: Any, **__: Any) -> list[Any]:
         assert (to, path, member) == (":1.7", PATH, "GetManagedObjects")
         self.calls += 1
         answer = await self.modems if isinstance(self.modems, asyncio.Future) else self.modems

@@ -16,9 +16,11 @@ from nm_mptcp.bus import BusError, Signal
 from nm_mptcp.flags import ProfileFlag
 from nm_mptcp.match import DeviceMatch
 from nm_mptcp.model import DefaultFlags, DeviceState
+from nm_mptcp.networkmanager import client as subject
 from nm_mptcp.networkmanager import modems, names
 from nm_mptcp.networkmanager.client import Client
 from nm_mptcp.networkmanager.defaults import Configuration, Defaults, Section
+from nm_mptcp.values import replace
 
 DEVICE = names.DEVICES + "2"
 ACTIVE = names.ACTIVE_CONNECTIONS + "1"
@@ -642,3 +644,83 @@ def test_default_flags_follow_what_the_device_says_of_itself_later() -> None:
         assert default(client) == DefaultFlags(ProfileFlag(0x62), "connection-x")
 
     run_with_files(story)
+
+
+# --- a NetworkManager that is there and does not answer ---
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts as silent at once."""
+    monkeypatch.setattr(subject, "_SILENT", 0.01)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_networkmanager_that_does_not_answer_is_not_waited_for_and_taken_up_when_it_does(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        answer = bus.answers["GetManagedObjects"] = pending()
+        alive = bus.answers["Get"] = pending()
+        await client.start()
+        assert (client.state.running, client.state.silent, client.state.away) == (False, True, "not answering")
+        assert not await client.refresh_profiles(60)
+        assert not await client.settled(60)
+        answer.set_result([objects()])
+        alive.set_result(["1.42.4"])
+        await until(lambda: client.state.running)
+        assert (client.state.silent, client.state.away) == (False, "")
+        assert default(client) is not None
+
+    run(story)
+    assert [line for line in caplog.messages if "answer" in line] == [
+        "NetworkManager does not answer: current paths are kept until it does",
+        "NetworkManager answers again",
+    ]
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_networkmanager_that_falls_silent_is_found_out_by_who_asks_and_by_its_next_word() -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        await client.start()
+        before = client.state
+        bus.answers["Get"] = pending()
+        client._heard = -60.0
+        await asyncio.gather(*(client.probe() for _ in range(100)))
+        assert client.state == replace(before, silent=True)
+        assert bus.calls.count("Get") == 1
+        bus.says(DEVICE, names.DEVICE, State=110)
+        assert (client.state.silent, client.state.devices[0].state) == (False, DeviceState.DEACTIVATING)
+
+    run(story)
+
+
+def test_who_has_just_said_something_is_not_asked_whether_it_lives() -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        await client.start()
+        for _ in range(3):
+            await client.probe()
+        assert bus.calls.count("Get") == 0
+
+    run(story)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_profile_that_networkmanager_is_slow_to_tell_is_waited_for_and_not_taken_for_unreadable() -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        bus.answers["GetAppliedConnection"] = BusError(BusError.NO_REPLY, "no answer")
+        bus.answers["Get"] = pending()
+        starting = asyncio.ensure_future(client.start())
+        await until(lambda: bus.calls.count("GetAppliedConnection") > 1)
+        assert not starting.done()
+        late = bus.answers["GetAppliedConnection"] = pending()
+        await starting
+        (device,) = client.state.devices
+        assert (client.state.running, client.state.silent, device.profile, device.unreadable) == (True, True, None, "")
+        late.set_result([PROFILE, 1])
+        await until(lambda: default(client) is not None)
+        assert not client.state.silent
+
+    run(story)

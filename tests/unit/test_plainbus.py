@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nm_mptcp import plainbus
 from nm_mptcp.plainbus import PlainBusError, Question, ask
 
 from .private_bus import private_bus
@@ -108,3 +109,21 @@ def test_a_question_is_all_said_before_the_bus_says_a_word(tmp_path: Path, monke
     with pytest.raises(PlainBusError, match=r"Status of org\.nm_mptcp1: the bus closed the connection"):
         question.answer()
     assert question.bus
+
+
+def test_an_errors_words_are_harmless_and_not_too_long() -> None:
+    error = PlainBusError("\x1b[2Jgone\n" + "x" * 100_000, "a.b\x1b", "\x1b]0;title\x07")
+    for words in (str(error), error.name, error.text):
+        assert words.isprintable()
+        assert len(words) <= 300
+
+
+def test_a_bus_that_is_stuck_is_named_and_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "bus"
+    monkeypatch.setattr(plainbus, "_TO_BE_LET_IN", 0.05)
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={place}")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place))
+        listener.listen()
+        with pytest.raises(PlainBusError, match="the system bus does not answer"):
+            ask(*OURS, "Status", timeout=60)

@@ -26,6 +26,10 @@ def networkmanager(facts: Facts) -> Iterator[Finding]:
         yield bad("networkmanager", words, remedy=fix)
         return
     told = facts.status["networkmanager"]
+    if told.get("silent"):
+        words = "NetworkManager does not answer: paths stay as they are, and no connection becomes one"
+        yield bad("networkmanager", words, remedy=commands("systemctl status NetworkManager"))
+        return
     words = "NetworkManager does not run: no connection becomes a path"
     if not told["running"]:
         yield bad("networkmanager", words, remedy=commands("systemctl start NetworkManager"))
@@ -41,8 +45,9 @@ def networkmanager(facts: Facts) -> Iterator[Finding]:
 def dropin(facts: Facts) -> Iterator[Finding]:
     """Whether profiles without flags of their own are left to us, for each device."""
     told = facts.status.get("networkmanager", {})
-    if not told.get("running"):
-        yield moot("drop-in", "NetworkManager does not run" if facts.bus else _NO_BUS)
+    if not told.get("running") or told.get("silent"):
+        why = "NetworkManager does not answer" if told.get("silent") else "NetworkManager does not run"
+        yield moot("drop-in", why if facts.bus else _NO_BUS)
         return
     section = told["default_flags_section"]
     if section == DefaultFlags.OUR_SECTION:

@@ -27,7 +27,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         shown = remote.status()
     except PlainBusError as error:
-        return fail(f"the service does not answer: {error}", Verdict.NOT_WORKING.status)
+        return fail(f"the service could not be asked: {error}", Verdict.NOT_WORKING.status)
     if not shown:
         from ..kernel.errors import KernelError
         from ..oneshot import status

@@ -13,6 +13,7 @@ from collections.abc import Callable, Set
 from typing import Any
 
 from ..bus import Bus, BusError, Signal, unpack
+from ..complaints import Complaints
 from ..log import logger
 from . import names
 
@@ -29,7 +30,7 @@ class AccessPoints:
         self._strengths: dict[str, int | None] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
-        self._complained: set[str] = set()
+        self._complaints = Complaints(_log, "NetworkManager: ")
 
     def strength(self, path: str) -> int | None:
         """The strength of an access point that is followed (percent), None while it is not known."""
@@ -87,9 +88,9 @@ class AccessPoints:
             )
         except BusError as error:
             if not error.gone:
-                self._complain(f"the strength of {path} could not be read: {error.text}")
+                self._complaints.say("strength", f"the strength of {path} could not be read: {error.text}", path)
         except ValueError:
-            self._complain(f"the strength of {path} is not understood")
+            self._complaints.say("strength", f"the strength of {path} is not understood", path)
         else:
             if self._strengths.get(path) is None:  # what a signal told since is newer than this answer
                 self._take(path, unpack(value))
@@ -97,7 +98,10 @@ class AccessPoints:
     def _take(self, path: str, value: Any) -> None:
         known = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 100
         if not known:
-            self._complain(f"the strength of {path} is {value!r}, no percentage: it does not count")
+            words = f"the strength of {path} is {value!r}, no percentage: it does not count"
+            self._complaints.say("strength", words, path)
+        else:
+            self._complaints.right("strength", path)
         strength = value if known else None
         if strength != self._strengths.get(path):
             self._strengths[path] = strength
@@ -112,12 +116,6 @@ class AccessPoints:
         if self._bus is not None:
             with contextlib.suppress(BusError):
                 await self._bus.remove_match(_rule(path))
-
-    def _complain(self, problem: str) -> None:
-        """One line in the log for each thing that is wrong, however often it is met."""
-        if problem not in self._complained:
-            self._complained.add(problem)
-            _log.warning("NetworkManager: %s", problem)
 
 
 def _rule(path: str) -> str:

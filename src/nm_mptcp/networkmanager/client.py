@@ -5,7 +5,8 @@ A device's profile is its *applied* connection (what it runs with, not what is s
 No signal tells of a reapply (tried with 1.42: one that changes nothing but the MPTCP flags sends none), but with DHCP
 the lease is renewed, which is taken as the hint that it is; :meth:`Client.refresh_profiles` is for the dispatcher's word.
 
-NetworkManager is never started by us; while it is away the devices last seen are kept.
+NetworkManager is never started by us; while it is away the devices last seen are kept. One that is there and does not answer
+(stopped, swapped out, in a debugger) is waited for, but nobody has to wait with us: it counts as silent after a while.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from ..bus import Bus, BusError, Signal, unpack
+from ..complaints import Complaints
 from ..flags import ProfileFlag
 from ..log import logger
 from ..model import Connectivity, Device, DeviceState, Family, NetworkManager, Profile
+from ..text import printable
 from ..values import field, mutable, replace
 from . import names
 from .accesspoints import AccessPoints
@@ -59,8 +62,23 @@ _DEVICE_PROPERTIES = frozenset(
 _ACTIVE_PROPERTIES = frozenset(("StateFlags", "Vpn"))
 _MANAGER_PROPERTIES = frozenset(("ConnectivityCheckAvailable", "ConnectivityCheckEnabled", "Startup", "Version"))
 
-#: Seconds between two tries to read the tree of a NetworkManager that does not answer; doubled up to the second.
+#: Seconds between two tries to read what NetworkManager refused or does not have yet; doubled up to the second.
 _RETRY = (0.1, 10.0)
+
+#: Seconds after which a NetworkManager that has not answered counts as silent.
+_SILENT = 2.0
+
+#: Seconds after which its answer to one call is not waited for any more: one that is swapped out answers late.
+_PATIENCE = 60.0
+
+#: Seconds for its whole tree at the start, where it answers but does not have it yet.
+_START = 10.0
+
+#: Characters of an answer that makes no sense.
+_LONGEST = 200
+
+#: Seconds for which a sign of life counts.
+_FRESH = 1.0
 
 
 #: What no ``match-device`` singles out.
@@ -68,7 +86,10 @@ _NO_DEVICE = Device("", "", 0, DeviceState.UNKNOWN)
 
 
 class _Malformed(Exception):
-    """An answer is not of the form that NetworkManager documents."""
+    """An answer is not of the form that NetworkManager documents; what it was is cut where it is long."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(printable(words, _LONGEST))
 
 
 @mutable
@@ -157,7 +178,10 @@ class Client:
         self._state = NetworkManager()
         self._loading: asyncio.Task[None] | None = None
         self._held: list[Signal] | None = None  #: signals that wait for the answer of GetManagedObjects
-        self._complained: set[str] = set()
+        self._silence = asyncio.Event()  #: it is there, and has not answered for a while
+        self._heard = 0.0  #: when it last said something, by the loop's clock
+        self._calling: asyncio.Task[None] | None = None  #: waits for a sign of life
+        self._complaints = Complaints(_log, "NetworkManager: ")
 
     @property
     def state(self) -> NetworkManager:
@@ -165,9 +189,9 @@ class Client:
         return self._state
 
     async def start(self) -> None:
-        """Subscribe and look; returns when all is read. Raises :class:`BusError` when the connection fails.
+        """Subscribe and look; returns when all is read, or NetworkManager is silent: then it is read when it answers.
 
-        NetworkManager not running is no error.
+        NetworkManager not running is no error. Raises :class:`BusError` when the connection fails.
         """
         bus = self._bus
         bus.on_signal(self._on_signal)
@@ -183,8 +207,10 @@ class Client:
         finally:
             modems.cancel()
             await asyncio.gather(modems, return_exceptions=True)
-        while self._loading is not None and not self._loading.done():
-            await asyncio.wait((self._loading,))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_START):
+                while self._loading is not None and not self._loading.done() and not self._silence.is_set():
+                    await self._all_of((self._loading,))
 
     async def attach(self, bus: Bus) -> None:
         """Go on with a new connection after the old one was lost; what is known is kept meanwhile."""
@@ -193,14 +219,16 @@ class Client:
         await self.start()
 
     async def settled(self, timeout: float = 2.0) -> bool:
-        """Wait until what earlier signals started to be read has been read; False when ``timeout`` (s) is over."""
-        deadline = asyncio.get_running_loop().time() + timeout
-        while tasks := self._running_tasks():
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
-                return False
-            await asyncio.wait(tasks, timeout=left)
-        return True
+        """Wait until what earlier signals started to be read has been read; False when ``timeout`` (s) is over, or
+        NetworkManager is silent.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while tasks := self._running_tasks():
+                    if self._silence.is_set():
+                        return False
+                    await self._all_of(tasks)
+        return not self._running_tasks()
 
     async def refresh_profiles(self, timeout: float = 2.0) -> bool:
         """Read the applied connection of every active device again; False when ``timeout`` (s) was not enough."""
@@ -209,6 +237,16 @@ class Client:
                 self._read(path, tracked)
         return await self.settled(timeout)
 
+    async def probe(self) -> None:
+        """Find out whether NetworkManager answers, in case nothing was heard of it for a while; takes 2 s at most.
+
+        Whoever asks meanwhile waits for the same answer.
+        """
+        fresh = self._heard + _FRESH > asyncio.get_running_loop().time()
+        if fresh or self._silence.is_set() or not self._owner or self._loading is not None:
+            return
+        await self._all_of((self._call_out(),))
+
     def close(self) -> None:
         """Stop following, and call nobody any more; the connection is left open."""
         self._on_change = self._on_strength = lambda: None
@@ -216,6 +254,7 @@ class Client:
         self._access_points.close()
         self._cancel()
         self._owner = ""
+        self._state = replace(self._state, running=False)  # that the connection goes then is no news
 
     # --- who NetworkManager is ---------------------------------------------------------------------------------
 
@@ -234,14 +273,15 @@ class Client:
     def _gone(self, why: str) -> None:
         self._cancel()
         self._owner = ""
+        self._silence.clear()
         if self._state.running:
             _log.info("NetworkManager is gone (%s); what it last said is kept", why)
-            self._publish(replace(self._state, running=False, startup=False))
+        self._publish(replace(self._state, running=False, startup=False, silent=False))
 
     def _cancel(self) -> None:
-        for task in self._running_tasks():
+        for task in (*self._running_tasks(), *([self._calling] if self._calling else [])):
             task.cancel()
-        self._loading = None
+        self._loading = self._calling = None
         self._held = None
         for tracked in self._tracked.values():
             tracked.reading = None
@@ -260,7 +300,7 @@ class Client:
             (self._pid,) = await self._bus.call(
                 names.BUS, "/org/freedesktop/DBus", names.BUS, "GetConnectionUnixProcessID", "s", owner
             )
-        objects = await self._managed_objects(owner)
+        objects = await self._managed_objects()
         await self._defaults.read(pid=self._pid, version=_version(objects))
         before = self._tracked
         self._manager, self._tracked, self._active, self._devices = {}, {}, {}, {}
@@ -268,7 +308,9 @@ class Client:
             try:
                 self._add(path, interfaces)
             except (TypeError, ValueError, AttributeError) as error:
-                self._complain(f"its object {path} is not understood: {error}")
+                self._complaints.say("object", f"its object {path} is not understood: {error}", path)
+            else:
+                self._complaints.right("object", path)
         held, self._held = self._held or [], None
         for signal in held:
             self._handle(signal)
@@ -278,8 +320,10 @@ class Client:
                 # This activation began before we lost our connection.
                 tracked.configuration, tracked.read_for = known.configuration, known.read_for
             self._wanted(path, tracked)
-        while reading := [task.reading for task in self._tracked.values() if task.reading is not None]:
-            await asyncio.wait(reading)
+        reading = [each.reading for each in self._tracked.values() if each.reading is not None]
+        while reading and not self._silence.is_set():
+            await self._all_of(reading)
+            reading = [each.reading for each in self._tracked.values() if each.reading is not None]
         self._loading = None
         self._loaded_from = owner
         self._access_points.on(self._bus, owner)
@@ -287,15 +331,13 @@ class Client:
         if self._manager:
             _log.info("NetworkManager %s is running", self._state.version or "(of unknown version)")
 
-    async def _managed_objects(self, owner: str) -> dict[str, Any]:
+    async def _managed_objects(self) -> dict[str, Any]:
         """``GetManagedObjects``, tried until it succeeds; our task is cancelled when this NetworkManager goes."""
         delay, longest = _RETRY
         complained = False
         while True:
             try:
-                (objects,) = await self._bus.call(
-                    owner, names.OBJECT_MANAGER_PATH, names.OBJECT_MANAGER, "GetManagedObjects"
-                )
+                (objects,) = await self._ask(names.OBJECT_MANAGER_PATH, names.OBJECT_MANAGER, "GetManagedObjects")
                 if isinstance(objects, dict):
                     return objects
                 problem = "its list of objects is not understood"
@@ -303,11 +345,70 @@ class Client:
                 problem = error.text
             except ValueError:
                 problem = "its list of objects is not understood"
-            if not complained:
+            if not complained and not self._silence.is_set():
                 complained = True
                 _log.warning("NetworkManager's objects could not be read (%s): trying again", problem)
             await asyncio.sleep(delay)
             delay = min(delay * 2, longest)
+
+    # --- whether it answers ------------------------------------------------------------------------------------
+
+    async def _ask(self, path: str, interface: str, member: str, signature: str = "", *body: Any) -> list[Any]:
+        """Call a method of NetworkManager's, and note when it takes too long. Raises :class:`BusError`."""
+        alarm = asyncio.get_running_loop().call_later(_SILENT, self._falls_silent)
+        try:
+            answer = await self._bus.call(self._owner, path, interface, member, signature, *body, timeout=_PATIENCE)
+        except BusError as error:
+            if error.name not in (BusError.NO_REPLY, BusError.DISCONNECTED):
+                self._speaks()
+            raise
+        finally:
+            alarm.cancel()
+        self._speaks()
+        return answer
+
+    def _falls_silent(self) -> None:
+        if not self._silence.is_set():
+            self._silence.set()
+            _log.warning("NetworkManager does not answer: current paths are kept until it does")
+            self._call_out()
+            self._publish(replace(self._state, silent=True))
+
+    def _speaks(self) -> None:
+        self._heard = asyncio.get_running_loop().time()
+        if self._silence.is_set():
+            self._silence.clear()
+            _log.info("NetworkManager answers again")
+            self._publish(replace(self._state, silent=False))
+
+    def _call_out(self) -> asyncio.Task[None]:
+        """Ask something that is quick to answer, until there is an answer."""
+
+        async def ask() -> None:
+            while True:
+                try:
+                    await self._ask(names.PATH, names.PROPERTIES, "Get", "ss", names.MANAGER, "Version")
+                except BusError as error:
+                    if error.name == BusError.NO_REPLY:
+                        await asyncio.sleep(_RETRY[0])
+                        continue
+                if self._calling is asyncio.current_task():
+                    self._calling = None
+                return
+
+        if self._calling is None or self._calling.done():
+            self._calling = asyncio.ensure_future(ask())
+            self._calling.add_done_callback(_tell)
+        return self._calling
+
+    async def _all_of(self, tasks: Iterable[asyncio.Future[None]]) -> None:
+        """Wait until all of these are done, or NetworkManager is silent."""
+        done, silence = asyncio.ensure_future(asyncio.wait(tuple(tasks))), asyncio.ensure_future(self._silence.wait())
+        try:
+            await asyncio.wait((done, silence), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            done.cancel()
+            silence.cancel()
 
     # --- signals -----------------------------------------------------------------------------------------------
 
@@ -319,10 +420,13 @@ class Client:
                 self._owned_by(owner)
         elif not self._owner or signal.sender != self._owner:
             return
-        elif self._held is not None:
-            self._held.append(signal)
         else:
-            self._handle(signal)
+            if self._loading is None:
+                self._speaks()
+            if self._held is not None:
+                self._held.append(signal)
+            else:
+                self._handle(signal)
 
     def _handle(self, signal: Signal) -> None:
         try:
@@ -338,7 +442,10 @@ class Client:
                 path, removed = signal.body
                 self._remove(path, removed)
         except (TypeError, ValueError, AttributeError) as error:
-            self._complain(f"its signal {signal.member} of {signal.path} is not understood: {error}")
+            words = f"its signal {signal.member} of {signal.path} is not understood: {error}"
+            self._complaints.say("signal", words, (signal.member, signal.path))
+        else:
+            self._complaints.right("signal", (signal.member, signal.path))
 
     def _properties_changed(self, path: str, interface: str, changed: Mapping[str, Any]) -> None:
         if interface == names.MANAGER:
@@ -436,7 +543,10 @@ class Client:
                     await asyncio.wait((asked,))
                 finally:
                     asked.cancel()
-                profile, unreadable = self._answered(path, tracked, asked)
+                if (answer := self._answered(path, tracked, asked)) is None:  # it may have one: it waited long enough
+                    await asyncio.sleep(_RETRY[0])
+                    continue
+                profile, unreadable = answer
                 if active != tracked.active or tracked.again or (profile is None and tracked.state != state):
                     continue
                 tracked.profile, tracked.unreadable = profile, unreadable
@@ -449,20 +559,24 @@ class Client:
 
     async def _call_applied(self, path: str) -> Any:
         """One ``GetAppliedConnection``. Raises :class:`BusError`."""
-        return await self._bus.call(self._owner, path, names.DEVICE, "GetAppliedConnection", "u", 0)
+        return await self._ask(path, names.DEVICE, "GetAppliedConnection", "u", 0)
 
-    def _answered(self, path: str, tracked: _Tracked, asked: asyncio.Future[Any]) -> tuple[Profile | None, str]:
-        """What was answered: the profile, or why it could not be read ("" where there is simply none)."""
+    def _answered(self, path: str, tracked: _Tracked, asked: asyncio.Future[Any]) -> tuple[Profile | None, str] | None:
+        """The profile, or why it could not be read ("" where there is simply none); None: it has to be asked again."""
         try:
-            return _profile(unpack(asked.result()[0])), ""
+            profile = _profile(unpack(asked.result()[0]))
         except BusError as error:
-            if error.gone or error.name == names.NOT_ACTIVE or (error.name == BusError.NO_REPLY and tracked.profile):
+            if error.name == BusError.NO_REPLY and tracked.profile is None:
+                return None
+            if error.gone or error.name in (names.NOT_ACTIVE, BusError.NO_REPLY):
                 return tracked.profile, tracked.unreadable  # not yet or no longer there, or busy: no news
             return None, error.text
         except (_Malformed, IndexError, TypeError, ValueError) as error:
-            problem = f"NetworkManager's answer is not understood: {error}"
-            self._complain(f"applied connection of {_get(tracked.properties, 'Interface', str, path)}: {error}")
-            return None, problem
+            words = f"applied connection of {_get(tracked.properties, 'Interface', str, path)}: {error}"
+            self._complaints.say("applied connection", words, path)
+            return None, f"NetworkManager's answer is not understood: {error}"
+        self._complaints.right("applied connection", path)
+        return profile, ""
 
     # --- the state ---------------------------------------------------------------------------------------------
 
@@ -486,6 +600,7 @@ class Client:
                 default_flags=self._defaults.configuration.flags(_NO_DEVICE),
                 unread=self._defaults.unread,
                 vpn=any(_get(active, "Vpn", bool, False) for active in self._active.values()),
+                silent=self._silence.is_set(),
                 devices=tuple(sorted(self._devices.values(), key=lambda device: device.interface)),
             )
         )
@@ -516,10 +631,11 @@ class Client:
             kind = _required(properties, "DeviceType", int)
             state = _enum(DeviceState, _required(properties, "State", int))
             broken = ""
+            self._complaints.right("device", path)
         except _Malformed as error:
             interface, kind, state = _get(properties, "Interface", str, ""), 0, DeviceState.UNKNOWN
             broken = f"NetworkManager's answer is not understood: {error}"
-            self._complain(f"device {path}: {error}")
+            self._complaints.say("device", f"device {path}: {error}", path)
         active = tracked.active
         known = self._active.get(active)
         flags = _get(known or {}, "StateFlags", int, 0)
@@ -557,12 +673,6 @@ class Client:
             if not _get(self._manager, switch, bool, True):
                 return Connectivity.UNKNOWN
         return _enum(Connectivity, _get(properties, name, int, 0))
-
-    def _complain(self, problem: str) -> None:
-        """One line in the log for each thing that is wrong, however often it is met."""
-        if problem not in self._complained:
-            self._complained.add(problem)
-            _log.warning("NetworkManager: %s", problem)
 
 
 def _tell(task: asyncio.Task[None]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..bus import Bus, BusError, Signal, unpack
+from ..complaints import Complaints
 from ..log import logger
 from . import names
 
@@ -43,6 +44,9 @@ MATCH_RULES: tuple[str, ...] = (
 #: Seconds between two tries to read the modems of a ModemManager that does not answer; doubled up to the second.
 _RETRY = (0.5, 60.0)
 
+#: Seconds for its answer: one that is swapped out answers late.
+_PATIENCE = 60.0
+
 
 class Modems:
     """Follows ModemManager. ``on_change`` is called, without arguments, after each change of :attr:`roaming`."""
@@ -56,7 +60,7 @@ class Modems:
         self._roaming: frozenset[str] = frozenset()
         self._held: list[Signal] | None = None  #: signals that wait for the answer of GetManagedObjects
         self._loading: asyncio.Task[None] | None = None
-        self._complained: set[str] = set()
+        self._complaints = Complaints(_log, "ModemManager: ")
 
     @property
     def roaming(self) -> frozenset[str]:
@@ -104,16 +108,19 @@ class Modems:
         while True:
             assert self._bus is not None
             try:
-                (objects,) = await self._bus.call(owner, PATH, names.OBJECT_MANAGER, "GetManagedObjects")
+                (objects,) = await self._bus.call(
+                    owner, PATH, names.OBJECT_MANAGER, "GetManagedObjects", timeout=_PATIENCE
+                )
                 if not isinstance(objects, dict):
                     raise ValueError("it is no list of objects")
                 break
             except BusError as error:
-                self._complain(f"its modems could not be read ({error.text}): trying again")
+                self._complaints.say("modems", f"its modems could not be read ({error.text}): trying again")
             except ValueError as error:
-                self._complain(f"its list of modems is not understood ({error}): trying again")
+                self._complaints.say("modems", f"its list of modems is not understood ({error}): trying again")
             await asyncio.sleep(delay)
             delay = min(delay * 2, longest)
+        self._complaints.right("modems")
         self._registrations = {}
         for path, interfaces in objects.items():
             self._guarded(f"its object {path}", self._add, path, interfaces)
@@ -151,7 +158,9 @@ class Modems:
         try:
             action(*arguments)
         except (TypeError, ValueError, AttributeError) as error:
-            self._complain(f"{what} is not understood: {error}")
+            self._complaints.say("form", f"{what} is not understood: {error}", what)
+        else:
+            self._complaints.right("form", what)
 
     def _add(self, path: str, interfaces: Mapping[str, Mapping[str, Any]]) -> None:
         for interface, properties in interfaces.items():
@@ -164,7 +173,10 @@ class Modems:
             state = unpack(value)
             known = isinstance(state, int) and not isinstance(state, bool)
             if not known:
-                self._complain(f"{name} of {path} is {state!r}, no number: the modem counts as not roaming")
+                words = f"{name} of {path} is {state!r}, no number: the modem counts as not roaming"
+                self._complaints.say("registration", words, (path, name))
+            else:
+                self._complaints.right("registration", (path, name))
             self._registrations.setdefault(path, {})[interface, name] = known and state in abroad
 
     def _remove(self, path: str, interfaces: list[str]) -> None:
@@ -177,12 +189,6 @@ class Modems:
         if roaming != self._roaming:
             self._roaming = roaming
             self._on_change()
-
-    def _complain(self, problem: str) -> None:
-        """One line in the log for each thing that is wrong, however often it is met."""
-        if problem not in self._complained:
-            self._complained.add(problem)
-            _log.warning("ModemManager: %s", problem)
 
 
 def _tell(task: asyncio.Task[None]) -> None:

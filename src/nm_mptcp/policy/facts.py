@@ -101,7 +101,7 @@ class Facts:
         }
         self.device_of = {device.ip_interface: device for device in self.networkmanager.devices}
         self.has_rules = {rule.source for rule in own_rules(self.kernel.rules, self.marks)}
-        self.away = not self.networkmanager.running or self.networkmanager.startup
+        self.away = self.networkmanager.away  #: why NetworkManager's will may be another one, "" where it is known
         self.taken = {endpoint.address: endpoint for endpoint in snapshot.ours.taken}
         self._absent: dict[int, tuple[Address, ...]] = {}
         for address in sorted(snapshot.absent, key=lambda address: address.address):
@@ -136,6 +136,8 @@ class Facts:
         if device is not None and (device.managed or device.external):
             return False
         addresses = _texts(self.kernel.addresses.get(ifindex, ()))
+        if self.away and not addresses.isdisjoint(self.has_rules):
+            return False  # it was a path; whose device it is nobody knows yet
         return not any(address in addresses for address in self.endpoint_at)
 
     def link(self, ifindex: int) -> Link:

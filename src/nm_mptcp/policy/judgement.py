@@ -43,8 +43,7 @@ def judge(facts: Facts, address: Address, claims: frozenset[str]) -> Verdict:
     verdict = _judge_by_facts(facts, address, claims)
     own = facts.own_endpoint(address)
     if facts.away and own and facts.stands(address) and verdict.reason.why in _NETWORKMANAGER_AWAY:
-        how = "not running" if not facts.networkmanager.running else "starting"
-        reason = Reason(Why.KEPT_NETWORKMANAGER_AWAY, how)
+        reason = Reason(Why.KEPT_NETWORKMANAGER_AWAY, facts.away)
         return replace(verdict, state=State.ACTIVE, reason=reason, flags=own.flags, port=own.port, wants_endpoint=True)
     return verdict
 
