@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import importlib
 import os
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,7 +37,6 @@ __all__ = [
     "ServiceInterface",
     "Signal",
     "Variant",
-    "caller",
     "dbus_property",
     "method",
     "signal",
@@ -146,6 +144,7 @@ _MessageFlag: Any = _package.MessageFlag
 _NO_FLAG: Any = _MessageFlag.NONE
 _NO_AUTO_START: Any = _MessageFlag.NO_AUTOSTART
 _INTERACTIVE: Any = _MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION
+_NO_REPLY: Any = _MessageFlag.NO_REPLY_EXPECTED
 _SIGNAL: Any = MessageType.SIGNAL
 _CALL: Any = MessageType.METHOD_CALL
 _ERROR: Any = MessageType.ERROR
@@ -205,12 +204,11 @@ class Caller:
     interactive: bool
 
 
-_caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller")
+#: Methods by their names: the signatures of what they take and of what they give.
+Signatures = Mapping[str, tuple[str, str]]
 
-
-def caller() -> Caller:
-    """Who called the exported method that is being answered, in its own coroutine."""
-    return _caller.get()
+#: Does what a method is for: who calls, its name, what it takes -> what it gives; raises :class:`DBusError`.
+Work = Callable[[Caller, str, Sequence[Any]], Awaitable[Sequence[Any]]]
 
 
 def unpack(value: Any) -> Any:
@@ -276,6 +274,7 @@ class Bus:
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._connection: Any = None
         self._watch: asyncio.Future[None] | None = None
+        self._answers: set[asyncio.Task[None]] = set()
 
     @property
     def unique_name(self) -> str:
@@ -299,8 +298,6 @@ class Bus:
         except Exception as error:  # anything: sockets, addresses, authentication, by library and version
             self.close()
             raise BusError(BusError.DISCONNECTED, f"no connection to the system bus: {_reason(error)}") from None
-        # The libraries tell a method nothing of its caller; the coroutine that they make of it takes the context with it.
-        self._connection.add_message_handler(_note_caller)
         self._watch = asyncio.ensure_future(self._connection.wait_for_disconnect())
         self._watch.add_done_callback(self._gone)
 
@@ -411,6 +408,43 @@ class Bus:
         """Serve ``interface`` at ``path`` no longer."""
         self._connection.unexport(path, interface)
 
+    def answer(self, path: str, interface: str, methods: Signatures, work: Work) -> None:
+        """Answer calls of these methods of what is exported there: the libraries tell a method nothing of its caller.
+
+        Each call is a task, which ends with the connection. Calls that are no good they refuse themselves.
+        """
+
+        def handle(message: Any) -> bool:
+            if (
+                message.message_type is not _CALL
+                or message.path != path
+                or message.interface not in (interface, None, "")
+            ):
+                return False
+            takes, gives = methods.get(message.member, (None, ""))
+            if (message.signature or "") != takes:
+                return False
+            task = asyncio.ensure_future(self._answer(message, gives, work))
+            self._answers.add(task)
+            task.add_done_callback(self._answers.discard)
+            return True
+
+        self._connection.add_message_handler(handle)
+
+    async def _answer(self, message: Any, gives: str, work: Work) -> None:
+        who = Caller(message.sender or "", bool(message.flags & _INTERACTIVE))
+        try:
+            reply = Message.new_method_return(message, gives, list(await work(who, message.member, message.body)))
+        except DBusError as error:
+            reply = Message.new_error(message, error.type, error.text)
+        except asyncio.CancelledError:
+            reply = Message.new_error(message, BusError.NO_REPLY, "the service ends")
+        except Exception:
+            _log.exception("method %s", message.member)
+            reply = Message.new_error(message, "org.freedesktop.DBus.Error.Failed", "an error inside the service")
+        if self._connection is not None and not self.lost.done() and not message.flags & _NO_REPLY:
+            self._connection.send(reply)
+
     def manage_objects(self, path: str) -> None:
         """Have the object at ``path`` tell of those that are exported below it from now on, and taken away."""
         self._connection.manager = path
@@ -422,6 +456,8 @@ class Bus:
             self.lost.set_result("the connection to the system bus was closed")
         if self._watch is not None:
             self._watch.cancel()
+        for task in self._answers:
+            task.cancel()
         if connection is not None:
             _disconnect(connection)
 
@@ -457,11 +493,6 @@ def _disconnect(connection: Any) -> None:
         connection._stream.close()
     with contextlib.suppress(Exception):
         socket.close()
-
-
-def _note_caller(message: Any) -> None:
-    if message.message_type is _CALL:
-        _caller.set(Caller(message.sender or "", bool(message.flags & _INTERACTIVE)))
 
 
 def _retrieved(future: asyncio.Future[Any]) -> None:

@@ -13,10 +13,11 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 
 from . import notify, values
-from .bus import Bus, BusError, Signal, caller
+from .bus import Bus, BusError, Signal
 from .config import Config
 from .configfiles import ConfigError, Source
 from .engine import Engine
@@ -69,13 +70,18 @@ class Daemon:
         self._turn = asyncio.Lock()  #: of the one that reads the configuration
         self._reloads: set[asyncio.Task[None]] = set()
 
-    async def run(self) -> None:
-        """Work until told to stop. Raises :class:`KernelError` when the kernel cannot be watched at all."""
+    async def run(self, hung_up: Sequence[int] = ()) -> None:
+        """Work until told to stop. Raises :class:`KernelError` when the kernel cannot be watched at all.
+
+        ``hung_up``: what came of SIGHUP before, since the configuration was read.
+        """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        if hung_up:
+            self._hang_up()
         await self._kernel.watch(self._engine.changed, self._engine.happened)
         stopped: asyncio.Task[object] = asyncio.create_task(stop.wait())
         asked: asyncio.Task[object] = asyncio.create_task(self._asked.wait())
@@ -226,7 +232,7 @@ class Daemon:
             reload=self._reload,
             set_mode=self._engine.set_mode,
             explain=self._engine.explain,
-            demand=lambda permission: demand(bus, caller(), permission),
+            demand=partial(demand, bus),
         )
         self._objects = Objects(
             bus, service, lambda: self._engine.view, lambda: self._record.contents, lambda: self._engine.paused
@@ -269,12 +275,14 @@ _SWITCH = 0.0005
 _GARBAGE = 20_000
 
 
-def run(record: Record, config: Config, source: Source) -> None:
-    """Run the service in this process until it is told to stop; ``source`` is where it reads its settings again."""
+def run(record: Record, config: Config, source: Source, hung_up: Sequence[int] = ()) -> None:
+    """Run the service in this process until it is told to stop; ``source`` is where it reads its settings again, at once
+    where ``hung_up`` has something.
+    """
     sys.setswitchinterval(_SWITCH)
     gc.set_threshold(_GARBAGE)
 
     async def main() -> None:
-        await Daemon(record, config, source).run()
+        await Daemon(record, config, source).run(hung_up)
 
     asyncio.run(main())

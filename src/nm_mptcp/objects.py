@@ -17,9 +17,9 @@ from . import __version__
 from .bus import Bus
 from .flags import names
 from .model import Path, State
-from .properties import Properties, Values, having
-from .service import NOTHING_YET, Service
-from .service_names import PATH, PATH_INTERFACE, PATHS
+from .properties import Properties, Values, having, signatures
+from .service import METHODS, NOTHING_YET, Service
+from .service_names import INTERFACE, PATH, PATH_INTERFACE, PATHS
 from .state import Contents, Since
 from .status import began, judge, priority, waited
 from .text import whole
@@ -82,6 +82,7 @@ class Objects:
         bus.manage_objects(PATH)
         service.values = self._manager()
         bus.export(PATH, service)
+        bus.answer(PATH, INTERFACE, signatures(METHODS), service.answer)
         self._publish()
 
     def changed(self) -> None:

@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A D-Bus interface whose properties are read from a table of values; what changes is told of (PropertiesChanged)."""
+"""A D-Bus interface by tables: its properties are read from values, and what changes is told of (PropertiesChanged); its
+methods are described here and answered by :meth:`~nm_mptcp.bus.Bus.answer`.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from .bus import PropertyAccess, ServiceInterface, dbus_property
+from .bus import PropertyAccess, ServiceInterface, Signatures, dbus_property, method
 
 #: The properties of an interface: name -> D-Bus signature and what it says.
 Table = Mapping[str, tuple[str, str]]
+
+#: The methods of an interface: name -> what it takes (names and signatures), the signature of what it gives, what it does.
+Methods = Mapping[str, tuple[Mapping[str, str], str, str]]
 
 Values = Mapping[str, Any]
 
@@ -32,12 +38,14 @@ class Properties(ServiceInterface):
 _Class = TypeVar("_Class", bound=type[Properties])
 
 
-def having(table: Table) -> Callable[[_Class], _Class]:
-    """A class decorator: give the interface these properties."""
+def having(table: Table, methods: Methods | None = None) -> Callable[[_Class], _Class]:
+    """A class decorator: give the interface these properties, and show these methods."""
 
     def add(interface: _Class) -> _Class:
         for name, (signature, words) in table.items():
             setattr(interface, name, _read_only(name, signature, words))
+        for name, description in (methods or {}).items():
+            setattr(interface, name, _described(name, *description))
         return interface
 
     return add
@@ -51,3 +59,26 @@ def _read_only(name: str, signature: str, words: str) -> Any:
     # The libraries take the annotation for the signature, in the form that "from __future__ import annotations" gives it.
     get.__annotations__ = {"return": repr(signature)}
     return dbus_property(access=PropertyAccess.READ)(get)
+
+
+def signatures(methods: Methods) -> Signatures:
+    """What each takes and gives."""
+    return {name: ("".join(takes.values()), gives) for name, (takes, gives, _) in methods.items()}
+
+
+def _described(name: str, takes: Mapping[str, str], gives: str, words: str) -> Any:
+    """For who introspects, and for the libraries, which refuse what has another signature."""
+
+    def unanswered(_self: Properties, *_: object) -> None:
+        raise AssertionError(f"nobody answers {name}")
+
+    parameter = inspect.Parameter
+    parameters = [parameter("self", parameter.POSITIONAL_OR_KEYWORD)]
+    parameters += [
+        parameter(each, parameter.POSITIONAL_OR_KEYWORD, annotation=repr(signature))
+        for each, signature in takes.items()
+    ]
+    returns = repr(gives) if gives else inspect.Signature.empty
+    unanswered.__name__, unanswered.__doc__ = name, words
+    unanswered.__signature__ = inspect.Signature(parameters, return_annotation=returns)  # type: ignore[attr-defined]
+    return method()(unanswered)

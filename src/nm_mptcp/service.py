@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from . import __version__
-from .bus import DBusError, method
+from .bus import Caller, DBusError
 from .config import Mode
 from .configfiles import ConfigError
 from .kernel.errors import KernelError
 from .log import logger
 from .permission import Permission
-from .properties import Properties, Values, having
+from .properties import Methods, Properties, Values, having
 from .service_names import INTERFACE, WRONG
 from .state import StateError
 from .status import Document
@@ -40,15 +41,31 @@ PROPERTIES = {
     "LimitAddAddrAccepted": ("u", "The limit of addresses of the peer that are used."),
 }
 
-#: Their values before the first look.
+#: The methods.
+METHODS: Methods = {
+    "Sync": ({}, "", "Look now, and answer when the kernel is as it should be."),
+    "Status": ({}, "s", "The status document, as JSON."),
+    "Explain": (
+        {"what": "s"},
+        "s",
+        "Why an interface, address or profile is a path or none, or where a connection to an address goes, as JSON.",
+    ),
+    "Clear": ({}, "", "Take out all that is ours and that no live connection depends on, and stay out until Resume."),
+    "ClearAll": ({}, "", "The same, also what live connections depend on."),
+    "Resume": ({}, "", "Work again after Clear."),
+    "Reload": ({}, "", "Read the configuration again; an error, and no change, where it is no good."),
+    "SetMode": ({"mode": "s"}, "", "Choose the mode until the next boot; an empty one leaves it to the configuration."),
+}
+
+#: The properties' values before the first look.
 NOTHING_YET: Values = {
     name: {"s": "", "b": False, "u": 0, "as": []}[kind] for name, (kind, _) in PROPERTIES.items()
 } | {"Version": __version__}
 
 
-@having(PROPERTIES)
+@having(PROPERTIES, METHODS)
 class Service(Properties):
-    """The methods of ``org.nm_mptcp1``; what they do is given by the daemon.
+    """The interface ``org.nm_mptcp1``; what its methods do is given by the daemon.
 
     ``demand`` returns where the caller has a permission, and raises :class:`DBusError` where not. (Clear,
     ClearAll and Resume are root's by the policy of the bus.)
@@ -65,7 +82,7 @@ class Service(Properties):
         reload: Callable[[], Awaitable[None]],
         set_mode: Callable[[Mode | None], Awaitable[None]],
         explain: Callable[[str], Awaitable[Document]],
-        demand: Callable[[Permission], Awaitable[None]],
+        demand: Callable[[Caller, Permission], Awaitable[None]],
     ) -> None:
         super().__init__(INTERFACE, NOTHING_YET)
         self._sync = sync
@@ -78,60 +95,43 @@ class Service(Properties):
         self._explain = explain
         self._demand = demand
 
-    @method()
-    async def Sync(self):  # type: ignore[no-untyped-def]  # an annotation would be taken for a signature
-        """Look now, and answer when the kernel is as it should be."""
-        await self._demand(Permission.SYNC)
-        await self._do(self._sync())
+    async def answer(self, caller: Caller, member: str, arguments: Sequence[Any]) -> Sequence[Any]:
+        """Do what a method is for, and give what it gives. Raises :class:`DBusError`."""
+        try:
+            match member:
+                case "Sync":
+                    await self._demand(caller, Permission.SYNC)
+                    await self._sync()
+                case "Status":
+                    return [json.dumps(await self._status())]
+                case "Explain":
+                    return [json.dumps(await self._explained(*arguments))]
+                case "Clear":
+                    await self._clear()
+                case "ClearAll":
+                    await self._clear_all()
+                case "Resume":
+                    self._resume()
+                case "Reload":
+                    await self._demand(caller, Permission.RELOAD)
+                    await self._reload()
+                case "SetMode":
+                    await self._demand(caller, Permission.SET_MODE)
+                    await self._set_mode(_mode(*arguments))
+        except (ConfigError, KernelError, StateError) as error:
+            raise DBusError(_FAILED, str(error)) from None
+        return []
 
-    @method()
-    async def Status(self) -> "s":  # type: ignore[name-defined]  # noqa: F821, UP037
-        """The status document, as JSON."""
-        return json.dumps(await self._status())
-
-    @method()
-    async def Explain(self, what: "s") -> "s":  # type: ignore[name-defined]  # noqa: F821, UP037
-        """Why an interface, address or profile is a path or none, or where a connection to an address goes, as JSON."""
+    async def _explained(self, what: str) -> Document:
         from .explain import UnknownSubject
 
         try:
-            return json.dumps(await self._explain(what))
+            return await self._explain(what)
         except UnknownSubject as error:
             raise DBusError(WRONG, str(error)) from None
 
-    @method()
-    async def Clear(self):  # type: ignore[no-untyped-def]  # an annotation would be taken for a signature
-        """Take out all that is ours and that no live connection depends on, and stay out until Resume."""
-        await self._do(self._clear())
 
-    @method()
-    async def ClearAll(self):  # type: ignore[no-untyped-def]  # as above
-        """The same, also what live connections depend on."""
-        await self._do(self._clear_all())
-
-    @method()
-    def Resume(self):  # type: ignore[no-untyped-def]  # as above
-        """Work again after Clear."""
-        self._resume()
-
-    @method()
-    async def Reload(self):  # type: ignore[no-untyped-def]  # as above
-        """Read the configuration again; an error, and no change, where it is no good."""
-        await self._demand(Permission.RELOAD)
-        await self._do(self._reload())
-
-    @method()
-    async def SetMode(self, mode: "s"):  # type: ignore[no-untyped-def, name-defined]  # noqa: F821, UP037
-        """Choose the mode until the next boot; an empty one leaves it to the configuration."""
-        await self._demand(Permission.SET_MODE)
-        if mode and mode not in list(Mode):
-            raise DBusError(
-                WRONG, f"no such mode: {mode!r} (there is {', '.join(Mode)}, and '' for the configured one)"
-            )
-        await self._do(self._set_mode(Mode(mode) if mode else None))
-
-    async def _do(self, work: Awaitable[None]) -> None:
-        try:
-            await work
-        except (ConfigError, KernelError, StateError) as error:
-            raise DBusError(_FAILED, str(error)) from None
+def _mode(name: str) -> Mode | None:
+    if name and name not in list(Mode):
+        raise DBusError(WRONG, f"no such mode: {name!r} (there is {', '.join(Mode)}, and '' for the configured one)")
+    return Mode(name) if name else None

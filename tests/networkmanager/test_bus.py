@@ -292,20 +292,57 @@ print(unpack(await client.call("x.greeter", "/greeter", "org.freedesktop.DBus.Pr
 
 def test_a_method_knows_its_caller_also_while_others_call(daemon: Daemon, library: str) -> None:
     body = """
-class Who(ServiceInterface):
-    @method()
-    async def Asks(self) -> "s":
-        await asyncio.sleep(0.05)
-        return f"{module.caller().name} {module.caller().interactive}"
+async def answer(caller, member, arguments):
+    await asyncio.sleep(0.05)
+    if arguments:
+        raise DBusError("x.Refused", arguments[0])
+    return [f"{caller.name} {caller.interactive}"]
 
 bus = await module.connected()
 clients = [await module.connected() for _ in range(3)]
-bus.export("/who", Who("x.Who"))
+bus.answer("/who", "x.Who", {"Asks": ("", "s"), "Fails": ("s", "")}, answer)
 assert await bus.request_name("x.who")
 async def ask(client, interactive):
     (answer,) = await client.call("x.who", "/who", "x.Who", "Asks", interactive=interactive)
     return answer == f"{client.unique_name} {interactive}"
 print(await asyncio.gather(*[ask(client, way) for client in clients for way in (False, True)]))
 print([await client.user(bus.unique_name) == os.geteuid() for client in clients])
+for member, signature, arguments in (("Fails", "s", ["no"]), ("Fails", "", []), ("Nope", "", [])):
+    try:
+        await clients[0].call("x.who", "/who", "x.Who", member, signature, *arguments)
+    except BusError as error:
+        print(error.name.rpartition(".")[2], error if member == "Fails" and arguments else "")
 """
-    assert run(body, library, daemon).splitlines() == [str([True] * 6), str([True] * 3)]
+    assert run(body, library, daemon).splitlines() == [
+        str([True] * 6),
+        str([True] * 3),
+        "Refused no",
+        "UnknownMethod ",
+        "UnknownMethod ",
+    ]
+
+
+def test_a_connection_that_ends_while_methods_are_answered(daemon: Daemon, library: str) -> None:
+    body = """
+begun = asyncio.Event()
+async def answer(caller, member, arguments):
+    begun.set()
+    await bus.user(caller.name) if arguments else await asyncio.sleep(60)
+
+bus, client = await module.connected(), await module.connected()
+bus.answer("/who", "x.Who", {"Asks": ("", ""), "AsksTheBus": ("s", "")}, answer)
+assert await bus.request_name("x.who")
+call = asyncio.ensure_future(client.call("x.who", "/who", "x.Who", "Asks", timeout=10))
+await begun.wait()
+begun.clear()
+other = asyncio.ensure_future(client.call("x.who", "/who", "x.Who", "AsksTheBus", "s", "x", timeout=10))
+await begun.wait()
+bus.close()
+for each in (call, other):
+    try:
+        await each
+    except BusError as error:
+        print(error.name)
+"""
+    said = run(body, library, daemon).splitlines()
+    assert said == ["org.freedesktop.DBus.Error.NoReply"] * 2

@@ -90,3 +90,20 @@ def test_root_does_not_wait_for_a_polkit_that_hangs(bed: Bed, up: Links) -> None
         assert "reply" in calls(bed, call)[0]
     polkit.daemon.send(signal.SIGKILL)
     assert bed.status().path(up.wifi.address)["state"] == "active"
+
+
+@pytest.mark.usefixtures("up")
+def test_a_service_that_is_stopped_while_somebody_waits_for_it_ends_without_ado(bed: Bed) -> None:
+    service, polkit = bed.service, Polkit(bed)
+    assert service
+    polkit.daemon.send(signal.SIGSTOP)
+    waiting = bed.machine.spawn(
+        *NOBODY, "dbus-send", "--system", "--print-reply", "--dest=org.nm_mptcp1", ROOT, f"{INTERFACE}.Sync"
+    )
+    tell = ["dbus-send", "--system", "--type=method_call", "--dest=org.nm_mptcp1", ROOT, f"{INTERFACE}.Sync"]
+    for _ in range(20):
+        bed.machine.run(*tell)
+    assert service.stop() == 0
+    assert waiting.wait() != 0
+    assert "Traceback" not in service.log()
+    assert "Error" not in service.log()

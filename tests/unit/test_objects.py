@@ -40,6 +40,9 @@ class Followed:
         self.said.append(("added", path, dict(interface.values)))
         interface.emit_properties_changed = lambda changed: self.said.append(("changed", path, dict(changed)))
 
+    def answer(self, path: str, interface: str, methods: Any, work: Any) -> None:
+        self.answered = (path, interface, set(methods), work)
+
     def unexport(self, path: str, _interface: Any) -> None:
         self.said.append(("removed", path, None))
 

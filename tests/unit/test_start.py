@@ -3,8 +3,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from ..networkmanager.namespaces import wait_for
+from ..support.datagrams import Datagrams
 
 
 def alone(code: str) -> str:
@@ -27,3 +35,42 @@ def test_who_wants_all_of_pyroute2_has_it_before_and_after() -> None:
         theirs = "from pyroute2.netlink.rtnl.rtmsg import rtmsg"
         code = f"import {order}; {theirs}; pyroute2.IPRoute; print(nm_mptcp.kernel.messages.rtmsg is rtmsg)"
         assert alone(code) == "True\n"
+
+
+#: The command, which gets a SIGHUP as soon as it begins.
+EARLY = """
+import os, signal, sys
+from nm_mptcp.cli import daemon, main
+original = daemon.loading
+
+def loading():
+    os.kill(os.getpid(), signal.SIGHUP)
+    return original()
+
+daemon.loading = loading
+sys.exit(main())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a network namespace of its own")
+def test_a_hangup_in_its_first_moment_does_not_end_it_and_is_not_forgotten(tmp_path: Path) -> None:
+    manager = Datagrams(tmp_path / "notify")
+    process = subprocess.Popen(
+        ["unshare", "-n", sys.executable, "-c", EARLY, "--state-dir", str(tmp_path), "daemon"],
+        env={
+            **os.environ,
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+            "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent",
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert wait_for("it is ready", lambda: b"READY=1" in b"".join(manager.take()) or process.poll() is not None)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=10)
+    finally:
+        process.kill()
+        manager.close()
+    assert process.returncode == 0
+    assert "the configuration was read again" in said

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from . import fail, loading, record_of, settings
@@ -20,6 +21,8 @@ def main(arguments: argparse.Namespace) -> int:
     The service comes up whatever is in the configuration, without what is no good there. Only a file that was named and
     cannot be read is refused: whoever named it meant it.
     """
+    hung_up: list[int] = []  # while nobody reads the configuration again yet: who asks for that must not end us
+    signal.signal(signal.SIGHUP, lambda number, _: hung_up.append(number))
     with loading():
         _load_asyncio()
         from ..bus import BusError
@@ -39,7 +42,7 @@ def main(arguments: argparse.Namespace) -> int:
         def serve() -> None:
             settings.tell(reading)
             record.load()
-            run(record, reading.config, source)
+            run(record, reading.config, source, hung_up)
 
         if remote.have_done(record, (), serve):
             return fail("a service is running already: see 'nm-mptcp status' or 'systemctl status nm-mptcp'")

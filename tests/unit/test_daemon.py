@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The service in states that nobody can be brought into: all else is tried on a real bus and a real NetworkManager."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from nm_mptcp import daemon
+from nm_mptcp.config import DEFAULTS
+from nm_mptcp.configfiles import Source
+from nm_mptcp.daemon import Daemon
+from nm_mptcp.state import Record
+
+
+def test_no_error_ends_the_following_of_the_bus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = 0
+
+    class Broken:
+        """A bus by a library that nobody has seen yet."""
+
+        async def connect(self) -> None:
+            nonlocal tries
+            tries += 1
+            raise AttributeError("no attribute '_stream'")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(daemon, "Bus", Broken)
+    monkeypatch.setattr(daemon, "_RETRY", (0.001, 0.002))
+
+    async def story() -> None:
+        following = asyncio.create_task(Daemon(Record(tmp_path), DEFAULTS, Source(None))._follow_bus())
+        async with asyncio.timeout(5):
+            while tries < 10 and not following.done():
+                await asyncio.sleep(0.001)
+        assert not following.done()
+        following.cancel()
+
+    asyncio.run(story())
+    assert (
+        len([line for line in caplog.messages if "following the bus failed" in line]) == 2
+    )  # with its traceback, and what then
