@@ -134,7 +134,7 @@ def test_the_path_is_ready_when_networkmanager_calls_the_connection_up(bed: Bed,
     for _ in range(5):
         bed.up("LTE")
         assert bed.endpoint(links.lte.address)
-        assert len(bed.rules(links.lte.address)) == 3
+        assert len(bed.rules(links.lte.address)) == 4
         bed.down("LTE")
         bed.scripts_are_done()
 
@@ -200,4 +200,4 @@ def test_scripts_at_the_same_time_do_not_get_in_each_others_way(bed: Bed, links:
     said = bed.machine.run("sh", "-c", f"for n in 1 2 3 4; do {script} wwan0 up & done; wait")
     assert said == ""
     assert {each.address for each in bed.endpoints()} == {links.wifi.address, links.lte.address}
-    assert len(bed.rules(protocol=PROTOCOL)) == 6
+    assert len(bed.rules(protocol=PROTOCOL)) == 8

@@ -148,7 +148,7 @@ def test_explicit_flags_get_routing_and_limits_from_us(bed: Bed) -> None:
     bed.wait_endpoint(V6)
     bed.sync()
     for address in (V4, V6):
-        assert len(bed.rules(address)) == 3
+        assert len(bed.rules(address)) == 4
         assert bed.default_of(address)
     assert bed.path_manager.limits()["add_addr_accepted"] >= 1
 

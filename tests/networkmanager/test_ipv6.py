@@ -126,7 +126,7 @@ def test_a_deprecated_address_in_use_stays_until_its_replacement_works(bed: Bed,
     wait_for("the address is deprecated", lambda: old not in wifi.addresses())
     bed.sync()
     assert bed.endpoint(old) == before
-    assert len(bed.rules(old)) == 3
+    assert len(bed.rules(old)) == 4
     assert connection.subflows() == subflows
     assert bed.status().path(old)["state"] == "active"
     wifi.network.add_prefix(NEW)

@@ -41,7 +41,7 @@ def test_the_endpoint_is_the_last_thing_written_and_the_first_taken_away(bed: Be
         bed.wait_endpoint(lte.address)
         bed.sync()
     steps = [write for write in coming.all if write.startswith(("RTM_", "add endpoint"))]
-    assert steps.count("RTM_NEWRULE") == 3
+    assert steps.count("RTM_NEWRULE") == 4
     assert steps.count("add endpoint") == 1
     assert steps[-1] == "add endpoint"
     assert max(i for i, write in enumerate(steps) if write == "RTM_NEWROUTE") < steps.index("RTM_NEWRULE")

@@ -50,7 +50,7 @@ def test_after_kill_a_link_that_came_back_with_another_index_is_put_right(bed: B
     bed.sync()
     assert bed.wait_endpoint(up.lte.address).device == "wwan0"
     assert bed.default_of(up.lte.address)["dev"] == "wwan0"
-    assert len(bed.rules(protocol=PROTOCOL)) == 6
+    assert len(bed.rules(protocol=PROTOCOL)) == 8
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])

@@ -78,7 +78,7 @@ def test_paths_are_there_when_the_network_is_called_online(system: System, unit:
     endpoints = system.run(f"cat /run/{unit}.endpoints")
     assert "10.0.1.2" in endpoints
     assert "10.0.2.2" in endpoints
-    assert system.run(f"cat /run/{unit}.rules").count("proto nm-mptcp") == 6
+    assert system.run(f"cat /run/{unit}.rules").count("proto nm-mptcp") == 8
     paths = json.loads(system.run("nm-mptcp status --json"))["paths"]
     ours = {path["interface"]: path["owner"] for path in paths if path["state"] == "active"}
     assert ours == {"wire": "nm-mptcp", "air": "nm-mptcp"}

@@ -151,7 +151,7 @@ def test_the_drop_in_is_loaded_and_counts_from_the_next_activation_on(system: Sy
         assert (path["state"], path["owner"]) == ("active", "nm-mptcp"), path
         assert path["table"] in range(42000, 43000)
     rules = system.run("ip rule show")
-    assert rules.count("proto nm-mptcp") == 6, rules
+    assert rules.count("proto nm-mptcp") == 8, rules
 
 
 def test_the_modules_are_compiled_so_that_a_start_writes_nothing(system: System) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from nm_mptcp.config import Config, Mode, Routing
 from nm_mptcp.flags import ProfileFlag
-from nm_mptcp.model import Connectivity, DeviceState
+from nm_mptcp.model import Connectivity, DefaultFlags, DeviceState
 from nm_mptcp.policy import decide
 from nm_mptcp.values import replace
 
@@ -34,10 +34,9 @@ def routed(situation: Situation, config: Config | None = None) -> set[str | None
         {"state": DeviceState.IP_CONFIG},
         {"state": DeviceState.IP_CHECK},
         {"ipv4_connectivity": Connectivity.PORTAL, "ipv6_connectivity": Connectivity.PORTAL},
-        {"profile": {"mptcp_flags": ProfileFlag.DISABLED}},
         {"profile": {"mptcp_flags": ProfileFlag.ENABLED | ProfileFlag.SUBFLOW}},
     ],
-    ids=["no MPTCP", "IP_CONFIG", "IP_CHECK", "portal", "disabled", "waits for NetworkManager"],
+    ids=["no MPTCP", "IP_CONFIG", "IP_CHECK", "portal", "waits for NetworkManager"],
 )
 def test_an_address_that_networkmanager_routes_has_its_rules_whether_it_is_a_path_or_not(why: dict[str, Any]) -> None:
     situation = Situation(**{key: why.pop(key) for key in ("mptcp_enabled",) if key in why})
@@ -56,10 +55,22 @@ def test_an_address_that_networkmanager_routes_has_its_rules_whether_it_is_a_pat
         {"state": DeviceState.DISCONNECTED},
         {"type": BRIDGE, "profile": {"ipv4_method": "shared"}},
         {"profile": {"ipv4_method": "shared"}},
+        {"profile": {"mptcp_flags": ProfileFlag.DISABLED}},
+        {"default_flags": DefaultFlags(ProfileFlag.DISABLED, "connection")},
     ],
-    ids=["unmanaged", "external", "no profile", "PREPARE", "disconnected", "bridge", "hotspot"],
+    ids=[
+        "unmanaged",
+        "external",
+        "no profile",
+        "PREPARE",
+        "disconnected",
+        "bridge",
+        "hotspot",
+        "disabled",
+        "disabled by default",
+    ],
 )
-def test_what_networkmanager_does_not_run_as_an_uplink_is_routed_as_ever(other: dict[str, Any]) -> None:
+def test_what_is_no_uplink_or_disabled_is_routed_as_ever(other: dict[str, Any]) -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24", **other)
     assert routed(situation) == set()

@@ -19,8 +19,13 @@ _ROUTED_ANYHOW = frozenset({Why.WAITS_FOR_NETWORKMANAGER, Why.NO_SLOT}) | COSTS
 #: Addresses that are no path themselves, but leave by their own interface where it has one.
 _ROUTED_WITH_OTHERS = frozenset({Why.TEMPORARY, Why.STABLE, Why.DEPRECATED, Why.NO_LONGER_CHOSEN})
 
-#: Addresses that no packet leaves the link with.
-_NOT_ROUTED = frozenset({Why.LINK_LOCAL, Why.NOT_GLOBAL, Why.DAD_FAILED})
+#: Addresses that no packet leaves the link with, and links that somebody wants nothing of ours on: NetworkManager alone, too,
+#: leaves their ``rp_filter`` as it is.
+_NOT_ROUTED = frozenset({Why.LINK_LOCAL, Why.NOT_GLOBAL, Why.DAD_FAILED}) | {
+    Why.DISABLED_BY_PROFILE,
+    Why.DISABLED_BY_CONFIGURATION,
+    Why.DISABLED_BY_NETWORKMANAGER,
+}
 
 
 def sources(facts: Facts, verdicts: list[Verdict]) -> list[Source]:
@@ -29,7 +34,8 @@ def sources(facts: Facts, verdicts: list[Verdict]) -> list[Source]:
     Path or not: with a strict ``rp_filter`` the answers to an address that is routed by another link are dropped, those to
     NetworkManager's connectivity check among them, and what waits for the check would wait for ever. A service address on
     the loopback interface leaves by whatever link there is. Of an address that stands on two interfaces a rule cannot tell
-    the two apart, and a socket that is bound to one of them needs none. In mode ``off`` only what has to stay is routed.
+    the two apart, and a socket that is bound to one of them needs none. In mode ``off``, and where somebody says disabled,
+    only what has to stay is routed.
     """
     if not facts.config.routing.enabled:
         return []
