@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import ipaddress
 import json
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path as File
@@ -35,10 +37,18 @@ from .model import (
     Written,
     marks_of,
 )
+from .text import printable
 from .values import field, frozen, replace
 
 #: Where the record is, unless the environment says otherwise (tests; it names a directory).
 DIRECTORY = File(os.environ.get("NM_MPTCP_STATE_DIR") or "/run/nm-mptcp")
+
+
+#: The last second of which a date can be made (the year 9999).
+_END_OF_TIME = 253402300799.0
+
+#: Characters of what is wrong with a record.
+_LONGEST = 200
 
 
 class StateError(Exception):
@@ -106,20 +116,19 @@ class Record:
         self.contents = Contents()
 
     def load(self, *, aside: bool = True) -> Contents:
-        """Read the record; of one that is broken is told, and then nothing is known to be ours.
+        """Read the record; of one that cannot be used is told, and then no endpoint is known to be ours. (Rules and routes
+        are, by the numbers that they carry.)
 
         Who only looks (``aside`` is false) leaves it where it is; who is to write sets it aside, for whoever wants to see it.
         """
         try:
-            text = self.file.read_bytes()
-        except FileNotFoundError:
-            self.contents = Contents()
-            return self.contents
-        except OSError as error:
-            raise StateError(f"{self.file}: cannot be read: {_words(error)}") from None
-        try:
+            text = self._read()
+            if text is None:
+                self.contents = Contents()
+                return self.contents
             self.contents = _decode(json.loads(text.decode("utf-8")))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        # Whatever it is: a service that does not start is worse than a record that is lost.
+        except Exception as error:
             then = "'nm-mptcp apply' begins another"
             if aside:
                 place = self.file.with_suffix(".broken")
@@ -127,15 +136,26 @@ class Record:
                     self.file.replace(place)
                 then = f"it is set aside as {place.name}"
             # What Python says of a wrong type or a missing name tells a person nothing.
-            what = _words(error) if isinstance(error, ValueError) else "its form is another one"
+            what = _words(error) if isinstance(error, ValueError | OSError) else "its form is another one"
             logger(__name__).error(
                 "%s: not a record of nm-mptcp (%s): endpoints made before count as somebody else's; %s",
                 self.file,
-                what,
+                printable(what, _LONGEST),
                 then,
             )
             self.contents = Contents()
         return self.contents
+
+    def _read(self) -> bytes | None:
+        """What the file holds, None where there is none; never waits for what is no file."""
+        try:
+            handle = os.open(self.file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        with open(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise ValueError("it is no file")
+            return file.read()
 
     def save(self, contents: Contents) -> None:
         """Write the record in one step, so that a reader or a crash sees the old or the new one; nothing when unchanged."""
@@ -335,33 +355,86 @@ def _decode_guard(data: Any) -> GuardRecord | None:
     if data is None:
         return None
     subflows, connections = data["cut"]
-    tunnels = {Family(family): str(name) for family, name in data["tunnels"]}
-    until = None if data["until"] is None else float(data["until"])
-    return GuardRecord(tunnels, float(data["since"]), until, int(subflows), int(connections))
+    tunnels = {Family(family): _text(name) for family, name in data["tunnels"]}
+    until = None if data["until"] is None else _time(data["until"])
+    return GuardRecord(tunnels, _time(data["since"]), until, _number(subflows), _number(connections))
 
 
 def _decode(data: Any) -> Contents:
-    if data["version"] != 1:
-        raise ValueError(f"version {data['version']} of another nm-mptcp")
+    """What a record holds. Raises anything at all for what is none."""
+    if (version := _number(data["version"])) != 1:
+        raise ValueError(f"version {version} of another nm-mptcp")
     ours = Ours(
         frozenset(
-            OwnEndpoint(str(address), int(ifindex), EndpointFlag(flags), EndpointFlag(was), int(id_), *map(int, port))
+            OwnEndpoint(
+                _address(address),
+                _ifindex(ifindex),
+                _flags(flags),
+                _flags(was),
+                _number(id_, 255),
+                *(_number(each, 0xFFFF) for each in port),
+            )
             for address, ifindex, flags, was, id_, *port in data["endpoints"]
         ),
-        frozenset(str(claim) for claim in data["claims"]),
-        {str(name): Written(int(before), int(written)) for name, (before, written) in data["limits"].items()},
-        frozenset(Endpoint(str(a), int(ifindex), EndpointFlag(flags)) for a, ifindex, flags in data["taken"]),
-        frozenset((Family(family), int(ifindex)) for family, ifindex in data["linkdown"]),
-        frozenset(
-            Numbering(int(protocol), range(int(start), int(stop)), int(priority))
-            for protocol, start, stop, priority in data.get("numberings", ())
-        ),
+        frozenset(_text(claim) for claim in data["claims"]),
+        {
+            _text(name): Written(_number(before, 0xFFFFFFFF), _number(written, 0xFFFFFFFF))
+            for name, (before, written) in data["limits"].items()
+        },
+        frozenset(Endpoint(_address(a), _ifindex(ifindex), _flags(flags)) for a, ifindex, flags in data["taken"]),
+        frozenset((Family(_number(family)), _ifindex(ifindex)) for family, ifindex in data["linkdown"]),
+        frozenset(_numbering(*each) for each in data.get("numberings", ())),
     )
-    began = {str(key): Since(str(state), str(why), float(time)) for key, (state, why, time) in data["since"].items()}
+    began = {
+        _text(key): Since(_text(state), _text(why), _time(time)) for key, (state, why, time) in data["since"].items()
+    }
     mode = data.get("mode")
     return Contents(
-        ours, began, int(data["endpoints_max"]), Mode(mode) if mode else None, _decode_guard(data.get("guard"))
+        ours,
+        began,
+        _number(data["endpoints_max"], 255),
+        None if mode is None else Mode(mode),
+        _decode_guard(data.get("guard")),
     )
+
+
+def _number(value: object, most: int = 2**63 - 1, least: int = 0) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{value!r} is no number from {least} to {most}")
+    return value
+
+
+def _time(value: object) -> float:
+    """Seconds of the wall clock, of which a date can be made."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _END_OF_TIME:
+        raise ValueError(f"{value!r} is no time")
+    return float(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
+def _address(value: object) -> str:
+    """An address as the kernel's are written here."""
+    if str(ipaddress.ip_address(_text(value))) != value or "%" in value:
+        raise ValueError(f"{value!r} is no address")
+    return value
+
+
+def _ifindex(value: object) -> int:
+    return _number(value, 2**31 - 1, 1)
+
+
+def _flags(value: object) -> EndpointFlag:
+    return EndpointFlag(_number(value, 0xFFFFFFFF))
+
+
+def _numbering(protocol: object, start: object, stop: object, priority: object) -> Numbering:
+    tables = range(_number(start, 0xFFFFFFFF, 1), _number(stop, 0xFFFFFFFF, 1))
+    return Numbering(_number(protocol, 255, 1), tables, _number(priority, 0xFFFFFFFF))
 
 
 def _holder(handle: int) -> str:

@@ -5,11 +5,31 @@ import json
 import logging
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path as File
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from nm_mptcp.model import Desired, Endpoint, Family, Kernel, Limits, Ours, OwnEndpoint, Path, State, Written
+from nm_mptcp.config import Mode
+from nm_mptcp.model import (
+    Action,
+    Desired,
+    Endpoint,
+    Family,
+    Kernel,
+    Limits,
+    Numbering,
+    Ours,
+    OwnEndpoint,
+    Path,
+    State,
+    Written,
+)
+from nm_mptcp.plan import plan
+from nm_mptcp.policy import decide
 from nm_mptcp.reasons import Reason, Why
 from nm_mptcp.state import (
     Contents,
@@ -17,6 +37,7 @@ from nm_mptcp.state import (
     Record,
     Since,
     StateError,
+    _encode,
     decided,
     seen,
     since,
@@ -24,9 +45,10 @@ from nm_mptcp.state import (
     with_limits,
     without_endpoints,
 )
+from nm_mptcp.status import document
 from nm_mptcp.values import replace
 
-from .situations import BACKUP, SUBFLOW
+from .situations import BACKUP, SUBFLOW, Situation
 
 A = Endpoint("10.0.1.2", 2, SUBFLOW)
 OURS = Ours(
@@ -112,6 +134,149 @@ def test_only_one_writer_at_a_time_and_the_other_is_named(tmp_path: File) -> Non
         pass
     with Record(tmp_path).lock(0):
         pass
+
+
+# --- records that cannot be used ---
+
+WELL = _encode(
+    Contents(
+        Ours(
+            OURS.endpoints,
+            OURS.claims,
+            {"subflows": Written(2, 4)},
+            frozenset({replace(A, flags=BACKUP)}),
+            frozenset({(Family.IPV4, 2)}),
+            frozenset({Numbering(78, range(50000, 50100), 1000)}),
+        ),
+        {"10.0.1.2%2": Since("active", "FLAGS_OF_KIND", 1700000000.25)},
+        8,
+        Mode.HANDOVER,
+        GuardRecord({Family.IPV4: "tun0"}, 1700000000.0, 1700000001.0, 3, 1),
+    )
+)
+
+#: Numbers as JSON may have them, whatever a field is for.
+NUMBERS = [
+    "Infinity",
+    "-Infinity",
+    "NaN",
+    "1e999",
+    "-1",
+    "1.5",
+    "true",
+    "null",
+    '"x"',
+    "[]",
+    "{}",
+    str(2**64),
+    str(10**400),
+]
+
+
+def leaves(value: Any, *place: Any) -> Iterator[tuple[Any, ...]]:
+    """Where the record's numbers are."""
+    if isinstance(value, dict | list):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(each, *place, key)
+    elif isinstance(value, int | float):
+        yield place
+
+
+def changed(place: tuple[Any, ...], number: str) -> bytes:
+    """The record with something else there."""
+    data = json.loads(json.dumps(WELL))
+    holder = data
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = "HERE"
+    return json.dumps(data).replace('"HERE"', number).encode()
+
+
+@pytest.mark.parametrize("place", list(leaves(WELL)), ids=str)
+def test_a_number_that_cannot_be_is_a_broken_record(place: tuple[Any, ...], tmp_path: File) -> None:
+    record = Record(tmp_path)
+    for number in NUMBERS:
+        if (place, number) == (("guard", "until"), "null") or (number == "1.5" and place[-1] in ("since", "until", 2)):
+            continue  # a time, or that there is none
+        record.file.write_bytes(changed(place, number))
+        assert record.load() == Contents(), number
+        assert (tmp_path / "state.broken").exists()
+        (tmp_path / "state.broken").unlink()
+
+
+def test_a_record_of_an_older_version_is_read(tmp_path: File) -> None:
+    record = Record(tmp_path)
+    data = json.loads(json.dumps(WELL))
+    data["endpoints"] = [each[:5] for each in data["endpoints"]]  # before ports
+    for name in ("numberings", "mode", "guard"):
+        del data[name]
+    record.file.write_text(json.dumps(data))
+    assert record.load().ours.endpoints == OURS.endpoints
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "unreadable"])
+def test_what_is_no_readable_file_is_set_aside(kind: str, tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Record(tmp_path)
+    if kind == "folder":
+        record.file.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(record.file)
+    else:
+        record.file.touch()
+        monkeypatch.setattr(
+            File, "read_bytes", lambda path: (_ for _ in ()).throw(PermissionError(13, "no", str(path)))
+        )
+    assert record.load() == Contents()
+    monkeypatch.undo()
+    record.save(Contents(OURS))
+    assert Record(tmp_path).load() == Contents(OURS)
+
+
+def refused(record: Record) -> bytes:
+    raise PermissionError(13, "Permission denied", str(record.file))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(sorted(WELL)), JSON), st.binary(max_size=40))
+def test_whatever_a_record_holds_it_is_read_or_set_aside_and_what_is_read_can_be_shown_and_written(
+    tmp_path: File, changes: dict[str, Any], junk: bytes
+) -> None:
+    record = Record(tmp_path)
+    for text in (json.dumps({**WELL, **changes}).encode(), junk):
+        record.file.write_bytes(text)
+        contents = record.load()
+        situation = Situation()
+        situation.link("e1", "10.0.1.2/24")
+        situation.ours = contents.ours
+        snapshot = situation.snapshot()
+        document(snapshot, decide(snapshot), contents, mode=Mode.AUTO, service=True)
+        (tmp_path / "other" / "state.json").unlink(missing_ok=True)
+        Record(tmp_path / "other").save(contents)
+        assert Record(tmp_path / "other").load() == contents
+
+
+def test_without_the_record_rules_and_routes_of_ours_are_known_by_their_marks(tmp_path: File) -> None:
+    situation = Situation()
+    situation.link("e1", "10.0.1.2/24")
+    made = decide(situation.snapshot())
+    situation.rules = list(made.rules)
+    situation.routes += [route for routes in made.routes.values() for route in routes]
+    situation.devices.clear()
+    record = Record(tmp_path)
+    record.file.write_bytes(b'{"version": 1, "since": {"x": ["a", "b", Infinity]}}')
+    situation.ours = record.load().ours
+    snapshot = situation.snapshot()
+    taken_out = {
+        op.value for op in plan(decide(snapshot), snapshot.kernel, snapshot.ours) if op.action is Action.DELETE
+    }
+    assert set(made.rules) <= taken_out
 
 
 # --- what is ours ---
