@@ -178,6 +178,8 @@ class Engine:
     def happened(self, event: PathManagerEvent | None) -> None:
         """A connection or subflow came or went; None: some did, and nobody knows which."""
         wounded = event is not None and self._healing.event(event, time.monotonic())
+        if self._healing.crowded:
+            self._healing.keep(*self._kernel.alive)
         if wounded or self._waits_for_connections:
             self._dirty.set()
 

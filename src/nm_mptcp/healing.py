@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
+from collections.abc import Set
 
 from .kernel.events import EventName, PathManagerEvent
 from .values import field, mutable
@@ -27,6 +28,9 @@ _REFUSED = frozenset({errno.ECONNREFUSED, errno.ECONNRESET})
 
 #: A single reset of a join may be a peer that has not yet noticed the end of the subflow before; a second one is a no.
 _PATIENCE = 2
+
+#: Connections of which something may be remembered before it is asked which of them live: the end of some was not told.
+_CROWD = 1000
 
 _Subflow = tuple[str, int, str, int]
 
@@ -48,11 +52,26 @@ class Healing:
         self._established: dict[int, dict[_Subflow, float]] = {}
         self._refusing: set[int] = set()
         self._resets: Counter[int] = Counter()
+        self._heard: dict[int, float] = {}  #: of each connection the last event
+        self._crowd = _CROWD
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many connections are remembered that some of them will have ended: see :meth:`keep`."""
+        return len(self._heard) > self._crowd
+
+    def keep(self, alive: Set[int], asked: float) -> None:
+        """Forget connections that were not alive when that was asked, and of which nothing was heard since."""
+        for token in [token for token, heard in self._heard.items() if heard < asked and token not in alive]:
+            self._forget(token)
+        self._crowd = max(_CROWD, 2 * len(self._heard))
 
     def event(self, event: PathManagerEvent, now: float) -> bool:
         """Take in an event of the path manager; True when an address needs healing that did not before."""
         if event.name is EventName.CLOSED:
             self._forget(event.token)
+            return False
+        self._heard[event.token] = now
         if event.local is None or event.remote is None:
             return False
         subflow = (event.local, event.local_port, event.remote, event.remote_port)
@@ -116,6 +135,7 @@ class Healing:
         return True
 
     def _forget(self, token: int) -> None:
+        self._heard.pop(token, None)
         self._established.pop(token, None)
         self._refusing.discard(token)
         self._resets.pop(token, None)

@@ -81,3 +81,36 @@ def test_it_is_over_when_the_endpoint_was_added_for_another_reason() -> None:
     died(healing, 1.0)
     healing.came_anew(A)
     assert healing.due(9.0) == frozenset()
+
+
+def remembered(healing: Healing) -> int:
+    return sum(map(len, (healing._established, healing._refusing, healing._resets, healing._heard)))
+
+
+def test_connections_whose_end_was_not_told_are_forgotten_when_they_are_known_to_be_gone() -> None:
+    """The kernel drops events where nobody takes them in time; a busy server has millions of connections in a month."""
+    healing = Healing()
+    most = 0
+    for token in range(20_000):
+        healing.event(event(EventName.SUBFLOW_ESTABLISHED, token=token), float(token))
+        healing.event(event(EventName.SUBFLOW_CLOSED, token=token, error=errno.ECONNREFUSED, port=4001), float(token))
+        if healing.crowded:
+            healing.keep(frozenset({7, token - 1, token}), token - 10.0)
+        most = max(most, remembered(healing))
+    assert most <= 4 * 1011
+    assert 7 in healing._established
+
+
+def test_what_was_heard_after_the_question_is_kept() -> None:
+    healing = Healing()
+    healing.event(event(EventName.ESTABLISHED, token=1), 1.0)
+    healing.event(event(EventName.ESTABLISHED, token=2), 5.0)
+    healing.keep(frozenset(), 3.0)
+    assert set(healing._established) == {2}
+
+
+def test_nothing_is_left_of_a_connection_that_ended() -> None:
+    healing = Healing()
+    died(healing, 10.0)
+    healing.event(PathManagerEvent(EventName.CLOSED, 1), 11.0)
+    assert remembered(healing) == 0

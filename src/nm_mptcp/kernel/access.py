@@ -121,6 +121,11 @@ class KernelAccess:
         await self._work(self._departures.close)
         self._worker.shutdown(wait=False)
 
+    @property
+    def alive(self) -> tuple[frozenset[int], float]:
+        """The tokens of the connections that lived when that was asked last, and when that was (``time.monotonic``)."""
+        return self._connections.alive
+
     async def look(self, *, thorough: bool = False, at_once: bool = False) -> Kernel:
         """What the kernel has now; ``thorough``: also what it may have changed without telling; ``at_once``: others wait, and
         its settings may be those of the last look.

@@ -33,6 +33,8 @@ class Connections:
         self._news = 0  #: counts what the path manager told
         #: the last answer, and the news when it was asked for
         self._kept: tuple[int, Mapping[frozenset[str], int]] | None = None
+        #: the tokens of the connections that had a subflow at the last answer, and when it was asked for (``time.monotonic``)
+        self.alive: tuple[frozenset[int], float] = (frozenset(), 0.0)
         self._cost = 0.0  #: seconds that the last answer took
         self._loop: asyncio.AbstractEventLoop | None = None
         self._again: Callable[[], Awaitable[object]] | None = None
@@ -68,6 +70,7 @@ class Connections:
         news, began = self._news, time.monotonic()
         subflows = self._subflows()
         self._cost = time.monotonic() - began
+        self.alive = (frozenset(subflow.token for subflow in subflows), began)
         answer = Counter(frozenset(addresses) for addresses in standing(subflows))
         # That a join was completed nobody is told.
         settled = all(subflow.established for subflow in subflows if subflow.state is TCPState.ESTABLISHED)
