@@ -44,6 +44,7 @@ from .model import (
     Sides,
     Snapshot,
     State,
+    marks_of,
 )
 from .plan import needed, plan, restore, unrecorded
 from .policy import decide
@@ -53,6 +54,7 @@ from .state import (
     Contents,
     Record,
     StateError,
+    adopted,
     decided,
     guarded,
     seen,
@@ -322,7 +324,7 @@ class Engine:
     ) -> tuple[Operation, ...]:
         """Policy's view of this look, and what it takes to get there."""
         networkmanager = self._networkmanager()
-        ours = seen(self._ours, kernel.endpoints)
+        ours = self._ours_in(kernel)
         now = time.monotonic()
         up = {index for index, link in kernel.links.items() if link.up and link.carrier}
         back = self._flaps.look(up, kernel.links.keys() - up, now)
@@ -356,6 +358,10 @@ class Engine:
         self._mind_guard(desired)
         self._refusals.keep({(path.address, path.ifindex) for path in desired.paths if path.reason.why is Why.REFUSED})
         return plan(desired, kernel, ours)
+
+    def _ours_in(self, kernel: Kernel) -> Ours:
+        """What of ours this look has seen."""
+        return adopted(seen(self._ours, kernel.endpoints), kernel, marks_of(self.config.routing.numbering))
 
     async def _ask_neighbours(self, due: Set[int], kernel: Kernel, networkmanager: NetworkManager) -> None:
         """Nothing is to wait longer than it must for the neighbours of a link of NetworkManager's that came back."""
@@ -698,7 +704,7 @@ class Engine:
             connections = {} if force else await self._connections()
             for _ in range(_ROUNDS):
                 kernel = await self._kernel.look(thorough=True)
-                ours = seen(self._ours, kernel.endpoints)
+                ours = self._ours_in(kernel)
                 desired = decide(Snapshot(kernel, self._networkmanager(), ours), self.config)
                 ours = decided(ours, kernel, replace(desired, taken=frozenset(), linkdown=ours.linkdown))
                 # What NetworkManager has adopted is its own by now.

@@ -254,6 +254,7 @@ class Kernel:
     limits: Limits = Limits()
     #: whether ``ignore_routes_with_linkdown`` is set on an interface, as far as it was looked up
     linkdown_ignored: Mapping[tuple[Family, int], bool] = field(default_factory=dict)
+    linkdown_default: frozenset[Family] = frozenset()  #: families in which a new interface has it set
     #: where packets to each half of a family's public space leave; nothing while there is nothing like a tunnel
     departures: Mapping[Family, tuple[Departure, ...]] = field(default_factory=dict)
 

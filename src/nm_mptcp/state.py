@@ -207,6 +207,22 @@ class Record:
         self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
 
 
+def adopted(ours: Ours, kernel: Kernel, marks: Marks) -> Ours:
+    """``ours`` where the record was lost while what is marked as ours stands: settings that only we make are ours.
+
+    A record always has the numbers that the marks consist of. An administrator who sets ``ignore_routes_with_linkdown``
+    does so for all interfaces, or as the default of each that comes.
+    """
+    if ours.numberings or not any(map(marks.on_rule, kernel.rules)):
+        return ours
+    routed = {rule.source for rule in kernel.rules if marks.on_rule(rule)}
+    places = {
+        (each.family, each.ifindex) for group in kernel.addresses.values() for each in group if each.address in routed
+    }
+    mine = {place for place in places if kernel.linkdown_ignored.get(place) and place[0] not in kernel.linkdown_default}
+    return replace(ours, linkdown=ours.linkdown | mine)
+
+
 def seen(ours: Ours, endpoints: Iterable[Endpoint]) -> Ours:
     """``ours`` after a look at the kernel: ids and changes of flags confirmed, endpoints that are gone forgotten.
 

@@ -280,3 +280,25 @@ def test_a_broken_record_is_said_and_harms_nobody(bed: Bed, content: str) -> Non
     bed.start_service()
     bed.sync()
     assert bed.footprint() == before
+
+
+@pytest.mark.parametrize("administrator", [False, True])
+def test_a_lost_record_leaves_no_setting_of_ours_behind(bed: Bed, links: Links, administrator: bool) -> None:
+    """What an administrator set for all interfaces stays his."""
+    name = "net.ipv4.conf.{}.ignore_routes_with_linkdown"
+    names = [name.format(each) for each in ("wlan0", "wwan0")]
+    bed.without_dispatcher_scripts()
+    if administrator:
+        bed.machine.sysctl(**dict.fromkeys([*names, name.format("default")], "1"))
+    service = bed.start_service()
+    bed.up("Wi-Fi", "LTE")
+    for link in (links.wifi, links.lte):
+        bed.wait_endpoint(link.address)
+    bed.sync()
+    assert [bed.machine.read_sysctl(each) for each in names] == ["1", "1"]
+    service.kill()
+    bed.path("/run/nm-mptcp/state.json").unlink()
+    bed.start_service()
+    bed.sync()
+    bed.nm_mptcp("clear", "--force")
+    assert [bed.machine.read_sysctl(each) for each in names] == (["1", "1"] if administrator else ["0", "0"])

@@ -79,6 +79,9 @@ class KernelAccess:
         #: subflows that were cut since this was made, and connections that had no other
         self.cut_subflows = self.cut_connections = 0
         self._linkdown: Mapping[tuple[Family, int], bool] = {}
+        self._linkdown_default = frozenset(
+            family for family in Family if (sysctl.read(_linkdown(family, "default")) or "0") != "0"
+        )
         self._mirror = Mirror()
         self._monitor: Monitor | None = None
         self._events: PathManagerEvents | None = None
@@ -156,6 +159,7 @@ class KernelAccess:
             endpoints=endpoints,
             limits=settings.limits,
             linkdown_ignored=self._linkdown_ignored(thorough=thorough),
+            linkdown_default=self._linkdown_default,
             departures=departures,
         )
 
