@@ -178,6 +178,14 @@ class Config:
         can_have_port = options.flags.value & (ProfileFlag.SIGNAL | ProfileFlag.SUBFLOW) == ProfileFlag.SIGNAL
         return options if can_have_port else replace(options, signal_port=Setting(0))
 
+    def names(self, device: Device, *, profile_id: str, profile_uuid: str, address: str) -> bool:
+        """Whether a section that is for a path names its address (``match-address``)."""
+        return any(
+            section.selector.names(address)
+            and section.selector.matches(device, profile_id=profile_id, profile_uuid=profile_uuid, address=address)
+            for section in self.sections
+        )
+
 
 #: What counts where nobody chose anything.
 DEFAULTS = Config()

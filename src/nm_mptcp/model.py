@@ -85,6 +85,7 @@ class AddressFlag(enum.IntFlag):
     DEPRECATED = 0x20
     TENTATIVE = 0x40
     PERMANENT = 0x80
+    NOPREFIXROUTE = 0x200  #: no route to its prefix came with it
 
 
 @frozen

@@ -47,6 +47,7 @@ class Why(enum.Enum):
     # excluded
     NOT_MANAGED = "NetworkManager does not manage this interface"
     EXTERNAL = "the interface was set up by somebody else; NetworkManager only looks on"
+    NOT_CONFIGURED = "NetworkManager did not configure this address"
     NOT_CONNECTED = "not connected ({0})"
     UNREADABLE = "the profile cannot be read: {0}"
     DISABLED_BY_PROFILE = "the profile's mptcp-flags say disabled"

@@ -119,6 +119,15 @@ def _never_default(path: Path) -> list[Remedy]:
     ]
 
 
+def _named(path: Path) -> list[Remedy]:
+    return [
+        (
+            "make it a path all the same",
+            f"in /etc/nm-mptcp/nm-mptcp.conf: [path-named], match-address={path.address}; then systemctl reload nm-mptcp",
+        )
+    ]
+
+
 def _own(path: Path) -> list[Remedy]:
     return [("hand the endpoint over to nm-mptcp (the connection is cut for a moment)", _up(path))]
 
@@ -198,6 +207,7 @@ _BY_RULE: dict[Why, Callable[[Path], list[Remedy]]] = {
     # excluded
     Why.NOT_MANAGED: _say("let NetworkManager manage it", "nmcli device set {interface} managed yes"),
     Why.EXTERNAL: _say("give it a profile of its own", "nmcli connection add type ethernet ifname {interface}"),
+    Why.NOT_CONFIGURED: _named,
     Why.NOT_CONNECTED: _connect,
     Why.UNREADABLE: _say("look as root, or start the service", "systemctl start nm-mptcp"),
     Why.DISABLED_BY_PROFILE: _explicit,

@@ -97,6 +97,11 @@ class Selector:
         value = ipaddress.ip_address(address)
         return decide([(term.negative, partial(term.matches, value)) for term in self.address])
 
+    def names(self, address: str) -> bool:
+        """Whether the address is taken in by what is said of addresses, and not only left in by ``except:``."""
+        value = ipaddress.ip_address(address) if self.address else None
+        return value is not None and any(not term.negative and term.matches(value) for term in self.address)
+
 
 def connections(text: str) -> tuple[ConnectionTerm, ...]:
     """``match-connection``; raises :class:`ValueError`."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import statistics
 import time
@@ -36,6 +37,38 @@ def test_each_link_has_an_endpoint_bound_to_it(bed: Bed, two_paths: Links) -> No
         (two_paths.wifi.address, "wlan0", DEFAULT_FLAGS),
         (two_paths.lte.address, "wwan0", DEFAULT_FLAGS),
     }
+
+
+def test_what_networkmanager_did_not_configure_is_no_path_unless_a_section_names_it(bed: Bed) -> None:
+    """A floating address of keepalived's, and what is added by hand; all that NetworkManager itself adds is one."""
+    wifi = bed.uplink("wlan0", dhcp="10.1.0.0/24", ra="2001:db8:1::/64")
+    static = bed.uplink("eth0", static="10.2.0.0/24")
+    bed.sh("ip link set eth0 up; ip address add 10.2.0.7/24 dev eth0")  # as before NetworkManager came
+    bed.profile("Wi-Fi", "wlan0", "ipv6.method auto")
+    bed.profile(
+        "Office", "eth0", "ipv4.method manual", "ipv4.addresses 10.2.0.7/24,10.2.0.8/24,10.2.7.7/32",
+        f"ipv4.gateway {static.gateway}", "ipv6.method manual", "ipv6.addresses 2001:db8:2::7/64,2001:db8:2::8/128",
+        "ipv6.gateway 2001:db8:2::1",
+    )  # fmt: skip
+    bed.start_service()
+    bed.up("Wi-Fi", "Office")
+    theirs = {"10.2.0.7", "10.2.0.8", "10.2.7.7", "2001:db8:2::7", "2001:db8:2::8", wifi.address, wifi.address6()}
+    for address in theirs:
+        bed.wait_endpoint(address)
+    others = ("10.2.0.99/24", "10.1.9.9/32", "2001:db8:1::99/64")
+    for address, name in zip(others, ("eth0", "wlan0", "wlan0"), strict=True):
+        bed.sh(f"ip address add {address} dev {name} {'nodad' if ':' in address else ''}")
+    bed.sync()
+    assert {each.address for each in bed.endpoints()} == theirs
+    for address in (text.split("/")[0] for text in others):
+        path = bed.status().path(address)
+        assert (path["state"], path["rule"]) == ("excluded", "not-configured")
+        assert bed.rules(address) == []
+    (remedy,) = [line for line in bed.nm_mptcp("explain", "10.1.9.9").splitlines() if "match-address=" in line]
+    section, match = re.findall(r"\[path-[a-z]+\]|match-address=[0-9.]+", remedy)
+    bed.write("/run/nm-mptcp/conf.d/50-test.conf", f"{section}\n{match}\n")
+    bed.sh("dbus-send --system --print-reply --dest=org.nm_mptcp1 /org/nm_mptcp1 org.nm_mptcp1.Reload")
+    bed.wait_endpoint("10.1.9.9")
 
 
 def test_each_address_has_four_rules_of_ours_behind_all_others(bed: Bed, two_paths: Links) -> None:

@@ -77,7 +77,14 @@ class Situation:
         self.vpn = False
 
     def link(
-        self, name: str, *addresses: str, gateway: bool = True, metric: int = 100, flags: int = 0, **device: Any
+        self,
+        name: str,
+        *addresses: str,
+        gateway: bool = True,
+        metric: int = 100,
+        flags: int = 0,
+        by_networkmanager: bool = True,
+        **device: Any,
     ) -> int:
         """An activated link with addresses (``A/LEN``), their on-link prefixes, and a default by each prefix's ``.1``."""
         ifindex = len(self.links) + 2
@@ -99,15 +106,29 @@ class Situation:
             }
         )
         for address in addresses:
-            self.address(ifindex, address, flags=flags, gateway=gateway, metric=metric)
+            self.address(
+                ifindex, address, flags=flags, gateway=gateway, metric=metric, by_networkmanager=by_networkmanager
+            )
         return ifindex
 
     def address(
-        self, ifindex: int, text: str, *, flags: int = 0, scope: int = 0, gateway: bool = True, metric: int = 100
+        self,
+        ifindex: int,
+        text: str,
+        *,
+        flags: int = 0,
+        scope: int = 0,
+        gateway: bool = True,
+        metric: int = 100,
+        by_networkmanager: bool = True,
+        preferred: int | None = None,
     ) -> None:
         """One more address of a link; its default goes into the table that the profile puts its routes in."""
         address, length = text.split("/")
-        self.addresses[ifindex].append(Address(ifindex, address, int(length), scope, AddressFlag(flags)))
+        if by_networkmanager:
+            flags |= AddressFlag.NOPREFIXROUTE
+        added = Address(ifindex, address, int(length), scope, AddressFlag(flags), preferred=preferred)
+        self.addresses[ifindex].append(added)
         family = Family.of(address)
         profile = self.devices[self.links[ifindex].name].profile
         table = profile.route_table(family) if profile else MAIN_TABLE

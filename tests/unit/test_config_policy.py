@@ -169,6 +169,27 @@ def test_connectivity_may_be_ignored_for_a_path(config: Any) -> None:
     assert A in wished(desired)
 
 
+@pytest.mark.parametrize(
+    ("text", "path_"),
+    [
+        ("[path-x]\nmatch-address=10.0.1.2", True),
+        ("[path-x]\nmatch-address=10.0.1.0/24\nflags=subflow,backup", True),
+        ("[path-x]\nmatch-device=interface-name:e1\nmatch-address=10.0.0.0/8,except:10.0.1.3", True),
+        ("[path-x]\nmatch-device=interface-name:e2\nmatch-address=10.0.1.2", False),
+        ("[path-x]\nmatch-address=except:10.0.2.0/24", False),
+        ("[path-x]\nmatch-address=10.0.1.3", False),
+        ("[path-x]\nflags=subflow", False),
+    ],
+)
+def test_an_address_that_networkmanager_did_not_configure_is_a_path_where_a_section_names_it(
+    text: str, path_: bool, config: Any
+) -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24", by_networkmanager=False)
+    desired = decide(situation.snapshot(), config(text))
+    assert set(wished(desired)) == ({A} if path_ else set())
+
+
 def test_limits_may_be_kept_as_they_are(config: Any) -> None:
     situation = Situation(limits=Limits(0, 0))
     situation.link("e1", f"{A}/24")

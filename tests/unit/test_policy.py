@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from nm_mptcp.flags import EndpointFlag, ProfileFlag
-from nm_mptcp.model import DefaultFlags, Desired, DeviceState, FlagsFrom, Limits, Owner, Path, State, Written
+from nm_mptcp.model import DefaultFlags, Desired, DeviceState, FlagsFrom, Limits, Link, Owner, Path, State, Written
 from nm_mptcp.policy import decide
 from nm_mptcp.reasons import Why
 from nm_mptcp.values import replace
@@ -158,6 +158,16 @@ ONE_LINK: dict[str, tuple[Callable[[], Situation], State, Why, EndpointFlag | No
     "tentative": (_one(address=f"{A6}/64", flags=0x40), State.WAITING, Why.TENTATIVE, None),
     "DAD failed": (_one(address=f"{A6}/64", flags=0x08), State.EXCLUDED, Why.DAD_FAILED, None),
     "deprecated": (_one(address=f"{A6}/64", flags=0x20), State.EXCLUDED, Why.DEPRECATED, None),
+    # whose it is
+    "by hand, or by keepalived": (_one(by_networkmanager=False), State.EXCLUDED, Why.NOT_CONFIGURED, None),
+    "by hand, IPv6": (_one(address=f"{A6}/64", by_networkmanager=False), State.EXCLUDED, Why.NOT_CONFIGURED, None),
+    "by hand, IPv4 secondary": (_one(flags=0x01, by_networkmanager=False), State.EXCLUDED, Why.NOT_CONFIGURED, None),
+    "by hand, explicit flags": (
+        _one(by_networkmanager=False, profile={"mptcp_flags": ProfileFlag(0x22)}),
+        State.EXCLUDED,
+        Why.NOT_CONFIGURED,
+        None,
+    ),
     # routes and sysctl
     "no default route": (_one(gateway=False), State.WAITING, Why.NO_DEFAULT_ROUTE, None),
     "never-default": (
@@ -312,6 +322,47 @@ def test_a_refused_endpoint_waits_with_the_kernels_words_and_is_tried_again() ->
     desired = decide(situation.snapshot())
     assert str(path(desired, A).reason) == "the kernel refused the endpoint: out of memory"
     assert wished(desired) == {A: SUBFLOW}
+
+
+@pytest.mark.parametrize("owner", ["NetworkManager", "somebody"])
+def test_an_endpoint_on_an_address_that_networkmanager_did_not_configure_is_left(owner: str) -> None:
+    situation = Situation()
+    explicit = {"mptcp_flags": ProfileFlag(0x22)} if owner == "NetworkManager" else {}
+    e1 = situation.link("e1", f"{A}/24", by_networkmanager=False, profile=explicit)
+    situation.endpoint(A, e1, SUBFLOW | EndpointFlag.SIGNAL, ours=False)
+    desired = decide(situation.snapshot())
+    assert path(desired, A).state is State.ACTIVE
+    assert not desired.endpoints
+    assert not desired.taken
+
+
+def test_what_pppd_adds_for_networkmanager_is_a_path_and_so_is_a_service_address_on_loopback() -> None:
+    situation = Situation()
+    ppp = situation.link("ppp0", f"{A}/32", by_networkmanager=False, type=MODEM)
+    situation.links[ppp] = Link(ppp, "ppp0", "ppp")
+    lo = situation.link("lo", f"{B}/32", by_networkmanager=False, type=32, profile={"mptcp_flags": ProfileFlag(0x1A)})
+    situation.links[lo] = Link(lo, "lo", loopback=True)
+    desired = decide(situation.snapshot())
+    assert path(desired, A).state is State.ACTIVE
+    assert path(desired, B).reason.why is Why.WAITS_FOR_NETWORKMANAGER
+
+
+def test_an_address_of_somebody_else_is_routed_as_anybodys() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24")
+    situation.address(e1, f"{B}/32", by_networkmanager=False, gateway=False)
+    assert {rule.source for rule in decide(situation.snapshot()).rules} == {A}
+
+
+def test_an_endpoint_from_before_stays_for_its_connections_where_the_address_is_somebody_elses() -> None:
+    """A version of ours that did not ask had made it a path."""
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24", by_networkmanager=False)
+    situation.endpoint(A, e1, ours=True)
+    situation.connections = {frozenset({A}): 1}
+    assert path(decide(situation.snapshot()), A).reason.why is Why.KEPT_FOR_CONNECTIONS
+    situation.connections = {}
+    assert not wished(decide(situation.snapshot()))
 
 
 # --- paths together ---

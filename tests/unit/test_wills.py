@@ -246,6 +246,22 @@ def test_the_guard_of_a_full_tunnel_is_a_will() -> None:
     assert A not in wished(decision(situation))
 
 
+@pytest.mark.parametrize("connections", [None, {}, {frozenset({A}): 1}])
+def test_a_profile_that_cannot_be_read_is_no_path_although_what_stands_there_stays(
+    connections: dict[frozenset[str], int] | None,
+) -> None:
+    """It might say disabled."""
+    situation = Situation()
+    situation.endpoint(A, situation.link("e1", f"{A}/64"), ours=True)
+    situation.connections = connections
+    unreadable(situation)
+    desired = decision(situation)
+    assert wished(desired) == {A}
+    (path,) = desired.paths
+    assert path.state is State.EXCLUDED
+    assert "cannot be read: no answer in time" in str(path.reason)
+
+
 # --- the link is lost, and what is said of its address
 
 

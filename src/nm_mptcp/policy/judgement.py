@@ -7,6 +7,7 @@ import functools
 import ipaddress
 
 from ..config import IPv6Address
+from ..kinds import PPP
 from ..memory import remembered
 from ..model import (
     MAIN_TABLE,
@@ -18,6 +19,7 @@ from ..model import (
     FlagsFrom,
     Owner,
     Path,
+    Profile,
     State,
 )
 from ..reasons import Reason, Why
@@ -95,6 +97,8 @@ def _judge_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -> V
     if (address.address, known.port) in facts.listened_on:
         return replace(known, reason=Reason(Why.SOMEBODY_ELSE_OWNS), owner=Owner.OTHER)
 
+    if not (_is_of_networkmanager(facts, address) or _is_named(facts, address, device, device.profile)):
+        return replace(known, state=State.EXCLUDED, reason=Reason(Why.NOT_CONFIGURED))
     family = address.family
     if device.profile.shared(family):
         return replace(known, state=State.EXCLUDED, reason=Reason(Why.SHARED))
@@ -167,6 +171,25 @@ def _not_chosen(facts: Facts, verdict: Verdict) -> Reason | None:
     if facts.own_endpoint(verdict.on) and not all(map(_is_never_a_path, others)):
         return Reason(Why.NO_LONGER_CHOSEN, str(setting))
     return Reason(Why.TEMPORARY) if temporary else Reason(Why.STABLE, str(setting))
+
+
+def _is_of_networkmanager(facts: Facts, address: Address) -> bool:
+    """Whether NetworkManager configured an address: not keepalived, and nobody by hand.
+
+    It adds all of its own with ``noprefixroute``, save on the loopback interface (nm-l3cfg.c, ``_l3_commit_one``; 1.42 to
+    1.59), and takes others' away when it sets a device up. What it has the kernel or pppd add it accounts for as well:
+    temporary addresses, and those of a PPP link.
+    """
+    flag = AddressFlag.NOPREFIXROUTE
+    if address.family is Family.IPV6:
+        flag |= AddressFlag.TEMPORARY
+    link = facts.link(address.ifindex)
+    return bool(address.flags & flag) or link.loopback or link.kind == PPP or facts.is_absent(address)
+
+
+def _is_named(facts: Facts, address: Address, device: Device, profile: Profile) -> bool:
+    """Whether somebody wants this very address to be a path, whoever configured it."""
+    return facts.config.names(device, profile_id=profile.id, profile_uuid=profile.uuid, address=address.address)
 
 
 def _is_never_a_path(address: Address) -> bool:

@@ -239,7 +239,7 @@ def _last(facts: Facts, verdict: Verdict, endpoint: Endpoint | None) -> Verdict:
     reason = Reason(Why.KEPT_LAST, str(verdict.reason))
     return replace(
         verdict,
-        state=State.ACTIVE,
+        state=_kept_state(verdict, State.ACTIVE),
         reason=reason,
         flags=_kept_flags(verdict, endpoint),
         port=endpoint.port,
@@ -252,12 +252,17 @@ def _kept(facts: Facts, verdict: Verdict, endpoint: Endpoint) -> Verdict:
     followed = verdict.reason.why in FOLLOWED
     return replace(
         verdict,
-        state=State.ACTIVE if followed else State.SUSPENDED,
+        state=_kept_state(verdict, State.ACTIVE if followed else State.SUSPENDED),
         reason=Reason(Why.KEPT_UNTIL_REPLACED if followed else Why.KEPT_FOR_CONNECTIONS, str(verdict.reason)),
         flags=_kept_flags(verdict, endpoint),
         port=endpoint.port,
         wants_endpoint=facts.own_endpoint(verdict.on) is not None,
     )
+
+
+def _kept_state(verdict: Verdict, state: State) -> State:
+    """A profile that cannot be read might say disabled: no path, though what stands there stays."""
+    return verdict.state if verdict.reason.why is Why.UNREADABLE else state
 
 
 def _kept_flags(verdict: Verdict, endpoint: Endpoint) -> EndpointFlag:

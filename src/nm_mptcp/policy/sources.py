@@ -19,9 +19,9 @@ _ROUTED_ANYHOW = frozenset({Why.WAITS_FOR_NETWORKMANAGER, Why.NO_SLOT}) | COSTS
 #: Addresses that are no path themselves, but leave by their own interface where it has one.
 _ROUTED_WITH_OTHERS = frozenset({Why.TEMPORARY, Why.STABLE, Why.DEPRECATED, Why.NO_LONGER_CHOSEN})
 
-#: Addresses that no packet leaves the link with, and links that somebody wants nothing of ours on: NetworkManager alone, too,
-#: leaves their ``rp_filter`` as it is.
-_NOT_ROUTED = frozenset({Why.LINK_LOCAL, Why.NOT_GLOBAL, Why.DAD_FAILED}) | {
+#: Addresses that no packet leaves the link with, or that are none of NetworkManager's, and links that somebody wants nothing
+#: of ours on: NetworkManager alone, too, leaves their ``rp_filter`` as it is.
+_NOT_ROUTED = frozenset({Why.LINK_LOCAL, Why.NOT_GLOBAL, Why.DAD_FAILED, Why.NOT_CONFIGURED}) | {
     Why.DISABLED_BY_PROFILE,
     Why.DISABLED_BY_CONFIGURATION,
     Why.DISABLED_BY_NETWORKMANAGER,
