@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import math
 import socket
 from collections.abc import Mapping
 
@@ -100,6 +101,12 @@ class Address:
     peer: str | None = None  #: the far end of a point-to-point link
     preferred: int | None = field(default=None, compare=False)  #: seconds, when it was read; None is "for ever"
     valid: int | None = field(default=None, compare=False)  #: seconds, when it was read; None is "for ever"
+    read: float = field(default=0.0, compare=False)  #: when that was, in seconds of the monotonic clock
+
+    @property
+    def preferred_until(self) -> float:
+        """When it becomes deprecated, in seconds of the monotonic clock: the same at each reading but for a second."""
+        return math.inf if self.preferred is None else self.read + self.preferred
 
     @property
     def family(self) -> Family:

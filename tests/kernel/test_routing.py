@@ -85,7 +85,7 @@ def test_addresses_tell_flags_beyond_the_eighth_bit_and_lifetimes(routing: Routi
     def found() -> dict[str, Address]:
         return {address.address: address for address in routing.addresses()}
 
-    assert found()["2001:db8:6::1"].flags == AddressFlag.TENTATIVE
+    assert found()["2001:db8:6::1"].flags == AddressFlag.TENTATIVE | AddressFlag.NOPREFIXROUTE
     assert found()["2001:db8:7::1"].flags == AddressFlag.DEPRECATED
     assert found()["2001:db8:6::1"].preferred in range(490, 501)
     assert found()["2001:db8:6::1"].valid in range(990, 1001)

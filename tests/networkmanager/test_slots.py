@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from .advertiser import Prefix
 from .bed import DEFAULT_FLAGS, SERVER, Bed
 from .namespaces import wait_for
 from .observe import Writes
@@ -200,6 +201,29 @@ def test_explicit_flags_get_the_place_that_networkmanager_found_taken(bed: Bed, 
     bed.down(explicit.name)
     wait_holders(bed, twelve[:SLOTS])
     assert all(each.flags == DEFAULT_FLAGS for each in bed.endpoints())
+
+
+def test_of_the_prefixes_of_a_provider_that_renumbers_the_newest_has_a_place(bed: Bed) -> None:
+    if bed.machine.attempt("ip", "mptcp", "limits", "set", "subflows", "9").returncode == 0:
+        pytest.skip("this kernel takes more than 8 endpoints")
+    wifi = bed.uplink("wlan0", ra="2001:db8:100::/64")
+    router = wifi.network.routers[0]
+    old = [Prefix(f"2001:db8:1{number:02}::/64", preferred=2000 + 100 * number) for number in range(SLOTS)]
+    router.advertise(prefixes=tuple(old))
+    bed.profile("Wi-Fi", "wlan0", "ipv4.method disabled", "ipv6.method auto", "ipv6.may-fail no")
+    bed.start_service()
+    bed.up("Wi-Fi")
+    wait_for("all have an endpoint", lambda: len(holders(bed)) == SLOTS)
+    before = holders(bed)
+    router.advertise(prefixes=(*old, Prefix("2001:db8:1ff::/64", preferred=3500)))
+
+    def settled() -> bool:
+        prefixes = [{each[:13] for each in some} for some in (holders(bed) - before, before - holders(bed))]
+        return prefixes == [{"2001:db8:1ff:"}, {"2001:db8:100:"}]
+
+    wait_for("the newest has taken the place of the one that ends first", settled)
+    bed.sync()
+    assert settled()
 
 
 def test_endpoints_made_by_hand_are_no_less_than_ours(bed: Bed, twelve: list[Uplink]) -> None:

@@ -122,12 +122,13 @@ class Situation:
         metric: int = 100,
         by_networkmanager: bool = True,
         preferred: int | None = None,
+        read: float = 0.0,
     ) -> None:
         """One more address of a link; its default goes into the table that the profile puts its routes in."""
         address, length = text.split("/")
         if by_networkmanager:
             flags |= AddressFlag.NOPREFIXROUTE
-        added = Address(ifindex, address, int(length), scope, AddressFlag(flags), preferred=preferred)
+        added = Address(ifindex, address, int(length), scope, AddressFlag(flags), preferred=preferred, read=read)
         self.addresses[ifindex].append(added)
         family = Family.of(address)
         profile = self.devices[self.links[ifindex].name].profile

@@ -209,6 +209,58 @@ def test_a_deprecated_address_gives_its_place_to_its_successor() -> None:
     assert set(wished(decide(situation.snapshot()))) == {old, new}
 
 
+def renumbered(*preferred: int | None, standing: int, read: float = 0.0) -> Situation:
+    """A link with an address of each of these preferred lifetimes (s), the first ``standing`` with an endpoint."""
+    situation = Situation(endpoints_max=standing)
+    e1 = situation.link("e1")
+    for number, seconds in enumerate(preferred):
+        situation.address(e1, f"{prefix(number)}/64", preferred=seconds, read=read)
+        if number < standing:
+            situation.endpoint(prefix(number), e1, ours=True)
+    return situation
+
+
+def prefix(number: int) -> str:
+    """The address in this prefix."""
+    return f"2001:db8:{number}::5"
+
+
+def test_what_stays_preferred_longest_has_a_place_whichever_came_first() -> None:
+    """Each new prefix of a provider that renumbers outlives those before; which is through with detection first is chance."""
+    situation = renumbered(3000, 1000, 2000, 9000, standing=3)
+    desired = decide(situation.snapshot())
+    assert set(wished(desired)) == {prefix(number) for number in (0, 2, 3)}
+    assert left_out(desired) == {prefix(1)}
+    situation.connections = {frozenset({prefix(1)}): 1}
+    assert left_out(decide(situation.snapshot())) == {prefix(2)}
+
+
+def test_an_address_that_is_preferred_for_ever_comes_first_of_all() -> None:
+    assert left_out(decide(renumbered(3000, 9000, None, standing=2).snapshot())) == {prefix(0)}
+
+
+@pytest.mark.parametrize("preferred", [(3600, 3600, 3600), (3600, 3599, 3601), (3540, 3600, 3600)])
+def test_what_lasts_as_long_displaces_nobody(preferred: tuple[int, ...]) -> None:
+    assert left_out(decide(renumbered(*preferred, standing=2).snapshot())) == {prefix(2)}
+
+
+@pytest.mark.parametrize("preferred", [(3000, 1000, 2000, 9000), (1900, 1000, 1500, 1059), (1900, 1000, 1500, 1061)])
+def test_time_that_passes_changes_no_rank(preferred: tuple[int, ...]) -> None:
+    def after(seconds: int) -> set[str]:
+        left = [max(0, each - seconds) for each in preferred]
+        return left_out(decide(renumbered(*left, standing=3, read=float(seconds)).snapshot()))
+
+    assert {frozenset(after(seconds)) for seconds in range(0, 1000, 7)} == {frozenset(after(0))}
+
+
+def test_what_was_read_at_different_times_is_compared_by_when_it_ends() -> None:
+    situation = renumbered(1000, 1000, standing=1, read=5000.0)
+    situation.addresses[2][1] = replace(situation.addresses[2][1], read=4000.0)
+    assert left_out(decide(situation.snapshot())) == {prefix(1)}
+    situation.addresses[2][1] = replace(situation.addresses[2][1], read=6000.0)
+    assert left_out(decide(situation.snapshot())) == {prefix(0)}
+
+
 # --- endpoints of others
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Iterable
 
 from ..model import Address, AddressFlag, Family, Hop, Link, Lookup, Route, RouteType, Rule, RuleAction
@@ -199,6 +200,7 @@ def address(message: Message) -> Address | None:
         peer=_ntop(family, far) if far is not None and far != ours else None,
         preferred=preferred,
         valid=valid,
+        read=time.monotonic() if preferred is not None else 0.0,
     )
 
 

@@ -17,6 +17,10 @@ from ..values import frozen, replace
 from .facts import Facts, Verdict
 from .leaving import KEPT_FOR_CONNECTIONS
 
+#: Seconds by which one address has to stay preferred longer than another that has its endpoint, to come before it: lifetimes
+#: are told in seconds, and a router does not renew all in the same moment.
+_LONGER = 60.0
+
 
 def once(facts: Facts, verdicts: list[Verdict]) -> list[Verdict]:
     """An address that stands on two interfaces is a path on one of them: where it is active, and has its endpoint already.
@@ -63,7 +67,9 @@ def fill_slots(facts: Facts, verdicts: list[Verdict], lost: Set[str] = frozenset
     """The kernel takes only so many endpoints: explicit flags first, then what ``slot-priority`` says, then one
     address an interface and family.
 
-    Among equals the better route metric wins, then the one that has its endpoint already, so that nothing flaps. An
+    Of the addresses of one interface and family the one that stays preferred longest comes first: a provider that gives
+    out new prefixes lets the old ones run out. Among equals the better route metric wins, then the one that has its
+    endpoint already, so that nothing flaps. An
     endpoint that stands is displaced only where a better path would find no place, and never while a live connection has
     its only subflow there; ``lost`` are the addresses that go for other reasons.
     """
@@ -130,10 +136,11 @@ def _ranked(facts: Facts, wishes: list[Verdict]) -> list[Verdict]:
     seen: dict[tuple[int, Family], int] = {}
     ranks = {}
 
-    def newest_first(wish: Verdict) -> tuple[bool, bool, str]:
-        return (bool(wish.on.flags & AddressFlag.DEPRECATED), facts.own_endpoint(wish.on) is None, wish.address)
+    def longest_first(wish: Verdict) -> tuple[bool, float, bool, str]:
+        deprecated, stands = bool(wish.on.flags & AddressFlag.DEPRECATED), facts.own_endpoint(wish.on) is not None
+        return (deprecated, -wish.on.preferred_until - (_LONGER if stands else 0), not stands, wish.address)
 
-    for wish in sorted(wishes, key=newest_first):
+    for wish in sorted(wishes, key=longest_first):
         place = (wish.ifindex, wish.family)
         nth = seen[place] = seen.get(place, -1) + 1
         ranks[wish.address] = (
