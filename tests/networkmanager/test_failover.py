@@ -25,6 +25,9 @@ from .observe import Writes
 from .traffic import IPPROTO_MPTCP, Connection, EchoServer
 from .uplinks import Links, Uplink
 
+#: Of two links with static addresses, and the number in these.
+LINKS = ((1, "wlan0"), (2, "wwan0"))
+
 LINKDOWN = "net.ipv4.conf.{}.ignore_routes_with_linkdown"
 
 
@@ -225,6 +228,34 @@ def test_an_initial_subflow_on_a_temporary_address_moves_as_well(bed: Bed) -> No
     wait_no_subflow(connection, temporary)
     connection.echo()
     assert {local for local, _ in connection.subflows()} == {lte.address6()}
+
+
+@pytest.mark.bed(configuration="[main]\nignore-carrier=*\n")
+def test_a_link_that_never_had_a_carrier_is_led_around_for_both_families(bed: Bed) -> None:
+    """Without one duplicate address detection does not begin, and the IPv6 address is tentative as long as that lasts."""
+    EchoServer(bed.far)
+    links = [bed.uplink(name, bed.network(name, f"10.{n}.0.0/24", f"2001:db8:{n}::/64")) for n, name in LINKS]
+    links[0].carrier(False)
+    bed.machine.sysctl(**{f"net.ipv6.conf.wlan0.{name}": "1" for name in ("accept_dad", "dad_transmits")})
+    start_service(bed)
+    for n, name in LINKS:
+        bed.profile(
+            name, name, "ipv4.method manual", f"ipv4.addresses 10.{n}.0.7/24", f"ipv4.gateway 10.{n}.0.1",
+            "ipv6.method manual", f"ipv6.addresses 2001:db8:{n}::7/64", f"ipv6.gateway 2001:db8:{n}::1",
+            f"ipv4.route-metric {n}00", f"ipv6.route-metric {n}00",
+        )  # fmt: skip
+        bed.up(name)
+    for address in ("10.2.0.7", "2001:db8:2::7"):
+        bed.wait_endpoint(address)
+    for address in ("10.1.0.7", "2001:db8:1::7"):
+        shown = wait_state(bed, address, "suspended", "no-carrier")
+        assert shown["reason"] == "no carrier"
+    for server in (SERVER, SERVER6):
+        began = Connection(bed.machine, server)
+        assert {local for local, _ in began.subflows()} <= {"10.2.0.7", "2001:db8:2::7"}
+    links[0].carrier(True)
+    for address in ("10.1.0.7", "2001:db8:1::7"):
+        bed.wait_endpoint(address)
 
 
 # --- nobody is left behind
