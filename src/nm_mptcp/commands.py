@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: an operation as the ``ip`` command that does the same, for ``--dry-run`` and the log."""
+"""Pure: an operation as the commands that do the same, and nothing else, for ``--dry-run`` and the log."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping
 
 from .flags import CHANGEABLE, names
+from .kernel.parse import METRICS
+from .kernel.sockets import Subflow
 from .model import (
     Action,
     Cut,
@@ -26,8 +29,12 @@ from .model import (
 _PREFERENCE = {0: "medium", 1: "high", 3: "low"}
 
 
+#: ``RTAX_FEATURES``: those that ``ip route`` knows by name (kernel: ``RTAX_FEATURE_ECN``, ``RTAX_FEATURE_TCP_USEC_TS``).
+_FEATURES = {1 << 0: "ecn", 1 << 4: "tcp_usec_ts"}
+
+
 def command(operation: Operation, links: Mapping[int, Link]) -> str:
-    """The equivalent command, ready for a root shell."""
+    """The equivalent command, ready for a root shell; a comment where it is sockets that end: see :func:`closing`."""
     value = operation.value
     if isinstance(value, Endpoint):
         return _endpoint(operation.action, value, links)
@@ -38,14 +45,27 @@ def command(operation: Operation, links: Mapping[int, Link]) -> str:
     if isinstance(value, LinkdownSetting):
         family = "ipv4" if value.family is Family.IPV4 else "ipv6"
         # With slashes, so that a dot in the interface's name is no separator.
-        return f"sysctl -w net/{family}/conf/{value.name}/ignore_routes_with_linkdown={int(value.ignored)}"
+        setting = f"net/{family}/conf/{value.name}/ignore_routes_with_linkdown={int(value.ignored)}"
+        return f"sysctl -w {shlex.quote(setting)}"
     if isinstance(value, Severance):
-        # ss cannot choose by sibling; this names the sockets of which those with a live sibling are closed.
-        return f"ss -K {' or '.join(f'src {address}' for address in sorted(value.addresses))}"
+        return f"# the subflows on {', '.join(sorted(value.addresses))} end whose connection has a live one elsewhere"
     if isinstance(value, Cut):
-        # ... save those whose peer is reached beside the tunnel.
-        return f"ss -K {' or '.join(f'src {address}' for address in sorted(value.addresses))}"
+        return (
+            f"# the subflows on {', '.join(sorted(value.addresses))} end but those to what is reached beside the tunnel"
+        )
     return _route(operation.action, value, links)
+
+
+def closing(subflows: Iterable[Subflow]) -> list[str]:
+    """The commands that close exactly these sockets. An address alone would be all that is on it, a person's ssh as well."""
+    return [
+        f"ss -tK {shlex.quote(f'src {_socket(each.local, each.local_port)} dst {_socket(each.remote, each.remote_port)}')}"
+        for each in subflows
+    ]
+
+
+def _socket(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if Family.of(address) is Family.IPV6 else f"{address}:{port}"
 
 
 def _endpoint(action: Action, endpoint: Endpoint, links: Mapping[int, Link]) -> str:
@@ -84,7 +104,9 @@ def _rule(action: Action, rule: Rule) -> str:
 
 
 def _route(action: Action, route: Route, links: Mapping[int, Link]) -> str:
-    verb = "append" if action is Action.ADD and route.family is Family.IPV6 else action.value
+    # Of IPv6 unicast routes several may have one place; "add" would refuse the second (see kernel/routing.py).
+    sibling = action is Action.ADD and route.family is Family.IPV6 and route.type is RouteType.UNICAST
+    verb = "append" if sibling else action.value
     words = ["ip", _flag(route.family), "route", verb]
     if route.type is not RouteType.UNICAST:
         words.append(route.type.name.lower())
@@ -102,12 +124,26 @@ def _route(action: Action, route: Route, links: Mapping[int, Link]) -> str:
         words += ["scope", {0: "global", 253: "link", 254: "host"}.get(route.scope, str(route.scope))]
     if route.preference:
         words += ["pref", _PREFERENCE.get(route.preference, str(route.preference))]
-    for name, number in route.metrics:
-        words += [name.removeprefix("RTAX_").lower(), str(number)]
+    words += _metrics(dict(route.metrics))
     if len(route.hops) > 1:
         for hop in route.hops:
             words += ["nexthop", *_hop(hop, route.family, links), "weight", str(hop.weight)]
     return " ".join(words)
+
+
+def _metrics(metrics: Mapping[str, int]) -> list[str]:
+    """As ``ip route`` takes them: a locked one with the word before its number, features by name."""
+    locked = metrics.get("RTAX_LOCK", 0)
+    words: list[str] = []
+    for bit, name in METRICS.items():
+        if name == "RTAX_FEATURES":
+            for feature, known in _FEATURES.items():
+                words += ["features", known] if metrics.get(name, 0) & feature else []
+        elif name in metrics and name != "RTAX_LOCK":
+            # "rto_min" is locked anyhow.
+            lock = locked & 1 << bit and name != "RTAX_RTO_MIN"
+            words += [name.removeprefix("RTAX_").lower(), *(["lock"] if lock else []), str(metrics[name])]
+    return words
 
 
 def _hop(hop: Hop, family: Family, links: Mapping[int, Link]) -> list[str]:
@@ -121,7 +157,7 @@ def _hop(hop: Hop, family: Family, links: Mapping[int, Link]) -> list[str]:
 def _dev(ifindex: int, links: Mapping[int, Link]) -> list[str]:
     if not ifindex:
         return []
-    return ["dev", links[ifindex].name if ifindex in links else f"if{ifindex}"]
+    return ["dev", shlex.quote(links[ifindex].name) if ifindex in links else f"if{ifindex}"]
 
 
 def _flag(family: Family) -> str:

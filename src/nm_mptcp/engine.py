@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from .absences import Absences
 from .arrivals import Arrivals
-from .commands import command
+from .commands import closing, command
 from .complaints import Complaints
 from .config import DEFAULTS, Config, Mode
 from .flags import names
@@ -632,6 +632,20 @@ class Engine:
             for endpoint in followers(destination, first, known)
         }
         return explain_destination(what, destination, first, ways, known)
+
+    async def pending(self) -> list[str]:
+        """The commands that would do what was planned last: a line each, a comment where none does it alone.
+
+        Raises :class:`KernelError`.
+        """
+        assert self.view is not None
+        kernel, lines = self.view.snapshot.kernel, []
+        for operation in plan(self.view.desired, kernel, self.view.snapshot.ours):
+            ended = await self._kernel.ended(operation)
+            line = command(operation, kernel.links)
+            if ended is None or ended or not line.startswith("#"):
+                lines += [*closing(ended or ()), line]
+        return lines
 
     async def _fresh(self) -> View | None:
         """What was decided last, with the kernel as it is now: no event tells of endpoints and limits. Writes nothing."""

@@ -13,12 +13,10 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from .bus import Bus, BusError
-from .commands import command
 from .config import DEFAULTS, Config, Mode
 from .log import logger
 from .model import NetworkManager
 from .networkmanager.client import Client
-from .plan import plan
 from .state import Record
 
 if TYPE_CHECKING:
@@ -94,15 +92,17 @@ async def pending(record: Record, config: Config = DEFAULTS) -> list[str]:
     """
     from .kernel.sockets import may_administer
 
-    view = await look(record, config)
-    kernel, networkmanager = view.snapshot.kernel, view.snapshot.networkmanager
-    if not may_administer():
-        for device in networkmanager.devices:
-            if device.unreadable:
-                raise UnseenError(f"{device.interface}: the profile cannot be read: {device.unreadable}")
-        if networkmanager.unread:
-            raise UnseenError(f"NetworkManager's configuration cannot be read: {networkmanager.unread}")
-    return [command(operation, kernel.links) for operation in plan(view.desired, kernel, view.snapshot.ours)]
+    async with _engine(record, config, dry_run=True) as engine:
+        await engine.converge()
+        assert engine.view is not None
+        networkmanager = engine.view.snapshot.networkmanager
+        if not may_administer():
+            for device in networkmanager.devices:
+                if device.unreadable:
+                    raise UnseenError(f"{device.interface}: the profile cannot be read: {device.unreadable}")
+            if networkmanager.unread:
+                raise UnseenError(f"NetworkManager's configuration cannot be read: {networkmanager.unread}")
+        return await engine.pending()
 
 
 @contextlib.asynccontextmanager

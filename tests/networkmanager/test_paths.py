@@ -229,6 +229,41 @@ def test_the_commands_of_a_dry_run_do_what_apply_does(bed: Bed) -> None:
     assert {each.address for each in by_hand["endpoints"]} == {each.address for each in by_apply["endpoints"]}
 
 
+def test_the_commands_of_a_dry_run_close_no_socket_that_apply_leaves(bed: Bed, links: Links) -> None:
+    """A link is lost that a connection without any other subflow stands on, and an ssh; a third has a sibling elsewhere."""
+    bed.without_dispatcher_scripts()
+    EchoServer(bed.far)
+    EchoServer(bed.far, 5001, address=SERVER)
+    bed.up("Wi-Fi")
+    bed.nm_mptcp("apply")
+    address = links.wifi.address
+    alone = Connection(bed.machine, SERVER, source=address, port=5001)
+    ssh = bed.machine.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bed.at_end(ssh.close)
+    ssh.bind((address, 0))
+    ssh.connect((SERVER, 5001))
+    bed.up("LTE")
+    bed.nm_mptcp("apply")
+    alone.wait_subflow(links.lte.address)
+    (joined,) = [port for local, port in alone.subflows() if local == links.lte.address]
+    bed.sh(f"ss -tK 'src {links.lte.address}:{joined}'")
+    wait_for("it is alone", lambda: {local for local, _ in alone.subflows()} == {address})
+    both = Connection(bed.machine, SERVER)
+    both.wait_subflow(links.lte.address)
+    links.wifi.carrier(False)
+    wait_for("it is seen", lambda: bed.status().path(address)["state"] == "suspended")
+
+    said = bed.nm_mptcp("apply", "--dry-run")
+    (port,) = [port for local, port in both.subflows() if local == address]
+    assert re.findall("^ss .*", said, re.MULTILINE) == [f"ss -tK 'src {address}:{port} dst {SERVER}:5000'"]
+    bed.sh(said)
+    links.wifi.carrier(True)
+    wait_for("it is closed", lambda: {local for local, _ in both.subflows()} == {links.lte.address})
+    alone.echo()
+    ssh.sendall(b"still here")
+    assert ssh.recv(64) == b"still here"
+
+
 # --- status
 
 

@@ -16,7 +16,7 @@ from . import fail, record_of, refused, remote, settings, tell_what_is_missing
 def options(parser: argparse.ArgumentParser) -> None:
     """``--dry-run`` and ``--config``."""
     settings.option(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print the ip commands that do the same")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands that do the same, and nothing else")
     parser.epilog = "With --dry-run nothing is written. A running service is asked to do it."
 
 

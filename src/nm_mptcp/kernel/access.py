@@ -206,6 +206,12 @@ class KernelAccess:
         work = self._at_once if at_once else self._work
         return await work(self._execute, operations) if operations else []
 
+    async def ended(self, operation: Operation) -> tuple[Subflow, ...] | None:
+        """The subflows that an operation would itself close, were it done now; None where the kernel does not say which
+        sockets are subflows (that takes CAP_NET_ADMIN). Raises :class:`KernelError`.
+        """
+        return await self._work(self._ended, operation)
+
     # --- on the worker thread
 
     def _ask(
@@ -266,6 +272,16 @@ class KernelAccess:
             case _:
                 raise ValueError(f"no such operation: {operation}")
 
+    def _ended(self, operation: Operation) -> tuple[Subflow, ...] | None:
+        match operation:
+            case Operation(Action.SEVER, Severance() as severance):
+                return tuple(self._severed(severance)) if may_administer() else None
+            case Operation(Action.CUT, Cut() as cut):
+                return tuple(self._cut_of(cut, self._sockets.subflows())) if may_administer() else None
+            case Operation(Action.DELETE, Endpoint(id=id_, port=port) as endpoint) if id_ and port:
+                return tuple(self._vacated(endpoint)) if may_administer() else None
+        return ()
+
     def _set_linkdown(self, setting: LinkdownSetting) -> None:
         """Looked at anew, since no event tells of a change: what somebody else has set by now is his (EEXIST)."""
         path = _linkdown(setting.family, setting.name)
@@ -278,14 +294,14 @@ class KernelAccess:
 
     def _sever(self, severance: Severance) -> None:
         """Looked at anew: a connection whose last sibling ended meanwhile is left alone."""
+        for subflow in self._severed(severance):
+            with contextlib.suppress(KernelError):  # gone already, or a kernel that cannot: then TCP's timers decide
+                self._end(subflow)
+
+    def _severed(self, severance: Severance) -> list[Subflow]:
         established = [subflow for subflow in self._sockets.subflows() if subflow.established]
         alive = {subflow.token for subflow in established if subflow.local not in severance.lost}
-        for subflow in established:
-            if subflow.local in severance.addresses and subflow.token in alive:
-                with contextlib.suppress(
-                    KernelError
-                ):  # gone already, or a kernel that cannot: then TCP's timers decide
-                    self._end(subflow)
+        return [each for each in established if each.local in severance.addresses and each.token in alive]
 
     def _sides(self, tunnels: Mapping[Family, Tunnel]) -> Sides:
         return self._departures.sides(self._sockets.subflows(), tunnels)
@@ -295,7 +311,7 @@ class KernelAccess:
         would go on for as long as its peer does not answer.
         """
         there = self._sockets.subflows()
-        ended = self._departures.tunnelled((each for each in there if each.local in cut.addresses), cut.tunnels)
+        ended = self._cut_of(cut, there)
         for subflow in ended:
             try:
                 self._sockets.destroy(subflow)
@@ -307,18 +323,23 @@ class KernelAccess:
         alive = {subflow.token for subflow in set(there) - set(ended)}
         self.cut_connections += len({subflow.token for subflow in ended} - alive)
 
+    def _cut_of(self, cut: Cut, there: Iterable[Subflow]) -> list[Subflow]:
+        return self._departures.tunnelled((each for each in there if each.local in cut.addresses), cut.tunnels)
+
     def _vacate(self, endpoint: Endpoint) -> None:
         """Close the subflows on an endpoint's port that have a live sibling, by a reset: closed by the endpoint's end they
         would hold the port for a minute (TIME_WAIT), and nothing could listen there again.
         """
         with contextlib.suppress(KernelError):
-            subflows = [subflow for subflow in self._sockets.subflows() if subflow.established]
-            there = [each for each in subflows if (each.local, each.local_port) == (endpoint.address, endpoint.port)]
-            alive = {subflow.token for subflow in subflows if subflow not in there}
-            for subflow in there:
-                if subflow.token in alive:
-                    with contextlib.suppress(KernelError):
-                        self._sockets.destroy(subflow)
+            for subflow in self._vacated(endpoint):
+                with contextlib.suppress(KernelError):
+                    self._sockets.destroy(subflow)
+
+    def _vacated(self, endpoint: Endpoint) -> list[Subflow]:
+        subflows = [subflow for subflow in self._sockets.subflows() if subflow.established]
+        there = [each for each in subflows if (each.local, each.local_port) == (endpoint.address, endpoint.port)]
+        alive = {subflow.token for subflow in subflows if subflow not in there}
+        return [subflow for subflow in there if subflow.token in alive]
 
     def _end(self, subflow: Subflow) -> None:
         """An initial subflow by the path manager, which tells the peer by another one (RM_ADDR): it stops sending there at
