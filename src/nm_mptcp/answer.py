@@ -86,7 +86,7 @@ def _destination_text(document: Document) -> Iterable[_Line]:
         )
         if each["follows"]:
             via = f" via {each['gateway']}" if each["gateway"] else ""
-            table = f"table {_named(each['table'])}"
+            table = f"table {_named(each['table'])}" if each["table"] else "without a route"
             yield _Line("  ", f"then from {where}{via}, {table}, {each['priority']}, endpoint {each['endpoint_id']}")
         else:
             yield _Line("  ", f"not from {where}: {printable(each['reason'], 300)}")

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Set
-from typing import TYPE_CHECKING
 
 from .absences import Absences
 from .arrivals import Arrivals
@@ -69,9 +68,6 @@ from .strength import Key, Strengths
 from .text import printable
 from .values import frozen, replace
 from .verdict import rule_name
-
-if TYPE_CHECKING:
-    from .explain import Way
 
 _log = logger(__name__)
 
@@ -626,11 +622,15 @@ class Engine:
         if kind != "destination":
             return explain_paths(what, kind, paths, known)
         destination = destination_address(what)
-        first = await self._way(destination)
-        ways = {
-            endpoint: await self._way(destination, endpoint.address, endpoint.ifindex)
-            for endpoint in followers(destination, first, known)
-        }
+        kernel = view.snapshot.kernel
+        try:
+            first = await self._kernel.way(destination)
+            ways = {
+                endpoint: await self._kernel.way_of(endpoint, destination, kernel)
+                for endpoint in followers(destination, first, known)
+            }
+        except KernelError as error:
+            raise UnknownSubject(f"the kernel does not tell the way there: {error.text}") from None
         return explain_destination(what, destination, first, ways, known)
 
     async def pending(self) -> list[str]:
@@ -665,14 +665,6 @@ class Engine:
             for path in view.desired.paths
         )
         return replace(view, snapshot=replace(view.snapshot, kernel=kernel), desired=replace(view.desired, paths=paths))
-
-    async def _way(self, destination: str, source: str | None = None, ifindex: int = 0) -> Way:
-        from .explain import Way
-
-        try:
-            return Way(await self._kernel.lookup(destination, source, ifindex))
-        except KernelError as error:
-            return Way(None, error.text)
 
     async def _standing(self) -> Standing | None:
         """One question at a time, whoever asks: anybody may."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from .config import Config, PathOptions, Setting
 from .flags import EndpointFlag, names
+from .kernel.ways import Way
 from .model import (
     MAIN_TABLE,
     Address,
@@ -24,7 +25,6 @@ from .model import (
     Endpoint,
     Family,
     FlagsFrom,
-    Lookup,
     Path,
     Rule,
     RuleAction,
@@ -57,14 +57,6 @@ class Known:
     desired: Desired
     config: Config
     standing: Standing | None = None  #: None: nobody may see the connections
-
-
-@frozen
-class Way:
-    """How a subflow would be routed: a lookup, or why there is none."""
-
-    lookup: Lookup | None
-    error: str = ""
 
 
 # --- what is asked about -------------------------------------------------------------------------------------------
@@ -371,14 +363,13 @@ def followers(destination: str, first: Way, known: Known) -> list[Endpoint]:
     Kernel: ``mptcp_pm_create_subflow_or_signal_addr``: those with "subflow", of the family, not the first one's own.
     """
     family = Family.of(destination)
-    source = first.lookup.source if first.lookup else None
     return [
         endpoint
         for endpoint in sorted(known.snapshot.kernel.endpoints, key=lambda each: each.id)
         if endpoint.flags & EndpointFlag.SUBFLOW
         and not endpoint.flags & EndpointFlag.IMPLICIT
         and endpoint.family is family
-        and endpoint.address != source
+        and endpoint.address != first.source
     ]
 
 
@@ -390,17 +381,16 @@ def explain_destination(
     ``first`` is the route of the connection itself, ``ways`` those of :func:`followers`.
     """
     kernel = known.snapshot.kernel
-    works = kernel.mptcp_enabled and kernel.path_manager == "kernel" and first.lookup is not None
-    local = bool(first.lookup and first.lookup.local)
-    left = kernel.limits.subflows if works and not local else 0
-    learns = [first.lookup.source] if first.lookup and first.lookup.source else []
+    works = kernel.mptcp_enabled and kernel.path_manager == "kernel" and not first.refused
+    left = kernel.limits.subflows if works and not first.local else 0
+    learns = [first.source] if first.source and not first.refused else []
     follow = []
     for endpoint, way in ways.items():
         why = ""
-        if way.lookup is None:
-            why = way.error
+        if way.refused:
+            why = way.refused
         elif not left:
-            why = _no_subflow(known, first, local)
+            why = _no_subflow(known, first)
         else:
             left -= 1
             learns.append(endpoint.address)
@@ -423,11 +413,11 @@ def explain_destination(
     }
 
 
-def _no_subflow(known: Known, first: Way, local: bool) -> str:
+def _no_subflow(known: Known, first: Way) -> str:
     kernel = known.snapshot.kernel
-    if first.lookup is None:
+    if first.refused:
         return "there is no connection to follow"
-    if local:
+    if first.local:
         return "the destination is this machine"
     if plain := _plain(known):
         return plain
@@ -445,16 +435,15 @@ def _plain(known: Known) -> str:
 
 
 def _first(way: Way, known: Known) -> Document:
-    if way.lookup is None:
-        return {"error": way.error}
-    found = way.lookup
-    link = known.snapshot.kernel.links.get(found.ifindex)
-    path = next((p for p in known.desired.paths if p.address == found.source), None)
+    if way.refused:
+        return {"error": way.refused}
+    link = known.snapshot.kernel.links.get(way.ifindex)
+    path = next((p for p in known.desired.paths if p.address == way.source), None)
     return {
-        "interface": whole(link.name) if link else str(found.ifindex),
-        "source": found.source,
-        "gateway": found.gateway,
-        "table": found.table,
+        "interface": whole(link.name) if link else str(way.ifindex),
+        "source": way.source,
+        "gateway": way.gateway,
+        "table": way.table,
         "profile": whole(path.profile) if path else "",
         "state": path.state.value if path else None,
         "reason": whole(str(path.reason)) if path else "",
@@ -464,9 +453,7 @@ def _first(way: Way, known: Known) -> Document:
 def _follower(endpoint: Endpoint, way: Way, why: str, known: Known) -> Document:
     path = next((p for p in known.desired.paths if p.address == endpoint.address), None)
     # From an address of this machine to another of its own the way is by lo, wherever the address stands.
-    index = (
-        way.lookup.ifindex if way.lookup and not way.lookup.local else endpoint.ifindex or (path.ifindex if path else 0)
-    )
+    index = way.ifindex if way.ifindex and not way.local else endpoint.ifindex or (path.ifindex if path else 0)
     link = known.snapshot.kernel.links.get(index)
     return {
         "interface": whole(link.name) if link else "",
@@ -475,23 +462,22 @@ def _follower(endpoint: Endpoint, way: Way, why: str, known: Known) -> Document:
         "flags": names(endpoint.flags),
         "priority": "backup" if endpoint.flags & EndpointFlag.BACKUP else "regular",
         "profile": whole(path.profile) if path else "",
-        "gateway": way.lookup.gateway if way.lookup else None,
-        "table": way.lookup.table if way.lookup else None,
+        "gateway": way.gateway,
+        "table": way.table or None,
         "follows": not why,
         "reason": why,
     }
 
 
 def _notes(destination: str, first: Way, follow: list[Document], known: Known) -> list[str]:
-    if first.lookup is None:
+    if first.refused:
         return ["A connection fails at once: no route leads there."]
     notes = []
-    if first.lookup.local:
+    if first.local:
         return ["The destination is this machine itself."]
     if plain := _plain(known):
         return [f"It is plain TCP: {plain}."]
-    source = first.lookup.source
-    path = next((p for p in known.desired.paths if p.address == source), None)
+    path = next((p for p in known.desired.paths if p.address == first.source), None)
     if path is None or path.state is State.EXCLUDED:
         why = f" ({path.reason})" if path else ""
         notes.append(
@@ -508,14 +494,14 @@ def _notes(destination: str, first: Way, follow: list[Document], known: Known) -
 
 def _destination_commands(known: Known, first: Way) -> list[Document]:
     kernel = known.snapshot.kernel
-    if first.lookup is None:
+    if first.refused:
         return [{"to": "see which links there are, and what holds them back", "type": "nm-mptcp status"}]
-    if first.lookup.local:
+    if first.local:
         return []
     found = []
     if kernel.path_manager and not kernel.mptcp_enabled:
         found.append({"to": "turn MPTCP on", "type": "sysctl -w net.mptcp.enabled=1"})
-    path = next((p for p in known.desired.paths if p.address == first.lookup.source), None)
+    path = next((p for p in known.desired.paths if p.address == first.source), None)
     if path and path.uuid:
         key = "ipv4" if path.family is Family.IPV4 else "ipv6"
         found.append(

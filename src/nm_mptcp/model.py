@@ -74,6 +74,7 @@ class Link:
     up: bool = True  #: IFF_UP: administratively up
     carrier: bool = True  #: IFF_LOWER_UP
     loopback: bool = False  #: IFF_LOOPBACK
+    asks: bool = True  #: for its neighbours' hardware addresses; not with IFF_NOARP (tunnels, most modems)
     mtu: int = field(default=0, compare=False)  #: bytes; 0 when it was not told
 
 

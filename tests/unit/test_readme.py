@@ -13,7 +13,7 @@ from nm_mptcp.answer import text
 from nm_mptcp.cli import COMMANDS, parser_of
 from nm_mptcp.config import DEFAULTS, Mode
 from nm_mptcp.explain import Known, Way, explain_destination, followers
-from nm_mptcp.model import Limits, Lookup
+from nm_mptcp.model import Limits
 from nm_mptcp.policy import decide
 from nm_mptcp.screen import plain, screen
 from nm_mptcp.state import Contents, since
@@ -57,8 +57,8 @@ def status(situation: Situation, standing: Standing) -> str:
 def explanation() -> str:
     snapshot = phone().snapshot()
     facts = Known(snapshot, decide(snapshot), DEFAULTS)
-    first = Way(Lookup(2, "10.1.0.50", "10.1.0.1"))
-    ways = {path: Way(Lookup(3, "10.2.0.50", "10.2.0.1", 42001)) for path in followers("192.0.2.1", first, facts)}
+    first = Way(2, "10.1.0.1", 42000, source="10.1.0.50")
+    ways = {path: Way(3, "10.2.0.1", 42001, source="10.2.0.50") for path in followers("192.0.2.1", first, facts)}
     return text(explain_destination("192.0.2.1", "192.0.2.1", first, ways, facts))
 
 

@@ -176,7 +176,9 @@ def _with_ways(facts: Facts) -> Facts:
                 continue
             probes = PROBES[Family.of(place.address)]
             ways[place.address] = tuple(asked.of(probe, place.address) for probe in probes)
-            bound[place.address] = tuple(asked.bound(probe, place.address, place.ifindex) for probe in probes)
+            bound[place.address] = tuple(
+                asked.bound(probe, place.address, place.ifindex, facts.kernel) for probe in probes
+            )
     return replace(facts, ways=ways, bound=bound)
 
 

@@ -25,7 +25,6 @@ from ..model import (
     Limits,
     Link,
     LinkdownSetting,
-    Lookup,
     Operation,
     Route,
     Rule,
@@ -47,6 +46,7 @@ from .mptcp import PathManager
 from .neighbours import Neighbours
 from .routing import Routing
 from .sockets import Sockets, Subflow, may_administer
+from .ways import Way, Ways
 
 _Answer = TypeVar("_Answer")
 
@@ -75,6 +75,7 @@ class KernelAccess:
         self._sockets = Sockets()
         self._connections = Connections(self._sockets.subflows)
         self._neighbours = Neighbours()
+        self._ways = Ways()
         self._departures = Departures()
         #: subflows that were cut since this was made, and connections that had no other
         self.cut_subflows = self.cut_connections = 0
@@ -121,6 +122,7 @@ class KernelAccess:
         await self._work(self._path_manager.close)
         await self._work(self._sockets.close)
         await self._work(self._neighbours.close)
+        await self._work(self._ways.close)
         await self._work(self._departures.close)
         self._worker.shutdown(wait=False)
 
@@ -187,9 +189,16 @@ class KernelAccess:
         """
         return standing(await self._work(self._sockets.subflows)) if may_administer() else None
 
-    async def lookup(self, destination: str, source: str | None = None, ifindex: int = 0) -> Lookup:
-        """How a packet is routed (see :meth:`~nm_mptcp.kernel.routing.Routing.lookup`). Raises :class:`KernelError`."""
-        return await self._work(self._routing.lookup, destination, source, ifindex)
+    async def way(self, destination: str) -> Way:
+        """By which way a connection begins (see :meth:`~nm_mptcp.kernel.ways.Ways.unbound`). Raises :class:`KernelError`."""
+        return await self._work(self._ways.unbound, destination)
+
+    async def way_of(self, endpoint: Endpoint, destination: str, kernel: Kernel) -> Way:
+        """By which way a subflow from an endpoint goes (see :meth:`~nm_mptcp.kernel.ways.Ways.bound`).
+
+        Raises :class:`KernelError`.
+        """
+        return await self._work(self._ways.bound, destination, endpoint.address, endpoint.ifindex, kernel)
 
     async def ask_neighbours(self, ifindexes: Collection[int]) -> None:
         """Ask at once for the neighbours on links that came back (see :mod:`.neighbours`). Raises :class:`KernelError`."""

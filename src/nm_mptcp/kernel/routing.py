@@ -8,11 +8,10 @@ import socket
 import struct
 from typing import Any
 
-from ..model import Address, Family, Hop, Link, Lookup, Route, RouteType, Rule, RuleAction
+from ..model import Address, Family, Hop, Link, Route, RouteType, Rule, RuleAction
 from . import parse
 from .errors import KernelError
 from .netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, ROUTE, Requester, encoded
-from .ways import lookup
 
 _RTM_F_ONLINK = 0x4
 
@@ -69,10 +68,6 @@ class Routing(Requester):
             answers = self._netlink.dump(parse.RTM_GETRULE, body, what="read the rules")
             found += [rule for rule in map(parse.rule, answers) if rule is not None]
         return tuple(found)
-
-    def lookup(self, destination: str, source: str | None = None, ifindex: int = 0) -> Lookup:
-        """How the kernel would route a packet: :func:`~nm_mptcp.kernel.ways.lookup`."""
-        return lookup(self._netlink, destination, source, ifindex)
 
     # --- writing
 

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 import struct
 from collections.abc import Mapping
 
-from ..model import Family, Lookup, RouteType
-from ..values import frozen
+from ..model import Family, Kernel, Lookup, Route, RouteType, RuleAction
+from ..values import frozen, replace
 from . import parse
 from .errors import KernelError
 from .netlink import ROUTE, Netlink, Requester
@@ -23,7 +24,7 @@ PROBES: Mapping[Family, tuple[str, ...]] = {
 }
 
 _ROUTE = struct.Struct("=BBBBBBBBI")
-_RTA_DST, _RTA_SRC, _RTA_OIF = 1, 2, 4
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_IP_PROTO = 1, 2, 4, 27
 _RTM_F_LOOKUP_TABLE = 0x1000
 
 #: What is answered where no route leads there, or one that rejects, or the source is no address of this machine.
@@ -47,7 +48,7 @@ _REJECTS = {
 
 
 def lookup(netlink: Netlink, destination: str, source: str | None = None, ifindex: int = 0) -> Lookup:
-    """How the kernel would route a packet to an address, by all rules and tables; writes nothing.
+    """How the kernel would route a packet of TCP to an address, by all rules and tables; writes nothing.
 
     ``source`` and ``ifindex`` are what the packet's socket is bound to. Raises :class:`KernelError`; its number is one of
     :data:`NO_WAY` where there is no way.
@@ -62,6 +63,8 @@ def lookup(netlink: Netlink, destination: str, source: str | None = None, ifinde
             body += struct.pack("=HH", 4 + len(packed), attribute) + packed
     if ifindex:
         body += struct.pack("=HHI", 8, _RTA_OIF, ifindex)
+    # Unasked IPv4 would look for UDP's way, which rules may tell apart (4.18).
+    body += struct.pack("=HHB3x", 5, _RTA_IP_PROTO, socket.IPPROTO_TCP)
     what = f"find the route to {destination}" + (f" from {source}" if source else "")
     (answer,) = netlink.request(parse.RTM_GETROUTE, 0, body, what=what)
     found = parse.lookup(answer)
@@ -76,33 +79,106 @@ class Way:
 
     ifindex: int = 0
     gateway: str | None = None
-    table: int = 0
+    table: int = 0  #: 0: of no route; see :func:`on_link`
     refused: str = ""
+    source: str | None = None  #: the address that it carries
+    local: bool = False  #: to this machine itself
+
+
+def on_link(destination: str, link: str) -> str:
+    """What IPv4 does with a packet that is bound to an interface and finds no route: nobody will answer it."""
+    return f"no route: the kernel takes {destination} for a neighbour on {link} (on-link)"
 
 
 class Ways(Requester):
-    """Asks for ways: synchronous, for one thread, opened at first use, in that thread's network namespace."""
+    """Asks for ways: synchronous, for one thread, opened at first use, in that thread's network namespace.
+
+    Asked is for TCP, without a mark and of root: rules by port, mark or another user are not met.
+    """
 
     PROTOCOL = ROUTE
 
-    def bound(self, destination: str, source: str, ifindex: int) -> Way:
-        """The way of a packet from ``source`` of a socket bound to that interface. Raises KernelError.
+    def unbound(self, destination: str) -> Way:
+        """The way of a connection that nobody bound to anything, and the source that it gets. Raises KernelError.
 
-        IPv6 takes an interface that is asked for together with a source as a wish only (``ip6_route_output_flags``), so
-        what is not by it is asked for once more without the source: the rules for it have led elsewhere.
+        IPv4 chooses the source by a first look-up and asks again with it (``ip_route_connect``), so that rules by source
+        count; IPv6 stays with the first (``ip6_dst_lookup_tail``).
         """
+        first = self.of(destination, "")
+        if Family.of(destination) is Family.IPV6 or first.refused or first.local or first.source is None:
+            return first
+        return replace(self.of(destination, first.source), source=first.source)
+
+    def bound(self, destination: str, source: str, ifindex: int, kernel: Kernel) -> Way:
+        """The way of a subflow as the path manager makes it: a socket on this source, bound to that interface; 0: to none.
+
+        What is told of ``kernel`` are links, routes and rules. Raises KernelError.
+        """
+        if not ifindex:
+            return replace(self.of(destination, source), source=source)
         if Family.of(destination) is Family.IPV4:
-            return self.of(destination, source, ifindex)
-        way = self.of(destination, source)
-        return way if way.ifindex == ifindex else self.of(destination, "", ifindex)
+            return replace(self._bound4(destination, source, ifindex, kernel), source=source)
+        return replace(self._bound6(destination, source, ifindex, kernel), source=source)
 
     def of(self, destination: str, source: str, ifindex: int = 0) -> Way:
-        """The way of a packet from ``source``, "" for any. Raises KernelError."""
+        """The way of a packet from ``source``, "" for any, as ``ip route get`` tells it. Raises KernelError."""
         try:
             found = lookup(self._netlink, destination, source, ifindex)
         except KernelError as error:
             if error.errno in NO_WAY:
                 return Way(refused=NO_WAY[error.errno])
             raise
-        # Bound to a device and without a route, IPv4 takes everybody for a neighbour.
-        return Way(found.ifindex, found.gateway, found.table) if found.table else Way(refused="no route")
+        return Way(found.ifindex, found.gateway, found.table, source=found.source, local=found.local)
+
+    def _bound4(self, destination: str, source: str, ifindex: int, kernel: Kernel) -> Way:
+        """Without a route, or before one that rejects, IPv4 takes the destination for a neighbour
+        (``ip_route_output_key_hash_rcu``); that is as good as a route where nobody has to be asked for.
+        """
+        way = self.of(destination, source, ifindex)
+        link = kernel.links.get(ifindex)
+        if way.table or way.refused or (link is not None and not link.asks):
+            return way
+        return Way(refused=on_link(destination, link.name if link else f"interface {ifindex}"))
+
+    def _bound6(self, destination: str, source: str, ifindex: int, kernel: Kernel) -> Way:
+        """A socket's own interface is a must, and in each table only routes by it count (``RT6_LOOKUP_F_IFACE``); but to
+        who asks by netlink, and names a source, it is a wish. So where the wish is not fulfilled the tables are gone
+        through here; of rules with other selectors the kernel's answer without the source tells.
+        """
+        way = self.of(destination, source, ifindex)
+        if way.local or way.ifindex == ifindex:
+            return way
+        plain = self.of(destination, "", ifindex)
+        known = {rule.table for rule in kernel.rules if rule.family is Family.IPV6 and not rule.foreign}
+        if not plain.refused and plain.table not in known:
+            return plain
+        return _walk(destination, source, ifindex, kernel)
+
+
+def _walk(destination: str, source: str, ifindex: int, kernel: Kernel) -> Way:
+    """The first route by this interface in the order of the rules that hold for the source (kernel: ``fib_rules_lookup``)."""
+    to, origin = ipaddress.ip_address(destination), ipaddress.ip_address(source)
+    for rule in kernel.rules:
+        if rule.family is not Family.of(destination) or rule.foreign:
+            continue
+        if rule.source is not None and origin not in ipaddress.ip_network(rule.source):
+            continue
+        if rule.action is not RuleAction.TO_TABLE:
+            return Way(refused=NO_WAY[errno.EHOSTUNREACH])
+        fitting = [
+            route
+            for route in kernel.routes.get((rule.table, ifindex), ())
+            if route.type is RouteType.UNICAST
+            and not all(hop.dead for hop in route.hops)
+            and to in ipaddress.ip_network(route.destination)
+        ]
+        if fitting:
+            best = min(fitting, key=lambda route: (-_length(route), route.metric))
+            if rule.suppress_prefixlength is None or _length(best) > rule.suppress_prefixlength:
+                hop = next(hop for hop in best.hops if hop.ifindex == ifindex)
+                return Way(ifindex, hop.gateway, rule.table)
+    return Way(refused=NO_WAY[errno.ENETUNREACH])
+
+
+def _length(route: Route) -> int:
+    return int(route.destination.partition("/")[2])
