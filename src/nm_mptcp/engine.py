@@ -13,6 +13,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Set
 
+from . import health
 from .absences import Absences
 from .arrivals import Arrivals
 from .commands import closing, command
@@ -47,7 +48,7 @@ from .model import (
 )
 from .plan import needed, plan, restore, unrecorded
 from .policy import decide
-from .reasons import Why
+from .reasons import Reason, Why
 from .refusals import Refusals
 from .state import (
     Contents,
@@ -66,7 +67,7 @@ from .state import (
 from .status import Document, Standing, document
 from .strength import Key, Strengths
 from .text import printable
-from .values import frozen, replace
+from .values import field, frozen, replace
 from .verdict import rule_name
 
 _log = logger(__name__)
@@ -102,6 +103,8 @@ class View:
     snapshot: Snapshot
     desired: Desired
     mode: Mode = Mode.AUTO
+    #: what keeps addresses that carry from reaching anything, by address, as far as it was asked for
+    troubles: Mapping[str, Reason] = field(default_factory=dict)
 
 
 class Engine:
@@ -221,6 +224,8 @@ class Engine:
             self._addresses_lost = False
             thorough, self._afresh = by_look or self._afresh, False
             wrote = await self._converge_safely(thorough=thorough, loss=loss)
+            if by_look:
+                await self._mind_troubles()
             if wrote or not by_look:
                 for handle in looks:
                     handle.cancel()
@@ -348,7 +353,8 @@ class Engine:
         if not networkmanager.running:
             desired = replace(desired, claims=desired.claims | ours.claims)
         self._ours = ours = decided(ours, kernel, desired)
-        self.view = View(replace(snapshot, ours=ours), desired, self.config.mode)
+        troubles = self.view.troubles if self.view else {}
+        self.view = View(replace(snapshot, ours=ours), desired, self.config.mode, troubles)
         self._waits_for_connections = desired.awaits_connections
         self._await_networkmanager(desired)
         self._mind_guard(desired)
@@ -600,6 +606,7 @@ class Engine:
             self._record.contents,
             mode=view.mode,
             service=service,
+            troubles=view.troubles,
             standing=await self._standing(),
             paused=self.paused,
             kept=self.kept,
@@ -617,7 +624,7 @@ class Engine:
         view = await self._fresh()
         if view is None:
             raise UnknownSubject("nothing was looked at yet: try again in a moment")
-        known = Known(view.snapshot, view.desired, self.config, await self._standing())
+        known = Known(view.snapshot, view.desired, self.config, await self._standing(), view.troubles)
         kind, paths = subject_of(what, known)
         if kind != "destination":
             return explain_paths(what, kind, paths, known)
@@ -647,8 +654,39 @@ class Engine:
                 lines += [*closing(ended or ()), line]
         return lines
 
+    async def _mind_troubles(self) -> None:
+        """Ask whether what carries reaches anything; after the looks, when nobody waits."""
+        if self.view is None:
+            return
+        try:
+            troubles = await self._troubles(self.view)
+        except Exception:
+            _log.exception("whether paths reach anything could not be asked; the next look tries again")
+            return
+        if troubles != self.view.troubles:
+            self.view = replace(self.view, troubles=troubles)
+            self._on_view()
+
+    async def _troubles(self, view: View) -> Mapping[str, Reason]:
+        """What keeps the paths of a view from reaching anything."""
+        kernel = view.snapshot.kernel
+        asked = health.cases(kernel, view.desired.paths)
+        try:
+            answers = await self._kernel.answers([each.question for each in asked], kernel)
+            # What stands on them is asked for only where something depends on it.
+            close = any(not each.purpose.beyond for each in asked)
+            live = frozenset().union(*await self._kernel.connections()) if close else frozenset()
+        except KernelError as error:
+            self._complain(f"{error}; whether paths reach anything is not known")
+            return {}
+        networkmanager = view.snapshot.networkmanager
+        return health.troubles(kernel, networkmanager, asked, answers, live, view.desired.marks)
+
     async def _fresh(self) -> View | None:
-        """What was decided last, with the kernel as it is now: no event tells of endpoints and limits. Writes nothing."""
+        """What was decided last, with the kernel as it is now: no event tells of endpoints, limits and the ways of packets.
+
+        Writes nothing.
+        """
         if self.view is None:
             return None
         try:
@@ -664,7 +702,8 @@ class Engine:
             path if path.endpoint_id == (id_ := _id_on(ids.get(path.address), path)) else replace(path, endpoint_id=id_)
             for path in view.desired.paths
         )
-        return replace(view, snapshot=replace(view.snapshot, kernel=kernel), desired=replace(view.desired, paths=paths))
+        view = replace(view, snapshot=replace(view.snapshot, kernel=kernel), desired=replace(view.desired, paths=paths))
+        return replace(view, troubles=await self._troubles(view))
 
     async def _standing(self) -> Standing | None:
         """One question at a time, whoever asks: anybody may."""

@@ -31,12 +31,13 @@ from .model import (
     Snapshot,
     State,
 )
+from .reasons import Reason
 from .remedies import remedies
 from .service_names import MAKERS
 from .status import Standing, priority
 from .tables import default_route
 from .text import counted, printable, whole
-from .values import frozen
+from .values import field, frozen
 from .verdict import rule_name
 
 Document = dict[str, Any]
@@ -57,6 +58,7 @@ class Known:
     desired: Desired
     config: Config
     standing: Standing | None = None  #: None: nobody may see the connections
+    troubles: Mapping[str, Reason] = field(default_factory=dict)  #: see :mod:`.health`, by address
 
 
 # --- what is asked about -------------------------------------------------------------------------------------------
@@ -161,7 +163,7 @@ def _explained(path: Path, known: Known) -> Document:
             {"about": about, "says": printable(says, longest=600)}
             for about, says in _chain(path, device, address, known)
         ],
-        "commands": [{"to": to, "type": command} for to, command in remedies(path)],
+        "commands": [{"to": to, "type": command} for to, command in remedies(path, _trouble(path, known))],
     }
 
 
@@ -178,11 +180,17 @@ def _chain(path: Path, device: Device | None, address: Address | None, known: Kn
         tunnel = known.desired.tunnels[path.family].name
         yield "VPN", f"all {path.family.label} leaves by {tunnel}"
     yield "decision", _decision(path)
+    if trouble := _trouble(path, known):
+        yield "trouble", f"{trouble} [rule {rule_name(trouble.why)}]"
     yield "rules", _rules(path, known)
     yield "endpoint", _endpoint(path, known)
     yield "limits", _limits(known)
     if known.standing is not None:
         yield "connections", _connections(path, known.standing)
+
+
+def _trouble(path: Path, known: Known) -> Reason | None:
+    return known.troubles.get(path.address) if path.state is State.ACTIVE else None
 
 
 def _device(interface: str, known: Known) -> Device | None:

@@ -75,6 +75,7 @@ class Link:
     carrier: bool = True  #: IFF_LOWER_UP
     loopback: bool = False  #: IFF_LOOPBACK
     asks: bool = True  #: for its neighbours' hardware addresses; not with IFF_NOARP (tunnels, most modems)
+    master: int = 0  #: of what bridge, bond or team it is a port; 0: of none
     mtu: int = field(default=0, compare=False)  #: bytes; 0 when it was not told
 
 

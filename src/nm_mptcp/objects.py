@@ -137,7 +137,9 @@ class Objects:
         if view is None:
             return NOTHING_YET
         kernel = view.snapshot.kernel
-        judged, causes = judge(view.snapshot, view.desired, self._contents(), paused=self._paused(), now=time.time())
+        judged, causes = judge(
+            view.snapshot, view.desired, self._contents(), view.troubles, paused=self._paused(), now=time.time()
+        )
         return {
             "Version": __version__,
             "State": judged.value,

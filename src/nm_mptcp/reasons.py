@@ -28,6 +28,11 @@ class Why(enum.Enum):
     KEPT_LAST = "kept although {0}: no other path could carry its connections"
     KEPT_UNTIL_REPLACED = "{0}; kept until its replacement carries all its connections"
     KEPT_NETWORKMANAGER_AWAY = "kept as it was: NetworkManager is {0}"
+    # active, and in trouble
+    NO_WAY = "nothing from it gets out: {0}"
+    OWN_NETWORK = "it reaches only its own network ({0}): no route by it leads further"
+    REFUSES_DEFAULT = "it reaches only its own network ({0}): the profile says never-default"
+    NO_UPLINK = "its bridge leads nowhere: {0}"
     # waiting
     ACTIVATING = "NetworkManager is still setting the device up ({0})"
     TENTATIVE = "duplicate address detection is not done"

@@ -8,16 +8,20 @@ from collections.abc import Callable
 
 from .flags import EndpointFlag
 from .model import Family, FlagsFrom, Path, State
-from .reasons import Why
+from .reasons import Reason, Why
 from .text import printable
+
+#: Tables for profiles are these and the interface's index: nobody's, but for those who number theirs as high.
+_FIRST_TABLE = 1000
 
 #: What it is for, and the command.
 Remedy = tuple[str, str]
 
 
-def remedies(path: Path) -> list[Remedy]:
-    """Commands for this address, the one that answers its reason first."""
-    found = _BY_RULE.get(path.reason.why, _none)(path)
+def remedies(path: Path, trouble: Reason | None = None) -> list[Remedy]:
+    """Commands for this address, the one that answers its trouble, or its reason, first."""
+    found = _BY_RULE[trouble.why](path) if trouble else []
+    found += [each for each in _BY_RULE[path.reason.why](path) if each not in found]
     return found if path.state is State.EXCLUDED else found + [r for r in _priorities(path) if r not in found]
 
 
@@ -114,8 +118,8 @@ def _no_route(path: Path) -> list[Remedy]:
 
 def _never_default(path: Path) -> list[Remedy]:
     return [
-        ("let it have a default route", _modify(path, f"{_ip(path)}.never-default no")),
-        ("make it a path without a default route", _flags(path, "subflow,also-without-default-route")),
+        *_own_table(path),
+        ("let it have a default route for all", _modify(path, f"{_ip(path)}.never-default no")),
     ]
 
 
@@ -126,6 +130,17 @@ def _named(path: Path) -> list[Remedy]:
             f"in /etc/nm-mptcp/nm-mptcp.conf: [path-named], match-address={path.address}; then systemctl reload nm-mptcp",
         )
     ]
+
+
+def own_table(family: Family, ifindex: int) -> str:
+    """The setting that gives a link a default route which only what is bound to its addresses finds."""
+    ip = "ipv4" if family is Family.IPV4 else "ipv6"
+    return f"{ip}.never-default no {ip}.route-table {_FIRST_TABLE + ifindex}"
+
+
+def _own_table(path: Path) -> list[Remedy]:
+    words = "have it carry, and yet nothing that is not bound to it (a default route in a table of its own)"
+    return [(words, _modify(path, own_table(path.family, path.ifindex)))]
 
 
 def _own(path: Path) -> list[Remedy]:
@@ -186,6 +201,11 @@ _BY_RULE: dict[Why, Callable[[Path], list[Remedy]]] = {
     Why.KEPT_LAST: _say("see what is against the link", "nmcli device show {interface}"),
     Why.KEPT_UNTIL_REPLACED: _none,
     Why.KEPT_NETWORKMANAGER_AWAY: _say("see what NetworkManager does", "systemctl status NetworkManager"),
+    # active, and in trouble
+    Why.NO_WAY: _none,
+    Why.OWN_NETWORK: _none,
+    Why.REFUSES_DEFAULT: _own_table,
+    Why.NO_UPLINK: _none,
     # waiting
     Why.ACTIVATING: _say("see how far it is", "nmcli device show {interface}"),
     Why.TENTATIVE: _say("see the address", "ip address show dev {interface}"),

@@ -69,6 +69,9 @@ def screen(status: dict[str, Any], *, now: datetime.datetime, everything: bool =
     """What is to be shown, all texts made harmless; times are told in ``now``'s time zone."""
     words, style = _VERDICTS[status["state"]]
     active = [link for link in status["links"] if link["state"] == "active"]
+    # A service of an older release says nothing of troubles.
+    free = {path["interface"] for path in status["paths"] if path["state"] == "active" and not path.get("trouble")}
+    carrying = [link for link in active if link["interface"] in free]
     if status["state"] == "good" and not active:
         words = "nothing is wrong, and there is no path"
     shown = [path for path in status["paths"] if path["interface"] != "lo"]
@@ -85,7 +88,7 @@ def screen(status: dict[str, Any], *, now: datetime.datetime, everything: bool =
     return Screen(
         title=f"nm-mptcp {printable(status['version'])}: {words}",
         style=style,
-        head=(*_summary(active, status["state"]), *_head(status)),
+        head=(*_summary(carrying, status["state"]), *_head(status)),
         problems=tuple(printable(cause, longest=300) for cause in status["problems"]),
         links=tuple(_link(link) for link in status["links"] if link["interface"] in names),
         paths=tuple(_path(path, now) for path in shown),
@@ -177,6 +180,8 @@ def _path(path: dict[str, Any], now: datetime.datetime) -> Row:
     by = f"; its endpoint is {MAKERS[path['owner']]}'s" if theirs else ""
     since = f" (since {_moment(path['since'], now)})" if path["since"] and path["state"] != "excluded" else ""
     words = [f"{printable(path['reason'], longest=300)}{by}{since}"]
+    if path.get("trouble"):
+        words.append(f"! {printable(path['trouble'], longest=300)}")
     if path["table"] is not None:
         words.append(f"table {path['table']}" + (f" via {path['gateway']}" if path["gateway"] else ""))
     return Row(tuple(map(_cell, told)), path["state"], tuple(words))

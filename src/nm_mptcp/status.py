@@ -16,6 +16,7 @@ from . import __version__
 from .config import Mode
 from .flags import EndpointFlag, names
 from .model import Desired, Path, Snapshot, State
+from .reasons import Reason
 from .service_names import Verdict
 from .state import Contents, GuardRecord, Since
 from .text import printable, whole
@@ -37,6 +38,7 @@ def document(
     *,
     mode: Mode,
     service: bool,
+    troubles: Mapping[str, Reason] = {},
     standing: Standing | None = None,
     paused: bool = False,
     kept: Iterable[str] = (),
@@ -44,15 +46,15 @@ def document(
 ) -> Document:
     """The status document; see ``README.md`` for what each name means.
 
-    ``standing`` is None where nobody may see the connections (that takes CAP_NET_ADMIN); ``kept`` are the addresses that a
-    clear left for them; ``now`` is the wall clock's time.
+    ``troubles`` is what :func:`~nm_mptcp.health.troubles` found; ``standing`` is None where nobody may see the connections
+    (that takes CAP_NET_ADMIN); ``kept`` are the addresses that a clear left for them; ``now`` is the wall clock's time.
     """
     now = time.time() if now is None else now
     networkmanager = snapshot.networkmanager
     kernel = snapshot.kernel
     loopback = {index for index, link in kernel.links.items() if link.loopback}
     live = None if standing is None else tuple(each for each in standing if not all(map(_is_local, each)))
-    paths = [path_document(path, contents.since, live) for path in desired.paths]
+    paths = [path_document(path, contents.since, live, troubles.get(path.address)) for path in desired.paths]
     shown: Document = {
         "version": __version__,
         "service": "active" if service else "absent",
@@ -92,7 +94,7 @@ def document(
         "paused": paused,
         "kept": sorted(kept),
     }
-    judged, causes = judge(snapshot, desired, contents, paused=paused, now=now)
+    judged, causes = judge(snapshot, desired, contents, troubles, paused=paused, now=now)
     return {"state": judged.value, "problems": [printable(cause, longest=300) for cause in causes], **shown}
 
 
@@ -109,7 +111,13 @@ def _guard(desired: Desired, record: GuardRecord | None) -> Document:
 
 
 def judge(
-    snapshot: Snapshot, desired: Desired, contents: Contents, *, paused: bool, now: float
+    snapshot: Snapshot,
+    desired: Desired,
+    contents: Contents,
+    troubles: Mapping[str, Reason],
+    *,
+    paused: bool,
+    now: float,
 ) -> tuple[Verdict, list[str]]:
     """How things stand, and why; ``now`` is the wall clock's time."""
     loopback = {index for index, link in snapshot.kernel.links.items() if link.loopback}
@@ -118,12 +126,15 @@ def judge(
         for path in desired.paths
         if path.ifindex not in loopback
     )
-    return verdict(snapshot.kernel, snapshot.networkmanager, outside, paused=paused)
+    return verdict(snapshot.kernel, snapshot.networkmanager, outside, paused=paused, troubles=troubles)
 
 
-def path_document(path: Path, since: Mapping[str, Since], live: Standing | None = None) -> Document:
+def path_document(
+    path: Path, since: Mapping[str, Since], live: Standing | None = None, trouble: Reason | None = None
+) -> Document:
     """One of the document's ``paths``."""
     known = began(path, since)
+    in_trouble = trouble if path.state is State.ACTIVE else None
     return {
         "interface": whole(path.interface),
         "profile": whole(path.profile),
@@ -143,6 +154,8 @@ def path_document(path: Path, since: Mapping[str, Since], live: Standing | None 
         "gateway": path.gateway,
         "subflows": None if live is None else sum(each.count(path.address) for each in live),
         "port": path.port or None,
+        "trouble": whole(str(in_trouble)) if in_trouble else None,
+        "trouble_rule": rule_name(in_trouble.why) if in_trouble else None,
     }
 
 

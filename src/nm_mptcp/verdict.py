@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from .model import Kernel, NetworkManager, Path, State
-from .reasons import Why
+from .reasons import Reason, Why
 from .service_names import Verdict
 
 #: Seconds after which a path that waits for something short (duplicate address detection, an activation) is held back.
@@ -15,6 +15,9 @@ PATIENCE = 10.0
 #: A path that something is against, whatever its state is called. (A second link without a default route, a tunnel that is
 #: no uplink, a profile that says disabled are ordinary; and a profile that cannot be read may only be somebody else's.)
 _AGAINST = frozenset({Why.KEPT_LAST, Why.REFUSED, Why.NO_SLOT, Why.DAD_FAILED, Why.NO_CONNECTIVITY})
+
+#: What is wrong with a path of which nothing gets anywhere.
+_LOST = frozenset({Why.NO_WAY, Why.NO_UPLINK})
 
 #: What is waited for a moment only.
 _SOON = frozenset({Why.ACTIVATING, Why.TENTATIVE, Why.ADDRESS_AWAY, Why.WAITS_FOR_NETWORKMANAGER})
@@ -32,21 +35,39 @@ def waits_shortly(path: Path) -> bool:
 
 def is_held_back(path: Path, waited: float | None) -> bool:
     """Whether a path is held back; ``waited``: seconds in this state, None where nobody knows."""
-    if path.state is State.SUSPENDED or path.reason.why in _AGAINST:
+    return held_back(path.state.value, rule_name(path.reason.why), waited)
+
+
+def held_back(state: str, rule: str, waited: float | None) -> bool:
+    """The same by the names of the status document."""
+    why = Why.__members__.get(rule.upper().replace("-", "_"))  # another release's service may know more
+    if state == State.SUSPENDED.value or why in _AGAINST:
         return True
-    return waits_shortly(path) and waited is not None and waited > PATIENCE
+    return why in _SOON and waited is not None and waited > PATIENCE
 
 
 def verdict(
-    kernel: Kernel, networkmanager: NetworkManager, paths: Iterable[tuple[Path, float | None]], *, paused: bool
+    kernel: Kernel,
+    networkmanager: NetworkManager,
+    paths: Iterable[tuple[Path, float | None]],
+    *,
+    paused: bool,
+    troubles: Mapping[str, Reason] = {},
 ) -> tuple[Verdict, list[str]]:
-    """The verdict and its causes, a line each; of each path of a real link also how long it is as it is (s)."""
+    """The verdict and its causes, a line each; of each path of a real link also how long it is as it is (s).
+
+    ``troubles`` is what :func:`~nm_mptcp.health.troubles` found.
+    """
     known = list(paths)
     active = [path for path, _ in known if path.state is State.ACTIVE]
     causes = list(_troubles(kernel, networkmanager, bool(active), paused))
     if causes:
         return Verdict.NOT_WORKING, causes
     causes = [f"{path.interface} {path.address}: {path.reason}" for path, waited in known if is_held_back(path, waited)]
+    troubled = {path.address: troubles[path.address] for path in active if path.address in troubles}
+    causes += [
+        f"{path.interface} {path.address}: {troubled[path.address]}" for path in active if path.address in troubled
+    ]
     if trouble := networkmanager_trouble(networkmanager):
         causes.insert(0, f"{trouble}: paths stay as they are, and nothing becomes one")
     missing = sum(1 for path in active if path.endpoint_id is None)
@@ -57,7 +78,8 @@ def verdict(
             else f"{missing} of {len(active)} paths have no endpoint"
         )
         causes.insert(0, f"{what} in the kernel: 'nm-mptcp apply', or the service, makes it")
-    if missing and missing == len(active):
+    lost = sum(1 for path in active if path.endpoint_id is None or _is_lost(troubled.get(path.address)))
+    if lost and lost == len(active):
         return Verdict.NOT_WORKING, causes
     return (Verdict.HELD_BACK if causes else Verdict.GOOD), causes
 
@@ -67,6 +89,10 @@ def networkmanager_trouble(networkmanager: NetworkManager) -> str:
     if networkmanager.silent:
         return "NetworkManager does not answer"
     return "" if networkmanager.running else "NetworkManager is not running"
+
+
+def _is_lost(trouble: Reason | None) -> bool:
+    return trouble is not None and trouble.why in _LOST
 
 
 def _troubles(kernel: Kernel, networkmanager: NetworkManager, active: bool, paused: bool) -> Iterator[str]:

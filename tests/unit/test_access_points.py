@@ -209,6 +209,9 @@ class Still:
     async def connections(self) -> Mapping[frozenset[str], int]:
         return {}
 
+    async def answers(self, *_: object) -> Mapping[str, object]:
+        return {}
+
     async def execute(self, operations: tuple[Operation, ...], **_: bool) -> list[Any]:
         self.done += operations
         changed = {op.value.id: op.value for op in operations if isinstance(op.value, Endpoint)}

@@ -12,6 +12,7 @@ MODULES = (
     "tests.kernel.test_checks",
     "tests.kernel.test_checks_beside",
     "tests.networkmanager.test_check",
+    "tests.networkmanager.test_health",
     "tests.packages.test_remedies",
 )
 

@@ -17,7 +17,7 @@ from nm_mptcp.checks.reach import parse
 from nm_mptcp.checks.report import masked
 from nm_mptcp.checks.system import OPTIONS
 from nm_mptcp.cli import check as command
-from nm_mptcp.kernel.ways import Way
+from nm_mptcp.kernel.ways import Answer, Way
 from nm_mptcp.model import Address, Endpoint, EndpointFlag, Hop, Kernel, Limits, Link, Route, Rule, RuleAction
 from nm_mptcp.model import Family as F
 from nm_mptcp.values import replace
@@ -54,6 +54,8 @@ def path(interface: str, address: str, **more: Any) -> dict[str, Any]:
 
 
 STATUS = {
+    "state": "good",
+    "problems": [],
     "service": "active",
     "mode": "auto",
     "networkmanager": {"running": True, "version": "1.52.0", "default_flags_section": "connection-nm-mptcp"},
@@ -83,8 +85,7 @@ WELL = Facts(
         endpoints=(Endpoint("10.1.0.1", 2, EndpointFlag.SUBFLOW, 1),),
         limits=Limits(2, 1),
     ),
-    ways={"10.1.0.1": (Way(2, "10.1.0.254", 42000),) * 2},
-    bound={"10.1.0.1": (Way(2, "10.1.0.254", 42000),) * 2},
+    answers={"10.1.0.1": (Answer(Way(2, "10.1.0.254", 42000), Way(2, "10.1.0.254", 42000)),) * 2},
     counters={"MPCapableSYNRX": 0, "MPCapableSYNTX": 10, "MPCapableSYNACKRX": 7, "MPJoinSynTx": 7, "MPJoinSynAckRx": 7},
     tools={"mptcpize": "/usr/bin/mptcpize", "ss": "/usr/bin/ss", "ip": "/usr/sbin/ip"},
     iproute_version="6.1.0",
@@ -111,6 +112,12 @@ def test_all_is_good_where_all_is_there() -> None:
 
 NO_MPTCP = replace(WELL, sysctls={}, kernel=replace(WELL.kernel, path_manager="", endpoints=(), limits=Limits(0, 0)))
 NO_BUS = replace(WELL, bus=False, status=status(service="absent", networkmanager={"running": False}))
+
+
+def answered(plain: Way) -> dict[str, tuple[Answer, ...]]:
+    """What is bound to the address alone goes that way, and what is bound to the interface by it."""
+    return {"10.1.0.1": (Answer(plain, Way(2, "10.1.0.254", 42000)),)}
+
 
 BROKEN = {
     "kernel 4.19": (replace(WELL, release="4.19.0"), "kernel-version", [BAD]),
@@ -178,7 +185,7 @@ BROKEN = {
         [WARNING],
     ),
     "an idle strongSwan": (replace(WELL, processes=(Process(7, "charon-systemd"),)), "strongswan", [MOOT]),
-    "no path": (replace(WELL, status=status(paths=[])), "paths", [BAD]),
+    "no path": (replace(WELL, status=status(paths=[])), "paths", [WARNING]),
     "mode off": (replace(WELL, status=status(paths=[], mode="off")), "paths", [MOOT]),
     "a suspended path": (
         replace(
@@ -209,7 +216,7 @@ BROKEN = {
         [MOOT, WARNING],
     ),
     "an endpoint kept beside it": (
-        replace(WELL, status=status(guard={"tunnels": {"ipv4": "tun0"}}), ways={"10.1.0.1": (Way(9, None, 254),)}),
+        replace(WELL, status=status(guard={"tunnels": {"ipv4": "tun0"}}), answers=answered(Way(9, None, 254))),
         "route",
         [MOOT],
     ),
@@ -219,16 +226,44 @@ BROKEN = {
     "no slots": (replace(WELL, kernel_error="cannot read the endpoints: no"), "endpoint", [UNKNOWN]),
     "no rules": (replace(WELL, kernel=replace(WELL.kernel, rules=())), "rules", [BAD]),
     "routing not wanted": (replace(WELL, routing=False), "rules", [MOOT]),
-    "the way by another": (replace(WELL, ways={"10.1.0.1": (Way(3, None, 254),)}), "route", [WARNING]),
+    "the way by another": (replace(WELL, answers=answered(Way(3, None, 254))), "route", [WARNING]),
+    "the way by a tunnel that nobody minds": (
+        replace(
+            WELL,
+            answers=answered(Way(9, None, 254)),
+            kernel=replace(WELL.kernel, links={**WELL.kernel.links, 9: Link(9, "tun0", "tun")}),
+        ),
+        "route",
+        [GOOD],
+    ),
     "no way": (
-        replace(WELL, ways={"10.1.0.1": (Way(refused="no route"),)}, bound={"10.1.0.1": (Way(refused="no route"),)}),
+        replace(
+            WELL, status=status(paths=[path("eth0", "10.1.0.1", trouble="nothing gets out", trouble_rule="no-way")])
+        ),
         "route",
         [BAD],
     ),
+    "its own network": (
+        replace(WELL, status=status(paths=[path("eth0", "10.1.0.1", trouble="only", trouble_rule="refuses-default")])),
+        "route",
+        [WARNING],
+    ),
+    "a bridge without a way out": (
+        replace(WELL, status=status(paths=[path("eth0", "10.1.0.1", trouble="no", trouble_rule="no-uplink")])),
+        "route",
+        [BAD],
+    ),
+    "nothing works": (
+        replace(WELL, status=status(state="not-working", problems=["one", "another"])),
+        "status",
+        [BAD, BAD],
+    ),
+    "something is held back": (replace(WELL, status=status(state="held-back", problems=["one"])), "status", [WARNING]),
+    "nobody to ask how it stands": (replace(WELL, status={}, status_error="no bus"), "status", [UNKNOWN]),
     "strict and by another": (
         replace(
             WELL,
-            ways={"10.1.0.1": (Way(3, None, 254),)},
+            answers=answered(Way(3, None, 254)),
             sysctls=SETTLED | {"net/ipv4/conf/eth0/rp_filter": "1"},
         ),
         "reverse-path",
@@ -237,7 +272,7 @@ BROKEN = {
     "loose beats strict": (
         replace(
             WELL,
-            ways={"10.1.0.1": (Way(3, None, 254),)},
+            answers=answered(Way(3, None, 254)),
             sysctls=SETTLED | {"net/ipv4/conf/eth0/rp_filter": "1", "net/ipv4/conf/all/rp_filter": "2"},
         ),
         "reverse-path",

@@ -437,6 +437,9 @@ ELSEWHERE = {
     Why.DISABLED_BY_CONFIGURATION: "test_config_policy",
     Why.ADDRESS_AWAY: "test_wills: back and its address not yet",
     Why.NO_LONGER_CHOSEN: "test_config_policy: the unchosen address",
+    **dict.fromkeys(
+        (Why.NO_WAY, Why.NO_UPLINK, Why.OWN_NETWORK, Why.REFUSES_DEFAULT), "test_health: trouble of a path"
+    ),
 }
 
 

@@ -34,6 +34,9 @@ class Quiet:
     async def connections(self, *, at_once: bool = False) -> Mapping[frozenset[str], int]:  # noqa: ARG002
         return {}
 
+    async def answers(self, *_: object) -> Mapping[str, object]:
+        return {}
+
 
 @pytest.mark.parametrize("turns", range(6))
 def test_it_ends_when_it_is_told_to_in_whatever_moment_of_a_loss(
@@ -75,6 +78,9 @@ class Obedient:
         return self.kernel
 
     async def connections(self, *, at_once: bool = False) -> Mapping[frozenset[str], int]:  # noqa: ARG002
+        return {}
+
+    async def answers(self, *_: object) -> Mapping[str, object]:
         return {}
 
     async def execute(

@@ -29,6 +29,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     beside.networkd,
     beside.cloud_setup,
     beside.strongswan,
+    paths.verdict,
     paths.paths,
     paths.families,
     paths.endpoints,

@@ -43,6 +43,10 @@ def joins(facts: Facts) -> Iterator[Finding]:
         yield moot("joins", "this kernel does not count")
         return
     failed = {name: have[name] for name in _JOINS if have.get(name)}
+    if have.get("MPCapableSYNRX"):
+        # Ordinary where clients come: no subflow can be made for a connection that no program has accepted yet
+        # (mptcp_subflow_create_socket).
+        failed.pop("MPJoinSynTxCreatSkErr", None)
     sent = have.get("MPJoinSynTx", 0)
     answered = have["MPJoinSynAckRx"]
     tried = (sent or answered) + have.get("MPJoinSynTxCreatSkErr", 0) + have.get("MPJoinSynTxBindErr", 0)

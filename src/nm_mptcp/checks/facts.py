@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..flags import EndpointFlag
-from ..kernel.ways import Way
+from ..health import Case
+from ..kernel.ways import Answers
 from ..model import Endpoint, Kernel, Numbering
+from ..reasons import Reason
 from ..values import field, frozen
+from ..verdict import rule_name
 
 #: What is wrong with a service that has not looked at anything yet.
 STARTING = "the service is just starting"
@@ -34,6 +37,19 @@ class Firewall:
 
 
 @frozen
+class Trouble:
+    """What is wrong with an address that should carry (:mod:`..health`): the rule, and the words."""
+
+    rule: str
+    words: str
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing from it gets anywhere."""
+        return self.rule in ("no-way", "no-uplink")
+
+
+@frozen
 class Place:
     """An address that carries, or should carry: one of a path that is active, or of an endpoint in the kernel."""
 
@@ -42,6 +58,11 @@ class Place:
     interface: str
     endpoint: Endpoint | None
     path: Mapping[str, Any] | None  #: what the status document says of it
+
+    @property
+    def decided(self) -> bool:
+        """Whether nm-mptcp has it for a path, and so judges it; of any other nothing is known but what the kernel has."""
+        return self.path is not None and self.path["state"] != "excluded"
 
     @property
     def ours(self) -> bool:
@@ -65,8 +86,12 @@ class Facts:
     blackholed: bool = False  #: a connection within this machine fell back at once: MPTCP is suspended
     kernel: Kernel = field(default_factory=Kernel)
     kernel_error: str = ""  #: why endpoints and limits could not be read
-    ways: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)  #: from each address, bound to no device
-    bound: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)  #: from each address, bound to its device
+    cases: Mapping[str, Case] = field(default_factory=dict)  #: what each address is for
+    answers: Answers = field(default_factory=dict)  #: by which ways what leaves it goes there
+    troubles: Mapping[str, Reason] = field(
+        default_factory=dict
+    )  #: of addresses that the status document knows nothing of
+    own: frozenset[int] = frozenset()  #: ids of the endpoints that nm-mptcp made
     counters: Mapping[str, int] = field(default_factory=dict)  #: MPTcpExt and TcpExt, without these prefixes
     processes: tuple[Process, ...] = ()
     networkd: Mapping[str, str] = field(default_factory=dict)  #: [Network] of networkd.conf and its drop-ins
@@ -116,6 +141,14 @@ class Facts:
             ifindex = at.get(address, 0)
             link = self.kernel.links.get(ifindex or (endpoint.ifindex if endpoint else 0))
             yield Place(address, ifindex, link.name if link else "", endpoint, paths.get(address))
+
+    def trouble(self, place: Place) -> Trouble | None:
+        """What keeps an address from reaching what it is for: of a path the same as ``status`` says."""
+        if place.path is not None and place.decided:
+            words = place.path.get("trouble")
+            return Trouble(str(place.path["trouble_rule"]), str(words)) if words else None
+        reason = self.troubles.get(place.address)
+        return Trouble(rule_name(reason.why), str(reason)) if reason else None
 
     def process(self, *names: str) -> Process | None:
         """A running program of one of these names."""

@@ -19,14 +19,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import health
 from ..configfiles import Source
+from ..flags import EndpointFlag
 from ..kernel import sysctl
 from ..kernel.errors import KernelError
 from ..kernel.mirror import Mirror
 from ..kernel.mptcp import PathManager
 from ..kernel.routing import Routing
-from ..kernel.ways import PROBES, Way, Ways
-from ..model import Family, Kernel, Limits
+from ..kernel.sockets import subflows
+from ..kernel.ways import Ways
+from ..model import MAIN_TABLE, Kernel, Limits, NetworkManager, RouteType, marks_of
 from ..plainbus import PlainBusError, Question
 from ..service_names import INTERFACE, NAME, PATH
 from ..state import Record, StateError
@@ -75,6 +78,8 @@ def gather(record: Record, source: Source) -> Facts:
     dropin, masked = _dropin()
     routing = reading.config.routing
     socket_errno = _socket_errno()
+    with contextlib.suppress(StateError):
+        record.load(aside=False)
     facts = Facts(
         root=os.geteuid() == 0,
         release=os.uname().release,
@@ -88,6 +93,7 @@ def gather(record: Record, source: Source) -> Facts:
         blackholed=bool(counters.get("Blackhole")) and speaks_here() is False,
         kernel=kernel,
         kernel_error=kernel_error,
+        own=frozenset(each.id for each in kernel.endpoints if record.contents.ours.owns(each)),
         counters=counters,
         processes=processes,
         networkd=_networkd() if any(each.name.startswith("systemd-network") for each in processes) else {},
@@ -129,16 +135,12 @@ def _status(question: Question, record: Record, source: Source) -> tuple[Mapping
 
 
 def _own_look(record: Record, source: Source) -> tuple[Mapping[str, Any], str]:
-    import asyncio
-
-    from ..oneshot import look
-    from ..status import document
+    from ..oneshot import status
 
     try:
-        view = asyncio.run(look(record, source.read().config))
+        return status(record, source.read().config), ""
     except (KernelError, StateError) as error:
         return {}, str(error)
-    return document(view.snapshot, view.desired, record.contents, mode=view.mode, service=False), ""
 
 
 # --- the kernel
@@ -168,18 +170,26 @@ def _kernel() -> tuple[Kernel, str]:
 
 
 def _with_ways(facts: Facts) -> Facts:
-    ways: dict[str, tuple[Way, ...]] = {}
-    bound: dict[str, tuple[Way, ...]] = {}
-    with Ways() as asked:
-        for place in facts.places():
-            if not place.ifindex:
-                continue
-            probes = PROBES[Family.of(place.address)]
-            ways[place.address] = tuple(asked.of(probe, place.address) for probe in probes)
-            bound[place.address] = tuple(
-                asked.bound(probe, place.address, place.ifindex, facts.kernel) for probe in probes
-            )
-    return replace(facts, ways=ways, bound=bound)
+    """The same questions, and the same judgement, as for the status document."""
+    kernel, purposes = facts.kernel, health.Purposes(facts.kernel)
+    cases = {
+        place.address: purposes.case(place.address, place.ifindex, place.endpoint, EndpointFlag(0))
+        for place in facts.places()
+        if place.ifindex
+    }
+    with Ways() as ways:
+        answers = {address: ways.answers(case.question, kernel) for address, case in cases.items()}
+    close = any(not case.purpose.beyond for case in cases.values())
+    live = {each.local for each in subflows() if each.established} if close and facts.root else ()
+    outward = {
+        route.family
+        for (table, _), routes in kernel.routes.items()
+        for route in routes
+        if table == MAIN_TABLE and route.is_default and route.type is RouteType.UNICAST
+    }
+    marks = marks_of(facts.numbering)
+    troubles = health.troubles(kernel, NetworkManager(), cases.values(), answers, live, marks, outward)
+    return replace(facts, cases=cases, answers=answers, troubles=troubles)
 
 
 def _sysctls(kernel: Kernel) -> Iterator[tuple[str, str]]:

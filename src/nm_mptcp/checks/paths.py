@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import datetime
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ..flags import EndpointFlag, names
 from ..model import AddressFlag, Family
+from ..service_names import Verdict
 from ..text import printable
+from ..verdict import held_back
 from .facts import Facts, Place
-from .finding import Finding, advice, bad, commands, good, moot, unknown, warning
+from .finding import Finding, Remedy, advice, bad, commands, good, moot, unknown, warning
 from .system import NEWER, TURN_ON
 
 #: Reasons why an address is no path that somebody may wonder about -> what to do; by the names of the rules.
@@ -43,13 +48,35 @@ def paths(facts: Facts) -> Iterator[Finding]:
     elif not facts.kernel.mptcp_enabled:
         yield bad("paths", "no address is a path: MPTCP is off (net.mptcp.enabled is 0)", remedy=TURN_ON)
     else:
-        fix = commands("nm-mptcp status", words="it tells of each address why it is none")
-        yield bad("paths", "no address is a path", remedy=fix)
+        # Nothing is wrong with a machine that nobody connected.
+        yield warning(
+            "paths", "no address is a path", remedy=advice("'nm-mptcp status --all' tells of each why it is none")
+        )
     for path in facts.paths:
-        if path["state"] in ("waiting", "suspended"):
+        if _is_held_back(path):
             words = _HELD.get(path["rule"], "nm-mptcp ends it by itself when the reason is gone").format_map(path)
             reason = f"{path['state']}: {printable(path['reason'], 200)}"
             yield warning("paths", reason, f"{path['interface']} {path['address']}", advice(words))
+
+
+def verdict(facts: Facts) -> Iterator[Finding]:
+    """The same that ``status`` says, so that one never calls good what the other does not."""
+    state = facts.status.get("state")
+    if state is None:
+        yield unknown("status", f"nothing is known of paths: {facts.status_error}")
+    elif state == Verdict.GOOD.value:
+        yield good("status", "nothing is held back")
+    else:
+        make = bad if state == Verdict.NOT_WORKING.value else warning
+        for problem in facts.status["problems"]:
+            yield make("status", printable(problem, 300), remedy=advice("see what is said of it below"))
+
+
+def _is_held_back(path: Mapping[str, Any]) -> bool:
+    """As ``status`` counts it; what waits for somebody, or a moment only, is ordinary."""
+    since = datetime.datetime.fromisoformat(path["since"]) if path["since"] else None
+    waited = (datetime.datetime.now(datetime.UTC) - since).total_seconds() if since else None
+    return held_back(path["state"], path["rule"], waited)
 
 
 def endpoints(facts: Facts) -> Iterator[Finding]:
@@ -68,7 +95,26 @@ def endpoints(facts: Facts) -> Iterator[Finding]:
         if place.endpoint is not None:
             yield from _endpoint(facts, place, subject)
         else:
-            yield bad("endpoint", "the path has no endpoint", subject, commands("nm-mptcp apply", safe=True))
+            yield bad("endpoint", "the path has no endpoint", subject, _made_again(place))
+
+
+def _made_again(place: Place) -> Remedy:
+    """What makes a path's endpoint: who owns it makes it."""
+    path = place.path
+    if path is not None and path["owner"] == "networkmanager" and path["uuid"]:
+        return commands(f"nmcli connection up uuid {path['uuid']}")
+    return commands("nm-mptcp apply", safe=True)
+
+
+def _is_somebodys(facts: Facts, place: Place) -> bool:
+    """Whether an endpoint is nm-mptcp's or NetworkManager's, who may have their reasons: a live connection may stand on it."""
+    assert place.endpoint is not None
+    link = facts.kernel.links.get(place.endpoint.ifindex)
+    return (
+        place.decided
+        or place.endpoint.id in facts.own
+        or (link is not None and any(path["interface"] == link.name and path["uuid"] for path in facts.paths))
+    )
 
 
 def _endpoint(facts: Facts, place: Place, subject: str) -> Iterator[Finding]:
@@ -79,14 +125,21 @@ def _endpoint(facts: Facts, place: Place, subject: str) -> Iterator[Finding]:
     words = " ".join(names(endpoint.flags))
     told = f"endpoint {endpoint.id}, {words or 'no flags'}"
     bound = links.get(endpoint.ifindex)
+    theirs = _is_somebodys(facts, place)
+    interface = shlex.quote(place.interface)
     if not place.ifindex:
-        yield bad("endpoint", f"endpoint {endpoint.id}: no interface has this address", subject, commands(delete))
+        evidence = f"endpoint {endpoint.id}: no interface has this address"
+        if theirs:
+            words = "it is kept while a connection may stand on it, and goes or is used again by itself"
+            yield warning("endpoint", evidence, subject, advice(words))
+        else:
+            yield bad("endpoint", evidence, subject, commands(delete))
         return
     if endpoint.ifindex and endpoint.ifindex != place.ifindex:
-        add = f"ip mptcp endpoint add {endpoint.address} dev {place.interface} {words}".rstrip()
+        add = f"ip mptcp endpoint add {endpoint.address} dev {interface} {words}".rstrip()
         wrong = bound.name if bound else f"interface {endpoint.ifindex}, which is gone"
         evidence = f"endpoint {endpoint.id} is bound to {wrong}, but the address is on {place.interface}"
-        yield bad("endpoint", evidence, subject, commands(delete, add))
+        yield bad("endpoint", evidence, subject, _made_again(place) if theirs else commands(delete, add))
         return
     address = next(each for each in facts.kernel.addresses[place.ifindex] if each.address == place.address)
     link = links[place.ifindex]
@@ -95,17 +148,29 @@ def _endpoint(facts: Facts, place: Place, subject: str) -> Iterator[Finding]:
         yield bad("endpoint", evidence, subject, advice("give one of them another address"))
     elif AddressFlag.TENTATIVE in address.flags and AddressFlag.OPTIMISTIC not in address.flags:
         evidence = f"{told}: duplicate address detection is not done, subflows from here fail and are not tried again"
-        yield bad("endpoint", evidence, subject, commands(delete, words="and add it again once the address is usable"))
+        if theirs:
+            yield warning(
+                "endpoint", evidence, subject, advice("it takes a second or two, and then is right by itself")
+            )
+        else:
+            add = f"ip mptcp endpoint add {endpoint.address} dev {interface} {words}".rstrip()
+            lines = (delete, add)
+            yield bad(
+                "endpoint", evidence, subject, commands(*lines, words="once 'ip address' says no more 'tentative'")
+            )
     elif not link.up or not link.carrier:
         evidence = f"{told}: {link.name} {'has no carrier' if link.up else 'is down'}"
-        fix = advice("plug it in") if link.up else commands(f"ip link set {link.name} up")
+        fix = advice("plug it in") if link.up else commands(f"ip link set {shlex.quote(link.name)} up")
         yield warning("endpoint", evidence, subject, fix)
     elif not endpoint.flags & (EndpointFlag.SUBFLOW | EndpointFlag.SIGNAL):
         evidence = f"{told}: neither 'subflow' nor 'signal', so it does nothing"
         if place.path is not None and place.path["uuid"] and place.path["owner"] == "networkmanager":
             yield warning("endpoint", evidence, subject, commands(*_flags_of(place)))
+        elif theirs:
+            where = "nm-mptcp.conf says so ('nm-mptcp config' tells where): give 'flags' there one that does something"
+            yield warning("endpoint", evidence, subject, advice(where))
         else:
-            add = f"ip mptcp endpoint add {endpoint.address} dev {link.name} {words} subflow".replace("  ", " ")
+            add = f"ip mptcp endpoint add {endpoint.address} dev {interface} {words} subflow".replace("  ", " ")
             yield warning("endpoint", evidence, subject, commands(delete, add))
     else:
         yield good("endpoint", told, subject)

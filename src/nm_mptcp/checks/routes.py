@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import ipaddress
+import shlex
 from collections.abc import Iterator, Mapping
 
-from .. import tables
-from ..kernel.ways import Way
+from .. import health, tables
+from ..kernel.ways import Answer, Way
+from ..kinds import TUNNEL_LINKS
 from ..model import MAIN_TABLE, Family, Marks, Route, Rule, RuleAction, marks_of
 from ..plan import in_order
-from .facts import Facts, Place
+from ..remedies import own_table
+from ..text import printable
+from .facts import Facts, Place, Trouble
 from .finding import Finding, Remedy, advice, bad, commands, good, moot, unknown, warning
 
 #: Where a table is looked for that nobody uses, for addresses that nm-mptcp does not route.
@@ -18,23 +22,23 @@ _FREE_TABLES = range(10000, 11000)
 
 
 def ways(facts: Facts) -> Iterator[Finding]:
-    """Which way the kernel sends packets from each address, as it says itself."""
+    """Which way the kernel sends packets from each address, as it says itself, and whether they get to what it is for."""
     places = _carrying(facts)
     if not places:
         yield moot("route", "no address carries")
     for place in places:
         subject = f"{place.interface} {place.address}"
-        wrong = _wrong(facts.ways, place)
-        if wrong is None:
-            gateway = next((way.gateway for way in facts.ways.get(place.address, ()) if way.gateway), None)
-            yield good("route", f"leaves by {place.interface}{f' via {gateway}' if gateway else ''}", subject)
-            continue
-        where = _by(facts, wrong)
-        if place.endpoint is not None and place.endpoint.ifindex and _wrong(facts.bound, place) is None:
-            words = f"{where}, except subflows that the path manager opens (bound to {place.interface})"
+        trouble, astray = facts.trouble(place), _astray(facts, place)
+        if trouble is not None:
+            # Of what somebody made by hand no profile says that it may do without a default route.
+            make = bad if trouble.lost or not place.decided else warning
+            yield make("route", trouble.words, subject, _relieved(facts, place, trouble))
+        elif astray is not None and not _is_tunnel(facts, astray):
+            words = f"{_by(facts, astray)}, except subflows that the path manager opens (bound to {place.interface})"
             yield warning("route", words, subject, _routed(facts, place))
         else:
-            yield bad("route", f"{where}: nothing from this address gets through", subject, _routed(facts, place))
+            gateway = next((each.bound.gateway for each in _answers(facts, place) if each.bound.gateway), None)
+            yield good("route", f"leaves by {place.interface}{f' via {gateway}' if gateway else ''}", subject)
 
 
 def rules(facts: Facts) -> Iterator[Finding]:
@@ -46,12 +50,25 @@ def rules(facts: Facts) -> Iterator[Finding]:
     if not places:
         yield moot("rules", "nm-mptcp routes no address")
         return
+    faulty = dict(_faults(facts, places))
+    for place in places:
+        subject = f"{place.interface} {place.address}"
+        if faults := faulty.get(place.address):
+            yield bad("rules", "; ".join(faults[:4]), subject, commands("nm-mptcp apply", safe=True))
+        else:
+            assert place.path is not None
+            table = place.path["table"]
+            own = f"table {table}" if table in facts.numbering.tables else f"the profile's table {table}"
+            yield good("rules", f"rules at {facts.numbering.rule_priority}, {own}", subject)
+
+
+def _faults(facts: Facts, places: list[Place]) -> Iterator[tuple[str, list[str]]]:
+    """What is wrong with our own rules and tables, by address."""
     marks = marks_of(facts.numbering)
     wanted = tables.routing(facts.kernel, [_source(facts, place) for place in places], marks)
     there = frozenset(facts.kernel.rules)
     for place in places:
         table = wanted.table_of.get(place.address, 0)
-        subject = f"{place.interface} {place.address}"
         lacking = [rule for rule in wanted.rules if rule.source == place.address and rule not in there]
         strangers = [
             rule
@@ -64,10 +81,7 @@ def rules(facts: Facts) -> Iterator[Finding]:
             faults = ["its rules are out of order, or somebody else's of the same priority stand behind them"]
         faults += _faults_of_table(facts, wanted, table, place)
         if faults:
-            yield bad("rules", "; ".join(faults[:4]), subject, commands("nm-mptcp apply", safe=True))
-        else:
-            own = f"table {table}" if table in facts.numbering.tables else f"the profile's table {table}"
-            yield good("rules", f"rules at {facts.numbering.rule_priority}, {own}", subject)
+            yield place.address, faults
 
 
 def default_routes(facts: Facts) -> Iterator[Finding]:
@@ -85,11 +99,14 @@ def default_routes(facts: Facts) -> Iterator[Finding]:
         subject = f"{place.interface} {family.label}"
         route = tables.default_route(facts.kernel, place.ifindex, family, table, marks=marks)
         if route is None:
-            if _wrong(facts.ways, place) is None:
+            trouble, case = facts.trouble(place), facts.cases.get(place.address)
+            if trouble is not None:
+                words = f"there is no {family.label} default route by {place.interface}"
+                yield warning("default-route", words, subject, _relieved(facts, place, trouble))
+            elif case is not None and case.purpose.default:
                 yield good("default-route", "none in the main table; rules lead to another one", subject)
             else:
-                words = f"there is no {family.label} default route by {place.interface}"
-                yield warning("default-route", words, subject, _gateway_of_profile(place, family))
+                yield good("default-route", "none, and none is needed for what its own routes lead to", subject)
         else:
             via = f" via {gateway}" if (gateway := tables.gateway(route, place.ifindex)) else ""
             hint = f" src {route.source}" if route.source else ""
@@ -109,7 +126,7 @@ def reverse_path(facts: Facts) -> Iterator[Finding]:
         value = max(own, common)
         if value != 1:
             yield good("reverse-path", f"rp_filter is {value}: {'loose' if value else 'off'}", subject)
-        elif _wrong(facts.ways, place) is None:
+        elif _astray(facts, place) is None:
             yield good("reverse-path", "rp_filter is 1 (strict), and the address leaves by its own interface", subject)
         else:
             words = f"rp_filter is 1 (strict), and the way back is not by {place.interface}: answers are dropped"
@@ -134,7 +151,8 @@ def firewall(facts: Facts) -> Iterator[Finding]:
         yield moot("firewall", f"'{rule}', but no address carries{whose}")
     for place in places:
         subject = f"{place.interface} {place.address}"
-        if _wrong(facts.bound, place) is None:
+        bound = (each.bound for each in _answers(facts, place))
+        if facts.trouble(place) is None and all(health.arrives(way, place.ifindex) for way in bound):
             yield good("firewall", f"'{rule}' lets answers to this address in{whose}", subject)
         else:
             words = f"'{rule}' drops answers to this address: no route leaves by {place.interface}{whose}"
@@ -184,9 +202,20 @@ def _carrying(facts: Facts) -> list[Place]:
     ]
 
 
-def _wrong(ways: Mapping[str, tuple[Way, ...]], place: Place) -> Way | None:
-    """The first of these ways that is not by the address's own interface."""
-    return next((way for way in ways.get(place.address, ()) if way.ifindex != place.ifindex), None)
+def _answers(facts: Facts, place: Place) -> tuple[Answer, ...]:
+    return facts.answers.get(place.address, ())
+
+
+def _astray(facts: Facts, place: Place) -> Way | None:
+    """The first way, of a socket that is bound to the address alone, that is not by the address's own interface."""
+    plain = (each.plain for each in _answers(facts, place))
+    return next((way for way in plain if not health.arrives(way, place.ifindex)), None)
+
+
+def _is_tunnel(facts: Facts, way: Way) -> bool:
+    """Whether it leaves by a tunnel: then somebody chose that, and no guard of the tunnel stands against it."""
+    link = facts.kernel.links.get(way.ifindex)
+    return link is not None and link.kind in TUNNEL_LINKS
 
 
 def _by(facts: Facts, way: Way) -> str:
@@ -246,54 +275,76 @@ def _words(rule: Rule) -> str:
     return f"'{rule.priority}: from {rule.source} {end}{least}'"
 
 
+def _relieved(facts: Facts, place: Place, trouble: Trouble) -> Remedy:
+    """What ends a trouble, as far as anything that can be typed does."""
+    family = Family.of(place.address)
+    if trouble.rule == "refuses-default" and place.path is not None:
+        name = shlex.quote(printable(place.interface))
+        setting = own_table(family, place.ifindex)
+        return commands(
+            f"nmcli connection modify uuid {place.path['uuid']} {setting}",
+            f"nmcli device reapply {name}",
+            words="a default route in a table of its own: nothing takes it but what is bound to the address",
+        )
+    if trouble.rule in ("own-network", "refuses-default"):
+        return advice(f"{_by_hand(place)}; as it is good for servers in that network alone")
+    if trouble.rule == "no-uplink":
+        return advice("plug in the cable of its port, or bring that one up: it comes back by itself")
+    return _routed(facts, place)
+
+
+def _by_hand(place: Place) -> str:
+    return f"add a default route by {place.interface}, in a table of its own with a rule from {place.address}"
+
+
 def _routed(facts: Facts, place: Place) -> Remedy:
     """What makes an address leave by its own interface."""
     family = Family.of(place.address)
     ip = "ip -6" if family is Family.IPV6 else "ip"
-    wrong = _wrong(facts.ways, place)
-    first = facts.numbering.rule_priority if place.ours else 32766
-    in_front = _deciding(facts, place, first, wrong.table) if wrong is not None else None
+    wrong = _astray(facts, place)
+    in_front = _deciding(facts, place, wrong.table) if wrong is not None and wrong.table else None
     if in_front is not None:
-        source = f"from {in_front.source or 'all'}"
-        line = f"{ip} rule delete priority {in_front.priority} {source} lookup {in_front.table}"
+        where = f"{ip} rule show priority {in_front.priority}"
+        if in_front.source is None:
+            return advice(f"a rule for all addresses decides before the table of the link: see who made it ({where})")
+        whose = f" protocol {in_front.protocol}" if in_front.protocol else ""
+        line = f"{ip} rule delete priority {in_front.priority} from {in_front.source} lookup {in_front.table}{whose}"
         return commands(line, words="this rule decides before the table of the link: see who made it")
-    if place.ours:
+    if place.ours and any(True for _ in _faults(facts, [place])):
         return commands("nm-mptcp apply", safe=True)
     default = tables.default_route(facts.kernel, place.ifindex, family, marks=_marks(facts))
-    if default is None:
-        return _gateway_of_profile(place, family)
+    if default is None and not place.ours:
+        return advice(_by_hand(place))
+    if place.ours or default is None or (wrong is not None and wrong.refused):
+        to = next((each for each in facts.cases[place.address].question.destinations), "") if facts.cases else ""
+        return advice(
+            f"see which rule or route says so: {ip} route get {to} from {place.address}; {ip} rule; {ip} route show table all"
+        )
     used = {table for table, _ in facts.kernel.routes} | {rule.table for rule in facts.kernel.rules}
     table = next(number for number in _FREE_TABLES if number not in used)
     gateway = tables.gateway(default, place.ifindex)
     via = f"via {gateway} " if gateway else ""
     return commands(
-        f"{ip} route add default {via}dev {place.interface} table {table}",
+        f"{ip} route add default {via}dev {shlex.quote(place.interface)} table {table}",
         f"{ip} rule add from {place.address} lookup {table}",
     )
-
-
-def _gateway_of_profile(place: Place, family: Family) -> Remedy:
-    if place.path is not None and place.path["uuid"]:
-        key = "ipv4" if family is Family.IPV4 else "ipv6"
-        return commands(
-            f"nmcli connection show uuid {place.path['uuid']}",
-            words=f"look at {key}.gateway and {key}.never-default: the profile gives no default route",
-        )
-    return advice(f"add a default route by {place.interface}, in a table of its own with a rule from {place.address}")
 
 
 def _marks(facts: Facts) -> Marks:
     return marks_of(facts.numbering)
 
 
-def _deciding(facts: Facts, place: Place, before: int, table: int) -> Rule | None:
-    """Somebody's rule that sends this address into the table where its wrong way was found, before it is our turn."""
-    for rule in sorted(facts.kernel.rules, key=lambda rule: rule.priority):
-        if rule.priority >= before:
-            return None
-        if rule.family is not Family.of(place.address) or rule.table != table or rule.foreign:
+def _deciding(facts: Facts, place: Place, table: int) -> Rule | None:
+    """Somebody's rule that sends this address into the table where its wrong way was found, before it is our turn, or
+    main's. One with other selectors cannot be told whole.
+    """
+    marks = _marks(facts)
+    for rule in facts.kernel.rules:
+        if rule.family is not Family.of(place.address) or rule.foreign or not _covers(rule.source, place.address):
             continue
-        if rule.suppress_prefixlength is None and _covers(rule.source, place.address):
+        if marks.on_rule(rule) or (rule.table == MAIN_TABLE and rule.source is None):
+            return None
+        if rule.table == table and rule.suppress_prefixlength is None:
             return rule
     return None
 

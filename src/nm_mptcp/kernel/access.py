@@ -46,9 +46,12 @@ from .mptcp import PathManager
 from .neighbours import Neighbours
 from .routing import Routing
 from .sockets import Sockets, Subflow, may_administer
-from .ways import Way, Ways
+from .ways import Answer, Answers, Question, Way, Ways
 
 _Answer = TypeVar("_Answer")
+
+#: For how many addresses ways are asked for at a time: what a loss waits for then is below a millisecond.
+_SLICE = 8
 
 #: How often a full look is begun again because events were lost while it was made.
 _TRIES = 3
@@ -200,6 +203,14 @@ class KernelAccess:
         """
         return await self._work(self._ways.bound, destination, endpoint.address, endpoint.ifindex, kernel)
 
+    async def answers(self, asked: Iterable[Question], kernel: Kernel) -> Answers:
+        """How the kernel answers these questions; between some of them others have their turn. Raises :class:`KernelError`."""
+        asked = tuple(asked)
+        found: dict[str, tuple[Answer, ...]] = {}
+        for begin in range(0, len(asked), _SLICE):
+            found.update(await self._work(self._answers, asked[begin : begin + _SLICE], kernel))
+        return found
+
     async def ask_neighbours(self, ifindexes: Collection[int]) -> None:
         """Ask at once for the neighbours on links that came back (see :mod:`.neighbours`). Raises :class:`KernelError`."""
         await self._work(self._neighbours.ask_anew, ifindexes)
@@ -290,6 +301,9 @@ class KernelAccess:
             case Operation(Action.DELETE, Endpoint(id=id_, port=port) as endpoint) if id_ and port:
                 return tuple(self._vacated(endpoint)) if may_administer() else None
         return ()
+
+    def _answers(self, asked: tuple[Question, ...], kernel: Kernel) -> Answers:
+        return {each.address: self._ways.answers(each, kernel) for each in asked}
 
     def _set_linkdown(self, setting: LinkdownSetting) -> None:
         """Looked at anew, since no event tells of a change: what somebody else has set by now is his (EEXIST)."""

@@ -25,7 +25,7 @@ RTM_NEWNEXTHOP, RTM_DELNEXTHOP = 104, 105
 LOCAL_TABLE = 255
 
 _IFF_UP, _IFF_LOOPBACK, _IFF_NOARP, _IFF_LOWER_UP = 0x1, 0x8, 0x80, 0x10000
-_IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 4, 18, 1
+_IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 4, 10, 18, 1
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 6, 8
 _FOREVER = 0xFFFFFFFF
@@ -170,6 +170,7 @@ def link(message: Message) -> Link | None:
         carrier=bool(flags & _IFF_LOWER_UP),
         loopback=bool(flags & _IFF_LOOPBACK),
         asks=not flags & _IFF_NOARP,
+        master=_NUMBER.unpack(told[_IFLA_MASTER])[0] if _IFLA_MASTER in told else 0,
         mtu=_NUMBER.unpack(told[_IFLA_MTU])[0] if _IFLA_MTU in told else 0,
     )
 

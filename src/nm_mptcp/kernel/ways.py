@@ -85,6 +85,27 @@ class Way:
     local: bool = False  #: to this machine itself
 
 
+@frozen
+class Question:
+    """What is asked about an address."""
+
+    address: str
+    bound: int  #: the interface that its subflows are bound to, 0 for none
+    destinations: tuple[str, ...]
+
+
+@frozen
+class Answer:
+    """By which way packets from an address go to a destination."""
+
+    plain: Way  #: of a socket that is bound to the address alone
+    bound: Way  #: of the subflows that the path manager opens
+
+
+#: For each address, an answer for each destination.
+Answers = Mapping[str, tuple[Answer, ...]]
+
+
 def on_link(destination: str, link: str) -> str:
     """What IPv4 does with a packet that is bound to an interface and finds no route: nobody will answer it."""
     return f"no route: the kernel takes {destination} for a neighbour on {link} (on-link)"
@@ -119,6 +140,13 @@ class Ways(Requester):
         if Family.of(destination) is Family.IPV4:
             return replace(self._bound4(destination, source, ifindex, kernel), source=source)
         return replace(self._bound6(destination, source, ifindex, kernel), source=source)
+
+    def answers(self, asked: Question, kernel: Kernel) -> tuple[Answer, ...]:
+        """The answers to a question. Raises KernelError."""
+        return tuple(
+            Answer(self.of(destination, asked.address), self.bound(destination, asked.address, asked.bound, kernel))
+            for destination in asked.destinations
+        )
 
     def of(self, destination: str, source: str, ifindex: int = 0) -> Way:
         """The way of a packet from ``source``, "" for any, as ``ip route get`` tells it. Raises KernelError."""
