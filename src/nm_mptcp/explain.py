@@ -31,7 +31,7 @@ from .model import (
     Snapshot,
     State,
 )
-from .reasons import Reason
+from .reasons import Reason, Why
 from .remedies import remedies
 from .service_names import MAKERS
 from .status import Standing, priority
@@ -510,7 +510,8 @@ def _destination_commands(known: Known, first: Way) -> list[Document]:
     if kernel.path_manager and not kernel.mptcp_enabled:
         found.append({"to": "turn MPTCP on", "type": "sysctl -w net.mptcp.enabled=1"})
     path = next((p for p in known.desired.paths if p.address == first.source), None)
-    if path and path.uuid:
+    # To reapply what somebody else set up would hand it over to NetworkManager.
+    if path and path.uuid and path.reason.why not in (Why.EXTERNAL, Why.NOT_MANAGED):
         key = "ipv4" if path.family is Family.IPV4 else "ipv6"
         found.append(
             {

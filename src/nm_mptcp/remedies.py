@@ -35,6 +35,15 @@ def _modify(path: Path, setting: str) -> str:
     return f"nmcli connection modify {profile} {setting} && nmcli device reapply {_name(path)}"
 
 
+def _conf(section: str, *settings: str) -> str:
+    """What to write into our configuration; the service has to be told."""
+    return f"in /etc/nm-mptcp/nm-mptcp.conf: [{section}], {', '.join(settings)}; then systemctl reload nm-mptcp"
+
+
+def _by_name(path: Path) -> str:
+    return f"match-device=interface-name:{printable(path.interface)}"
+
+
 def _flags(path: Path, flags: str) -> str:
     return _modify(path, f"connection.mptcp-flags {flags}")
 
@@ -87,32 +96,35 @@ def _metered(path: Path) -> list[Remedy]:
     return [
         ("say that it is not metered", _modify(path, "connection.metered no")),
         ("make it a path in reserve", _flags(path, "subflow,backup")),
-        ("choose what metered links are", "in [main] of /etc/nm-mptcp/nm-mptcp.conf: metered=backup|exclude|ignore"),
+        ("not mind what is metered", _conf("main", "metered=ignore")),
     ]
 
 
 def _roaming(_path: Path) -> list[Remedy]:
-    return [("use it while it roams", "in [main] of /etc/nm-mptcp/nm-mptcp.conf: roaming=ignore")]
+    return [("use it while it roams", _conf("main", "roaming=ignore"))]
 
 
 def _weak(_path: Path) -> list[Remedy]:
-    return [
-        ("not mind the signal", "in /etc/nm-mptcp/nm-mptcp.conf: [path-any], match-device=type:wifi, weak-signal=0")
-    ]
+    return [("not mind the signal", _conf("path-any", "match-device=type:wifi", "weak-signal=0"))]
 
 
 def _guarded(_path: Path) -> list[Remedy]:
     return [
         ("see by what all traffic leaves", "nm-mptcp explain 192.0.2.1"),
-        ("let paths go around the tunnel, seen by anybody", "in [main] of /etc/nm-mptcp/nm-mptcp.conf: vpn-guard=no"),
+        ("let paths go around the tunnel, seen by anybody", _conf("main", "vpn-guard=no")),
     ]
 
 
 def _no_route(path: Path) -> list[Remedy]:
     gateway = "192.0.2.1" if path.family is Family.IPV4 else "2001:db8::1"
+    # As a route: "gateway" is refused where addresses come by DHCP or router advertisements.
+    route = shlex.quote(f"{path.family.default} {gateway}")
     return [
-        ("give it a gateway", _modify(path, f"{_ip(path)}.gateway {gateway}") + "   # your gateway"),
-        ("make it a path without a default route", _flags(path, "subflow,also-without-default-route")),
+        ("give it a default route", _modify(path, f"+{_ip(path)}.routes {route}") + "   # your gateway"),
+        (
+            "make it a path to servers in its own network, without a default route",
+            _flags(path, "subflow,also-without-default-route"),
+        ),
     ]
 
 
@@ -124,12 +136,7 @@ def _never_default(path: Path) -> list[Remedy]:
 
 
 def _named(path: Path) -> list[Remedy]:
-    return [
-        (
-            "make it a path all the same",
-            f"in /etc/nm-mptcp/nm-mptcp.conf: [path-named], match-address={path.address}; then systemctl reload nm-mptcp",
-        )
-    ]
+    return [("make it a path all the same", _conf("path-named", f"match-address={path.address}"))]
 
 
 def own_table(family: Family, ifindex: int) -> str:
@@ -151,6 +158,16 @@ def _up(path: Path) -> str:
     return f"nmcli connection up uuid {path.uuid}" if path.uuid else f"nmcli device connect {_name(path)}"
 
 
+def _external(path: Path) -> list[Remedy]:
+    """A profile for what the network gives; what was set up by hand is given up."""
+    if path.kind not in ("ethernet", "veth"):
+        return [("see who set it up", f"nmcli device show {_name(path)}")]
+    # NetworkManager's own note of what it found has the interface's name.
+    name = shlex.quote(f"{printable(path.interface)}-auto")
+    add = f"nmcli connection add type ethernet ifname {_name(path)} con-name {name}"
+    return [("give it a profile of its own", f"{add} && nmcli connection up id {name}")]
+
+
 def _connect(path: Path) -> list[Remedy]:
     return [("connect it", _up(path))]
 
@@ -160,13 +177,11 @@ def _mode(_path: Path) -> list[Remedy]:
 
 
 def _slots(path: Path) -> list[Remedy]:
-    section = (
-        f"match-connection={path.uuid}" if path.uuid else "match-device=interface-name:" + printable(path.interface)
-    )
+    section = f"match-connection=uuid:{path.uuid}" if path.uuid else _by_name(path)
     return [
         (
             "have it come before others",
-            f"in /etc/nm-mptcp/nm-mptcp.conf: [path-first], {section}, slot-priority=100; then systemctl reload nm-mptcp",
+            _conf("path-first", section, "slot-priority=100"),
         )
     ]
 
@@ -180,7 +195,9 @@ def _connectivity(path: Path) -> list[Remedy]:
         ("have NetworkManager look again", "nmcli networking connectivity check"),
         (
             "not mind connectivity on this link",
-            f"in /etc/nm-mptcp/nm-mptcp.conf: [path-any], match-connection={path.uuid or 'PROFILE'}, connectivity=ignore",
+            _conf(
+                "path-any", f"match-connection=uuid:{path.uuid}" if path.uuid else _by_name(path), "connectivity=ignore"
+            ),
         ),
     ]
 
@@ -217,19 +234,17 @@ _BY_RULE: dict[Why, Callable[[Path], list[Remedy]]] = {
     Why.DEACTIVATING: _connect,
     Why.NO_CARRIER: _say("see the link (plug the cable in, or come nearer)", "nmcli device show {interface}"),
     Why.LINK_DOWN: _say("bring the link up", "ip link set {interface} up"),
-    Why.HELD_BACK: _say(
-        "not wait for a link that comes and goes", "in [main] of /etc/nm-mptcp/nm-mptcp.conf: failover=off"
-    ),
+    Why.HELD_BACK: lambda _: [("not wait for a link that comes and goes", _conf("main", "failover=off"))],
     Why.NO_CONNECTIVITY: _connectivity,
     Why.VPN_GUARD: _guarded,
     Why.KEPT_BESIDE_TUNNEL: _guarded,
     Why.KEPT_FOR_CONNECTIONS: _say("see the link", "nmcli device show {interface}"),
     # excluded
     Why.NOT_MANAGED: _say("let NetworkManager manage it", "nmcli device set {interface} managed yes"),
-    Why.EXTERNAL: _say("give it a profile of its own", "nmcli connection add type ethernet ifname {interface}"),
+    Why.EXTERNAL: _external,
     Why.NOT_CONFIGURED: _named,
     Why.NOT_CONNECTED: _connect,
-    Why.UNREADABLE: _say("look as root, or start the service", "systemctl start nm-mptcp"),
+    Why.UNREADABLE: _say("look as root", "nm-mptcp explain {interface}"),
     Why.DISABLED_BY_PROFILE: _explicit,
     Why.DISABLED_BY_CONFIGURATION: _section,
     Why.STABLE: _section,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from .model import Kernel, NetworkManager, Path, State
+from .model import Kernel, NetworkManager, Owner, Path, State
 from .reasons import Reason, Why
 from .service_names import Verdict
 
@@ -77,7 +77,13 @@ def verdict(
             if missing == len(active)
             else f"{missing} of {len(active)} paths have no endpoint"
         )
-        causes.insert(0, f"{what} in the kernel: 'nm-mptcp apply', or the service, makes it")
+        theirs = all(path.owner is Owner.NETWORKMANAGER for path in active if path.endpoint_id is None)
+        who = (
+            "NetworkManager makes it when the connection comes up again"
+            if theirs
+            else "'nm-mptcp apply', or the service, makes it"
+        )
+        causes.insert(0, f"{what} in the kernel: {who}")
     lost = sum(1 for path in active if path.endpoint_id is None or _is_lost(troubled.get(path.address)))
     if lost and lost == len(active):
         return Verdict.NOT_WORKING, causes

@@ -200,6 +200,26 @@ def test_an_endpoint_whose_address_another_machine_has(links: Machine, network: 
     assert links.result("endpoint", "2001:db8:2::9") is Result.GOOD
 
 
+@bad_state_of(paths.endpoints)
+def test_an_endpoint_that_came_before_its_address_was_usable(links: Machine, network: Network, far: Network) -> None:
+    """What is made again once the address is there carries."""
+    network.ip("-6 route add default via 2001:db8:2::2 dev v2 table 5000")
+    network.ip("-6 rule add from 2001:db8:2::7 lookup 5000")
+    network.ip("addr add 2001:db8:2::7/64 dev v2")  # with duplicate address detection
+    network.ip("mptcp endpoint add 2001:db8:2::7 dev v2 subflow")
+    finding = links.found("endpoint", "2001:db8:2::7")
+    assert finding.result is Result.BAD
+    assert "duplicate address detection is not done" in finding.evidence
+    with Echo(far, "2001:db8:9::1", source="2001:db8:1::1"):
+        wait_for("the address is usable", lambda: "tentative" not in network.ip("addr show dev v2"))
+        links.follow(finding)
+        assert links.result("endpoint", "2001:db8:2::7") is Result.GOOD
+        wait_for(
+            "a subflow stands on it",
+            lambda: any(each.local == "2001:db8:2::7" and each.established for each in subflows()),
+        )
+
+
 @bad_state_of(paths.limits)
 def test_limits_that_are_too_low(links: Machine, network: Network) -> None:
     network.ip("mptcp limits set subflows 0 add_addr_accepted 0")
@@ -263,6 +283,21 @@ def test_a_rule_in_front_that_leads_astray(links: Machine, network: Network) -> 
     assert "lookup 777" not in network.ip("rule show")
 
 
+def test_a_rule_for_all_that_leads_astray_is_not_said_to_be_deleted(links: Machine, network: Network) -> None:
+    """A VPN's, it may be: where to look is said."""
+    links.follow(links.found("route", "10.2.0.1"))
+    network.ip("route add default via 10.1.0.2 dev v1 table 777")
+    network.ip("rule add priority 100 lookup 777")
+    finding = links.found("route", "10.2.0.1")
+    assert "packets leave by v1 (table 777)" in finding.evidence
+    assert finding.remedy
+    assert not finding.remedy.commands
+    assert "(ip rule show priority 100)" in finding.remedy.words
+    assert "lookup 777" in network.ip("rule show priority 100")
+    network.ip("rule del priority 100")
+    assert links.result("route", "10.2.0.1") is Result.GOOD
+
+
 def test_ipv6_addresses_are_looked_at_alike(links: Machine, network: Network) -> None:
     network.ip("mptcp endpoint add 2001:db8:2::1 dev v2 subflow")
     finding = links.found("route", "2001:db8:2::1")
@@ -318,6 +353,29 @@ def test_two_links_on_one_subnet(links: Machine, network: Network) -> None:
 
 
 # --- what was counted
+
+
+def test_a_servers_joins_for_what_nobody_has_accepted_yet_are_no_fault(
+    links: Machine, network: Network, far: Network
+) -> None:
+    """A client is there before the program takes it: no subflow can be made for it so far, which the kernel counts."""
+    assert network
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as listener:
+        listener.bind(("10.1.0.1", 5003))
+        listener.listen()
+        with far.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as client:
+            client.connect(("10.1.0.1", 5003))
+            client.sendall(b"hello")
+            counted = {"MPJoinSynTxCreatSkErr", "MPCapableSYNRX"}
+
+            def told() -> bool:
+                names = sysctl.ROOT.parent / "thread-self/net/netstat"
+                lines = [line.split() for line in names.read_text().splitlines() if line.startswith("MPTcpExt:")]
+                found = dict(zip(*lines, strict=True))
+                return all(int(found.get(name, "0")) for name in counted)
+
+            wait_for("it is counted", told)
+    assert links.result("joins") is not Result.WARNING
 
 
 @bad_state_of(counters.joins)

@@ -57,6 +57,15 @@ def test_a_service_that_does_not_run(system: Container) -> None:
     assert system.run("systemctl is-enabled nm-mptcp").strip() == "enabled"
 
 
+@bad_state_of(manager.service)
+def test_a_service_that_does_not_answer(system: Container) -> None:
+    system.run("systemctl kill --signal=STOP nm-mptcp")
+    finding = found(system, "service")
+    assert finding["result"] == "bad"
+    follow(system, finding)
+    assert found(system, "service")["result"] == "good"
+
+
 @bad_state_of(manager.networkmanager)
 def test_a_networkmanager_that_does_not_run(system: Container) -> None:
     system.run("systemctl stop NetworkManager")

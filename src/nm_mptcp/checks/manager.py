@@ -22,8 +22,7 @@ def networkmanager(facts: Facts) -> Iterator[Finding]:
         return
     if not facts.bus:
         words = f"{_NO_BUS}: NetworkManager cannot be asked, and no connection becomes a path"
-        fix = commands("systemctl start dbus") if facts.systemd else advice("start the system bus")
-        yield bad("networkmanager", words, remedy=fix)
+        yield bad("networkmanager", words, remedy=advice("start the system bus (dbus.service)"))
         return
     told = facts.status["networkmanager"]
     if told.get("silent"):

@@ -115,12 +115,12 @@ def _refusal(number: int, facts: Facts) -> tuple[str, Remedy]:
             where = "a filter of system calls (seccomp) is on this process"
             return where, advice("run it outside of this container, sandbox or service, or let its filter allow it")
         if facts.selinux:
-            return "SELinux forbids it", commands(
-                "ausearch -m avc -ts recent", words="make a policy of what it shows: audit2allow(1)"
+            return "SELinux forbids it", advice(
+                "make a policy of what 'ausearch -m avc -ts recent' shows: audit2allow(1)"
             )
         # Only root is told of BPF programs.
         who = "a security module (LSM)" + ("" if facts.root else " or a BPF program on the control group")
-        return f"{who} forbids it", commands("dmesg", words="look for lines of apparmor, or of another one")
+        return f"{who} forbids it", advice("look for lines of apparmor, or of another one, in what 'dmesg' shows")
     return os.strerror(number), advice("see socket(2)")
 
 
