@@ -222,6 +222,22 @@ def unpack(value: Any) -> Any:
     return value
 
 
+class _PatientSocket:
+    """What is written by: a socket that is full takes nothing now, which to the libraries is the end of the connection."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+
+    def send(self, data: Any) -> int:
+        try:
+            return int(self._sock.send(data))
+        except BlockingIOError:
+            return 0  # they wait until it is writable
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
 class _MessageBus(_aio.MessageBus):  # type: ignore[misc, name-defined]  # both libraries' class, untyped
     """The library's connection, cured of what cannot be worked round from outside."""
 
@@ -298,6 +314,7 @@ class Bus:
         except Exception as error:  # anything: sockets, addresses, authentication, by library and version
             self.close()
             raise BusError(BusError.DISCONNECTED, f"no connection to the system bus: {_reason(error)}") from None
+        self._connection._writer.sock = _PatientSocket(self._connection._writer.sock)
         self._watch = asyncio.ensure_future(self._connection.wait_for_disconnect())
         self._watch.add_done_callback(self._gone)
 

@@ -220,6 +220,24 @@ print(await bus.call("org.freedesktop.DBus", "/", "org.freedesktop.DBus.Peer", "
     ]
 
 
+def test_a_daemon_that_takes_nothing_for_a_while_loses_nobody(daemon: Daemon, library: str) -> None:
+    """Its socket is full where it is busy, or somebody asks for much: to the libraries that is the end of the connection."""
+    body = """
+bus = await module.connected()
+daemon = "org.freedesktop.DBus"
+os.kill(int(os.environ["DAEMON"]), SIGSTOP)
+calls = [asyncio.ensure_future(bus.call(daemon, "/", daemon, "NameHasOwner", "s", "x." + "y" * 200)) for _ in range(8000)]
+while bus._connection._writer.buf is None and not bus.lost.done():
+    await asyncio.sleep(0)
+for _ in range(3):
+    await asyncio.sleep(0)
+os.kill(int(os.environ["DAEMON"]), SIGCONT)
+answers = await asyncio.gather(*calls, return_exceptions=True)
+print(answers.count([False]), bus.lost.done())
+"""
+    assert run(body, library, daemon).strip() == "8000 False"
+
+
 def test_a_daemon_that_comes_back_is_reached_by_a_new_bus(daemon: Daemon, library: str) -> None:
     body = """
 bus = await module.connected()
