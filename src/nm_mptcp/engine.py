@@ -677,8 +677,9 @@ class Engine:
             close = any(not each.purpose.beyond for each in asked)
             live = frozenset().union(*await self._kernel.connections()) if close else frozenset()
         except KernelError as error:
-            self._complain(f"{error}; whether paths reach anything is not known")
+            self._complaints.say("troubles", f"{error}; whether paths reach anything is not known")
             return {}
+        self._complaints.right("troubles")
         networkmanager = view.snapshot.networkmanager
         return health.troubles(kernel, networkmanager, asked, answers, live, view.desired.marks)
 

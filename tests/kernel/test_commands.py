@@ -36,6 +36,7 @@ from nm_mptcp.model import (
     Severance,
     Tunnel,
 )
+from nm_mptcp.values import replace
 from tests.support.mptcp import Echo, two_paths
 from tests.support.network import Network, wait_for
 
@@ -102,6 +103,10 @@ OPERATIONS = {
     "a rule": operation(ADD, Rule(IPV4, 32765, "10.2.0.7", TABLE, protocol=OURS, suppress_prefixlength=0)),
     "an IPv6 rule": operation(ADD, Rule(IPV6, 32765, "2001:db8:2::7", TABLE, protocol=OURS)),
     "a rule that ends": operation(ADD, Rule(IPV4, 32765, "10.2.0.7", action=RuleAction.UNREACHABLE, protocol=OURS)),
+    "a rule that moves": operation(REPLACE, replace(RULE, suppress_prefixlength=0)),
+    "a rule that ends and moves": operation(
+        REPLACE, Rule(IPV4, 32765, A, action=RuleAction.UNREACHABLE, protocol=OURS)
+    ),
     "no more rule": operation(DELETE, RULE),
     "no more rule that suppresses": operation(
         DELETE, Rule(IPV4, 32765, A, TABLE, protocol=OURS, suppress_prefixlength=0)

@@ -123,6 +123,12 @@ def _crowded() -> Laptop:
     return Laptop(endpoints_max=1).wifi(profile=NAMED).wired()
 
 
+def _strange() -> Laptop:
+    laptop = Laptop().wifi().wired()
+    laptop.address(2, f"{C}/24", by_networkmanager=False)
+    return laptop
+
+
 SETTINGS: dict[str, tuple[Callable[[], Laptop], str, Why]] = {
     "not mind what is metered": (_metered, W, Why.METERED_BACKUP),
     "use it while it roams": (lambda: Laptop().wifi().cellular(roaming=True), C, Why.ROAMING),
@@ -130,6 +136,7 @@ SETTINGS: dict[str, tuple[Callable[[], Laptop], str, Why]] = {
     "let paths go around the tunnel, seen by anybody": (_tunnelled, W, Why.VPN_GUARD),
     "not mind connectivity on this link": (_portal, W, Why.NO_CONNECTIVITY),
     "have it come before others": (_crowded, W, Why.NO_SLOT),
+    "make it a path all the same": (_strange, C, Why.NOT_CONFIGURED),
     "not mind the signal": (lambda: Laptop().wifi(strength=10, type_name="wifi").wired(), W, Why.WEAK_SIGNAL),
 }
 

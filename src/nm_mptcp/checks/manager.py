@@ -27,7 +27,7 @@ def networkmanager(facts: Facts) -> Iterator[Finding]:
     told = facts.status["networkmanager"]
     if told.get("silent"):
         words = "NetworkManager does not answer: paths stay as they are, and no connection becomes one"
-        yield bad("networkmanager", words, remedy=commands("systemctl status NetworkManager"))
+        yield bad("networkmanager", words, remedy=advice("see what it waits for ('systemctl status NetworkManager')"))
         return
     words = "NetworkManager does not run: no connection becomes a path"
     if not told["running"]:
