@@ -13,7 +13,7 @@ import math
 import socket
 from collections.abc import Mapping
 
-from .flags import EndpointFlag, ProfileFlag
+from .flags import CHANGEABLE, EndpointFlag, ProfileFlag
 from .reasons import Reason
 from .values import field, frozen
 
@@ -470,7 +470,9 @@ class OwnEndpoint:
     """An endpoint that we added, as the record under /run tells it. ``id`` is 0 from the record to the first look.
 
     ``flags`` is what we wrote last, ``was`` what we wrote before (the same, once the change was seen): an endpoint that has
-    neither was replaced by somebody. Its id cannot tell: the kernel gives a freed one to the next that comes.
+    neither was replaced by somebody. Its id cannot tell: the kernel gives a freed one to the next that comes. But one that
+    still has its id, and differs in nothing that cannot be changed in place, was edited by hand, it may be (``ip mptcp endpoint
+    change``): nobody's but his who did it, and ours again when that is taken back.
     """
 
     address: str
@@ -492,6 +494,16 @@ class OwnEndpoint:
             and self.key == endpoint.key
             and self.id in (0, endpoint.id)
             and endpoint.flags in (self.flags, self.was)
+        )
+
+    def is_edited(self, endpoint: Endpoint) -> bool:
+        """Whether this is that endpoint of the kernel, with flags that somebody has changed in place."""
+        return (
+            self.address == endpoint.address
+            and self.key == endpoint.key
+            and self.id == endpoint.id
+            and endpoint.flags not in (self.flags, self.was)
+            and not (self.flags ^ endpoint.flags) & ~CHANGEABLE
         )
 
 
@@ -522,6 +534,10 @@ class Ours:
     def owns(self, endpoint: Endpoint) -> bool:
         """Whether this endpoint of the kernel is one that we added, and not one that replaced it."""
         return any(own.is_(endpoint) for own in self.endpoints)
+
+    def is_edited(self, endpoint: Endpoint) -> bool:
+        """Whether this endpoint of the kernel may be one that we added, with flags that somebody has changed in place."""
+        return any(own.is_edited(endpoint) for own in self.endpoints)
 
 
 @frozen

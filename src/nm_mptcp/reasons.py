@@ -15,6 +15,7 @@ class Why(enum.Enum):
     FLAGS_OF_PROFILE = "the profile's mptcp-flags say so"
     FLAGS_OF_CONFIGURATION = "{0} says so"
     FLAGS_OF_KIND = "{0}"
+    FLAGS_BY_HAND = "the flags of its endpoint were changed by hand; it is left as it is"
     MODE = "mode {0}"
     FLAGS_OF_NETWORKMANAGER = "NetworkManager's own default for this device says so: {0}"
     NETWORKMANAGER_OWNS = (

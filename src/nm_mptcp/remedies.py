@@ -78,6 +78,13 @@ def _say(to: str, command: str) -> Callable[[Path], list[Remedy]]:
     return lambda path: [(to, command.replace("{interface}", _name(path)))]
 
 
+def _by_hand(path: Path) -> list[Remedy]:
+    other = "nobackup" if path.flags & EndpointFlag.BACKUP else "backup"
+    return [
+        ("take that back, so that nm-mptcp chooses again", f"ip mptcp endpoint change id {path.endpoint_id} {other}")
+    ]
+
+
 def _explicit(path: Path) -> list[Remedy]:
     return [
         ("make it a path", _flags(path, "subflow")),
@@ -207,6 +214,7 @@ _BY_RULE: dict[Why, Callable[[Path], list[Remedy]]] = {
     Why.FLAGS_OF_PROFILE: _none,
     Why.FLAGS_OF_CONFIGURATION: _section,
     Why.FLAGS_OF_KIND: _none,
+    Why.FLAGS_BY_HAND: _by_hand,
     Why.MODE: _mode,
     Why.FLAGS_OF_NETWORKMANAGER: _none,
     Why.NETWORKMANAGER_OWNS: _own,

@@ -242,9 +242,10 @@ def seen(ours: Ours, endpoints: Iterable[Endpoint]) -> Ours:
 def decided(ours: Ours, kernel: Kernel, desired: Desired) -> Ours:
     """``ours`` after policy has seen it: its claims, what it took from NetworkManager, and nothing that is past.
 
-    Past is an endpoint that somebody replaced, one of NetworkManager's that stands again or whose address is gone, a
-    linkdown setting whose interface is gone (one that somebody changed since is remembered, and left to him), and a limit
-    that is as it was before us. Numbers that count no longer are past once nothing carries them.
+    Past is an endpoint that somebody replaced (not one that may only have been edited by hand), one of NetworkManager's that
+    stands again or whose address is gone, a linkdown setting whose interface is gone (one that somebody changed since is
+    remembered, and left to him), and a limit that is as it was before us. Numbers that count no longer are past once
+    nothing carries them.
     """
     standing = {endpoint.place for endpoint in kernel.endpoints if not endpoint.port}
     owned = {(path.address, path.ifindex) for path in desired.paths if path.owner is Owner.NETWORKMANAGER}
@@ -256,7 +257,9 @@ def decided(ours: Ours, kernel: Kernel, desired: Desired) -> Ours:
     now = desired.marks.now
     result = replace(
         ours,
-        endpoints=frozenset(own for own in ours.endpoints if any(map(own.is_, kernel.endpoints))),
+        endpoints=frozenset(
+            own for own in ours.endpoints if any(own.is_(each) or own.is_edited(each) for each in kernel.endpoints)
+        ),
         claims=desired.claims,
         taken=desired.taken | away,
         linkdown=frozenset(place for place in ours.linkdown if place[1] in kernel.links),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from functools import partial
@@ -66,6 +67,28 @@ def test_a_service_that_was_frozen_while_connections_came_up_knows_whose_they_ar
 
 def _is_past(moment: float) -> bool:
     return time.monotonic() > moment
+
+
+def test_a_priority_that_is_changed_by_hand_is_left_and_is_no_word_of_networkmanagers(
+    bed: Bed, up: tuple[Uplink, Uplink]
+) -> None:
+    """Not where it leaves exactly the flags of NetworkManager's default either (here: without laminar)."""
+    phone = up[0]
+    bed.write("/run/nm-mptcp/conf.d/50-test.conf", "[path-phone]\nmatch-connection=Phone\nflags=subflow,backup\n")
+    bed.sh("dbus-send --system --print-reply --dest=org.nm_mptcp1 /org/nm_mptcp1 org.nm_mptcp1.Reload")
+    wait_for("it is backup", lambda: bed.wait_endpoint(phone.address).flags == {"subflow", "backup"})
+    before = bed.wait_endpoint(phone.address)
+    bed.sh(f"ip mptcp endpoint change id {before.id} nobackup")
+    for _ in range(2):
+        bed.sync()
+        assert (bed.wait_endpoint(phone.address).id, bed.wait_endpoint(phone.address).flags) == (before.id, {"subflow"})
+        shown = bed.status().path(phone.address)
+        assert (shown["owner"], shown["rule"], shown["priority"]) == ("other", "flags-by-hand", "regular")
+    (undo,) = re.findall(r"ip mptcp endpoint change id \d+ \w+", bed.nm_mptcp("explain", phone.address))
+    bed.sh(undo)
+    bed.sync()
+    assert bed.wait_endpoint(phone.address) == before
+    assert bed.status().path(phone.address)["rule"] == "flags-of-configuration"
 
 
 @pytest.fixture

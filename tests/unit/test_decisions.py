@@ -435,6 +435,7 @@ ELSEWHERE = {
     Why.TWICE: "test_policy: an address on two interfaces",
     Why.FLAGS_OF_CONFIGURATION: "test_config_policy",
     Why.DISABLED_BY_CONFIGURATION: "test_config_policy",
+    Why.FLAGS_BY_HAND: "test_policy: what was changed by hand",
     Why.ADDRESS_AWAY: "test_wills: back and its address not yet",
     Why.NO_LONGER_CHOSEN: "test_config_policy: the unchosen address",
     **dict.fromkeys(

@@ -7,10 +7,23 @@ from collections.abc import Callable
 
 import pytest
 
+from nm_mptcp.config import Config, Mode
 from nm_mptcp.flags import EndpointFlag, ProfileFlag
-from nm_mptcp.model import DefaultFlags, Desired, DeviceState, FlagsFrom, Limits, Link, Owner, Path, State, Written
+from nm_mptcp.model import (
+    DefaultFlags,
+    Desired,
+    DeviceState,
+    FlagsFrom,
+    Limits,
+    Link,
+    Owner,
+    Path,
+    State,
+    Written,
+)
 from nm_mptcp.policy import decide
 from nm_mptcp.reasons import Why
+from nm_mptcp.state import decided
 from nm_mptcp.values import replace
 
 from .situations import BACKUP, BLUETOOTH, BRIDGE, LEFT_TO_US, MODEM, SUBFLOW, TUN, VETH, WIFI, WIREGUARD, Situation
@@ -253,17 +266,38 @@ def test_an_endpoint_with_its_default_flags_that_replaced_ours_means_that_networ
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24", type=MODEM)
     own = situation.endpoint(A, e1, BACKUP, ours=True)
-    situation.endpoints = [replace(own, flags=SUBFLOW)]  # the kernel gave it the id that ours had
+    situation.endpoints = [replace(own, flags=SUBFLOW, id=own.id + 1)]
     desired = decide(situation.snapshot())
     assert desired.claims
     assert not desired.endpoints
+
+
+@pytest.mark.parametrize("flags", [SUBFLOW, BACKUP | EndpointFlag.FULLMESH])
+@pytest.mark.parametrize("mode", Mode)
+def test_what_was_changed_by_hand_on_an_endpoint_of_ours_is_left_as_it_is(flags: EndpointFlag, mode: Mode) -> None:
+    """Also where it has exactly the flags then that NetworkManager would give it; and taken back it is ours again."""
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24", f"{A6}/64", type=MODEM)
+    own = situation.endpoint(A, e1, BACKUP, ours=True)
+    situation.endpoints = [replace(own, flags=flags)]
+    for _ in range(2):
+        snapshot = situation.snapshot()
+        desired = decide(snapshot, Config(mode=mode))
+        situation.ours = decided(snapshot.ours, snapshot.kernel, desired)
+        assert not desired.claims
+        assert A not in wished(desired)
+        assert (path(desired, A).flags, path(desired, A).reason.why) == (flags, Why.FLAGS_BY_HAND)
+        # and its neighbour is ours as before
+        assert path(desired, A6).owner is Owner.OURS
+    situation.endpoints = [own]
+    assert path(decide(situation.snapshot()), A).owner is Owner.OURS
 
 
 def test_an_endpoint_with_other_flags_that_replaced_ours_is_left_while_it_stands() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24")
     own = situation.endpoint(A, e1, SUBFLOW, ours=True)
-    situation.endpoints = [replace(own, flags=BACKUP)]  # a reapply with flags of its own, not read yet
+    situation.endpoints = [replace(own, flags=BACKUP, id=own.id + 1)]  # a reapply with flags of its own, not read yet
     desired = decide(situation.snapshot())
     assert not desired.claims
     assert not desired.endpoints

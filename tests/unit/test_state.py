@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nm_mptcp.config import Mode
+from nm_mptcp.flags import EndpointFlag
 from nm_mptcp.model import (
     Action,
     Desired,
@@ -313,10 +314,21 @@ def test_an_endpoint_that_is_gone_is_forgotten() -> None:
 
 
 def test_a_replaced_one_is_kept_for_policy_to_see_and_then_forgotten() -> None:
-    replaced = [Endpoint("10.0.1.2", 2, BACKUP, 7)]
+    replaced = [Endpoint("10.0.1.2", 2, BACKUP, 8)]
     assert seen(OURS, replaced).endpoints == OURS.endpoints
     after = decided(OURS, Kernel(endpoints=tuple(replaced)), Desired(claims=frozenset({"claim"})))
     assert (after.endpoints, after.claims) == (frozenset(), frozenset({"claim"}))
+
+
+def test_one_that_was_edited_by_hand_is_remembered_and_ours_again_when_that_is_taken_back() -> None:
+    edited = Endpoint("10.0.1.2", 2, BACKUP, 7)
+    after = decided(seen(OURS, [edited]), Kernel(endpoints=(edited,)), Desired())
+    assert after.is_edited(edited)
+    assert not after.owns(edited)
+    back = replace(edited, flags=SUBFLOW)
+    assert seen(after, [back]).owns(back)
+    for other in (EndpointFlag.SIGNAL, SUBFLOW | EndpointFlag.LAMINAR):  # nothing changes these in place
+        assert not OURS.is_edited(replace(edited, flags=other))
 
 
 def test_an_endpoint_that_could_not_be_added_is_not_ours() -> None:

@@ -37,7 +37,8 @@ def claims_of(facts: Facts) -> frozenset[str]:
 
     Seen by an endpoint with its built-in default flags that we did not add: the drop-in counts for a device only from its
     first activation after NetworkManager loaded it. Valid until the device's next activation. (With a profile's own flags
-    NetworkManager is the owner anyway; other flags are a hand-made endpoint's, or those of a reapply under way.)
+    NetworkManager is the owner anyway; other flags are a hand-made endpoint's, or those of a reapply under way, and what may
+    be one of ours that was edited by hand says nothing of it.)
     """
     builtin = _known_flags(facts.networkmanager.builtin_flags, facts.kernel.laminar)
     claims = set()
@@ -52,7 +53,9 @@ def claims_of(facts: Facts) -> frozenset[str]:
             continue
         for address in addresses:
             endpoint = facts.foreign_endpoint(address)
-            if endpoint and endpoint.ifindex == ifindex and endpoint.flags == builtin:
+            if endpoint is None or facts.snapshot.ours.is_edited(endpoint):
+                continue
+            if endpoint.ifindex == ifindex and endpoint.flags == builtin:
                 claims.add(device.activation)
     return frozenset(claims)
 

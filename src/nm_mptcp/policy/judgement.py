@@ -93,7 +93,8 @@ def _judge_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -> V
             return replace(known, flags=foreign.flags, state=State.SUSPENDED, reason=Reason(Why.DEACTIVATING))
         return replace(known, flags=foreign.flags)
     if foreign:
-        return replace(known, reason=Reason(Why.SOMEBODY_ELSE_OWNS), flags=foreign.flags, port=0, owner=Owner.OTHER)
+        why = Why.FLAGS_BY_HAND if facts.snapshot.ours.is_edited(foreign) else Why.SOMEBODY_ELSE_OWNS
+        return replace(known, reason=Reason(why), flags=foreign.flags, port=0, owner=Owner.OTHER)
     if (address.address, known.port) in facts.listened_on:
         return replace(known, reason=Reason(Why.SOMEBODY_ELSE_OWNS), owner=Owner.OTHER)
 
