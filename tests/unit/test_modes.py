@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.config import Config, MeteredPolicy, Mode, Origin
+from nm_mptcp.config import Config, MeteredPolicy, Mode, Origin, PathSection, Setting
 from nm_mptcp.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model import Action, DefaultFlags, Desired, Endpoint, State
 from nm_mptcp.plan import plan
 from nm_mptcp.policy import decide
 from nm_mptcp.reasons import Why
+from nm_mptcp.selector import Selector, addresses
 from nm_mptcp.values import replace
 
 from .situations import BACKUP, MODEM, SUBFLOW, WIFI, Situation
@@ -132,6 +133,21 @@ def test_off_makes_no_path_and_leaves_no_rule() -> None:
     desired = decided(situation, OFF)
     assert (desired.endpoints, desired.rules, desired.limits) == (frozenset(), (), None)
     assert {path.reason.why for path in desired.paths} == {Why.MODE_OFF}
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_the_flags_of_a_section_go_before_any_mode(mode: Mode) -> None:
+    section = PathSection("path-x", Selector(address=addresses(CELL)), {"flags": Setting(ProfileFlag(0x62))})
+    desired = decide(laptop().snapshot(), Config(mode=mode, sections=(section,)))
+    (path,) = [path for path in desired.paths if path.address == CELL]
+    assert (path.flags, path.state, path.reason.why) == (BACKUP, State.ACTIVE, Why.FLAGS_OF_CONFIGURATION)
+    assert CELL in {endpoint.address for endpoint in desired.endpoints}
+    assert CELL in {rule.source for rule in desired.rules}
+
+
+def test_a_section_that_says_nothing_of_flags_makes_no_path_in_mode_off() -> None:
+    section = PathSection("path-x", Selector(address=addresses(CELL)), {"slot_priority": Setting(7)})
+    assert not decide(laptop().snapshot(), Config(mode=OFF, sections=(section,))).endpoints
 
 
 def test_off_leaves_an_endpoint_to_the_connections_that_stand_on_nothing_else() -> None:

@@ -18,7 +18,7 @@ _WORDS = {
     Mode.AUTO: "all links carry, but metered and cellular ones are backup",
     Mode.HANDOVER: "only the link with the best route carries, all others are backup",
     Mode.AGGREGATE: "all links carry",
-    Mode.OFF: "no link is made a path, but where a profile's flags say so",
+    Mode.OFF: "no link is made a path, but where a profile or a section says so",
 }
 
 

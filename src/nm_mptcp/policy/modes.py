@@ -24,7 +24,7 @@ def mind_mode(facts: Facts, verdicts: list[Verdict], config: Config) -> list[Ver
     if config.mode is Mode.OFF:
         return [
             replace(verdict, state=State.EXCLUDED, reason=Reason(Why.MODE_OFF), wants_endpoint=False)
-            if verdict.owner is Owner.OURS and (verdict.state is not State.EXCLUDED or verdict.reason.why in COSTS)
+            if (verdict.automatic and verdict.state is not State.EXCLUDED) or verdict.reason.why in COSTS
             else verdict
             for verdict in verdicts
         ]
