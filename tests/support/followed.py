@@ -80,6 +80,10 @@ EXPLAIN = {
     "have new connections begin on another link (the lowest metric counts)": _BED
     + "where_new_connections_begin_and_what_is_told_to_nobody",
     "keep a link's address from every server": _BED + "where_new_connections_begin_and_what_is_told_to_nobody",
+    "take that back, so that nm-mptcp chooses again": "tests/networkmanager/test_metered.py::test_"
+    + "a_priority_that_is_changed_by_hand_is_left_and_is_no_word_of_networkmanagers",
+    "make it a path all the same": "tests/networkmanager/test_paths.py::test_"
+    + "what_networkmanager_did_not_configure_is_no_path_unless_a_section_names_it",
     # Of our own configuration: what it says is read, and decided by.
     "not mind what is metered": _PURE + "what_the_configuration_is_said_to_change_it_changes",
     "use it while it roams": _PURE + "what_the_configuration_is_said_to_change_it_changes",
