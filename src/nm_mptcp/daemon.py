@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import logging
 import signal
 import sys
@@ -31,8 +32,8 @@ from .objects import Objects
 from .permission import demand
 from .service import Service
 from .service_names import NAME
+from .shared import Shared
 from .state import Record, StateError
-from .status import Document
 
 _log = logger(__name__)
 
@@ -66,6 +67,7 @@ class Daemon:
         self._client: Client | None = None
         self._objects: Objects | None = None
         self._asked = asyncio.Event()  #: NetworkManager was asked once, or cannot be
+        self._shown = Shared(self._status)
         self._ready = False
         self._turn = asyncio.Lock()  #: of the one that reads the configuration
         self._reloads: set[asyncio.Task[None]] = set()
@@ -225,7 +227,7 @@ class Daemon:
         """Offer our interface; without it the service still does its work."""
         service = Service(
             sync=self._sync,
-            status=self._status,
+            status=self._shown.get,
             clear=self._engine.clear,
             clear_all=partial(self._engine.clear, force=True),
             resume=self._engine.resume,
@@ -259,10 +261,11 @@ class Daemon:
                 await self._client.refresh_profiles(_SETTLE)
         await self._engine.converge(thorough=True)
 
-    async def _status(self) -> Document:
+    async def _status(self) -> str:
+        """The status document as JSON."""
         if self._client is not None:
             await self._client.probe()
-        return await self._engine.status(service=True)
+        return json.dumps(await self._engine.status(service=True))
 
 
 #: Seconds after which the loop gives way to the netlink thread and back. Python's 5 ms are longer than a link's loss may

@@ -50,6 +50,7 @@ from .plan import needed, plan, restore, unrecorded
 from .policy import decide
 from .reasons import Reason, Why
 from .refusals import Refusals
+from .shared import PAUSE, Shared
 from .state import (
     Contents,
     Record,
@@ -160,7 +161,10 @@ class Engine:
         self._complaints = Complaints(_log)
         self._guard = record.contents.guard
         self._cut = (0, 0)
-        self._asked: asyncio.Future[Standing | None] | None = None
+        self._shown = Shared(self._view_now)
+        self._standing = Shared(self._standing_now)
+        self._explaining = asyncio.Lock()
+        self._explains = 0
 
     # --- events ---
 
@@ -597,7 +601,7 @@ class Engine:
 
     async def status(self, *, service: bool) -> Document:
         """The status document: what was decided last, in the kernel as it is now; empty before the first look."""
-        view = await self._fresh()
+        view = await self._shown.get()
         if view is None:
             return {}
         return document(
@@ -607,7 +611,7 @@ class Engine:
             mode=view.mode,
             service=service,
             troubles=view.troubles,
-            standing=await self._standing(),
+            standing=await self._standing.get(),
             paused=self.paused,
             kept=self.kept,
         )
@@ -615,16 +619,28 @@ class Engine:
     async def explain(self, what: str) -> Document:
         """Why an interface, address or profile is a path or none, or where a connection to an address goes.
 
-        Raises :class:`~nm_mptcp.explain.UnknownSubject`.
+        One after the other: each asks the kernel some questions of its own. Raises
+        :class:`~nm_mptcp.explain.UnknownSubject`.
         """
+        self._explains += 1
+        try:
+            async with self._explaining:
+                explained = await self._explained(what)
+                if self._explains > 1:
+                    await asyncio.sleep(PAUSE)
+                return explained
+        finally:
+            self._explains -= 1
+
+    async def _explained(self, what: str) -> Document:
         # Imported when somebody asks: the service itself has no use for it.
         from .explain import Known, UnknownSubject, destination_address, explain_destination, explain_paths, followers
         from .explain import subject as subject_of
 
-        view = await self._fresh()
+        view = await self._shown.get()
         if view is None:
             raise UnknownSubject("nothing was looked at yet: try again in a moment")
-        known = Known(view.snapshot, view.desired, self.config, await self._standing(), view.troubles)
+        known = Known(view.snapshot, view.desired, self.config, await self._standing.get(), view.troubles)
         kind, paths = subject_of(what, known)
         if kind != "destination":
             return explain_paths(what, kind, paths, known)
@@ -683,16 +699,15 @@ class Engine:
         networkmanager = view.snapshot.networkmanager
         return health.troubles(kernel, networkmanager, asked, answers, live, view.desired.marks)
 
-    async def _fresh(self) -> View | None:
+    async def _view_now(self) -> View | None:
         """What was decided last, with the kernel as it is now: no event tells of endpoints, limits and the ways of packets.
 
-        Writes nothing.
+        Writes nothing, and no convergence waits for it.
         """
         if self.view is None:
             return None
         try:
-            async with self._turn:
-                kernel = await self._kernel.look()
+            kernel = await self._kernel.glance(self.view.snapshot.kernel)
         except KernelError as error:
             self._complaints.say("view", str(error))
             return self.view
@@ -703,15 +718,14 @@ class Engine:
             path if path.endpoint_id == (id_ := _id_on(ids.get(path.address), path)) else replace(path, endpoint_id=id_)
             for path in view.desired.paths
         )
-        view = replace(view, snapshot=replace(view.snapshot, kernel=kernel), desired=replace(view.desired, paths=paths))
+        networkmanager = replace(view.snapshot.networkmanager, silent=self._networkmanager().silent)
+        snapshot = replace(view.snapshot, kernel=kernel, networkmanager=networkmanager)
+        view = replace(view, snapshot=snapshot, desired=replace(view.desired, paths=paths))
         return replace(view, troubles=await self._troubles(view))
 
-    async def _standing(self) -> Standing | None:
-        """One question at a time, whoever asks: anybody may."""
-        if self._asked is None or self._asked.done():
-            self._asked = asyncio.ensure_future(self._kernel.standing())
+    async def _standing_now(self) -> Standing | None:
         try:
-            standing = await asyncio.shield(self._asked)
+            standing = await self._kernel.standing()
         except KernelError as error:
             self._complaints.say("standing", str(error))
             return None

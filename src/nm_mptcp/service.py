@@ -75,7 +75,7 @@ class Service(Properties):
         self,
         *,
         sync: Callable[[], Awaitable[None]],
-        status: Callable[[], Awaitable[Document]],
+        status: Callable[[], Awaitable[str]],
         clear: Callable[[], Awaitable[None]],
         clear_all: Callable[[], Awaitable[None]],
         resume: Callable[[], None],
@@ -103,7 +103,7 @@ class Service(Properties):
                     await self._demand(caller, Permission.SYNC)
                     await self._sync()
                 case "Status":
-                    return [json.dumps(await self._status())]
+                    return [await self._status()]
                 case "Explain":
                     return [json.dumps(await self._explained(*arguments))]
                 case "Clear":

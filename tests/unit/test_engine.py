@@ -269,3 +269,45 @@ def test_what_fails_is_tried_again_for_ever_and_said_once(
             "reconcile works again",
             "reconcile failed, retrying within 0.004 s",
         ]
+
+
+class Asked(Obedient):
+    """One whose glances take as long as the test says."""
+
+    def __init__(self, kernel: Kernel, record: Path) -> None:
+        super().__init__(kernel, record)
+        self.glances = 0
+        self.may = asyncio.Event()
+
+    async def glance(self, before: Kernel) -> Kernel:
+        self.glances += 1
+        await self.may.wait()
+        return before
+
+    async def standing(self) -> tuple[tuple[str, ...], ...]:
+        return ()
+
+
+def test_a_lost_link_does_not_wait_for_those_who_ask_how_things_stand(tmp_path: Path) -> None:
+    obedient, its_engine = lost(tmp_path)
+
+    async def story() -> None:
+        kernel = Asked(obedient.kernel, tmp_path / "state.json")
+        subject = engine.Engine(cast(KernelAccess, kernel), its_engine._networkmanager, its_engine._record)
+        there = replace(kernel.kernel.links[2], carrier=True)
+        kernel.kernel = replace(kernel.kernel, links={**kernel.kernel.links, 2: there})
+        await subject.converge()
+        kernel.done.clear()
+        asked = [asyncio.ensure_future(subject.status(service=True)) for _ in range(1000)]
+        while not kernel.glances:
+            await asyncio.sleep(0)
+        kernel.kernel = obedient.kernel
+        assert await subject.converge(loss=True)
+        assert kernel.done[0][0].action is Action.DELETE
+        assert kernel.glances == 1
+        assert not any(each.done() for each in asked)
+        kernel.may.set()
+        assert all(document["paths"] for document in await asyncio.gather(*asked))
+        assert kernel.glances == 1
+
+    asyncio.run(story())

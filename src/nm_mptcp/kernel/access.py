@@ -32,7 +32,7 @@ from ..model import (
     Sides,
     Tunnel,
 )
-from ..values import frozen
+from ..values import frozen, replace
 from . import messages as _messages  # noqa: F401  # now, not in front of the first write
 from . import sysctl
 from .connections import Connections, standing
@@ -168,6 +168,25 @@ class KernelAccess:
             departures=departures,
         )
 
+    async def glance(self, before: Kernel) -> Kernel:
+        """What was looked at, with what no event tells of as it is now: endpoints, limits and whether MPTCP is on; besides,
+        what events told since. Disturbs no look that is under way. Raises :class:`KernelError`.
+        """
+        endpoints, settings = await self._work(self._unannounced)
+        mirror = self._mirror
+        return replace(
+            before,
+            mptcp_enabled=settings.mptcp_enabled,
+            path_manager=settings.path_manager,
+            endpoints_max=self._endpoints_max,
+            links=mirror.links,
+            addresses=mirror.addresses,
+            routes=mirror.routes,
+            rules=mirror.rules,
+            endpoints=endpoints,
+            limits=settings.limits,
+        )
+
     async def connections(self, *, at_once: bool = False) -> Mapping[frozenset[str], int]:
         """How many live MPTCP connections stand on exactly these local addresses (see :class:`~nm_mptcp.model.Snapshot`);
         ``at_once``: others wait, and the last answer will do where no event says that it may be another.
@@ -237,9 +256,12 @@ class KernelAccess:
     def _ask(
         self, depends: tuple[Mapping[int, Link], object, object, object], known: _Settings | None, afresh: bool
     ) -> tuple[tuple[Endpoint, ...], _Settings, Mapping[Family, tuple[Departure, ...]]]:
-        settings = known or self._settings_now()
-        endpoints = self._path_manager.endpoints() if settings.path_manager else ()
+        endpoints, settings = self._unannounced(known)
         return endpoints, settings, self._departures.look(*depends, afresh=afresh)
+
+    def _unannounced(self, known: _Settings | None = None) -> tuple[tuple[Endpoint, ...], _Settings]:
+        settings = known or self._settings_now()
+        return self._path_manager.endpoints() if settings.path_manager else (), settings
 
     def _settings_now(self) -> _Settings:
         """A kernel without MPTCP has no limits, and is an ordinary one: then ``path_manager`` is empty."""

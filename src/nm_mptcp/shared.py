@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Answers that are the same for all who ask: made once for those who wait, and given to them a few at a time.
+
+Anybody may ask as often as he likes, and a lost link must not wait for it: neither for a thousand looks at the kernel nor
+for a thousand replies in one turn of the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+_Answer = TypeVar("_Answer")
+
+#: How many get their answer in one turn of the loop, and the seconds until the next ones do.
+SLICE, PAUSE = 8, 0.005
+
+
+class Shared(Generic[_Answer]):
+    """``make`` makes the answer, one at a time; whoever asks meanwhile gets the next one, since it may be another."""
+
+    def __init__(self, make: Callable[[], Awaitable[_Answer]]) -> None:
+        self._make = make
+        self._waiting: list[asyncio.Future[_Answer]] = []
+        self._serving: asyncio.Task[None] | None = None
+
+    async def get(self) -> _Answer:
+        """The answer as of now. Raises what making it raises."""
+        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append(answer)
+        if self._serving is None or self._serving.done():
+            self._serving = asyncio.create_task(self._serve())
+        return await answer
+
+    def close(self) -> None:
+        """Nobody is answered any more."""
+        if self._serving is not None:
+            self._serving.cancel()
+
+    async def _serve(self) -> None:
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            made = asyncio.ensure_future(self._make())
+            try:
+                await asyncio.wait((made,))
+            finally:
+                made.cancel()
+            for number, answer in enumerate(waiting, 1):
+                if answer.done():
+                    continue  # who asked has gone
+                if error := made.exception():
+                    answer.set_exception(error)
+                else:
+                    answer.set_result(made.result())
+                if number % SLICE == 0:
+                    await asyncio.sleep(PAUSE)
