@@ -89,7 +89,6 @@ EXPLAIN = {
     "use it while it roams": _PURE + "what_the_configuration_is_said_to_change_it_changes",
     "not mind the signal": _PURE + "what_the_configuration_is_said_to_change_it_changes",
     "let paths go around the tunnel, seen by anybody": _PURE + "what_the_configuration_is_said_to_change_it_changes",
-    "make it a path all the same": _PURE + "what_the_configuration_is_said_to_change_it_changes",
     "have it come before others": _PURE + "what_the_configuration_is_said_to_change_it_changes",
     "not mind connectivity on this link": _PURE + "what_the_configuration_is_said_to_change_it_changes",
     "not wait for a link that comes and goes": _PURE + "what_the_configuration_is_said_to_change_it_changes",
