@@ -136,7 +136,7 @@ _nm_mptcp() {
             ((${#given[@]})) || values="auto handover aggregate off"
             ;;
         config)
-            options="--help --check --json"
+            options="--help --check --reload --json"
             [[ $prev == --check ]] && wanted="file"
             ;;
         exec)

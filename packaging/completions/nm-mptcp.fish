@@ -125,6 +125,7 @@ complete -c nm-mptcp -n '__nm_mptcp_command check' -l mask -d 'with --report, le
 complete -c nm-mptcp -n '__nm_mptcp_command mode' -l reset -d 'back to the configured mode'
 complete -c nm-mptcp -n '__nm_mptcp_at mode 0' -a 'auto handover aggregate off'
 complete -c nm-mptcp -n '__nm_mptcp_command config' -l check -d 'only say what is wrong'
+complete -c nm-mptcp -n '__nm_mptcp_command config' -l reload -d 'have the service read its configuration again'
 complete -c nm-mptcp -n '__nm_mptcp_command config; and contains -- --check (commandline -opc)' -F
 complete -c nm-mptcp -n '__nm_mptcp_command exec' -s q -l quiet -d 'do not say beforehand what cannot work'
 complete -c nm-mptcp -n '__nm_mptcp_command exec' -l dry-run -d 'show what would be executed, and run nothing'

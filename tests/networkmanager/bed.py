@@ -436,9 +436,11 @@ class Bed:
         """``nm-mptcp ...``; a failure is an error."""
         return self.machine.run(*command(), *arguments, seconds=seconds)
 
-    def start_service(self, *arguments: str, wait: bool = True, env: Mapping[str, str] | None = None) -> Service:
+    def start_service(
+        self, *arguments: str, wait: bool = True, config: str = "", env: Mapping[str, str] | None = None
+    ) -> Service:
         """Start ``nm-mptcp daemon`` and wait for its word that it is ready; ``arguments`` go before ``daemon``."""
-        self.service = Service(self, *arguments, env=env)
+        self.service = Service(self, *arguments, config=config, env=env)
         if wait:
             self.service.wait_until_ready()
         return self.service
@@ -589,7 +591,7 @@ class Bed:
 class Service:
     """A running ``nm-mptcp daemon``, started as systemd would."""
 
-    def __init__(self, bed: Bed, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, bed: Bed, *arguments: str, config: str = "", env: Mapping[str, str] | None = None) -> None:
         self.bed = bed
         place = Path("/tmp", f"nm-mptcp-notify-{os.getpid()}-{time.monotonic_ns()}")
         self._manager = Datagrams(place)
@@ -600,6 +602,7 @@ class Service:
             *command(),
             *arguments,
             "daemon",
+            *(["--config", config] if config else []),
             log="service",
             env={"NOTIFY_SOCKET": str(place), "WATCHDOG_USEC": "5000000"} | dict(env or {}),
         )

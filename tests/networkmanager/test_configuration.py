@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from ..unit.bad_configuration import BAD
-from .bed import DEFAULT_FLAGS, SERVER, Bed, command
+from .bed import DEFAULT_FLAGS, REPOSITORY, SERVER, Bed, command
 from .namespaces import wait_for
 from .observe import Writes
 from .traffic import Connection
@@ -180,3 +182,32 @@ def test_without_the_service_the_commands_read_it_as_well(bed: Bed, links: Links
 def test_a_named_file_that_cannot_be_read_is_refused(bed: Bed) -> None:
     done = bed.machine.attempt(*command(), "daemon", "--config", "/run/none.conf")
     assert (done.returncode, done.stderr) == (1, "nm-mptcp: /run/none.conf: there is no such file\n")
+
+
+def test_a_service_that_was_started_with_a_file_reads_that_one_again(bed: Bed, up: Links) -> None:
+    """What ``systemctl reload`` does: what is wrong in another place is no matter, and it is done when it counts."""
+    assert bed.service
+    bed.service.stop()
+    bed.write("/run/mine.conf", "", 0o644)
+    bed.start_service(config="/run/mine.conf")
+    bed.write(SETTINGS, "[main]\nmode=worst\n")
+    again = (*command(), *execute_of_reload())
+    for settings, flags in ((LTE_IS_BACKUP, BACKUP), ("", DEFAULT_FLAGS)):
+        bed.write("/run/mine.conf", settings, 0o644)
+        bed.machine.run(*again)
+        assert flags_of(bed, up.lte.address) == flags
+    bed.write("/run/mine.conf", "[main]\nmode=best\n", 0o644)
+    done = bed.machine.attempt(*again)
+    assert (done.returncode, "/run/mine.conf, line 2: [main] mode=best: must be" in done.stderr) == (1, True)
+    assert len(done.stderr.splitlines()) == 1
+    assert flags_of(bed, up.lte.address) == DEFAULT_FLAGS
+    bed.service.stop()
+    done = bed.machine.attempt(*again)
+    assert (done.returncode, done.stderr) == (1, "nm-mptcp: no service is on the system bus\n")
+
+
+def execute_of_reload() -> list[str]:
+    """The arguments with which the unit calls our command."""
+    unit = Path(REPOSITORY, "packaging/systemd/nm-mptcp.service.in").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^ExecReload=@BINDIR@/nm-mptcp (.*)$", unit, re.MULTILINE)
+    return str(line).split()

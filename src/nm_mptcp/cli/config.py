@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``nm-mptcp config``: what the configuration files say, merged, and where each value comes from; or whether all is good."""
+"""``nm-mptcp config``: what the configuration files say, merged, and where each value comes from; whether all is good; and
+have the service read them again.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +14,30 @@ from typing import Any
 from ..configfiles import Given, Reading, Source, name_of
 from ..keys import KEYS, PATH
 from ..text import printable
+from . import fail, refused, remote
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """``--check [FILE]`` and ``--json``."""
-    parser.add_argument(
+    """``--check [FILE]``, ``--reload`` and ``--json``."""
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
         "--check",
         metavar="FILE",
         nargs="?",
         const="",
         help="only say what is wrong, in FILE or in all",
     )
+    what.add_argument("--reload", action="store_true", help="have the service read its configuration again")
     parser.epilog = "Exit status: 0 all is good; 1 something is wrong."
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Needs neither root nor a service: the files are what is looked at. A problem is a line on standard error."""
+    """But to reload, it needs neither root nor a service: the files are what is looked at. A problem is a line on standard
+    error.
+    """
+    if arguments.reload:
+        return _reload()
     reading = Source(Path(arguments.check) if arguments.check else None).read()
     if arguments.json:
         print(json.dumps(_document(reading), indent=2))
@@ -37,6 +46,18 @@ def main(arguments: argparse.Namespace) -> int:
     for problem in reading.problems:
         print(f"nm-mptcp: {problem}", file=sys.stderr)
     return 1 if reading.problems else 0
+
+
+def _reload() -> int:
+    """The service knows which files it was started with; what is wrong in them it says, and goes on as before."""
+    from ..bus import BusError
+
+    try:
+        if remote.ask("Reload") is None:
+            return fail("no service is on the system bus")
+    except BusError as error:
+        return refused(error)
+    return 0
 
 
 def _settings(reading: Reading) -> dict[str, dict[str, Given | str]]:
