@@ -64,6 +64,7 @@ help:
 	@echo "make bench-failover    links are lost: NetworkManager alone, with mptcpd, with nm-mptcp (root; 25 minutes)"
 	@echo "make bench-behind      is any connection worse off than with NetworkManager alone? (root; 7 minutes)"
 	@echo "make bench-guard       a full-tunnel VPN comes up: what goes around it, with each of the three (root; 5 minutes)"
+	@echo "make bench-routes      a link with 10,000 routes: to copy, delete and clear them, and a loss meanwhile (root; 1 minute)"
 	@echo "make bench-boot        is a boot slower with the package? in containers, with and without (root; 1 minute)"
 	@echo "sudo make test-machine the tests inside Debian machines that boot in qemu (MACHINES=bookworm trixie)"
 	@echo "sudo make test-wifi    of these the package on real Wi-Fi, on trixie, but for the long stories"
@@ -174,10 +175,13 @@ bench-failover: venv
 bench-behind: deps venv
 	@$(VENV)/bin/python -m tests.bench.behind $(BENCH_ARGUMENTS)
 
-.PHONY: bench-guard bench-boot
+.PHONY: bench-guard bench-routes bench-boot
 bench-guard: venv
 	@tools/deps bench
 	@$(VENV)/bin/python -m tests.bench.guard $(BENCH_ARGUMENTS)
+
+bench-routes: deps venv
+	@$(VENV)/bin/python -m tests.bench.routes $(BENCH_ARGUMENTS)
 
 bench-boot: venv
 	@tools/deps packages deb container

@@ -27,7 +27,7 @@ from .kernel.access import KernelAccess
 from .kernel.errors import KernelError
 from .kernel.events import PathManagerEvent
 from .kernel.mirror import Changes
-from .log import logger
+from .log import LEVELS, logger
 from .model import (
     Action,
     Desired,
@@ -46,7 +46,7 @@ from .model import (
     State,
     marks_of,
 )
-from .plan import needed, plan, restore, unrecorded
+from .plan import needed, plan, restore, unrecorded, urgent
 from .policy import decide
 from .reasons import Reason, Why
 from .refusals import Refusals
@@ -72,6 +72,7 @@ from .values import field, frozen, replace
 from .verdict import rule_name
 
 _log = logger(__name__)
+_DEBUG = LEVELS["debug"]
 
 #: How often one convergence plans again, when the world changed under it, before it leaves the rest to the next look.
 _ROUNDS = 5
@@ -161,6 +162,7 @@ class Engine:
         self._complaints = Complaints(_log)
         self._guard = record.contents.guard
         self._cut = (0, 0)
+        self._compared: object = None  #: the routes that were compared last with what is desired; it is remembered
         self._shown = Shared(self._view_now)
         self._standing = Shared(self._standing_now)
         self._explaining = asyncio.Lock()
@@ -224,7 +226,6 @@ class Engine:
             by_look, due = due, False
             self._dirty.clear()
             loss = self._urgent.is_set() or self._addresses_lost
-            self._urgent.clear()
             self._addresses_lost = False
             thorough, self._afresh = by_look or self._afresh, False
             wrote = await self._converge_safely(thorough=thorough, loss=loss)
@@ -292,8 +293,9 @@ class Engine:
         """Bring the kernel to what is desired now, and verify it; True when something was written.
 
         With ``thorough`` what the kernel may have changed silently is read again; with ``loss`` it is known beforehand that
-        policy will ask for the live connections, so it is not asked twice. Raises :class:`KernelError` when the kernel
-        cannot be looked at at all, :class:`StateError` when the record cannot be written (then no endpoint is added).
+        policy will ask for the live connections, so it is not asked twice. A link that is lost while there is much to write
+        does not wait for the rest: all begins anew with it. Raises :class:`KernelError` when the kernel cannot be looked at
+        at all, :class:`StateError` when the record cannot be written (then no endpoint is added).
         """
         try:
             wrote = await self._converge(thorough=thorough, loss=loss)
@@ -307,15 +309,24 @@ class Engine:
     async def _converge(self, *, thorough: bool, loss: bool) -> bool:
         async with self._turn:
             wrote = self._unfinished = False
+            at_once = loss
             for _ in range(_ROUNDS):
-                at_once = loss and not wrote
+                at_once |= self._take_loss()
                 kernel = await self._kernel.look(thorough=thorough and not wrote, at_once=at_once)
+                at_once |= self._take_loss()
+                loss |= at_once
                 connections = await self._connections(at_once=at_once) if loss else None
-                operations = await self._decide(kernel, connections)
-                idle = not operations or self._dry_run or self.paused
-                if idle or not await self._apply(operations, kernel, at_once=at_once):
+                hurried = at_once and kernel.routes is not self._compared
+                await self._decide(kernel, connections, hurried=hurried)
+                operations = self._plan(kernel, hurried=hurried)
+                if hurried and not operations:
+                    await self._decide(kernel, connections)
+                    operations = self._plan(kernel)
+                if not operations or self._dry_run or self.paused:
                     break
-                wrote = True
+                if not (await self._apply(operations, kernel, at_once=at_once) or self._urgent.is_set()):
+                    break
+                wrote, at_once = True, False
             if not operations:
                 self._complaints.only("operation", frozenset())
                 self._complaints.only("endpoint", self._refusals.words().keys())
@@ -325,9 +336,13 @@ class Engine:
             return wrote
 
     async def _decide(
-        self, kernel: Kernel, connections: Mapping[frozenset[str], int] | None = None
-    ) -> tuple[Operation, ...]:
-        """Policy's view of this look, and what it takes to get there."""
+        self,
+        kernel: Kernel,
+        connections: Mapping[frozenset[str], int] | None = None,
+        *,
+        hurried: bool = False,
+    ) -> None:
+        """Policy's view of this look; ``hurried``: of what is urgent after a loss, not of thousands of routes that changed."""
         networkmanager = self._networkmanager()
         ours = self._ours_in(kernel)
         now = time.monotonic()
@@ -346,14 +361,14 @@ class Engine:
             weak=self._weak(kernel, networkmanager, now),
             absent=self._absences.look(kernel, networkmanager, filter(ours.owns, kernel.endpoints), now),
         )
-        desired = decide(snapshot, self.config)
+        desired = decide(snapshot, self.config, hurried=hurried)
         asks_connections = desired.asks_connections and connections is None
         if asks_connections or desired.asks_sides:
             if desired.asks_sides:
                 snapshot = replace(snapshot, sides=await self._sides(desired))
             if asks_connections:
                 snapshot = replace(snapshot, connections=await self._connections())
-            desired = decide(snapshot, self.config)
+            desired = decide(snapshot, self.config, hurried=hurried)
         if not networkmanager.running:
             desired = replace(desired, claims=desired.claims | ours.claims)
         self._ours = ours = decided(ours, kernel, desired)
@@ -363,7 +378,15 @@ class Engine:
         self._await_networkmanager(desired)
         self._mind_guard(desired)
         self._refusals.keep({(path.address, path.ifindex) for path in desired.paths if path.reason.why is Why.REFUSED})
-        return plan(desired, kernel, ours)
+
+    def _plan(self, kernel: Kernel, *, hurried: bool = False) -> tuple[Operation, ...]:
+        """What it takes to get where policy wants to be."""
+        assert self.view is not None
+        desired = self.view.desired
+        if hurried:
+            return urgent(desired, kernel, self._ours)
+        self._compared = kernel.routes
+        return plan(desired, kernel, self._ours)
 
     def _ours_in(self, kernel: Kernel) -> Ours:
         """What of ours this look has seen."""
@@ -427,21 +450,26 @@ class Engine:
         self._complaints.right("sides")
         return sides
 
+    def _take_loss(self) -> bool:
+        """Whether a link was lost since the last time."""
+        loss = self._urgent.is_set()
+        self._urgent.clear()
+        return loss
+
     async def _apply(self, operations: tuple[Operation, ...], kernel: Kernel, *, at_once: bool) -> bool:
-        """Write; the record comes before what it has to tell of, while a lost link's endpoints go already: with ``at_once``
-        the first of them before anything else is done.
+        """Write, until another link is lost; the record comes before what it has to tell of, while a lost link's endpoints go
+        already: with ``at_once`` the first of them before anything else is done.
 
         False when nothing of it succeeded: then trying again at once is of no use.
         """
+        was = self._ours
         written = [
             op.value
             for op in operations
             if op.action in (Action.ADD, Action.SET_FLAGS) and isinstance(op.value, Endpoint)
         ]
-        unwritten = self._ours
         self._ours = with_endpoints(self._ours, written)
         settings = [op.value for op in operations if isinstance(op.value, LinkdownSetting)]
-        before = self._ours.linkdown
         self._ours = with_linkdown(self._ours, settings)
         limits = [op.value for op in operations if isinstance(op.value, Limits)]
         for wanted in limits:
@@ -451,17 +479,19 @@ class Engine:
         first = unrecorded(operations, taken)
         ahead = min(first, 1) if at_once else 0
         failures = await self._kernel.execute(operations[:ahead], at_once=True)
-        going = asyncio.ensure_future(self._kernel.execute(operations[ahead:first]))
+        lost = self._urgent.is_set
+        going = asyncio.ensure_future(self._kernel.begin(operations[ahead:first], unless=lost))
         try:
             if written or settings or limits or taken or numbered:
                 if first > ahead:
                     await asyncio.sleep(_HEAD_START)
                 self._save()
         except StateError:
-            self._ours = unwritten  # nothing of it will be done
+            self._ours = was  # nothing of it will be done
             raise
         finally:
-            failures += await going
+            failed, left = await going
+            failures += failed
         renewed = self.view.desired.renewed if self.view else frozenset()
         for address in renewed:
             self._healing.tried(address, time.monotonic())
@@ -474,7 +504,11 @@ class Engine:
             value = operation.value
             if operation.action is Action.ADD and isinstance(value, Endpoint) and value.address not in renewed:
                 self._healing.came_anew(value.address)
-        failures += await self._kernel.execute(operations[first:])
+        if left:
+            left += operations[first:]
+        else:
+            failed, left = await self._kernel.begin(operations[first:], unless=lost)
+            failures += failed
         self._count_cut()
         for operation, error in failures:
             self._failed(operation, error, kernel)
@@ -483,19 +517,23 @@ class Engine:
         self._unfinished = any(_subject(operation)[0] == "operation" for operation in refusals)
         self._complaints.only("operation", {_subject(operation)[1] for operation in refusals})
         self._complaints.only("endpoint", self._refusals.words().keys())
-        refused = [op.value for op, _ in failures if op.action is Action.ADD and isinstance(op.value, Endpoint)]
+        unwritten = [op for op, _ in failures] + list(left)
+        refused = [op.value for op in unwritten if op.action is Action.ADD and isinstance(op.value, Endpoint)]
         if refused:
             self._ours = without_endpoints(self._ours, refused)
         # A setting that somebody else changed meanwhile is as much or as little ours as it was before.
-        kept = {(op.value.family, op.value.ifindex) for op, _ in failures if isinstance(op.value, LinkdownSetting)}
+        kept = {(op.value.family, op.value.ifindex) for op in unwritten if isinstance(op.value, LinkdownSetting)}
         if kept:
-            self._ours = replace(self._ours, linkdown=(self._ours.linkdown - kept) | (before & kept))
+            self._ours = replace(self._ours, linkdown=(self._ours.linkdown - kept) | (was.linkdown & kept))
+        if any(isinstance(op.value, Limits) for op in left):
+            self._ours = replace(self._ours, limits=was.limits)
         for endpoint in written:
             if endpoint not in refused:
                 self._refusals.accepted(endpoint.place)
-        for operation in operations:
-            _log.debug("%s", command(operation, kernel.links))
-        return len(failures) < len(operations)
+        if _log.isEnabledFor(_DEBUG):
+            for operation in operations[: len(operations) - len(left)]:
+                _log.debug("%s", command(operation, kernel.links))
+        return len(unwritten) < len(operations)
 
     def _count_cut(self) -> None:
         """Note, and say, what the guard has cut since the last time."""

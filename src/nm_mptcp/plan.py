@@ -41,23 +41,13 @@ _WITHOUT_TRACE = frozenset({Action.DELETE, Action.CUT, Action.SEVER})
 
 def plan(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
     """The operations that lead from what the kernel has to what is desired, touching only what is ours."""
-    gone, changed, new = _endpoints(desired, kernel, ours)
+    _, _, new = _endpoints(desired, kernel, ours)
     new_routes, old_routes = _routes(desired.routes, kernel, desired.marks)
     new_rules, old_rules = _rules(desired.rules, kernel, desired.marks)
     settings = list(_linkdown(desired.linkdown, kernel, ours))
-    limits = list(_limits(desired.limits, kernel))
-    forbidding = desired.limits is not None and desired.limits.subflows < kernel.limits.subflows
     return (
-        # What goes around a full tunnel ends first of all; then nothing that is bound to an address leads around it.
-        *(limits if forbidding else ()),
-        *_cut(desired),
-        *(Operation(Action.DELETE, rule) for rule in old_rules if rule.source in desired.cut),
-        *_severed(desired),
-        *(Operation(Action.DELETE, endpoint) for endpoint in gone),
-        *(Operation(Action.DELETE, Endpoint(address)) for address in sorted(desired.unseated)),
-        *(Operation(Action.SET_FLAGS, endpoint) for endpoint in changed),
-        *(Operation(Action.SET, setting) for setting in settings if setting.ignored),
-        *(() if forbidding else limits),
+        *urgent(desired, kernel, ours),
+        *(() if _forbids(desired, kernel) else _limits(desired.limits, kernel)),
         *new_routes,
         # Their routes were ignored until other ways led around them.
         *(Operation(Action.SET, setting) for setting in settings if not setting.ignored),
@@ -65,6 +55,23 @@ def plan(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
         *(Operation(Action.ADD, endpoint) for endpoint in new),
         *(Operation(Action.DELETE, rule) for rule in old_rules if rule.source not in desired.cut),
         *old_routes,
+    )
+
+
+def urgent(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
+    """What :func:`plan` begins with, all that a loss is in a hurry for; however many routes changed it costs nothing."""
+    gone, changed, _ = _endpoints(desired, kernel, ours)
+    _, old_rules = _rules(desired.rules, kernel, desired.marks)
+    return (
+        # What goes around a full tunnel ends first of all; then nothing that is bound to an address leads around it.
+        *(_limits(desired.limits, kernel) if _forbids(desired, kernel) else ()),
+        *_cut(desired),
+        *(Operation(Action.DELETE, rule) for rule in old_rules if rule.source in desired.cut),
+        *_severed(desired),
+        *(Operation(Action.DELETE, endpoint) for endpoint in gone),
+        *(Operation(Action.DELETE, Endpoint(address)) for address in sorted(desired.unseated)),
+        *(Operation(Action.SET_FLAGS, endpoint) for endpoint in changed),
+        *(Operation(Action.SET, setting) for setting in _linkdown(desired.linkdown, kernel, ours) if setting.ignored),
     )
 
 
@@ -143,6 +150,10 @@ def _linkdown(wanted: frozenset[tuple[Family, int]], kernel: Kernel, ours: Ours)
             yield LinkdownSetting(*place, link.name, True)
         elif place not in wanted and have:
             yield LinkdownSetting(*place, link.name, False)
+
+
+def _forbids(desired: Desired, kernel: Kernel) -> bool:
+    return desired.limits is not None and desired.limits.subflows < kernel.limits.subflows
 
 
 def _limits(wanted: Limits | None, kernel: Kernel) -> Iterable[Operation]:
@@ -319,8 +330,9 @@ def _difference(
     old = {_place(route): route for route in have - wanted}
 
     def order(route: Route) -> tuple[object, ...]:
-        via = any(hop.gateway for hop in route.hops)
-        return (route.family, via, route.destination, route.metric, route.tos, str(route.hops))
+        hops = [(hop.ifindex, hop.gateway or "") for hop in route.hops]
+        via = any(gateway for _, gateway in hops)
+        return (route.family, via, route.destination, route.metric, route.tos, hops)
 
     bring: list[Operation] = []
     for route in sorted(wanted - have, key=order):

@@ -175,12 +175,14 @@ def copies(
         family = route.family
         if family not in families or route.type is not RouteType.UNICAST or marks.on_route(route):
             continue
-        hops = tuple(hop for hop in route.hops if hop.ifindex == ifindex)
+        hops = route.hops
+        if len(hops) != 1 or hops[0].ifindex != ifindex:
+            hops = tuple(hop for hop in hops if hop.ifindex == ifindex)
         if gateways and route.is_default:
             hops = tuple(hop for hop in hops if hop.gateway in gateways)
             if not hops:
                 continue
-        if len(hops) == 1:
+        if len(hops) == 1 and hops[0].weight != 1:
             hops = (replace(hops[0], weight=1),)
         copy = replace(route, table=table, protocol=marks.now.protocol, hops=hops)
         key: tuple[object, ...] = (copy.destination, copy.tos, copy.metric)

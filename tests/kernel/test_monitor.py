@@ -237,3 +237,27 @@ def test_cached_routes_are_not_routes(network: Network) -> None:
 
     assert network
     asyncio.run(story())
+
+
+def test_a_loss_is_not_told_behind_thousands_of_routes(far: Network) -> None:
+    """It is known at once, and to be lost once all else was read; what else it brings comes in its turn."""
+    far.ip("link add spacer1 type veth peer name spacer2")  # see tests.support.running
+
+    async def story() -> None:
+        veth("va", "vb", peer_network=far)
+        ip("addr add 10.0.0.1/24 dev va")
+        index = veth("vc", "vd", peer_network=far)
+        async with watching() as watcher:
+            far.ip("link set vd down")
+            far.ip("link set vd up")
+            batch("\n".join(f"route add 10.{100 + i // 256}.{i % 256}.0/24 via 10.0.0.2" for i in range(3000)))
+            far.ip("link set vd down")
+            await watcher.until(lambda: not watcher.mirror.links[index].carrier)
+            assert index in {lost for change in watcher.changes for lost in change.lost_links}
+            assert len(watcher.destinations()) < 2000
+            await watcher.until(lambda: len(watcher.destinations()) > 3000 and not watcher.monitor.behind)
+            assert not watcher.mirror.links[index].carrier
+            far.ip("link set vd up")
+            await watcher.until(lambda: watcher.mirror.links[index].carrier)
+
+    asyncio.run(story())

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -72,6 +72,7 @@ class Obedient:
         self.done: list[tuple[Operation, str]] = []
         self.done_at_once: list[Operation] = []
         self.cut_subflows = self.cut_connections = 0
+        self.on_done: Callable[[Operation], None] = lambda _: None
         self._record = record
 
     async def look(self, *, thorough: bool = False, at_once: bool = False) -> Kernel:  # noqa: ARG002
@@ -90,9 +91,18 @@ class Obedient:
         at_once: bool = False,
     ) -> list[tuple[Operation, KernelError]]:
         self.done_at_once += operations if at_once else ()
+        return (await self.begin(operations, unless=lambda: False))[0]
+
+    async def begin(
+        self, operations: tuple[Operation, ...], *, unless: Callable[[], bool]
+    ) -> tuple[list[tuple[Operation, KernelError]], tuple[Operation, ...]]:
         text = self._record.read_text() if self._record.exists() else ""
-        self.done += [(operation, text) for operation in operations]
-        return []
+        for number, operation in enumerate(operations):
+            self.done.append((operation, text))
+            self.on_done(operation)
+            if unless():
+                return [], operations[number + 1 :]
+        return [], ()
 
 
 def lost(tmp_path: Path) -> tuple[Obedient, engine.Engine]:
@@ -113,6 +123,7 @@ def test_a_lost_links_endpoint_goes_before_the_record_is_written_and_all_else_af
     """The file takes some milliseconds, and has nothing to tell of an endpoint that is gone."""
     kernel, subject = lost(tmp_path)
     before = subject._record.file.read_text()
+    subject._compared = kernel.kernel.routes
     asyncio.run(subject.converge(loss=True))
     (first, then), (second, later), *_ = kernel.done
     assert (first.action, then) == (Action.DELETE, before)
@@ -225,10 +236,18 @@ class Failing(Quiet):
         *,
         at_once: bool = False,  # noqa: ARG002
     ) -> list[tuple[Operation, KernelError]]:
+        return (await self.begin(operations, unless=lambda: False))[0]
+
+    async def begin(
+        self,
+        operations: tuple[Operation, ...],
+        *,
+        unless: Callable[[], bool],  # noqa: ARG002
+    ) -> tuple[list[tuple[Operation, KernelError]], tuple[Operation, ...]]:
         if not self.well:
-            return [(operation, KernelError(11, "do it")) for operation in operations]
+            return [(operation, KernelError(11, "do it")) for operation in operations], ()
         self.done += operations
-        return []
+        return [], ()
 
 
 @pytest.mark.parametrize("refuses", [False, True])
@@ -311,3 +330,27 @@ def test_a_lost_link_does_not_wait_for_those_who_ask_how_things_stand(tmp_path: 
         assert kernel.glances == 1
 
     asyncio.run(story())
+
+
+def test_a_loss_in_the_midst_of_writing_goes_before_the_rest_of_it(tmp_path: Path) -> None:
+    kernel, subject = lost(tmp_path)
+    dead = kernel.kernel.links[2]
+    kernel.kernel = replace(kernel.kernel, links={**kernel.kernel.links, 2: replace(dead, carrier=True)})
+    begun: list[int] = []
+
+    def lose(operation: Operation) -> None:
+        if operation.action is Action.ADD and not begun:
+            begun.append(len(kernel.done))
+            kernel.kernel = replace(kernel.kernel, links={**kernel.kernel.links, 2: dead})
+            subject.changed(Changes(lost_links=frozenset({2})))
+
+    kernel.on_done = lose
+    asyncio.run(subject.converge())
+    (place,) = begun
+    done = [operation for operation, _ in kernel.done]
+    following = done[place]
+    assert following.action is Action.DELETE
+    assert isinstance(following.value, Endpoint)
+    assert following.value.ifindex == 2
+    assert kernel.done_at_once == [following]
+    assert sum(operation.action is Action.ADD for operation in done[place:]) > 1  # the rest follows

@@ -25,15 +25,15 @@ def alone(code: str) -> str:
 def test_the_service_loads_of_pyroute2_only_its_messages() -> None:
     """Its database, command line, HTTP server and test tools are 160 ms of processor time and 20 MB."""
     loaded = alone("import sys, nm_mptcp.daemon; print(*sys.modules)").split()
-    assert "pyroute2.netlink.rtnl.rtmsg" in loaded
+    assert "pyroute2.netlink.rtnl.fibmsg" in loaded
     for name in ("pyroute2.ndb", "pyroute2.iproute", "pyroute2.cli", "http.server", "unittest", "multiprocessing"):
         assert name not in loaded
 
 
 def test_who_wants_all_of_pyroute2_has_it_before_and_after() -> None:
     for order in ("nm_mptcp.kernel.messages, pyroute2", "pyroute2, nm_mptcp.kernel.messages"):
-        theirs = "from pyroute2.netlink.rtnl.rtmsg import rtmsg"
-        code = f"import {order}; {theirs}; pyroute2.IPRoute; print(nm_mptcp.kernel.messages.rtmsg is rtmsg)"
+        theirs = "from pyroute2.netlink.rtnl.fibmsg import fibmsg"
+        code = f"import {order}; {theirs}; pyroute2.IPRoute; print(nm_mptcp.kernel.messages.fibmsg is fibmsg)"
         assert alone(code) == "True\n"
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -51,10 +53,16 @@ from .ways import Answer, Answers, Question, Way, Ways
 _Answer = TypeVar("_Answer")
 
 #: For how many addresses ways are asked for at a time: what a loss waits for then is below a millisecond.
-_SLICE = 8
+_QUESTIONS = 8
 
 #: How often a full look is begun again because events were lost while it was made.
 _TRIES = 3
+
+#: How often, in a storm of events, more of them are read before what is known by then is looked at.
+_READS = 4
+
+#: Seconds of writing after which others have their turn: some hundred routes.
+_SLICE = 0.002
 
 
 @frozen
@@ -64,6 +72,31 @@ class _Settings:
     mptcp_enabled: bool
     path_manager: str
     limits: Limits
+
+
+class _Known:
+    """Which routes are there, for a list of those to be deleted: as the mirror knows it, and where it does not, as the kernel
+    tells it - once for each table and interface.
+    """
+
+    def __init__(self, mirror: Mirror, routing: Routing, *, trusted: bool) -> None:
+        self._mirror = mirror
+        self._routing = routing
+        self._trusted = trusted
+        self._read: dict[tuple[int, int], set[Route]] = {}
+
+    def has(self, route: Route) -> bool:
+        """Whether it is there; it is about to be deleted, and asked for again it is not."""
+        place = (route.table, route.hops[0].ifindex if route.hops else 0)
+        there = self._read.get(place)
+        if there is None:
+            if self._trusted and self._mirror.stands_alone(route):
+                return True
+            there = self._read[place] = set(self._routing.routes(place[0], place[1] or None))
+        if route not in there:
+            return False
+        there.remove(route)
+        return True
 
 
 class KernelAccess:
@@ -143,7 +176,11 @@ class KernelAccess:
         if self._monitor is None:
             self._mirror.adopt(await self._work(full_look, self._routing))
         else:
-            self._monitor.read()  # our own writes have been told of by now, and are to be seen
+            # Our own writes have been told of by now, and are to be seen.
+            for _ in range(1 if at_once else _READS):
+                self._monitor.read()
+                if not self._monitor.behind:
+                    break
             if self._monitor.lost or (thorough and self._mirror.doubtful):
                 await self._look_at_all(self._monitor)
         mirror = self._mirror
@@ -226,8 +263,8 @@ class KernelAccess:
         """How the kernel answers these questions; between some of them others have their turn. Raises :class:`KernelError`."""
         asked = tuple(asked)
         found: dict[str, tuple[Answer, ...]] = {}
-        for begin in range(0, len(asked), _SLICE):
-            found.update(await self._work(self._answers, asked[begin : begin + _SLICE], kernel))
+        for begin in range(0, len(asked), _QUESTIONS):
+            found.update(await self._work(self._answers, asked[begin : begin + _QUESTIONS], kernel))
         return found
 
     async def ask_neighbours(self, ifindexes: Collection[int]) -> None:
@@ -242,8 +279,39 @@ class KernelAccess:
         ``at_once``: others wait, for as long as it takes.
         """
         operations = tuple(operations)
-        work = self._at_once if at_once else self._work
-        return await work(self._execute, operations) if operations else []
+        if at_once:
+            failures: list[tuple[Operation, KernelError]] = []
+            known = _Known(self._mirror, self._routing, trusted=self._trusted())
+            await self._at_once(self._execute, operations, known, failures, math.inf)
+            return failures
+        return (await self.begin(operations, unless=lambda: False))[0]
+
+    async def begin(
+        self, operations: tuple[Operation, ...], *, unless: Callable[[], bool]
+    ) -> tuple[list[tuple[Operation, KernelError]], tuple[Operation, ...]]:
+        """Do the operations in order until something more urgent is to be done; gives those that failed, each with its error,
+        and those that were not begun.
+
+        However many there are, every few milliseconds others have their turn, and ``unless`` is asked.
+        """
+        failures: list[tuple[Operation, KernelError]] = []
+        known = _Known(self._mirror, self._routing, trusted=self._trusted())
+        done = 0
+        while done < len(operations):
+            done += await self._work(self._execute, operations[done:], known, failures, _SLICE)
+            if self._monitor is not None and done < len(operations):
+                # What is told of our own writes must not pile up in front of what is told of a loss.
+                self._monitor.read()
+                while self._monitor.behind and not unless():
+                    await asyncio.sleep(0)
+                    self._monitor.read()
+                if unless():
+                    break
+        return failures, operations[done:]
+
+    def _trusted(self) -> bool:
+        """Whether the mirror knows of all there is."""
+        return not (self._mirror.doubtful or (self._monitor is not None and self._monitor.lost))
 
     async def ended(self, operation: Operation) -> tuple[Subflow, ...] | None:
         """The subflows that an operation would itself close, were it done now; None where the kernel does not say which
@@ -271,16 +339,25 @@ class KernelAccess:
         limits = self._path_manager.limits() if path_manager else Limits(0, 0)
         return _Settings(sysctl.mptcp_enabled(), path_manager, limits)
 
-    def _execute(self, operations: tuple[Operation, ...]) -> list[tuple[Operation, KernelError]]:
-        failures = []
-        for operation in operations:
+    def _execute(
+        self,
+        operations: Sequence[Operation],
+        known: _Known,
+        failures: list[tuple[Operation, KernelError]],
+        seconds: float,
+    ) -> int:
+        """Do at least one of the operations, and no further one after so long; gives how many."""
+        end = time.monotonic() + seconds
+        for done, operation in enumerate(operations, 1):
             try:
-                self._do(operation)
+                self._do(operation, known)
             except KernelError as error:
                 failures.append((operation, error))
-        return failures
+            if time.monotonic() > end:
+                return done
+        return len(operations)
 
-    def _do(self, operation: Operation) -> None:
+    def _do(self, operation: Operation, known: _Known) -> None:
         match operation:
             case Operation(Action.ADD, Endpoint() as endpoint):
                 self._path_manager.add(endpoint)
@@ -304,7 +381,7 @@ class KernelAccess:
             case Operation(Action.REPLACE, Route() as route):
                 self._routing.replace_route(route)
             case Operation(Action.DELETE, Route() as route):
-                self._routing.delete_route(route)
+                self._routing.delete_route(route, is_there=known.has)
             case Operation(Action.ADD, Rule() as rule):
                 self._routing.add_rule(rule)
             case Operation(Action.REPLACE, Rule() as rule):

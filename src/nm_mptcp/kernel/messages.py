@@ -39,14 +39,12 @@ try:
         from pyroute2.netlink import genlmsg, nla
         from pyroute2.netlink.rtnl.fibmsg import fibmsg
         from pyroute2.netlink.rtnl.ndmsg import ndmsg
-        from pyroute2.netlink.rtnl.rtmsg import rtmsg
 except (ImportError, AttributeError):  # a pyroute2 whose modules need more of it; one that is missing says so now
     from pyroute2.netlink import genlmsg, nla
     from pyroute2.netlink.rtnl.fibmsg import fibmsg
     from pyroute2.netlink.rtnl.ndmsg import ndmsg
-    from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-__all__ = ["fibmsg", "ndmsg", "path_manager_message", "rtmsg"]
+__all__ = ["fibmsg", "ndmsg", "path_manager_message"]
 
 
 class _address(nla):  # type: ignore[misc]

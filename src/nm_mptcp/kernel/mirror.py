@@ -94,12 +94,13 @@ class Mirror:
         self._routes: dict[_Key, Route] = {}
         self._groups: dict[_Group, dict[_Key, Route]] = {}
         self._tables: dict[int, set[int]] = {}  # ifindex -> tables with a group
-        self._prefixes: dict[tuple[int, str, int], tuple[_Key, ...]] = {}  # table, destination, metric
+        self._prefixes: dict[tuple[int, str], tuple[_Key, ...]] = {}  # table, destination
         self._sources: dict[str, dict[_Key, None]] = {}
         self._rules: list[Rule] = []  # as the kernel tells them: of equal priority the older first
         self._by_object = 0  # routes by a nexthop object
         self._deadened: set[_Group] = set()  # groups in which there may be dead hops
         self._reviving: dict[int, int] = {}  # links whose dead hops may come to life -> looks still to be taken
+        self._lost: dict[int, Link] = {}  # as they will be, once all is read that was told before
         self._links_view: dict[int, Link] | None = {}
         self._addresses_view: dict[int, tuple[Address, ...]] = {}
         self._addresses_stale: set[int] = set()
@@ -113,7 +114,7 @@ class Mirror:
     def links(self) -> Mapping[int, Link]:
         """Links by ifindex."""
         if self._links_view is None:
-            self._links_view = dict(self._links)
+            self._links_view = {**self._links, **self._lost} if self._lost else dict(self._links)
         return self._links_view
 
     @property
@@ -165,6 +166,17 @@ class Mirror:
             elif any(hop.ifindex == group[1] for hop in alive):
                 shown.append(replace(route, hops=alive))
         return tuple(shown)
+
+    def stands_alone(self, route: Route) -> bool:
+        """Whether this route is there, and no other of its protocol to the same destination in the same table: a request
+        that leaves out what is 0 can mean none but it. Any thread may ask.
+        """
+        same = [
+            there
+            for key in self._prefixes.get(_prefix(route), ())
+            if (there := self._routes.get(key)) and there.protocol == route.protocol
+        ]
+        return len(same) == 1 and same[0] == route
 
     # --- a full look
 
@@ -250,7 +262,7 @@ class Mirror:
         changed = False
         for event in events:
             if isinstance(event, RouteEvent):
-                if event.replace and any(_prefix(route) in self._prefixes for route in event.routes):
+                if event.replace and any(self._beside(route) for route in event.routes):
                     self.doubtful = True
                 for route in map(self._with_waiting, event.routes if event.new else ()):
                     known = self._routes.get(_route_key(route))
@@ -300,6 +312,32 @@ class Mirror:
         if self.doubtful and not was_doubtful:
             changes |= Changes(doubtful=True)
         return changes
+
+    def foresee(self, event: LinkEvent) -> Changes:
+        """Know of a link that is lost before all that was told earlier is read; what else the loss brings comes in its turn."""
+        index = event.link.index
+        known = self.links.get(index)
+        if event.new and event.link.up and event.link.carrier:
+            return self._come_true([index])
+        if known is None or index not in self._links:
+            return NOTHING
+        lost = replace(known, up=event.new and event.link.up, carrier=False)
+        if lost == known:
+            return NOTHING
+        self._lost[index] = lost
+        self._links_view = None
+        return Changes(links=True, lost_links=frozenset({index}))
+
+    def caught_up(self) -> Changes:
+        """All is read that was told: what was foreseen is known by now."""
+        return self._come_true(list(self._lost))
+
+    def _come_true(self, indexes: Iterable[int]) -> Changes:
+        shown = [(index, lost) for index in indexes if (lost := self._lost.pop(index, None))]
+        if not shown:
+            return NOTHING
+        self._links_view = None
+        return Changes(links=True) if any(self._links.get(index) != lost for index, lost in shown) else NOTHING
 
     def _link(self, event: LinkEvent) -> Changes:
         index = event.link.index
@@ -490,7 +528,7 @@ class Mirror:
         if key not in self._routes:
             return False
         self._drop(key)
-        left = self._prefixes.get(_prefix(route), ())
+        left = self._beside(route)
         if route.family is Family.IPV6 and _has_gateway(route) and any(_has_gateway(self._routes[one]) for one in left):
             # What the kernel told of the siblings may have been this one's.
             self.doubtful = True
@@ -502,7 +540,7 @@ class Mirror:
         mine = {_route_key(route) for route in routes}
         there = [
             key
-            for key in self._prefixes.get(_prefix(first), ())
+            for key in self._beside(first)
             if self._routes[key].tos == first.tos and self._routes[key].type is not RouteType.OTHER
         ]
         if first.family is Family.IPV6:
@@ -542,6 +580,11 @@ class Mirror:
         if self._by_object and (event.replace or not event.new):
             self.doubtful = True
         return NOTHING
+
+    def _beside(self, route: Route) -> list[_Key]:
+        """The routes of the same table, destination and metric."""
+        keys = self._prefixes.get(_prefix(route), ())
+        return [key for key in keys if self._routes[key].metric == route.metric]
 
     # --- the store
 
@@ -621,8 +664,8 @@ def _route_key(route: Route) -> _Key:
     return (route.table, route.destination, route.metric, hop and hop.ifindex, hop and hop.gateway, other)
 
 
-def _prefix(route: Route) -> tuple[int, str, int]:
-    return (route.table, route.destination, route.metric)
+def _prefix(route: Route) -> tuple[int, str]:
+    return (route.table, route.destination)
 
 
 def _places(route: Route) -> Iterable[_Group]:

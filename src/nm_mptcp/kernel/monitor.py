@@ -18,6 +18,7 @@ meanwhile events act on what was known before, so a lost carrier is never late.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -50,8 +51,11 @@ _ROOM = 16 * 1024 * 1024
 #: A datagram is one event; links with many virtual functions are the largest.
 _DATAGRAM = 256 * 1024
 
-#: Events read in one go before other things in the loop get a turn (some 10 ms).
-_BATCH = 512
+#: Events read in one go before other things in the loop get a turn (some 5 ms).
+_BATCH = 128
+
+#: Such batches that may wait when a full look ends: all that there is room for.
+_WAITING = 1024
 
 
 def look(routing: Routing) -> Mirror:
@@ -84,21 +88,28 @@ class Monitor:
         self._groups = groups
         #: Whether events were lost since the last complete look; true before the first.
         self.lost = True
+        #: Whether more may wait than was read last.
+        self.behind = False
         self._on_change = on_change
         self._on_lost = on_lost
         self._subscription = Subscription()
+        self._alarm = Subscription()  #: links alone: a loss is not to wait behind thousands of routes
         self._kept: list[parse.Event] | None = None  # events since begin_look, None when there is no look
         self._kept_whole = True
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Subscribe, in the network namespace of this thread. Raises :class:`KernelError`."""
         what = "listen to the kernel's network events"
-        wished = (_NEXTHOP,) if self._groups is _GROUPS else ()  # 5.3
+        everything = self._groups is _GROUPS
+        wished = (_NEXTHOP,) if everything else ()  # 5.3
         self._subscription.open(loop, ROUTE, self._groups, self._readable, room=_ROOM, what=what, wished=wished)
+        if everything:
+            self._alarm.open(loop, ROUTE, (_LINK,), self._alarmed, room=_ROOM, what=what)
 
     def close(self) -> None:
         """Unsubscribe."""
         self._subscription.close()
+        self._alarm.close()
 
     def fileno(self) -> int:
         """The socket, -1 when it is closed."""
@@ -115,7 +126,10 @@ class Monitor:
         """Take in a full look; ``on_change`` is called with the differences. Returns whether it is complete: False when
         events were lost while it was made, or it turned doubtful at once, and another look is due.
         """
-        self.read()  # what waits in the socket may be older than the look, and does no harm
+        for _ in range(_WAITING):  # what waits in the socket may be older than the look, and does no harm
+            self.read()
+            if not self.behind:
+                break
         events, self._kept = self._kept or [], None
         changes = self.mirror.adopt(fresh, events)
         self.lost = not self._kept_whole
@@ -135,16 +149,32 @@ class Monitor:
         """
         self.read(until_loss=True)
 
+    def _alarmed(self) -> None:
+        """A link is lost as soon as anything says so; what is told before and after it comes in its order."""
+        changes = NOTHING
+        # What cannot be read is told by the other socket as well.
+        with contextlib.suppress(OSError, ValueError):
+            while (data := _received(self._alarm)) is not None:
+                for message in messages(data):
+                    event = parse.event(message)
+                    if isinstance(event, parse.LinkEvent):
+                        changes |= self.mirror.foresee(event)
+        if changes:
+            self._on_change(changes)
+
     def read(self, *, until_loss: bool = False) -> None:
-        """Read what waits, up to a bound or to the first loss of a link."""
+        """Read what waits, up to a bound or to the first loss of a link: :attr:`behind` tells whether more may wait."""
         changes = NOTHING
         lost = False
+        self.behind = True
         for _ in range(_BATCH):
             if until_loss and changes.lost_links:
                 break
             try:
-                data = self._receive()
+                data = _received(self._subscription)
                 if data is None:
+                    self.behind = False
+                    changes |= self.mirror.caught_up()
                     break
                 for message in messages(data):
                     if message.type == NLMSG_OVERRUN:
@@ -167,17 +197,18 @@ class Monitor:
         if lost:
             self._on_lost()
 
-    def _receive(self) -> bytes | None:
-        """The next datagram from the kernel, None when there is none."""
-        while (sock := self._subscription.socket) is not None:
-            try:
-                data, _ancillary, flags, sender = sock.recvmsg(_DATAGRAM)
-            except BlockingIOError:
-                return None
-            except InterruptedError:
-                continue
-            if flags & socket.MSG_TRUNC:
-                raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
-            if sender[0] == 0:  # others may send to us as well; only the kernel is believed
-                return data
-        return None
+
+def _received(subscription: Subscription) -> bytes | None:
+    """The next datagram from the kernel, None when there is none."""
+    while (sock := subscription.socket) is not None:
+        try:
+            data, _ancillary, flags, sender = sock.recvmsg(_DATAGRAM)
+        except BlockingIOError:
+            return None
+        except InterruptedError:
+            continue
+        if flags & socket.MSG_TRUNC:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+        if sender[0] == 0:  # others may send to us as well; only the kernel is believed
+            return data
+    return None

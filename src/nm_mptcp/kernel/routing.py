@@ -6,14 +6,13 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any
 
-from ..model import Address, Family, Hop, Link, Route, RouteType, Rule, RuleAction
-from . import parse
+from ..model import Address, Family, Link, Route, RouteType, Rule, RuleAction
+from . import packing, parse
 from .errors import KernelError
 from .netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, ROUTE, Requester, encoded
-
-_RTM_F_ONLINK = 0x4
 
 
 class Routing(Requester):
@@ -78,8 +77,7 @@ class Routing(Requester):
         ours = NLM_F_EXCL if route.family is Family.IPV4 else NLM_F_APPEND
         if route.family is Family.IPV6 and route.type is not RouteType.UNICAST:
             ours = NLM_F_EXCL
-        what = f"add route {describe_route(route)}"
-        self._netlink.request(parse.RTM_NEWROUTE, NLM_F_CREATE | ours, _route_body(route), what=what)
+        self._route(parse.RTM_NEWROUTE, NLM_F_CREATE | ours, route, "add")
 
     def replace_route(self, route: Route) -> None:
         """Put an IPv4 route in the place of the one with the same destination, TOS and metric, or add it.
@@ -88,23 +86,21 @@ class Routing(Requester):
         """
         if route.family is Family.IPV6:
             raise ValueError(f"IPv6 routes are not replaced but added and deleted: {describe_route(route)}")
-        what = f"replace route {describe_route(route)}"
-        self._netlink.request(parse.RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route_body(route), what=what)
+        self._route(parse.RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route, "replace")
 
-    def delete_route(self, route: Route) -> None:
+    def delete_route(self, route: Route, *, is_there: Callable[[Route], bool] | None = None) -> None:
         """Delete this very route: another that differs in protocol, metric, TOS, type or hops stays. ESRCH: not there.
 
         What is 0 or left out matches anything in the kernel (``fib_nh_match``, ``ip6_route_del``). So a route without a
         protocol is refused with :class:`ValueError`, and where metric or gateway are left out it is first made sure that
-        the route is there.
+        the route is there: by reading the table, or ``is_there``, for who deletes many and knows them all.
         """
-        what = f"delete route {describe_route(route)}"
         if not route.protocol:
-            raise ValueError(f"{what}: without a protocol it might be anybody's")
+            raise ValueError(f"delete route {describe_route(route)}: without a protocol it might be anybody's")
         vague = not route.metric or not route.hops or any(not hop.gateway for hop in route.hops)
-        if vague and route not in self.routes(route.table, route.hops[0].ifindex if route.hops else None):
-            raise KernelError(errno.ESRCH, what)
-        self._netlink.request(parse.RTM_DELROUTE, 0, _route_body(route), what=what)
+        if vague and not (is_there or self._is_there)(route):
+            raise KernelError(errno.ESRCH, f"delete route {describe_route(route)}")
+        self._route(parse.RTM_DELROUTE, 0, route, "delete")
 
     def add_rule(self, rule: Rule) -> None:
         """Add a rule; EEXIST when the same is there already."""
@@ -125,6 +121,12 @@ class Routing(Requester):
         """
         what = f"delete rule {describe_rule(rule)}"
         self._netlink.request(parse.RTM_DELRULE, 0, _rule_body(rule), what=what)
+
+    def _route(self, kind: int, flags: int, route: Route, verb: str) -> None:
+        self._netlink.request(kind, flags, packing.route(route), what=f"{verb} route {describe_route(route)}")
+
+    def _is_there(self, route: Route) -> bool:
+        return route in self.routes(route.table, route.hops[0].ifindex if route.hops else None)
 
     def _table(self, body: bytes, what: str) -> list[Any]:
         """A dump of routes; a table that was never made is an empty one (ENOENT)."""
@@ -159,57 +161,6 @@ def describe_rule(rule: Rule) -> str:
     if rule.suppress_prefixlength is not None:
         words += ["suppress_prefixlength", str(rule.suppress_prefixlength)]
     return f"{rule.family.label} {' '.join(words)}"
-
-
-def _route_body(route: Route) -> bytes:
-    destination, _, length = route.destination.partition("/")
-    from .messages import rtmsg
-
-    message = rtmsg()
-    message["family"] = int(route.family)
-    message["dst_len"] = int(length)
-    message["tos"] = route.tos
-    message["proto"] = route.protocol
-    message["scope"] = route.scope
-    message["type"] = int(route.type)
-    # The table is told by RTA_TABLE alone; its header field has 8 bits.
-    attrs: list[tuple[str, Any]] = [("RTA_TABLE", route.table)]
-    if int(length):
-        attrs.append(("RTA_DST", destination))
-    attrs.append(("RTA_PRIORITY", route.metric))
-    if route.source is not None:
-        attrs.append(("RTA_PREFSRC", route.source))
-    if route.preference is not None:
-        attrs.append(("RTA_PREF", route.preference))
-    if route.metrics:
-        attrs.append(("RTA_METRICS", {"attrs": list(route.metrics)}))
-    if len(route.hops) == 1 and route.hops[0].weight == 1:
-        hop = route.hops[0]
-        message["flags"] = _RTM_F_ONLINK if hop.onlink else 0
-        attrs.append(("RTA_OIF", hop.ifindex))
-        attrs += _gateway(route.family, hop)
-    elif route.hops:
-        attrs.append(("RTA_MULTIPATH", [_hop(route.family, hop) for hop in route.hops]))
-    message["attrs"] = attrs
-    return encoded(message)
-
-
-def _gateway(family: Family, hop: Hop) -> list[tuple[str, Any]]:
-    if hop.gateway is None:
-        return []
-    via = Family.of(hop.gateway)
-    if via is family:
-        return [("RTA_GATEWAY", hop.gateway)]
-    return [("RTA_VIA", {"family": int(via), "addr": hop.gateway})]
-
-
-def _hop(family: Family, hop: Hop) -> dict[str, Any]:
-    return {
-        "oif": hop.ifindex,
-        "hops": hop.weight - 1,
-        "flags": _RTM_F_ONLINK if hop.onlink else 0,
-        "attrs": _gateway(family, hop),
-    }
 
 
 def _rule_body(rule: Rule) -> bytes:

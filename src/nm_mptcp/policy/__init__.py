@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..config import DEFAULTS, Config, LimitsPolicy
-from ..detours import detours
+from ..detours import Detours, detours
 from ..flags import EndpointFlag
 from ..kinds import kind_of
 from ..model import Desired, Endpoint, Limits, Path, Route, Snapshot, State
-from ..tables import gateway, routing
+from ..tables import Routing, gateway, routing
 from ..values import replace
 from .costs import mind_costs
 from .facts import Facts, Verdict
@@ -33,8 +33,10 @@ __all__ = ["decide"]
 _OF_A_PEER = 4
 
 
-def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
-    """What should be in the kernel of ours, given all the facts of one look."""
+def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = False) -> Desired:
+    """What should be in the kernel of ours, given all the facts of one look; ``hurried`` leaves out routes and rules, for
+    which all routes have to be gone through, and is no more than what a loss cannot wait for.
+    """
     facts = Facts(snapshot, config)
     claims = claims_of(facts)
     verdicts = [judge(facts, address, claims) for address in facts.addresses()]
@@ -46,10 +48,12 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS) -> Desired:
     leaving = leave(facts, verdicts, config)
     slots = fill_slots(facts, once(facts, leaving.verdicts), leaving.lost)
     verdicts = slots.verdicts
-    routed = routing(snapshot.kernel, sources(facts, guard.outside(verdicts)), facts.marks)
+    routed, around = Routing({}, (), {}), Detours({}, frozenset())
     linkdown = replaceable(facts, guard.outside(verdicts), config)
-    lost = {place for place in linkdown if _without_carrier(facts, place[1])}
-    around = detours(snapshot.kernel, lost, facts.marks, routed.tables)
+    if not hurried:
+        routed = routing(snapshot.kernel, sources(facts, guard.outside(verdicts)), facts.marks)
+        dead = {place for place in linkdown if _without_carrier(facts, place[1])}
+        around = detours(snapshot.kernel, dead, facts.marks, routed.tables)
     return Desired(
         paths=_paths(facts, verdicts, routed.table_of),
         endpoints=frozenset(
