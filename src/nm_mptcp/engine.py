@@ -98,6 +98,10 @@ RETRY = (0.1, 30.0)
 _OVERDUE = 0.9
 
 
+#: What of the kernel may be changed by anybody without a word of it.
+_UNTOLD = ("mptcp_enabled", "path_manager", "limits", "endpoints")
+
+
 @frozen
 class View:
     """What the last look saw and decided."""
@@ -738,15 +742,18 @@ class Engine:
         return health.troubles(kernel, networkmanager, asked, answers, live, view.desired.marks)
 
     async def _view_now(self) -> View | None:
-        """What was decided last, with the kernel as it is now: no event tells of endpoints, limits and the ways of packets.
-
-        Writes nothing, and no convergence waits for it.
+        """What was decided last, with the kernel as it is now: no event tells of the ways of packets, nor of what is changed by
+        hand in :data:`_UNTOLD`. Where that is not what was decided from it is decided, and acted on, anew; else nothing is
+        written, and no convergence waits for it.
         """
         if self.view is None:
             return None
         try:
             kernel = await self._kernel.glance(self.view.snapshot.kernel)
-        except KernelError as error:
+            if _untold(kernel) != _untold(self.view.snapshot.kernel):
+                await self.converge()
+                kernel = await self._kernel.glance(self.view.snapshot.kernel)
+        except (KernelError, StateError) as error:
             self._complaints.say("view", str(error))
             return self.view
         self._complaints.right("view")
@@ -845,6 +852,10 @@ def _subject(operation: Operation) -> tuple[str, object]:
     if operation.action is Action.ADD and isinstance(operation.value, Endpoint):
         return "endpoint", operation.value.place
     return "operation", operation
+
+
+def _untold(kernel: Kernel) -> tuple[object, ...]:
+    return tuple(getattr(kernel, name) for name in _UNTOLD)
 
 
 def _id_on(endpoint: Endpoint | None, path: Path) -> int | None:

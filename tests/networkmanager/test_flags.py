@@ -124,6 +124,21 @@ def test_default_flags_need_the_sysctl(bed: Bed) -> None:
     assert bed.status().path(V4)["state"] == "excluded"
 
 
+def test_the_sysctl_switched_off_by_hand_is_seen_by_who_asks_next(bed: Bed) -> None:
+    """No event tells of it."""
+    bed.start_service()
+    static(bed)
+    bed.up("Ethernet")
+    bed.wait_endpoint(V4)
+    bed.sync()
+    for off, state in (("0", "excluded"), ("1", "active")):
+        bed.machine.sysctl(**{"net.mptcp.enabled": off})
+        status = bed.status()
+        assert status["kernel"]["mptcp_enabled"] is (off == "1")
+        assert status.path(V4)["state"] == state
+        assert bool(bed.endpoint(V4)) is (off == "1")
+
+
 @pytest.mark.parametrize(
     ("flags", "flags_from", "owner"),
     [("0x62", "profile", "networkmanager"), ("0", "kind", "nm-mptcp")],

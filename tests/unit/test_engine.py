@@ -14,8 +14,10 @@ from nm_mptcp import engine
 from nm_mptcp.kernel.access import KernelAccess
 from nm_mptcp.kernel.errors import KernelError
 from nm_mptcp.kernel.mirror import Changes
-from nm_mptcp.model import Action, Endpoint, Kernel, NetworkManager, Operation
+from nm_mptcp.model import Action, Endpoint, Kernel, Limits, NetworkManager, Operation
+from nm_mptcp.policy import decide
 from nm_mptcp.state import Contents, Record, StateError
+from nm_mptcp.status import Document, document
 from nm_mptcp.values import replace
 
 from .situations import Situation
@@ -49,8 +51,9 @@ def test_it_ends_when_it_is_told_to_in_whatever_moment_of_a_loss(
         kernel = Quiet()
         subject = engine.Engine(cast(KernelAccess, kernel), NetworkManager, Record(tmp_path))
         running = asyncio.create_task(subject.run())
-        while not kernel.looks:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while not kernel.looks:
+                await asyncio.sleep(0)
         for _ in range(10):
             await asyncio.sleep(0)  # it waits for more of the burst now
         subject.changed(Changes(lost_links=frozenset({2})))
@@ -81,8 +84,14 @@ class Obedient:
     async def connections(self, *, at_once: bool = False) -> Mapping[frozenset[str], int]:  # noqa: ARG002
         return {}
 
+    async def glance(self, before: Kernel) -> Kernel:  # noqa: ARG002
+        return self.kernel
+
     async def answers(self, *_: object) -> Mapping[str, object]:
         return {}
+
+    async def standing(self) -> tuple[tuple[str, ...], ...]:
+        return ()
 
     async def execute(
         self,
@@ -354,3 +363,38 @@ def test_a_loss_in_the_midst_of_writing_goes_before_the_rest_of_it(tmp_path: Pat
     assert following.value.ifindex == 2
     assert kernel.done_at_once == [following]
     assert sum(operation.action is Action.ADD for operation in done[place:]) > 1  # the rest follows
+
+
+@pytest.mark.parametrize(
+    "by_hand",
+    [{"mptcp_enabled": False}, {"path_manager": "userspace"}, {"limits": Limits(0, 0)}, {"endpoints": ()}],
+    ids=["net.mptcp.enabled=0", "net.mptcp.path_manager=userspace", "limits", "an endpoint deleted"],
+)
+def test_status_is_true_of_what_was_changed_by_hand_with_no_event(tmp_path: Path, by_hand: dict[str, object]) -> None:
+    """The kernel tells nobody of these; who asks is told what is so now, and it is acted on."""
+    kernel, subject = lost(tmp_path)
+    link = replace(kernel.kernel.links[2], carrier=True)
+    kernel.kernel = replace(kernel.kernel, links={**kernel.kernel.links, 2: link}, limits=Limits(8, 8))
+
+    async def story() -> tuple[Document, Document]:
+        await subject.converge()
+        kernel.done.clear()
+        before = await subject.status(service=True)
+        assert not kernel.done, "nothing was changed"
+        kernel.kernel = replace(kernel.kernel, **by_hand)
+        return before, await subject.status(service=True)
+
+    before, after = asyncio.run(story())
+    assert after != before
+    assert kernel.done
+    view = subject.view
+    assert view is not None
+    assert view.snapshot.kernel == kernel.kernel
+    now = document(
+        *(view.snapshot, decide(view.snapshot, subject.config), subject._record.contents),
+        mode=view.mode,
+        service=True,
+        standing=(),
+        paused=False,
+    )
+    assert after["paths"] == now["paths"]
