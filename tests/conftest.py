@@ -23,7 +23,12 @@ def saw(config: pytest.Config, row: versions.Row) -> None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run = os.environ.get("NM_MPTCP_RUN")
     # A worker of pytest-xdist is not the run.
-    if run and exitstatus == pytest.ExitCode.OK and not hasattr(session.config, "workerinput"):
+    if (
+        run
+        and exitstatus == pytest.ExitCode.OK
+        and not hasattr(session.config, "workerinput")
+        and versions.is_whole(session.config.args, vars(session.config.option))
+    ):
         for row in session.config.stash.get(ELSEWHERE, None) or [versions.seen()]:
             versions.keep(run, row)
 

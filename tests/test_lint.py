@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,40 @@ def test_every_file_of_code_names_its_licence() -> None:
         if path.stat().st_size and identifier not in "".join(path.read_text().splitlines(keepends=True)[:3])
     ]
     assert bare == []
+
+
+def test_whatever_waits_in_a_test_gives_up_one_day() -> None:
+    """A loop that sleeps has a limit of time within its function, or the stories of its file have one (``run``); or it is a
+    thread's, which goes on until it is told to end.
+    """
+    endless = [
+        f"{path.relative_to(ROOT)}:{loop.lineno}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        if "guest" not in path.parts  # a program that lives as long as its machine
+        for loop, bounds in _loops(ast.parse(path.read_text()), ())
+        if "sleep" in _called(loop)
+        and not bounds & {"monotonic", "time", "timeout"}
+        and not re.search(r"ended|stop|wake", ast.unparse(loop.test))
+    ]
+    assert endless == []
+
+
+def _loops(node: ast.AST, bounds: Iterable[str]) -> Iterator[tuple[ast.While, set[str]]]:
+    """Every ``while``, and what is called in the functions around it."""
+    if isinstance(node, ast.Module):
+        stories = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "run"]
+        bounds = {name for each in stories for name in _called(each)}
+    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        bounds = {*bounds, *_called(node)}
+    elif isinstance(node, ast.While):
+        yield node, set(bounds)
+    for child in ast.iter_child_nodes(node):
+        yield from _loops(child, bounds)
+
+
+def _called(node: ast.AST) -> set[str]:
+    calls = [each.func for each in ast.walk(node) if isinstance(each, ast.Call)]
+    return {each.attr if isinstance(each, ast.Attribute) else getattr(each, "id", "") for each in calls}
 
 
 def test_the_table_of_versions_is_as_the_runs_of_the_tests_have_written_it() -> None:

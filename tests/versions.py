@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -25,6 +25,9 @@ KEY = COLUMNS[:2]
 
 _BEGIN = "<!-- made by `make versions` -->\n"
 _END = "<!-- end -->\n"
+
+#: The options of pytest that leave tests out, by the names it gives them. (`-m` is part of what some targets are.)
+_SELECTING = ("keyword", "lf", "deselect", "ignore", "ignore_glob", "stepwise", "collectonly")
 
 Row = dict[str, str]
 
@@ -40,6 +43,11 @@ def seen() -> Row:
         "D-Bus library": next(libraries, "-"),
         "pyroute2": _installed("pyroute2"),
     }
+
+
+def is_whole(arguments: Iterable[str], options: Mapping[str, object]) -> bool:
+    """Whether a run of pytest with these is one of all tests of its files, and not of some of them or of what failed before."""
+    return not any(options.get(name) for name in _SELECTING) and not any("::" in each for each in arguments)
 
 
 def keep(run: str, row: Row) -> None:

@@ -50,7 +50,10 @@ class Watch:
                 self.there.setdefault(kind, now)
 
     def _poll(self) -> None:
+        end = time.monotonic() + 20
         while not any(endpoint.address == self._address for endpoint in self._path_manager.endpoints()):
+            if time.monotonic() > end:
+                return
             time.sleep(0.0005)
         self.endpoint = time.monotonic()
 

@@ -12,6 +12,7 @@ import json
 import logging
 import signal
 import sys
+import time
 from typing import Any
 
 from nm_mptcp.bus import LIBRARY, Bus, BusError
@@ -30,7 +31,8 @@ class Log(logging.Handler):
 
 
 async def connected() -> Bus:
-    while True:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
         bus = Bus()
         try:
             await bus.connect()
@@ -38,6 +40,7 @@ async def connected() -> Bus:
             await asyncio.sleep(0.02)
         else:
             return bus
+    raise TimeoutError("no bus for a minute")
 
 
 def plain(value: Any) -> Any:

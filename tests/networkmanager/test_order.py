@@ -79,12 +79,15 @@ def test_a_tentative_address_waits(bed: Bed) -> None:
     bed.nmcli("--wait", "0", "connection", "up", "LTE")
     wait_for("a tentative address", lambda: set(lte.addresses(without=())) - set(lte.addresses()))
     (address,) = lte.addresses(without=())
-    while True:
+
+    def usable() -> bool:
         endpoint = bed.endpoint(address)
         if address in lte.addresses():  # asked last: it may become usable in between
-            break
+            return True
         assert not endpoint
-        time.sleep(0.02)
+        return False
+
+    wait_for("the address is usable", usable, seconds=30)
     connection.wait_subflow(address)
     assert bed.status().path(address)["state"] == "active"
 

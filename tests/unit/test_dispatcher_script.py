@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import network as namespaces
+from tests.support.mounts import mounts_of_its_own
+
 from .private_bus import PrivateBus, private_bus
 
 SCRIPT = Path(__file__).parents[2] / "dispatcher.d" / "10-nm-mptcp"
@@ -29,10 +32,16 @@ AFTERWARDS = [
 ]
 NOT_OURS = ["hostname", "dns-change", "device-add", "device-delete", "no-such-action", "", "up; touch x", "*"]
 
+UNSHARE = shutil.which("unshare") or "unshare"
+
+#: Where the script looks before it looks in PATH.
+FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
 SYNC = "org.nm_mptcp1.Sync /org/nm_mptcp1"
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the bus of these tests lets only root own names"),
+    pytest.mark.skipif(namespaces.reason_to_skip() is not None, reason="the script is run in namespaces of its own"),
     pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="dbus-daemon is not installed"),
     pytest.mark.skipif(shutil.which("dbus-send") is None, reason="dbus-send is not installed"),
 ]
@@ -65,24 +74,37 @@ class Dispatcher:
     def run(
         self, *arguments: str, hidden: tuple[str, ...] = (), **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """One event; programs in ``hidden`` are not there (in a mount namespace of this run only)."""
-        command = [str(self.script), *arguments]
-        if hidden:
-            nothing = self.folder / "nothing"
-            nothing.touch(mode=0o644)
-            mounts = "".join(
-                f"mount --bind {nothing} {os.path.realpath(path)}\n" for path in map(shutil.which, hidden) if path
-            )
-            command = ["unshare", "-m", "sh", "-ec", f'{mounts}exec "$@"', "sh", *command]
+        """One event; programs in ``hidden`` are not there (in a mount namespace of this run only), nor is a nm-mptcp that is
+        installed on this machine, nor its service.
+        """
+        nothing = self.folder / "nothing"
+        nothing.touch(mode=0o644)
+        mounts = [f"mount --bind {nothing} {os.path.realpath(path)}" for path in map(shutil.which, hidden) if path]
+        mounts += [f"mount -t tmpfs nothing {place}" for place in ("/run/systemd/units",) if Path(place).is_dir()]
+        installed = {os.path.realpath(place) for place in FOLDERS if Path(place, "nm-mptcp").exists()}
+        mounts += [line for number, place in enumerate(sorted(installed)) for line in self._without(place, number)]
+        steps = ["(", f"PATH={':'.join(FOLDERS)}", *mounts, ")", 'exec "$@"']
+        path = os.environ["PATH"] if hidden else "/usr/bin:/bin"
         return subprocess.run(
-            command,
-            env={"PATH": os.environ["PATH"] if hidden else "/usr/bin:/bin", **self.bus.environment, **environment},
+            [UNSHARE, "--mount", "/bin/sh", "-ec", "\n".join(steps), "sh", str(self.script), *arguments],
+            env={"PATH": path, **self.bus.environment, **environment},
             cwd=self.folder,
             capture_output=True,
             text=True,
             timeout=60,
             check=True,  # the exit status is 0, always
         )
+
+    def _without(self, place: str, number: int) -> list[str]:
+        """What lets a folder be seen without the command: unlike a file in its place, it leaves nothing to be found."""
+        shade = self.folder / f"shade{number}"
+        shade.mkdir(exist_ok=True)
+        return [
+            f"mount -t tmpfs shade {shade}",
+            f"mkdir {shade}/upper {shade}/work",
+            f"mknod {shade}/upper/nm-mptcp c 0 0",
+            f"mount -t overlay -o lowerdir={place},upperdir={shade}/upper,workdir={shade}/work shade {place}",
+        ]
 
     def applied(self) -> list[str]:
         return self.called.read_text().splitlines() if self.called.exists() else []
@@ -242,3 +264,26 @@ def test_in_a_source_tree_the_command_is_found_in_path(dispatcher: Dispatcher) -
     dispatcher.script = SCRIPT
     assert silent(dispatcher.run("eth0", "up", PATH=f"/usr/bin:/bin:{dispatcher.command.parent}"))
     assert dispatcher.applied() == ["apply"]
+
+
+def test_what_is_installed_on_this_machine_is_never_run(dispatcher: Dispatcher, tmp_path: Path) -> None:
+    """By these very tests: it would change this machine's network."""
+    poison, upper = tmp_path / "poison", tmp_path / "upper"
+    upper.mkdir()
+    with mounts_of_its_own():
+        subprocess.run(["mount", "-t", "tmpfs", "poison", upper], check=True)
+        for name in ("files", "work"):
+            (upper / name).mkdir()
+        (upper / "files/nm-mptcp").write_text(f"#!/bin/sh\ntouch {poison}\n")
+        (upper / "files/nm-mptcp").chmod(0o755)
+        options = f"lowerdir=/usr/bin,upperdir={upper}/files,workdir={upper}/work"
+        subprocess.run(["mount", "-t", "overlay", "-o", options, "poison", "/usr/bin"], check=True)
+        subprocess.run(["nm-mptcp"], env={"PATH": "/usr/bin:/bin"}, check=True)
+        assert poison.exists()
+        poison.unlink()
+        dispatcher.script = SCRIPT
+        assert silent(dispatcher.run("eth0", "up", PATH=f"/usr/bin:/bin:{dispatcher.command.parent}"))
+        dispatcher.command.unlink()
+        dispatcher.run("eth0", "up")
+    assert dispatcher.applied() == ["apply"]
+    assert not poison.exists()
