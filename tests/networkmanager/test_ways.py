@@ -406,7 +406,8 @@ def limits_by_hand(world: World) -> Iterator[None]:
 
 @way(ours=True)
 def our_rules_are_flushed(world: World) -> Iterator[None]:
-    world.bed.sh("ip rule flush protocol 77; ip -6 rule flush protocol 77")
+    for family in ("-4", "-6"):
+        world.bed.machine.attempt("ip", family, "rule", "flush", "protocol", "77")  # while we put them back
     world.pass_time(0.3)
     world.sync()
     yield

@@ -388,15 +388,14 @@ def test_an_address_of_somebody_else_is_routed_as_anybodys() -> None:
     assert {rule.source for rule in decide(situation.snapshot()).rules} == {A}
 
 
-def test_an_endpoint_from_before_stays_for_its_connections_where_the_address_is_somebody_elses() -> None:
-    """A version of ours that did not ask had made it a path."""
+def test_whose_lifetimes_were_changed_by_hand_is_networkmanagers_still_while_its_endpoint_stands() -> None:
+    """``ip address change ... preferred_lft 0`` takes the flag from an IPv6 address."""
     situation = Situation()
-    e1 = situation.link("e1", f"{A}/24", by_networkmanager=False)
-    situation.endpoint(A, e1, ours=True)
-    situation.connections = {frozenset({A}): 1}
-    assert path(decide(situation.snapshot()), A).reason.why is Why.KEPT_FOR_CONNECTIONS
-    situation.connections = {}
-    assert not wished(decide(situation.snapshot()))
+    e1 = situation.link("e1", f"{A6}/64", by_networkmanager=False)
+    situation.endpoint(A6, e1, ours=True)
+    assert path(decide(situation.snapshot()), A6).reason.why is Why.FLAGS_OF_KIND
+    situation.endpoints.clear()
+    assert path(decide(situation.snapshot()), A6).reason.why is Why.NOT_CONFIGURED
 
 
 # --- paths together ---

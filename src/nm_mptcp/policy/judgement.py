@@ -179,13 +179,14 @@ def _is_of_networkmanager(facts: Facts, address: Address) -> bool:
 
     It adds all of its own with ``noprefixroute``, save on the loopback interface (nm-l3cfg.c, ``_l3_commit_one``; 1.42 to
     1.59), and takes others' away when it sets a device up. What it has the kernel or pppd add it accounts for as well:
-    temporary addresses, and those of a PPP link.
+    temporary addresses, and those of a PPP link. Who changes the lifetimes of one by hand (``ip address change``) takes the
+    flag from it: where an endpoint of ours stands it was NetworkManager's.
     """
     flag = AddressFlag.NOPREFIXROUTE
     if address.family is Family.IPV6:
         flag |= AddressFlag.TEMPORARY
     link = facts.link(address.ifindex)
-    return bool(address.flags & flag) or link.loopback or link.kind == PPP or facts.is_absent(address)
+    return bool(address.flags & flag) or link.loopback or link.kind == PPP or facts.stands(address)
 
 
 def _is_named(facts: Facts, address: Address, device: Device, profile: Profile) -> bool:
