@@ -123,10 +123,11 @@ class PathManagerEvents:
 
 def parse(message: Message) -> PathManagerEvent:
     """What one message tells. Raises ValueError, struct.error or OSError when it is malformed."""
+    (command,) = struct.unpack_from("=B", message.data, message.start)
     told = attributes(message.data, message.start + 4, message.end)
     name = EventName.OTHER
     with contextlib.suppress(ValueError):
-        name = EventName(message.data[message.start])
+        name = EventName(command)
     return PathManagerEvent(
         name=name,
         token=_number(told, _TOKEN, "=I") or 0,

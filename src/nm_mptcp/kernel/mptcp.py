@@ -229,12 +229,15 @@ def _number(told: dict[int, bytes], attribute: int, format_: str) -> int:
 
 
 def _endpoint(answer: Message) -> Endpoint:
+    """An endpoint of a dump. Raises ValueError, struct.error or OSError when it is malformed."""
     inner = _told(answer).get(_ADDRESS, b"")
     told = attributes(inner, 0, len(inner))
     if _ADDRESS_IPV4 in told:
         address = socket.inet_ntop(socket.AF_INET, told[_ADDRESS_IPV4])
-    else:
+    elif _ADDRESS_IPV6 in told:
         address = socket.inet_ntop(socket.AF_INET6, told[_ADDRESS_IPV6])
+    else:
+        raise ValueError("an endpoint without an address")
     return Endpoint(
         address=address,
         ifindex=_number(told, _ADDRESS_INTERFACE, "=i"),

@@ -3,6 +3,8 @@
 
 Sources: kernel ``rtnetlink.h``, ``if_link.h``, ``if_addr.h``, ``fib_rules.h``, and what ``fib_dump_info``,
 ``rt6_fill_node``, ``inet_fill_ifaddr``, ``inet6_fill_ifaddr`` and ``fib_nl_fill_rule`` put in.
+
+A malformed message raises ValueError, struct.error or OSError, and nothing else.
 """
 
 from __future__ import annotations
@@ -74,6 +76,7 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 _RULE = struct.Struct("=BBBBBBBBI")
 _HOP = struct.Struct("=HBBi")
 _NUMBER = struct.Struct("=I")
+_BYTE = struct.Struct("=B")
 _ntop = socket.inet_ntop
 
 
@@ -145,7 +148,7 @@ def event(message: Message) -> Event | None:
             return RuleEvent(kind == RTM_NEWRULE, policy) if policy else None
         if kind in (RTM_NEWNEXTHOP, RTM_DELNEXTHOP):
             return NexthopEvent(kind == RTM_NEWNEXTHOP, replace=bool(message.flags & NLM_F_REPLACE))
-    except (struct.error, KeyError, OSError) as error:
+    except (struct.error, OSError) as error:
         raise ValueError(f"malformed rtnetlink message of type {kind}: {error}") from error
     return None
 
@@ -157,6 +160,8 @@ def link(message: Message) -> Link | None:
     if family != socket.AF_UNSPEC:
         return None
     told = attributes(data, message.start + _LINK.size, message.end)
+    if _IFLA_IFNAME not in told:
+        raise ValueError("a link without a name")
     kind = None
     if _IFLA_LINKINFO in told:
         info = told[_IFLA_LINKINFO]
@@ -254,7 +259,7 @@ def routes(message: Message) -> tuple[Route, ...]:
         metric=_NUMBER.unpack(told[_RTA_PRIORITY])[0] if _RTA_PRIORITY in told else 0,
         tos=tos,
         source=_ntop(family, told[_RTA_PREFSRC]) if _RTA_PREFSRC in told else None,
-        preference=(told[_RTA_PREF][0] or None) if _RTA_PREF in told else None,
+        preference=(_BYTE.unpack(told[_RTA_PREF])[0] or None) if _RTA_PREF in told else None,
         metrics=_metrics(told[_RTA_METRICS]) if _RTA_METRICS in told else (),
         nexthop_object=_NUMBER.unpack(told[_RTA_NH_ID])[0] if _RTA_NH_ID in told else 0,
     )
@@ -309,7 +314,7 @@ def rule(message: Message) -> Rule | None:
         source=source,
         table=table if act is RuleAction.TO_TABLE else 0,
         action=act,
-        protocol=told[_FRA_PROTOCOL][0] if _FRA_PROTOCOL in told else 0,
+        protocol=_BYTE.unpack(told[_FRA_PROTOCOL])[0] if _FRA_PROTOCOL in told else 0,
         suppress_prefixlength=suppress,
         foreign=bool(tos or dst_len or flags & ~_FIB_RULE_PERMANENT or set(told) - _FRA_KNOWN),
     )

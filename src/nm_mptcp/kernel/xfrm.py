@@ -144,7 +144,7 @@ def parse(message: Message) -> Policy | None:
         or from_ports
         or protocol not in (0, socket.IPPROTO_TCP)
         or mark & mask
-        or told.get(_TYPE, b"\0")[0] != _MAIN
+        or (told.get(_TYPE) or b"\0")[0] != _MAIN
         or any(told.get(_IF_ID, b""))
     ):
         return None
