@@ -27,7 +27,7 @@ SOCKET = "/run/systemd/journal/socket"
 #: Below DEBUG, as NetworkManager has it.
 TRACE = LEVELS["trace"]
 
-#: The most that a line on standard error holds of a message.
+#: The most that a line holds of a message, a field, or a traceback: others' words are in them.
 _LONGEST = 2000
 
 
@@ -100,6 +100,10 @@ class PlainFormatter(logging.Formatter):
         """The line alone."""
         return printable(super().formatMessage(record), _LONGEST)
 
+    def formatException(self, exc_info: Any) -> str:
+        """The traceback, with all that is in it as harmless as the rest."""
+        return "\n".join(printable(line, _LONGEST) for line in super().formatException(exc_info).splitlines())
+
     def format(self, record: logging.LogRecord) -> str:
         """The line, and the traceback where there is one."""
         line = super().format(record)
@@ -171,7 +175,7 @@ def entry(record: logging.LogRecord) -> bytes:
     """A log record as a datagram of the journal's native protocol."""
     message = printable(record.getMessage(), _LONGEST)
     if record.exc_info:
-        message += "\n" + logging.Formatter().formatException(record.exc_info)
+        message += "\n" + PlainFormatter(journal=True).formatException(record.exc_info)
     fields: dict[str, object] = {
         "MESSAGE": message,
         "PRIORITY": _priority(record.levelno),
@@ -185,7 +189,7 @@ def entry(record: logging.LogRecord) -> bytes:
     if isinstance(event, Event):
         fields["MESSAGE_ID"] = event.value
     known: Mapping[str, object] = getattr(record, "fields", {})
-    fields.update((f"NM_MPTCP_{name.upper()}", value) for name, value in known.items())
+    fields.update((f"NM_MPTCP_{name.upper()}", str(value)[:_LONGEST]) for name, value in known.items())
     if known.get("interface"):
         fields["NM_DEVICE"] = known["interface"]
     if known.get("uuid"):

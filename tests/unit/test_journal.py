@@ -108,15 +108,18 @@ def test_a_traceback_is_in_the_message(log: logging.Logger, listener: socket.soc
 
 
 def test_an_entry_too_large_for_a_datagram_comes_as_a_file(log: logging.Logger, listener: socket.socket) -> None:
-    big = "y" * (20 << 20)
-    log.info("x", extra=told(Event.PATH_ACTIVE, reason=big))
+    big = "\n".join(["y" * 1000] * (20 << 10))
+    try:
+        raise ValueError(big)
+    except ValueError:
+        log.exception("x")
     data, ancillary, _, _ = listener.recvmsg(65536, socket.CMSG_SPACE(4))
     assert data == b""
     ((_, _, handles),) = ancillary
     (handle,) = array.array("i", handles)
     with os.fdopen(handle, "rb") as file:
         file.seek(0)
-        assert read(file.read())["NM_MPTCP_REASON"] == big
+        assert read(file.read())["MESSAGE"].endswith(big)
 
 
 def test_a_journal_that_does_not_listen_or_read_keeps_nobody_waiting(
@@ -183,3 +186,18 @@ def test_log_level_takes_networkmanagers_names(level: str, capsys: pytest.Captur
         logging.getLogger().setLevel(before)
     capsys.readouterr()
     assert journal.TRACE < logging.DEBUG
+
+
+def test_what_others_wrote_is_cut_and_harmless_in_fields_and_tracebacks(
+    log: logging.Logger, listener: socket.socket
+) -> None:
+    """A plugin of NetworkManager's may say 100 kB, with escape sequences for the terminal of who reads the log."""
+    try:
+        raise ValueError("\x1b[2J" + "x" * 100_000)
+    except ValueError:
+        log.exception("a signal", extra=told(Event.PATH_EXCLUDED, reason="y" * 100_000))
+    entry = read(listener.recv(1_000_000))
+    assert len(entry["NM_MPTCP_REASON"]) <= 2000
+    assert max(map(len, entry["MESSAGE"].splitlines())) <= 2000
+    assert "\x1b" not in entry["MESSAGE"]
+    assert "ValueError: ?[2Jxxx" in entry["MESSAGE"]

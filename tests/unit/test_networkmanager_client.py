@@ -724,3 +724,18 @@ def test_a_profile_that_networkmanager_is_slow_to_tell_is_waited_for_and_not_tak
         assert not client.state.silent
 
     run(story)
+
+
+def test_what_networkmanager_says_of_an_error_is_one_harmless_line_that_is_not_too_long(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
+        for said in (BusError("x.Failed", "\x1b[2J" + "x" * 100_000), {"connection": {"id": "\x1b[2J" * 20_000}}):
+            bus.answers["GetAppliedConnection"] = said
+            await client.start()
+            (device,) = client.state.devices
+            assert device.unreadable.isprintable()
+            assert len(device.unreadable) <= 300
+
+    run(story)
+    assert all(line.isprintable() and len(line) < 1000 for line in caplog.messages)
