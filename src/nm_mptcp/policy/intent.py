@@ -55,7 +55,9 @@ def claims_of(facts: Facts) -> frozenset[str]:
             endpoint = facts.foreign_endpoint(address)
             if endpoint is None or facts.snapshot.ours.is_edited(endpoint):
                 continue
-            if endpoint.ifindex == ifindex and endpoint.flags == builtin:
+            # A kernel that does not know laminar may keep the flag all the same, and a vendor's may know it.
+            flags = endpoint.flags if facts.kernel.laminar else endpoint.flags & ~EndpointFlag.LAMINAR
+            if endpoint.ifindex == ifindex and flags == builtin:
                 claims.add(device.activation)
     return frozenset(claims)
 
