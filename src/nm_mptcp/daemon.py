@@ -14,15 +14,17 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 from . import notify, values
 from .bus import Bus, BusError, Signal
 from .config import Config
 from .configfiles import ConfigError, Source
 from .engine import Engine
-from .journal import Event, told
+from .journal import Event
+from .journal import told as log_fields
 from .kernel.access import KernelAccess
 from .kernel.errors import KernelError
 from .log import logger
@@ -70,7 +72,7 @@ class Daemon:
         self._shown = Shared(self._status)
         self._ready = False
         self._turn = asyncio.Lock()  #: of the one that reads the configuration
-        self._reloads: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[None]] = set()
 
     async def run(self, hung_up: Sequence[int] = ()) -> None:
         """Work until told to stop. Raises :class:`KernelError` when the kernel cannot be watched at all.
@@ -100,9 +102,9 @@ class Daemon:
             notify.notify("STOPPING=1")
             if self._client is not None:
                 self._client.close()
-            for task in (*tasks, *self._reloads):
+            for task in (*tasks, *self._beside):
                 task.cancel()
-            await asyncio.gather(*tasks, *self._reloads, return_exceptions=True)
+            await asyncio.gather(*tasks, *self._beside, return_exceptions=True)
             await self._kernel.close()
         _log.info("stopped; endpoints, rules and routes stay as they are")
 
@@ -141,9 +143,13 @@ class Daemon:
             with contextlib.suppress(ConfigError, KernelError, StateError):
                 await self._reload()
 
-        task = asyncio.create_task(reload())
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
+        self._later(reload())
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have it done beside everything else; it ends with the service."""
+        task = asyncio.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
     async def _reload(self) -> None:
         """Read the configuration again; one that is no good changes nothing.
@@ -151,26 +157,26 @@ class Daemon:
         Raises :class:`ConfigError`, and what a look at the kernel raises.
         """
         async with self._turn:
-            if self._ready:
-                await notify.announce("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            # A manager that is too busy to hear it need not know.
+            told = self._ready and notify.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
                 config = await asyncio.get_running_loop().run_in_executor(None, self._source.load)
                 self._engine.configure(config)
-                _log.info("the configuration was read again", extra=told(Event.CONFIGURATION_READ))
+                _log.info("the configuration was read again", extra=log_fields(Event.CONFIGURATION_READ))
                 await self._engine.converge()
             except ConfigError as error:
                 _log.error(
                     "%s; the configuration stays as it was",
                     error,
-                    extra=told(Event.CONFIGURATION_REFUSED, reason=error),
+                    extra=log_fields(Event.CONFIGURATION_REFUSED, reason=error),
                 )
                 raise
             except (KernelError, StateError) as error:
                 _log.warning("%s", error)
                 raise
             finally:
-                if self._ready:
-                    await notify.announce("READY=1")
+                if told and not notify.notify("READY=1"):
+                    self._later(notify.announce("READY=1"))
 
     async def _follow_bus(self) -> None:
         """Be on the bus whenever there is one; says once that it is away, and once that it is back."""

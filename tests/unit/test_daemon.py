@@ -46,3 +46,35 @@ def test_no_error_ends_the_following_of_the_bus(
     assert (
         len([line for line in caplog.messages if "following the bus failed" in line]) == 2
     )  # with its traceback, and what then
+
+
+def test_a_systemd_that_takes_nothing_keeps_no_reload_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    busy = True
+
+    def notify(*assignments: str) -> bool:
+        if not busy:
+            heard.append(assignments[0])
+        return not busy
+
+    monkeypatch.setattr(daemon.notify, "notify", notify)
+
+    async def story() -> None:
+        nonlocal busy
+        subject = Daemon(Record(tmp_path), DEFAULTS, Source(tmp_path / "mine.conf"))
+        subject._ready = True
+        monkeypatch.setattr(subject._engine, "converge", done)
+        (tmp_path / "mine.conf").touch()
+        async with asyncio.timeout(5):
+            await subject._reload()
+        assert heard == []
+        busy = False
+        async with asyncio.timeout(5):
+            await subject._reload()
+        assert heard == ["RELOADING=1", "READY=1"]
+
+    asyncio.run(story())
+
+
+async def done(**_: object) -> bool:
+    return False
