@@ -364,10 +364,9 @@ def test_a_portal_that_is_over(bed: Bed, links: Links) -> None:
 
 
 def test_a_profile_that_somebody_else_may_read_alone(bed: Bed, links: Links) -> None:
+    bed.without_dispatcher_scripts()
     bed.modify("LTE", "connection.permissions user:daemon")
-    served(bed, "Wi-Fi", "LTE")
-    assert bed.service
-    bed.service.stop()
+    bed.up("Wi-Fi", "LTE")
     (told,) = json.loads(bed.machine.run(*NOBODY, *command(), "explain", "--json", links.lte.address))["paths"]
     assert told["rule"] == "unreadable"
     line = {each["to"]: each["type"] for each in told["commands"]}["look as root"]
