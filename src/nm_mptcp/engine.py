@@ -222,6 +222,7 @@ class Engine:
             self._on_look()
             self._dirty.set()
 
+        minding: asyncio.Task[None] | None = None
         self.wake()
         while True:
             await self._dirty.wait()
@@ -233,8 +234,9 @@ class Engine:
             self._addresses_lost = False
             thorough, self._afresh = by_look or self._afresh, False
             wrote = await self._converge_safely(thorough=thorough, loss=loss)
-            if by_look:
-                await self._mind_troubles()
+            if by_look and (minding is None or minding.done()):
+                # No loss waits for it.
+                minding = loop.create_task(self._mind_troubles())
             if wrote or not by_look:
                 for handle in looks:
                     handle.cancel()
@@ -713,15 +715,16 @@ class Engine:
         return lines
 
     async def _mind_troubles(self) -> None:
-        """Ask whether what carries reaches anything; after the looks, when nobody waits."""
-        if self.view is None:
+        """Ask whether what carries reaches anything."""
+        view = self.view
+        if view is None:
             return
         try:
-            troubles = await self._troubles(self.view)
+            troubles = await self._troubles(view)
         except Exception:
             _log.exception("whether paths reach anything could not be asked; the next look tries again")
             return
-        if troubles != self.view.troubles:
+        if self.view is not None and troubles != self.view.troubles:
             self.view = replace(self.view, troubles=troubles)
             self._on_view()
 

@@ -44,7 +44,7 @@ class Purpose:
     destinations: tuple[str, ...] = ()  #: an address in each place that it is to reach
     default: bool = False  #: all the world, or ...
     beyond: bool = False  #: ... more than its own network
-    networks: tuple[str, ...] = ()  #: its own
+    networks: tuple[str, ...] = ()  #: its own, where it is not for all the world
 
 
 @frozen
@@ -63,12 +63,15 @@ class Purposes:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._own: dict[str, set[int]] = {}  #: tables that rules for one address lead to
-        self._common: list[tuple[str, int]] = []  #: source prefix ("" for all) and table
+        self._by_prefix: list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, int]] = []
+        self._common: set[int] = set()  #: tables that rules for all lead to
         for rule in kernel.rules:
             if rule.foreign or rule.action is not RuleAction.TO_TABLE:
                 continue
-            if rule.source is None or "/" in rule.source:
-                self._common.append((rule.source or "", rule.table))
+            if rule.source is None:
+                self._common.add(rule.table)
+            elif "/" in rule.source:
+                self._by_prefix.append((ipaddress.ip_network(rule.source), rule.table))
             else:
                 self._own.setdefault(rule.source, set()).add(rule.table)
 
@@ -81,25 +84,27 @@ class Purposes:
 
     def of(self, address: str, ifindex: int) -> Purpose:
         """The purpose of an address on this interface."""
-        value, family = ipaddress.ip_address(address), Family.of(address)
-        tables = {MAIN_TABLE} | self._own.get(address, set())
-        tables |= {table for prefix, table in self._common if not prefix or value in ipaddress.ip_network(prefix)}
-        routes = {
-            route.destination: route
+        family = Family.of(address)
+        tables = {MAIN_TABLE, *self._own.get(address, ()), *self._common}
+        tables.update(table for prefix, table in self._by_prefix if ipaddress.ip_address(address) in prefix)
+        there = [
+            route
             for table in tables
             for route in self._kernel.routes.get((table, ifindex), ())
-            if route.family is family and route.type is RouteType.UNICAST and not _is_of_the_link(route)
-        }
+            if route.type is RouteType.UNICAST
+        ]
+        # Nearly always so, and of a thousand routes nothing else has to be looked at.
+        if any(route.destination == family.default for route in there):
+            return Purpose(PROBES[family], default=True, beyond=True)
+        routes = {route.destination for route in there if route.family is family and not _is_of_the_link(route)}
         own = [each for each in self._kernel.addresses.get(ifindex, ()) if each.family is family]
         networks = {str(ipaddress.ip_interface(f"{each.address}/{each.prefixlen}").network) for each in own}
         networks |= {f"{each.peer}/{family.bits}" for each in own if each.peer}
-        there = sorted(networks & routes.keys())
-        if family.default in routes:
-            return Purpose(PROBES[family], default=True, beyond=True, networks=tuple(there))
-        beyond = sorted(routes.keys() - networks)
+        its_own = sorted(networks & routes)
+        beyond = sorted(routes - networks)
         mine = {each.address for each in own}
-        hosts = (_host(destination, mine) for destination in [*beyond, *there])
-        return Purpose(tuple(host for host in hosts if host)[:_ENOUGH], beyond=bool(beyond), networks=tuple(there))
+        hosts = (_host(destination, mine) for destination in [*beyond, *its_own])
+        return Purpose(tuple(host for host in hosts if host)[:_ENOUGH], beyond=bool(beyond), networks=tuple(its_own))
 
 
 def cases(kernel: Kernel, paths: Iterable[Path]) -> tuple[Case, ...]:
