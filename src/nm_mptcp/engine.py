@@ -691,7 +691,7 @@ class Engine:
         destination = destination_address(what)
         kernel = view.snapshot.kernel
         try:
-            first = await self._kernel.way(destination)
+            first = await self._kernel.way(destination, kernel)
             ways = {
                 endpoint: await self._kernel.way_of(endpoint, destination, kernel)
                 for endpoint in followers(destination, first, known)

@@ -79,13 +79,38 @@ def test_without_any_route_there_is_no_way(network: Network) -> None:
                 assert departures.of(probe) == Departure()
 
 
+def kernel() -> Kernel:
+    """What the kernel has."""
+    with Routing() as routing:
+        mirror = Mirror.of(routing.links(), routing.addresses(), routing.routes(), routing.rules())
+    return Kernel(links=mirror.links, addresses=mirror.addresses, routes=mirror.routes, rules=mirror.rules)
+
+
 def bound(source: str, interface: str, destination: str = "") -> Way:
     """The way of a subflow that the path manager makes."""
     index = socket.if_nametoindex(interface)
-    with Routing() as routing, Ways() as ways:
-        mirror = Mirror.of(routing.links(), routing.addresses(), routing.routes(), routing.rules())
-        kernel = Kernel(links=mirror.links, routes=mirror.routes, rules=mirror.rules)
-        return ways.bound(destination or PROBES[Family.of(source)][0], source, index, kernel)
+    with Ways() as ways:
+        return ways.bound(destination or PROBES[Family.of(source)][0], source, index, kernel())
+
+
+@pytest.mark.parametrize("destination", ["2001:db8:2:9::1", "2001:db8:1:9::1", "fd00::1", "2002:db8::1", "2aaa::1"])
+def test_where_no_route_gives_one_ipv6_chooses_a_source_all_the_same(routed: Network, destination: str) -> None:
+    """Held against the kernel's own choice, address by address that could be taken."""
+    routed.ip("-6 route del default table main")
+    for source, table in (("2001:db8:2:9::7", 102), ("fd00:1::7", 101), ("2002:1::7", 102)):
+        routed.ip(f"-6 rule add priority 1500 from {source} lookup {table}")
+    for change in (
+        "addr add 2001:db8:2:9::7/64 dev v2 nodad",
+        "addr add fd00:1::7/64 dev v1 nodad",
+        "addr add 2002:1::7/64 dev v2 nodad",
+        "addr change 2001:db8:1::1/64 dev v1 preferred_lft 0",
+        "addr del 2001:db8:2::1/64 dev v2",
+    ):
+        routed.ip(f"-6 {change}")
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client, Ways() as ways:
+            client.connect((destination, 9))
+            way = ways.unbound(destination, kernel())
+            assert (way.source, way.refused) == (client.getsockname()[0], ""), change
 
 
 def test_bound_to_a_device_ipv4_takes_everybody_for_a_neighbour(network: Network) -> None:
@@ -125,7 +150,7 @@ def test_an_ipv6_socket_that_is_bound_goes_by_its_device_or_not_at_all(routed: N
 def test_a_connection_goes_by_the_rules_for_the_source_that_it_gets(routed: Network) -> None:
     routed.ip("rule add priority 50 from 10.1.0.1 lookup 102")
     with Ways() as ways:
-        way = ways.unbound(PROBES[Family.IPV4][0])
+        way = ways.unbound(PROBES[Family.IPV4][0], kernel())
     assert (way.source, way.ifindex, way.table) == ("10.1.0.1", socket.if_nametoindex("v2"), 102)
 
 
@@ -133,11 +158,11 @@ def test_asked_is_for_tcp(routed: Network) -> None:
     routed.ip("rule add priority 50 ipproto tcp lookup 102")
     routed.ip("-6 rule add priority 50 ipproto udp lookup 102")
     with Ways() as ways:
-        assert [ways.unbound(PROBES[family][0]).table for family in Family] == [102, 254]
+        assert [ways.unbound(PROBES[family][0], kernel()).table for family in Family] == [102, 254]
 
 
 def test_the_way_to_this_machine_itself_is_local(routed: Network) -> None:
     assert routed
     with Ways() as ways:
         for destination in ("10.1.0.1", "2001:db8:1::1"):
-            assert ways.unbound(destination).local
+            assert ways.unbound(destination, kernel()).local

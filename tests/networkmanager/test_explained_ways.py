@@ -49,7 +49,7 @@ def alone(bed: Bed) -> None:
     bed.service.stop()
 
 
-def advertised(bed: Bed) -> tuple[str, str]:
+def advertised(bed: Bed, *settings: str) -> tuple[str, str]:
     """Two links with DHCP and router advertisements; their IPv6 addresses, the better default's first."""
     uplinks = [
         bed.uplink(name, dhcp=f"10.{number}.0.0/24", ra=f"2001:db8:{number}::/64")
@@ -57,7 +57,7 @@ def advertised(bed: Bed) -> tuple[str, str]:
     ]
     for uplink, name, metric in zip(uplinks, ("Wi-Fi", "LTE"), (600, 700), strict=True):
         metrics = (f"{family}.route-metric {metric}" for family in ("ipv4", "ipv6"))
-        bed.profile(name, uplink.name, "ipv6.method auto", *metrics)
+        bed.profile(name, uplink.name, "ipv6.method auto", *metrics, *settings)
     settled(bed, "Wi-Fi", "LTE")
     first, second = (uplink.address6() for uplink in uplinks)
     for address in (first, second):
@@ -265,6 +265,24 @@ def ipv6_without_rules_and_device(bed: Bed) -> str:
     return SERVER6
 
 
+def ipv6_own_tables(bed: Bed) -> str:
+    """Main leads nowhere; the connection gets a source all the same, whose rules know a way."""
+    advertised(bed, "ipv6.route-table 500")
+    return SERVER6
+
+
+def own_tables(bed: Bed) -> str:
+    """Main leads nowhere, and so IPv4 gives no source."""
+    links = Links.plug_in(bed)
+    for profile in ("Wi-Fi", "LTE"):
+        bed.modify(profile, "ipv4.route-table 500")
+    settled(bed, "Wi-Fi", "LTE")
+    for link in (links.wifi, links.lte):
+        bed.wait_endpoint(link.address)
+    bed.sync()
+    return SERVER
+
+
 def ipv6_own_table(bed: Bed) -> str:
     """Main has a way to the server by the other link, which a socket that is bound to this one passes over."""
     advertised(bed)
@@ -314,7 +332,8 @@ SITUATIONS: tuple[Callable[[Bed], str], ...] = (
     two_links, one_subnet, never_default, never_default_but_a_route, own_table, split_tunnel, full_tunnel,
     unguarded_tunnel, lost_carrier, lost_carrier_of_another, equal_costs, no_rules, no_rules_and_no_device,
     rule_for_the_destination, rule_for_the_source, rule_for_tcp, rule_for_datagrams, rule_that_ends_one, kill_switch,
-    no_neighbours_to_ask, ipv6, ipv6_without_rules, ipv6_without_rules_and_device, ipv6_own_table, ipv6_that_is_ended,
+    no_neighbours_to_ask, ipv6, ipv6_without_rules, ipv6_without_rules_and_device, ipv6_own_table, ipv6_own_tables,
+    own_tables, ipv6_that_is_ended,
     ipv6_that_is_ended_at_last, ipv6_rule_for_the_destination, ipv6_tunnel_to_the_server,
 )  # fmt: skip
 

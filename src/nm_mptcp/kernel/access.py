@@ -248,9 +248,9 @@ class KernelAccess:
         """
         return standing(await self._work(self._sockets.subflows)) if may_administer() else None
 
-    async def way(self, destination: str) -> Way:
+    async def way(self, destination: str, kernel: Kernel) -> Way:
         """By which way a connection begins (see :meth:`~nm_mptcp.kernel.ways.Ways.unbound`). Raises :class:`KernelError`."""
-        return await self._work(self._ways.unbound, destination)
+        return await self._work(self._ways.unbound, destination, kernel)
 
     async def way_of(self, endpoint: Endpoint, destination: str, kernel: Kernel) -> Way:
         """By which way a subflow from an endpoint goes (see :meth:`~nm_mptcp.kernel.ways.Ways.bound`).

@@ -9,7 +9,7 @@ import socket
 import struct
 from collections.abc import Mapping
 
-from ..model import Family, Kernel, Lookup, Route, RouteType, RuleAction
+from ..model import AddressFlag, Family, Kernel, Lookup, Route, RouteType, RuleAction
 from ..values import frozen, replace
 from . import parse
 from .errors import KernelError
@@ -119,16 +119,19 @@ class Ways(Requester):
 
     PROTOCOL = ROUTE
 
-    def unbound(self, destination: str) -> Way:
+    def unbound(self, destination: str, kernel: Kernel) -> Way:
         """The way of a connection that nobody bound to anything, and the source that it gets. Raises KernelError.
 
         IPv4 chooses the source by a first look-up and asks again with it (``ip_route_connect``), so that rules by source
-        count; IPv6 stays with the first (``ip6_dst_lookup_tail``).
+        count. IPv6 stays with the first, but where that fails it chooses one all the same (``ip6_dst_lookup_tail``).
         """
         first = self.of(destination, "")
-        if Family.of(destination) is Family.IPV6 or first.refused or first.local or first.source is None:
+        source = first.source
+        if Family.of(destination) is Family.IPV6:
+            source = _chosen_source(destination, kernel) if first.refused else None
+        if first.local or source is None:
             return first
-        return replace(self.of(destination, first.source), source=first.source)
+        return replace(self.of(destination, source), source=source)
 
     def bound(self, destination: str, source: str, ifindex: int, kernel: Kernel) -> Way:
         """The way of a subflow as the path manager makes it: a socket on this source, bound to that interface; 0: to none.
@@ -181,6 +184,50 @@ class Ways(Requester):
         if not plain.refused and plain.table not in known:
             return plain
         return _walk(destination, source, ifindex, kernel)
+
+
+def _chosen_source(destination: str, kernel: Kernel) -> str | None:
+    """The source that IPv6 chooses where no route tells an interface (``ipv6_dev_get_saddr``, RFC 6724): not deprecated,
+    of the destination's kind, temporary, with the longest common prefix; of equals the first.
+    """
+    to = ipaddress.IPv6Address(destination)
+    best: tuple[tuple[object, ...], str] | None = None
+    for ifindex in sorted(kernel.addresses):
+        link = kernel.links.get(ifindex)
+        if link is None or not link.up or link.loopback:
+            continue
+        for each in kernel.addresses[ifindex]:
+            unusable = each.flags & (AddressFlag.TENTATIVE | AddressFlag.DADFAILED)
+            if (
+                each.family is not Family.IPV6
+                or each.scope != 0
+                or (unusable and not each.flags & AddressFlag.OPTIMISTIC)
+            ):
+                continue
+            value = ipaddress.IPv6Address(each.address)
+            score = (
+                not each.flags & AddressFlag.DEPRECATED,
+                _label(value) == _label(to),
+                bool(each.flags & AddressFlag.TEMPORARY),
+                min(128 - (int(value) ^ int(to)).bit_length(), each.prefixlen),
+            )
+            if best is None or score > best[0]:
+                best = (score, each.address)
+    return best[1] if best else None
+
+
+def _label(address: ipaddress.IPv6Address) -> int:
+    """The kernel's own label (``addrlabel.c``) of a global address."""
+    return next((label for network, label in _LABELS if address in network), 1)
+
+
+#: Prefixes with a label of their own, the longest first.
+_LABELS = (
+    (ipaddress.IPv6Network("2001::/32"), 6),
+    (ipaddress.IPv6Network("2001:10::/28"), 7),
+    (ipaddress.IPv6Network("2002::/16"), 2),
+    (ipaddress.IPv6Network("fc00::/7"), 5),
+)
 
 
 def _walk(destination: str, source: str, ifindex: int, kernel: Kernel) -> Way:
