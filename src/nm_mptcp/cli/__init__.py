@@ -75,8 +75,11 @@ class Parser(argparse.ArgumentParser):
     """A parser that says in one line what is wrong with what was typed."""
 
     def error(self, message: str) -> NoReturn:
-        """End with exit status 2."""
-        self.exit(2, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+        """End with exit status 2, whether or not it can be said (Debian 12's ``argparse`` does not see to that)."""
+        try:
+            self.exit(2, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+        except OSError:
+            sys.exit(2)
 
 
 class Subparser(Parser):
