@@ -66,6 +66,7 @@ help:
 	@echo "make bench-guard       a full-tunnel VPN comes up: what goes around it, with each of the three (root; 5 minutes)"
 	@echo "make bench-routes      a link with 10,000 routes: to copy, delete and clear them, and a loss meanwhile (root; 1 minute)"
 	@echo "make bench-boot        is a boot slower with the package? in containers, with and without (root; 1 minute)"
+	@echo "sudo make test-fresh   demo and tests as a newcomer types them, on a Debian made anew (FRESH=bookworm; 15 minutes)"
 	@echo "sudo make test-machine the tests inside Debian machines that boot in qemu (MACHINES=bookworm trixie)"
 	@echo "sudo make test-wifi    of these the package on real Wi-Fi, on trixie, but for the long stories"
 	@echo "sudo make pictures     the README's pictures, made by the commands themselves on a link that is lost"
@@ -122,6 +123,15 @@ test-middle: deps
 test-newest: deps
 	@tools/venv -p "$$(tools/python $(NEWEST_PYTHON))" .venv-newest -e '.[fast,test]'
 	@$(call PYTEST,.venv-newest,$(filter-out tests/test_lint.py,$(TESTS)))
+
+# The README's commands as a newcomer types them, on a Debian made anew.
+FRESH ?= bookworm
+
+.PHONY: test-fresh
+test-fresh:
+	@tools/deps packages container
+	@python3 -m tests.fresh $(FRESH) 'sudo make demo' \
+	    'sudo make test$(if $(PYTEST_ARGUMENTS), PYTEST_ARGUMENTS="$(PYTEST_ARGUMENTS)")'
 
 # Debian's own kernel, NetworkManager, Python and libraries; what is missing is told as the reason to skip.
 MACHINES ?= bookworm trixie

@@ -28,6 +28,7 @@ SHELL_SCRIPTS = [
     "packaging/debian/tests/unit",
     "tests/machine/guest/customize",
     "tests/machine/guest/init",
+    "tests/support/root.sh",
     "tools/deps",
     "tools/package",
     "tools/python",
