@@ -327,8 +327,9 @@ def test_a_lost_link_does_not_wait_for_those_who_ask_how_things_stand(tmp_path: 
         await subject.converge()
         kernel.done.clear()
         asked = [asyncio.ensure_future(subject.status(service=True)) for _ in range(1000)]
-        while not kernel.glances:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while not kernel.glances:
+                await asyncio.sleep(0)
         kernel.kernel = obedient.kernel
         assert await subject.converge(loss=True)
         assert kernel.done[0][0].action is Action.DELETE

@@ -9,6 +9,7 @@ import pytest
 
 from nm_mptcp import shared
 from nm_mptcp.shared import SLICE, Shared
+from tests.support.running import until
 
 
 class Maker:
@@ -34,8 +35,7 @@ def test_who_asks_while_an_answer_is_made_shares_the_next_one(monkeypatch: pytes
         answers = Shared(maker.make)
         first = asyncio.ensure_future(answers.get())
         await asyncio.sleep(0)
-        while not maker.made:
-            await asyncio.sleep(0)
+        await until("one is being made", lambda: maker.made > 0)
         others = [asyncio.ensure_future(answers.get()) for _ in range(1000)]
         await asyncio.sleep(0)
         assert maker.made == 1
@@ -53,11 +53,12 @@ def test_what_else_there_is_to_do_comes_between_the_answers() -> None:
         answers = Shared(maker.make)
         asked = [asyncio.ensure_future(answers.get()) for _ in range(10 * SLICE)]
         done = 0
-        while done < len(asked):
-            await asyncio.sleep(0)
-            now = sum(each.done() for each in asked)
-            assert now - done <= SLICE
-            done = now
+        async with asyncio.timeout(60):
+            while done < len(asked):
+                await asyncio.sleep(0)
+                now = sum(each.done() for each in asked)
+                assert now - done <= SLICE
+                done = now
 
     asyncio.run(story())
 
@@ -84,8 +85,7 @@ def test_who_has_gone_is_not_answered_and_keeps_nobody_else_from_it() -> None:
         maker = Maker()
         answers = Shared(maker.make)
         gone, other = asyncio.ensure_future(answers.get()), asyncio.ensure_future(answers.get())
-        while not maker.made:
-            await asyncio.sleep(0)
+        await until("one is being made", lambda: maker.made > 0)
         gone.cancel()
         maker.may.set()
         assert await other == 1

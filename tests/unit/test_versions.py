@@ -61,7 +61,9 @@ def test_pytest_itself_has_these_options() -> None:
 )
 def test_make_names_a_run_only_where_it_chooses_the_tests(words: list[str], name: str) -> None:
     # What another make was told, that runs these tests, is none of this one's business.
-    told = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "PYTEST_ARGUMENTS")}
+    told = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "PYTEST_ARGUMENTS")
+    }
     make = ["make", "-n", "test", *words]
     said = subprocess.run(make, cwd=ROOT, env=told, capture_output=True, text=True, check=True).stdout
     assert f"NM_MPTCP_RUN='{name}'" in said
