@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from .model import Address, DeviceState, Endpoint, Kernel, NetworkManager
 from .values import frozen
 
-#: Seconds after which an address counts as gone whose link was there all the time: NetworkManager takes some milliseconds.
-GONE = 2.0
+#: Seconds after which an address counts as gone whose link was there all the time. NetworkManager adds a fixed one again after
+#: some milliseconds; a router's only when that has answered it, which may take 3.5 s (RFC 4861, 6.2.6: MIN_DELAY_BETWEEN_RAS).
+GONE = 5.0
 
 #: The same from the moment at which its link is back: the kernel takes a second for its link-local address, and then routers
 #: may be asked three times, each 4 s later.

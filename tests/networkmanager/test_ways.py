@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from .bed import SERVER, SERVER6, SYSCTLS, Bed, Namespace
+from .advertiser import Prefix
+from .bed import PROTOCOL, SERVER, SERVER6, SYSCTLS, Bed, Namespace
 from .conftest import skip_without_tools
 from .namespaces import wait_for
 from .traffic import Connection, EchoServer
@@ -67,12 +68,15 @@ class Talk:
 
 
 class World:
-    """A machine with a Wi-Fi and an LTE link, both with addresses of both families, and the servers."""
+    """A machine with a Wi-Fi and an LTE link, both with addresses of both families, and the servers.
 
-    def __init__(self, directory: Path, installed: Path) -> None:
+    ``automatic``: the Wi-Fi has its addresses by DHCP, renewed each second, and from a router; else all are fixed.
+    """
+
+    def __init__(self, directory: Path, installed: Path, *, automatic: bool) -> None:
         self.bed = bed = Bed(directory, installed=installed, product=not ALONE, dropin=not ALONE)
         self.spoilt = False
-        self.wifi = self._link("wlan0", "Wi-Fi", 1, metric=600)
+        self.wifi = self._automatic_link() if automatic else self._link("wlan0", "Wi-Fi", 1, metric=600)
         self.lte = self._link("wwan0", "LTE", 2, metric=700)
         EchoServer(bed.far)
         EchoServer(self._deaf_server())
@@ -95,6 +99,16 @@ class World:
         )  # fmt: skip
         return link
 
+    def _automatic_link(self) -> Uplink:
+        network = self.bed.network("wlan0", "10.1.0.0/24", "2001:db8:1::/64")
+        network.add_address("10.1.0.2/24")
+        network.serve_short_leases()
+        network.add_router()
+        link = self.bed.uplink("wlan0", network)
+        settings = ("ipv6.method auto", "ipv6.may-fail no", "ipv4.route-metric 600", "ipv6.route-metric 600")
+        self.bed.profile("Wi-Fi", "wlan0", *settings)
+        return link
+
     def _deaf_server(self) -> Namespace:
         namespace = self.bed.namespace("deaf", SYSCTLS)
         peer = str(self.bed.inner(namespace.pid))
@@ -115,8 +129,9 @@ class World:
         bed = self.bed
         if second_link:
             bed.up("LTE")
-        wait_for("the address of the Wi-Fi is good", lambda: WIFI6 in self.wifi.addresses())
-        for address in (WIFI, WIFI6, *((LTE, LTE6) if second_link else ())):
+        wait_for("the address of the Wi-Fi is good", self.wifi.addresses)
+        shown = bed.machine.ip("-4", "address", "show", "dev", "wlan0")[0]["addr_info"]
+        for address in (shown[0]["local"], self.wifi.addresses()[0], *((LTE, LTE6) if second_link else ())):
             bed.wait_endpoint(address)
         self.sync()
         servers = (DEAF, DEAF6) if second_link else (DEAF, DEAF6, SERVER, SERVER6)
@@ -160,13 +175,18 @@ SPOILING: set[str] = set()
 #: Ways that need something of ours.
 OURS: set[str] = set()
 
+#: Ways that need a link with DHCP and a router, and those that are tried there as well.
+AUTOMATIC: set[str] = set()
+ALSO_AUTOMATIC = ("reapply_of_dns", "the_interface_is_set_down_and_up", "the_cable_is_out_for_a_moment", "not_managed")
 
-def way(*, spoils: bool = False, ours: bool = False) -> Callable[[Way], Way]:
+
+def way(*, spoils: bool = False, ours: bool = False, automatic: bool = False) -> Callable[[Way], Way]:
     def note(function: Way) -> Way:
         name = function.__name__
         WAYS[name] = function
         SPOILING.update({name} if spoils else ())
         OURS.update({name} if ours else ())
+        AUTOMATIC.update({name} if automatic else ())
         return function
 
     return note
@@ -347,6 +367,83 @@ def the_cable_is_out_for_two_seconds(world: World) -> Iterator[None]:
     world.pass_time(2)
     world.wifi.carrier(True)
     yield
+
+
+# what a router or a DHCP server does
+
+
+@way(automatic=True)
+def leases_are_renewed(world: World) -> Iterator[None]:
+    world.pass_time(2.5)
+    yield
+
+
+@way(automatic=True)
+def leases_name_no_router_for_a_while(world: World) -> Iterator[None]:
+    world.wifi.network.leased_router = None
+    wait_for("the default route is gone", lambda: not default_routes(world, "-4"))
+    world.sync()
+    world.wifi.network.leased_router = world.wifi.network.gateway
+    wait_for("the default route is back", lambda: default_routes(world, "-4"))
+    yield
+
+
+@way(automatic=True)
+def leases_name_another_router(world: World) -> Iterator[None]:
+    world.wifi.network.leased_router = "10.1.0.2"
+    wait_for("there is another default route", lambda: default_routes(world, "-4") == ["10.1.0.2"])
+    world.sync()
+    yield
+    world.wifi.network.leased_router = world.wifi.network.gateway
+    wait_for("the default route is back", lambda: default_routes(world, "-4") == [world.wifi.network.gateway])
+
+
+@way(automatic=True)
+def a_router_that_is_none_for_a_while(world: World) -> Iterator[None]:
+    router = world.wifi.network.routers[0]
+    router.advertise(lifetime=0)
+    wait_for("the default route is gone", lambda: not default_routes(world, "-6"))
+    world.sync()
+    router.advertise(lifetime=1800)
+    wait_for("the default route is back", lambda: default_routes(world, "-6"))
+    yield
+
+
+@way(automatic=True, spoils=True)
+def a_new_prefix(world: World) -> Iterator[None]:
+    network = world.wifi.network
+    network.add_prefix("2001:db8:9::/64")
+    network.routers[0].advertise(prefixes=(Prefix("2001:db8:1::/64"), Prefix("2001:db8:9::/64")))
+    wait_for("an address in it", lambda: len(world.wifi.addresses()) > 1)
+    world.sync()
+    yield
+
+
+@way(automatic=True, spoils=True)
+def a_prefix_on_its_way_out(world: World) -> Iterator[None]:
+    network = world.wifi.network
+    network.add_prefix("2001:db8:9::/64")
+    prefixes = (Prefix("2001:db8:1::/64", preferred=0), Prefix("2001:db8:9::/64"))
+    network.routers[0].advertise(prefixes=prefixes)
+    wait_for(
+        "an address in the new one alone", lambda: [each[:11] for each in world.wifi.addresses()] == ["2001:db8:9:"]
+    )
+    world.sync()
+    yield
+
+
+@way(automatic=True)
+def another_mtu_of_the_router(world: World) -> Iterator[None]:
+    world.wifi.network.routers[0].advertise(mtu=1400)
+    world.pass_time(0.5)
+    yield
+    world.wifi.network.routers[0].advertise(mtu=1500)
+
+
+def default_routes(world: World, family: str) -> list[str]:
+    """The gateways that the Wi-Fi's default routes name."""
+    shown = world.bed.machine.ip(family, "route", "show", "default", "dev", "wlan0")
+    return [route["gateway"] for route in shown if route.get("protocol") != PROTOCOL]
 
 
 # what an administrator does
@@ -530,27 +627,34 @@ def apply_without_the_service(world: World) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def worlds(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], World]]:
-    """Gives a world that nothing has happened to, or nothing that was not put back."""
-    made: list[World] = []
+def worlds(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[bool], World]]:
+    """Gives a world (automatic or not) that nothing has happened to, or nothing that was not put back."""
+    made: dict[bool, World] = {}
 
-    def world() -> World:
-        if not made or made[-1].spoilt:
-            if made:
-                made[-1].bed.stop()
-            made.append(World(tmp_path_factory.mktemp("ways"), installed))
-        return made[-1]
+    def world(automatic: bool) -> World:
+        known = made.get(automatic)
+        if known is None or known.spoilt:
+            if known:
+                known.bed.stop()
+            known = made[automatic] = World(tmp_path_factory.mktemp("ways"), installed, automatic=automatic)
+        return known
 
     skip_without_tools()
     yield world
-    if made:
-        made[-1].bed.stop()
+    for each in made.values():
+        each.bed.stop()
+
+
+TRIED = [(name, name in AUTOMATIC) for name in WAYS] + [(name, True) for name in ALSO_AUTOMATIC]
 
 
 @pytest.mark.parametrize("links", ["lone", "two"])
-@pytest.mark.parametrize("name", [name for name in WAYS if not (ALONE and name in OURS)])
-def test_what_cannot_move_lives_on(worlds: Callable[[], World], name: str, links: str) -> None:
-    world = worlds()
+@pytest.mark.parametrize(
+    ("name", "automatic"),
+    [pytest.param(*each, id=each[0] + "-auto" * each[1]) for each in TRIED if not (ALONE and each[0] in OURS)],
+)
+def test_what_cannot_move_lives_on(worlds: Callable[[bool], World], name: str, automatic: bool, links: str) -> None:
+    world = worlds(automatic)
     world.spoilt = True
     world.begin(second_link=links == "two")
     steps = WAYS[name](world)
