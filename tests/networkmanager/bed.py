@@ -562,10 +562,16 @@ class Bed:
 
     # --- what to show when a test fails
 
+    def _told_by(self, line: str) -> str:
+        try:
+            return self.machine.attempt(*line.split(), seconds=5).stdout
+        except subprocess.TimeoutExpired:  # NetworkManager, or the bus, is stopped
+            return "no answer\n"
+
     def story(self) -> dict[str, str]:
         """Logs and the state of the machine, for a failed test's report."""
         state = [
-            f"$ {line}\n{self.machine.attempt(*line.split()).stdout}"
+            f"$ {line}\n{self._told_by(line)}"
             for line in (
                 "ip address",
                 "ip rule",
