@@ -34,6 +34,7 @@ def _fetch(distribution: str, package: str, scratch: Path) -> Path:
     (scratch / "sources.list").write_text(f"deb {_archive()} {distribution} main\n")
     settings = {
         "Dir::State": scratch / "state",
+        "Dir::State::status": "/dev/null",  # what is installed here would be a newer version that nobody has
         "Dir::Cache": scratch / "cache",
         "Dir::Etc::sourcelist": scratch / "sources.list",
         "Dir::Etc::sourceparts": "/dev/null",
