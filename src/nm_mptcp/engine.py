@@ -167,6 +167,7 @@ class Engine:
         self._guard = record.contents.guard
         self._cut = (0, 0)
         self._compared: object = None  #: the routes that were compared last with what is desired; it is remembered
+        self._minding: asyncio.Task[None] | None = None  #: asks whether paths reach anything
         self._shown = Shared(self._view_now)
         self._standing = Shared(self._standing_now)
         self._explaining = asyncio.Lock()
@@ -211,6 +212,13 @@ class Engine:
 
     async def run(self) -> None:
         """Converge at every change, until cancelled."""
+        try:
+            await self._run()
+        finally:
+            if self._minding is not None:
+                self._minding.cancel()
+
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         looks: list[asyncio.TimerHandle] = []
         alarm: asyncio.TimerHandle | None = None
@@ -222,7 +230,6 @@ class Engine:
             self._on_look()
             self._dirty.set()
 
-        minding: asyncio.Task[None] | None = None
         self.wake()
         while True:
             await self._dirty.wait()
@@ -234,9 +241,9 @@ class Engine:
             self._addresses_lost = False
             thorough, self._afresh = by_look or self._afresh, False
             wrote = await self._converge_safely(thorough=thorough, loss=loss)
-            if by_look and (minding is None or minding.done()):
+            if by_look and (self._minding is None or self._minding.done()):
                 # No loss waits for it.
-                minding = loop.create_task(self._mind_troubles())
+                self._minding = loop.create_task(self._mind_troubles())
             if wrote or not by_look:
                 for handle in looks:
                     handle.cancel()
