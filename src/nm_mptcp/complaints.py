@@ -18,21 +18,25 @@ _LONGEST = 400
 _MOST = 1000
 
 
+#: In how many ways one thing may be wrong until it is right.
+_WAYS = 20
+
+
 class Complaints:
     """What was said of each thing that is wrong, until it is right. ``prefix`` stands before all that is said."""
 
     def __init__(self, log: Logger, prefix: str = "") -> None:
         self._log = log
         self._prefix = prefix
-        self._said: dict[tuple[str, object], str] = {}
+        self._said: dict[tuple[str, object], set[str]] = {}
 
     def say(self, kind: str, words: str, about: object = None, *, extra: Mapping[str, object] | None = None) -> None:
-        """A warning in the log, unless these words were the last ones about this thing of this kind."""
+        """A warning in the log, unless these words were said about this thing of this kind since it was right."""
         words = printable(words, _LONGEST)
-        if self._said.get((kind, about)) == words:
+        said = self._said.setdefault((kind, about), set())
+        if words in said or len(said) == _WAYS:
             return
-        self._said.pop((kind, about), None)
-        self._said[kind, about] = words
+        said.add(words)
         if len(self._said) > _MOST:
             del self._said[next(iter(self._said))]
         self._log.warning("%s%s", self._prefix, words, extra=extra)

@@ -272,6 +272,7 @@ def test_networkmanager_may_come_after_us(bed: Bed, library: str) -> None:
             "default_flags": {"flags": None, "section": ""},
             "vpn": False,
             "unread": "",
+            "silent": False,
         },
     ]
     bed.start_networkmanager()

@@ -30,7 +30,15 @@ def test_what_stays_wrong_is_said_once_and_what_comes_back_again(
 def test_another_fault_of_the_same_thing_is_said(complaints: Complaints, caplog: pytest.LogCaptureFixture) -> None:
     for words in ("one", "other", "one"):
         complaints.say("device", words, "eth0")
-    assert len(caplog.messages) == 3
+    assert len(caplog.messages) == 2
+
+
+def test_what_is_wrong_in_another_way_each_time_does_not_fill_the_log(
+    complaints: Complaints, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(1000):
+        complaints.say("device", f"State is {number}", "eth0")
+    assert len(caplog.messages) == 20
 
 
 def test_all_of_a_kind_are_right_but_these(complaints: Complaints, caplog: pytest.LogCaptureFixture) -> None:
