@@ -153,7 +153,7 @@ def test_other_numbers_leave_nothing_behind(bed: Bed, up: Links, restarted: bool
     assert bed.rules(protocol="77") == []
     assert connection.subflows() == subflows
     connection.echo()
-    bed.nm_mptcp("clear")
+    bed.nm_mptcp("clear", "--force")
     assert bed.rules(protocol="201") == []
     assert not [route for route in bed.routes("all") if route["protocol"] in ("77", "201")]
 

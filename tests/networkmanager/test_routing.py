@@ -442,8 +442,9 @@ def test_a_gateway_that_was_silent_for_a_while_is_asked_again_at_once(bed: Bed) 
     bed.far.sh("nft add chain ip6 quiet before '{ type filter hook prerouting priority 0; policy drop; }'")
 
     def failed() -> bool:
-        send_datagram(bed.machine, SERVER6, source=address)
+        # Looked at first: a packet has the kernel ask anew.
         states = [neighbour["state"] for neighbour in bed.machine.ip("-6", "neigh", "show", "dev", "wlan0")]
+        send_datagram(bed.machine, SERVER6, source=address)
         return any("FAILED" in state for state in states)
 
     wait_for("the gateway's entry has failed", failed, seconds=30, every=0.2)
