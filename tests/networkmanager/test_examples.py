@@ -109,7 +109,7 @@ def test_each_example_does_what_it_should(bed: Bed, up: Links) -> None:
     lines = [line for example in examples() if left_out(example) is None for line in typed(example)]
     for line in sorted(lines, key=lambda each: each.startswith("nm-mptcp clear")):
         # What goes on until somebody ends it is ended as a person does.
-        bounded = f"timeout --preserve-status -s INT 3 {line}" if line.startswith("nm-mptcp watch") else line
+        bounded = f"timeout --preserve-status -s INT 6 {line}" if line.startswith("nm-mptcp watch") else line
         done = bed.machine.attempt("sh", "-c", f"cd /run && {bounded}", seconds=60)
         known = next((each for begin, each in TELLING.items() if line.startswith(begin)), (0,))
         wrong = re.search(r"usage:|Traceback|--help'\)|not found", done.stderr)

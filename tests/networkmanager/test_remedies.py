@@ -46,7 +46,7 @@ def follow(bed: Bed, address: str, to: str) -> None:
 def gone(bed: Bed, address: str, reason: str) -> None:
     """Wait until an address is not what it is for that reason any more, but a path."""
     wait_for(f"{address} is not {reason}", lambda: rule(bed, address) != reason, seconds=20)
-    assert bed.status().path(address)["state"] == "active", bed.status().path(address)
+    wait_for(f"{address} is a path", lambda: bed.status().path(address)["state"] == "active")
 
 
 def served(bed: Bed, *profiles: str) -> None:
