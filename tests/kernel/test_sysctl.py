@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -67,6 +68,15 @@ def test_an_interface_with_a_dot_is_really_written(network: Network) -> None:  #
         sysctl.write("net/mptcp/enabled", "yes")
 
 
+@pytest.fixture
+def _unasked() -> Iterator[None]:
+    """What another kernel answers is not remembered."""
+    sysctl.knows_laminar.cache_clear()
+    yield
+    sysctl.knows_laminar.cache_clear()
+
+
+@pytest.mark.usefixtures("_unasked")
 @pytest.mark.parametrize(
     ("release", "numbers", "laminar"),
     [
@@ -78,8 +88,23 @@ def test_an_interface_with_a_dot_is_really_written(network: Network) -> None:  #
     ],
 )
 def test_the_release_tells_whether_laminar_is_known(
-    monkeypatch: pytest.MonkeyPatch, release: str, numbers: tuple[int, int], laminar: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, release: str, numbers: tuple[int, int], laminar: bool
 ) -> None:
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release=release))
     assert sysctl.kernel_release() == numbers
+    monkeypatch.setattr(sysctl, "TYPES", tmp_path / "none")
     assert sysctl.knows_laminar() is laminar
+
+
+@pytest.mark.usefixtures("_unasked")
+@pytest.mark.parametrize(
+    ("before", "known"), [(0, True), (10, True), ((1 << 16) - 5, True), (1 << 18, True), (None, False)]
+)
+def test_an_older_kernel_that_laminar_was_brought_into_is_known_by_its_types(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, before: int | None, known: bool
+) -> None:
+    types = tmp_path / "vmlinux"
+    types.write_bytes(b"mptcpi_csum_enabled" if before is None else bytes(before) + b"mptcpi_endp_laminar_max\0more")
+    monkeypatch.setattr(sysctl, "TYPES", types)
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="5.14.0-570.el9.x86_64"))
+    assert sysctl.knows_laminar() is known

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import re
 from pathlib import Path
@@ -11,6 +13,9 @@ from .errors import KernelError
 
 #: Where sysctls are; a test points it at a tree of its own. The network ones are those of this process's namespace.
 ROOT = Path("/proc/sys")
+
+#: What the kernel tells of its own types (BTF), some megabytes; a test points it at a file of its own.
+TYPES = Path("/sys/kernel/btf/vmlinux")
 
 
 def interface(family: str, name: str, key: str) -> str:
@@ -69,6 +74,22 @@ def kernel_release() -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
+@functools.cache
 def knows_laminar() -> bool:
-    """Whether this kernel knows the endpoint flag ``laminar`` (6.18); older ones drop it without a word."""
-    return kernel_release() >= (6, 18)
+    """Whether this kernel knows the endpoint flag ``laminar``: 6.18, or an older one that it was brought into.
+
+    What does not know it takes any flag without a word, and some keep it. So its types are asked, where it tells of them:
+    with the flag came ``mptcpi_endp_laminar_max`` (struct mptcp_info).
+    """
+    return kernel_release() >= (6, 18) or _tells_of(b"mptcpi_endp_laminar_max")
+
+
+def _tells_of(name: bytes) -> bool:
+    """Whether a type, a member or a function of the kernel has this name."""
+    with contextlib.suppress(OSError), TYPES.open("rb") as types:
+        before = b""
+        while piece := types.read(1 << 16):
+            if name in before + piece:
+                return True
+            before = piece[-len(name) :]
+    return False
