@@ -27,8 +27,11 @@ SOCKET = "/run/systemd/journal/socket"
 #: Below DEBUG, as NetworkManager has it.
 TRACE = LEVELS["trace"]
 
-#: The most that a line holds of a message, a field, or a traceback: others' words are in them.
+#: The most that a line holds of a message or a traceback: others' words are in them.
 _LONGEST = 2000
+
+#: The same of a field, which is looked for by its whole value: a profile may have a long name.
+_LONGEST_FIELD = 8192
 
 
 class Event(enum.Enum):
@@ -189,7 +192,7 @@ def entry(record: logging.LogRecord) -> bytes:
     if isinstance(event, Event):
         fields["MESSAGE_ID"] = event.value
     known: Mapping[str, object] = getattr(record, "fields", {})
-    fields.update((f"NM_MPTCP_{name.upper()}", str(value)[:_LONGEST]) for name, value in known.items())
+    fields.update((f"NM_MPTCP_{name.upper()}", str(value)[:_LONGEST_FIELD]) for name, value in known.items())
     if known.get("interface"):
         fields["NM_DEVICE"] = known["interface"]
     if known.get("uuid"):

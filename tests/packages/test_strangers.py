@@ -128,6 +128,11 @@ def test_no_file_of_the_package_is_his_to_write(system: Container) -> None:
     assert set(told.values()) <= {"Permission denied", "Read-only file system"}, told
 
 
+def started(system: Container) -> None:
+    """Start the service, however often that was done of late."""
+    system.run("systemctl reset-failed nm-mptcp; systemctl start nm-mptcp")
+
+
 @pytest.mark.parametrize("service", ["active", "inactive"])
 @pytest.mark.parametrize("command", CHANGING)
 def test_each_command_that_changes_something_is_refused_in_one_line(
@@ -139,7 +144,7 @@ def test_each_command_that_changes_something_is_refused_in_one_line(
     done = system.run_quietly(f"{NOBODY} timeout 20 nm-mptcp {command}")
     if service == "inactive":
         assert kernel(system) == before
-        system.run("systemctl start nm-mptcp")
+        started(system)
     assert done.returncode == 1, done.stdout
     assert re.fullmatch(f"nm-mptcp: {CHANGING[command][service == 'inactive']}\n", done.stdout), done.stdout
 
@@ -152,7 +157,7 @@ def test_a_record_of_his_own_helps_him_nothing(system: Container) -> None:
         for command in ("apply", "clear", "mode off")
     }
     left = system.run("ip mptcp endpoint show")
-    system.run("systemctl start nm-mptcp")
+    started(system)
     system.wait("test $(ip mptcp endpoint show | wc -l) = 2")
     assert left == ""
     for command, done in told.items():
