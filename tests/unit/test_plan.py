@@ -282,7 +282,7 @@ def apply(operations: Iterable[Operation], kernel: Kernel, ours: Ours) -> tuple[
             only_signal = value.flags & (EndpointFlag.SIGNAL | EndpointFlag.SUBFLOW) == EndpointFlag.SIGNAL
             assert only_signal or not value.port, "EINVAL"
             endpoints.append(replace(value, id=1 + max((e.id for e in endpoints), default=0)))
-        elif _ends_subflows(operation):
+        elif ends_subflows(operation):
             pass
         elif operation.action is Action.DELETE:
             endpoints.remove(value)
@@ -308,7 +308,7 @@ def _matches(asked: Rule, rule: Rule) -> bool:
     return replace(asked, suppress_prefixlength=suppress) == rule
 
 
-def _ends_subflows(operation: Operation) -> bool:
+def ends_subflows(operation: Operation) -> bool:
     """Whether it is for live connections alone, which the model has not: once done, there is nothing more to end."""
     value = operation.value
     return operation.action is Action.SEVER or (
@@ -416,7 +416,7 @@ def test_any_situation_is_settled_by_one_plan_that_touches_nothing_foreign(
     ours = decided(snapshot.ours, snapshot.kernel, desired)
     operations = plan(desired, snapshot.kernel, ours)
 
-    names = verbs(each for each in operations if not _ends_subflows(each))
+    names = verbs(each for each in operations if not ends_subflows(each))
     ups = [place for place, verb in enumerate(names) if verb == "add endpoint"]
     downs = [place for place, verb in enumerate(names) if verb == "delete endpoint"]
     prepared = [place for place, verb in enumerate(names) if verb in ("add route", "replace route", "add rule")]
@@ -436,7 +436,7 @@ def test_any_situation_is_settled_by_one_plan_that_touches_nothing_foreign(
         assert last == sorted(last), "ours are behind all others of their priority"
     for address in {rule.source for rule in filter(MARKS.on_rule, kernel.rules)}:
         assert [rank(rule) for rule in kernel.rules if MARKS.on_rule(rule) and rule.source == address] == [0, 1, 2, 3]
-    assert all(map(_ends_subflows, plan(decide(settled, config), kernel, after)))
+    assert all(map(ends_subflows, plan(decide(settled, config), kernel, after)))
 
     # And all of it can be taken back; what was taken from NetworkManager is given back, and so is there again.
     given_back = {endpoint.place for endpoint in after.taken}
