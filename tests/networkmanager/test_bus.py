@@ -226,7 +226,9 @@ def test_a_daemon_that_takes_nothing_for_a_while_loses_nobody(daemon: Daemon, li
 bus = await module.connected()
 daemon = "org.freedesktop.DBus"
 os.kill(int(os.environ["DAEMON"]), SIGSTOP)
-calls = [asyncio.ensure_future(bus.call(daemon, "/", daemon, "NameHasOwner", "s", "x." + "y" * 200)) for _ in range(8000)]
+name = "x." + "y" * 200
+asked = (bus.call(daemon, "/", daemon, "NameHasOwner", "s", name, timeout=60) for _ in range(8000))
+calls = [asyncio.ensure_future(each) for each in asked]
 while bus._connection._writer.buf is None and not bus.lost.done():
     await asyncio.sleep(0)
 for _ in range(3):
