@@ -137,3 +137,11 @@ def decide_rules(address: str) -> list[Any]:
     situation = Situation()
     situation.link("e1", f"{address}/24")
     return list(decide(situation.snapshot()).rules)
+
+
+def test_an_address_that_an_interface_has_twice_has_its_rules_once() -> None:
+    """IPv4 lets it stand there with two lengths of prefix (``__inet_insert_ifa``)."""
+    situation = Situation()
+    situation.link("e1", f"{A}/24", f"{A}/32")
+    rules = [rule for rule in decide(situation.snapshot()).rules if rule.source == A]
+    assert len(rules) == len(set(rules)) == 4

@@ -39,21 +39,18 @@ def sources(facts: Facts, verdicts: list[Verdict]) -> list[Source]:
     """
     if not facts.config.routing.enabled:
         return []
-    routed = [verdict for verdict in verdicts if _is_path(verdict) or _is_routed(facts, verdict)]
-    places = {(verdict.ifindex, verdict.family) for verdict in routed}
-    routed += [
-        verdict
-        for verdict in verdicts
-        if verdict.reason.why in _ROUTED_WITH_OTHERS
-        and (verdict.ifindex, verdict.family) in places
-        and not _is_routed(facts, verdict)
-    ]
+    # By address: IPv4 lets one stand twice on an interface, with two lengths of prefix.
+    routed = {verdict.address: verdict for verdict in verdicts if _is_path(verdict) or _is_routed(facts, verdict)}
+    places = {(verdict.ifindex, verdict.family) for verdict in routed.values()}
+    for verdict in verdicts:
+        if verdict.reason.why in _ROUTED_WITH_OTHERS and (verdict.ifindex, verdict.family) in places:
+            routed.setdefault(verdict.address, verdict)
     interfaces: dict[str, set[int]] = {}
     for verdict in verdicts:
         interfaces.setdefault(verdict.address, set()).add(verdict.ifindex)
     return [
         Source(verdict.address, verdict.ifindex, facts.route_table(verdict))
-        for verdict in routed
+        for verdict in routed.values()
         if len(interfaces[verdict.address]) == 1
         and not facts.link(verdict.ifindex).loopback
         and facts.options(verdict.on).routing.value
