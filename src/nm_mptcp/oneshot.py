@@ -17,16 +17,14 @@ from .config import DEFAULTS, Config, Mode
 from .log import logger
 from .model import NetworkManager
 from .networkmanager.client import Client
+from .plainbus import TO_BE_LET_IN
 from .state import Record
 
 if TYPE_CHECKING:
-    from .engine import Engine, View
+    from .engine import Engine
     from .status import Document
 
 _log = logger(__name__)
-
-#: Seconds for the bus to let us in; it does so at once, or is stuck.
-_PATIENCE = 2.0
 
 
 async def apply(record: Record, config: Config = DEFAULTS) -> None:
@@ -49,14 +47,6 @@ async def clear(record: Record, config: Config = DEFAULTS, *, force: bool = Fals
     async with _engine(record, config, dry_run=False) as engine:
         await engine.clear(force=force)
         return engine.kept
-
-
-async def look(record: Record, config: Config = DEFAULTS) -> View:
-    """What is there and what would be decided; writes nothing."""
-    async with _engine(record, config, dry_run=True) as engine:
-        await engine.converge()
-        assert engine.view is not None
-        return engine.view
 
 
 def status(record: Record, config: Config = DEFAULTS) -> Document:
@@ -130,7 +120,7 @@ async def _engine(record: Record, config: Config, *, dry_run: bool) -> AsyncIter
 async def _networkmanager() -> NetworkManager:
     bus = Bus()
     try:
-        await bus.connect(timeout=_PATIENCE)
+        await bus.connect(timeout=TO_BE_LET_IN)
         client = Client(bus, lambda: None)
         await client.start()
         state = client.state

@@ -28,7 +28,7 @@ _PATH, _INTERFACE, _MEMBER, _ERROR_NAME, _REPLY_SERIAL, _DESTINATION, _SIGNATURE
 _FIXED = {"y": (1, "B"), "u": (4, "I"), "h": (4, "I"), "i": (4, "i"), "b": (4, "I"), "q": (2, "H"), "n": (2, "h")}
 
 #: Seconds for the bus to let us in; it does so at once, or is stuck.
-_TO_BE_LET_IN = 2.0
+TO_BE_LET_IN = 2.0
 
 #: What is longer is no words for a person.
 _LONGEST_WORDS = 300
@@ -110,7 +110,7 @@ class Question:
         if self._connection is None:
             return None
         with self._one_error(), self._connection, self._connection.makefile("rb") as said:
-            self._connection.settimeout(min(self._timeout, _TO_BE_LET_IN))
+            self._connection.settimeout(min(self._timeout, TO_BE_LET_IN))
             try:
                 _be_let_in(said)
                 _answer(said, _HELLO)

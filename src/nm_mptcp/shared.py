@@ -33,11 +33,6 @@ class Shared(Generic[_Answer]):
             self._serving = asyncio.create_task(self._serve())
         return await answer
 
-    def close(self) -> None:
-        """Nobody is answered any more."""
-        if self._serving is not None:
-            self._serving.cancel()
-
     async def _serve(self) -> None:
         while self._waiting:
             waiting, self._waiting = self._waiting, []

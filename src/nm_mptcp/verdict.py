@@ -17,7 +17,7 @@ PATIENCE = 10.0
 _AGAINST = frozenset({Why.KEPT_LAST, Why.REFUSED, Why.NO_SLOT, Why.DAD_FAILED, Why.NO_CONNECTIVITY})
 
 #: What is wrong with a path of which nothing gets anywhere.
-_LOST = frozenset({Why.NO_WAY, Why.NO_UPLINK})
+LOST = frozenset({Why.NO_WAY, Why.NO_UPLINK})
 
 #: What is waited for a moment only.
 _SOON = frozenset({Why.ACTIVATING, Why.TENTATIVE, Why.ADDRESS_AWAY, Why.WAITS_FOR_NETWORKMANAGER})
@@ -26,6 +26,11 @@ _SOON = frozenset({Why.ACTIVATING, Why.TENTATIVE, Why.ADDRESS_AWAY, Why.WAITS_FO
 def rule_name(why: Why) -> str:
     """The name of a rule in the status document."""
     return why.name.lower().replace("_", "-")
+
+
+def why_of(rule: str) -> Why | None:
+    """The other way round; None: another release's service may know more."""
+    return Why.__members__.get(rule.upper().replace("-", "_"))
 
 
 def waits_shortly(path: Path) -> bool:
@@ -40,7 +45,7 @@ def is_held_back(path: Path, waited: float | None) -> bool:
 
 def held_back(state: str, rule: str, waited: float | None) -> bool:
     """The same by the names of the status document."""
-    why = Why.__members__.get(rule.upper().replace("-", "_"))  # another release's service may know more
+    why = why_of(rule)
     if state == State.SUSPENDED.value or why in _AGAINST:
         return True
     return why in _SOON and waited is not None and waited > PATIENCE
@@ -98,7 +103,7 @@ def networkmanager_trouble(networkmanager: NetworkManager) -> str:
 
 
 def _is_lost(trouble: Reason | None) -> bool:
-    return trouble is not None and trouble.why in _LOST
+    return trouble is not None and trouble.why in LOST
 
 
 def _troubles(kernel: Kernel, networkmanager: NetworkManager, active: bool, paused: bool) -> Iterator[str]:

@@ -183,45 +183,32 @@ def no_rules_and_no_device(bed: Bed) -> str:
     return SERVER
 
 
-def rule_for_the_destination(bed: Bed) -> str:
+def by_rule(bed: Bed, selector: str) -> str:
+    """What somebody's rule selects goes by the modem."""
     links = plugged(bed)
     bed.sh(
         f"ip route add default via {links.lte.gateway} dev wwan0 table 100;"
-        " ip rule add priority 1000 to 192.0.2.0/24 lookup 100"
+        f" ip rule add priority 1000 {selector} lookup 100"
     )
     bed.sync()
     return SERVER
+
+
+def rule_for_the_destination(bed: Bed) -> str:
+    return by_rule(bed, "to 192.0.2.0/24")
 
 
 def rule_for_the_source(bed: Bed) -> str:
     """The connection's source is that of the best route, and then its rules count (``ip_route_connect``)."""
-    links = plugged(bed)
-    bed.sh(
-        f"ip route add default via {links.lte.gateway} dev wwan0 table 100;"
-        " ip rule add priority 1000 from 10.1.0.0/24 lookup 100"
-    )
-    bed.sync()
-    return SERVER
+    return by_rule(bed, "from 10.1.0.0/24")
 
 
 def rule_for_tcp(bed: Bed) -> str:
-    links = plugged(bed)
-    bed.sh(
-        f"ip route add default via {links.lte.gateway} dev wwan0 table 100;"
-        " ip rule add priority 1000 ipproto tcp lookup 100"
-    )
-    bed.sync()
-    return SERVER
+    return by_rule(bed, "ipproto tcp")
 
 
 def rule_for_datagrams(bed: Bed) -> str:
-    links = plugged(bed)
-    bed.sh(
-        f"ip route add default via {links.lte.gateway} dev wwan0 table 100;"
-        " ip rule add priority 1000 ipproto udp lookup 100"
-    )
-    bed.sync()
-    return SERVER
+    return by_rule(bed, "ipproto udp")
 
 
 def rule_that_ends_one(bed: Bed) -> str:

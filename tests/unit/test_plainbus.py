@@ -120,7 +120,7 @@ def test_an_errors_words_are_harmless_and_not_too_long() -> None:
 
 def test_a_bus_that_is_stuck_is_named_and_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "bus"
-    monkeypatch.setattr(plainbus, "_TO_BE_LET_IN", 0.05)
+    monkeypatch.setattr(plainbus, "TO_BE_LET_IN", 0.05)
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={place}")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place))

@@ -12,7 +12,7 @@ from ..kernel.ways import Answers
 from ..model import Endpoint, Kernel, Numbering
 from ..reasons import Reason
 from ..values import field, frozen
-from ..verdict import rule_name
+from ..verdict import LOST, rule_name, why_of
 
 #: What is wrong with a service that has not looked at anything yet.
 STARTING = "the service is just starting"
@@ -46,7 +46,7 @@ class Trouble:
     @property
     def lost(self) -> bool:
         """Whether nothing from it gets anywhere."""
-        return self.rule in ("no-way", "no-uplink")
+        return why_of(self.rule) in LOST
 
 
 @frozen

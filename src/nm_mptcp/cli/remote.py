@@ -22,9 +22,6 @@ _PATIENCE = 10.0
 #: The same where a person may be asked for a password first (polkit).
 _PATIENCE_WITH_A_PERSON = 130.0
 
-#: Seconds for the bus to let us in; it does so at once, or is stuck.
-_TO_BE_LET_IN = 2.0
-
 #: Seconds to wait for another writer before the service is looked for again.
 _TURN = 0.1
 
@@ -86,7 +83,7 @@ async def _ask(calls: tuple[Call, ...]) -> list[object] | None:
     patience = _PATIENCE_WITH_A_PERSON if person else _PATIENCE
     bus = Bus()
     try:
-        await bus.connect(timeout=_TO_BE_LET_IN)
+        await bus.connect(timeout=plainbus.TO_BE_LET_IN)
         if not await bus.owner(NAME):
             return None
         body: list[object] = []

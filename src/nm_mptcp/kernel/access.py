@@ -189,27 +189,22 @@ class KernelAccess:
         known = self._settings if at_once else None
         endpoints, settings, departures = await read(self._ask, depends, known, thorough)
         self._settings = settings
-        return Kernel(
-            mptcp_enabled=settings.mptcp_enabled,
-            path_manager=settings.path_manager,
+        before = Kernel(
             laminar=sysctl.knows_laminar(),
-            endpoints_max=self._endpoints_max,
-            links=mirror.links,
-            addresses=mirror.addresses,
-            routes=mirror.routes,
-            rules=mirror.rules,
-            endpoints=endpoints,
-            limits=settings.limits,
             linkdown_ignored=self._linkdown_ignored(thorough=thorough),
             linkdown_default=self._linkdown_default,
             departures=departures,
         )
+        return self._up_to_date(before, endpoints, settings)
 
     async def glance(self, before: Kernel) -> Kernel:
         """What was looked at, with what no event tells of as it is now: endpoints, limits and whether MPTCP is on; besides,
         what events told since. Disturbs no look that is under way. Raises :class:`KernelError`.
         """
-        endpoints, settings = await self._work(self._unannounced)
+        return self._up_to_date(before, *await self._work(self._unannounced))
+
+    def _up_to_date(self, before: Kernel, endpoints: tuple[Endpoint, ...], settings: _Settings) -> Kernel:
+        """With these, and with what events told."""
         mirror = self._mirror
         return replace(
             before,
