@@ -266,7 +266,6 @@ class Engine:
 
     async def _quiet(self, seconds: float) -> None:
         """Wait for so long, or until a link is lost."""
-        # Not wait_for: that of Python 3.11 loses a cancellation in the moment of an event.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._urgent.wait()

@@ -9,6 +9,7 @@ is none, NetworkManager is asked for its profiles.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import time
@@ -101,7 +102,8 @@ class Observer:
             await self._sample()
             tasks.append(asyncio.create_task(self._follow_bus()))
             try:
-                await asyncio.wait_for(self._answered.wait(), _FIRST)
+                async with asyncio.timeout(_FIRST):
+                    await self._answered.wait()
             except TimeoutError:
                 _log.debug("the bus does not answer yet")
             self._remember()
@@ -311,10 +313,9 @@ class Observer:
                     )
                 self._answered.set()
                 await asyncio.sleep(_PAUSE)
-                try:
-                    await asyncio.wait_for(self._ask.wait(), _ASK)
-                except TimeoutError:
-                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_ASK):
+                        await self._ask.wait()
         finally:
             if client is not None:
                 client.close()
