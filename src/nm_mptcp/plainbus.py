@@ -2,7 +2,8 @@
 """One question to the system bus, blocking and without a library: a method that takes a string at most, and answers with one.
 
 For commands that have to be quick: to load asyncio and a D-Bus library, and to connect with them, takes longer than all that
-they do otherwise. Everything else goes by :mod:`.bus`. Source: the D-Bus specification (SASL EXTERNAL, message protocol 1).
+they do otherwise. Everything else goes by :mod:`.dbus.connection`.
+Source: the D-Bus specification (SASL EXTERNAL, message protocol 1).
 """
 
 from __future__ import annotations

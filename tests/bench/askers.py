@@ -35,7 +35,7 @@ def ask() -> None:
     """The program of who asks."""
 
     async def main() -> None:
-        from nm_mptcp.bus import BusError, connected
+        from nm_mptcp.dbus.connection import BusError, connected
 
         async def again(bus: object) -> None:
             while True:

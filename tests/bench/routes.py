@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from nm_mptcp.engine import Engine
-from nm_mptcp.kernel.mptcp import PathManager
-from nm_mptcp.model import TABLES, Endpoint
+from nm_mptcp.engine.loop import Engine
+from nm_mptcp.kernel.path_manager import PathManager
+from nm_mptcp.model.state import TABLES, Endpoint
 from nm_mptcp.values import finish
 
 from ..support.network import Network

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from nm_mptcp.checks import judge
+from nm_mptcp.checks.collect import gather
 from nm_mptcp.checks.finding import Finding, Result
-from nm_mptcp.checks.gather import gather
-from nm_mptcp.configfiles import Source
-from nm_mptcp.state import Record
+from nm_mptcp.config.files import Source
+from nm_mptcp.engine.record import Record
 
 COMMAND = [sys.executable, "-c", "import sys; from nm_mptcp.cli import main; sys.exit(main())"]
 

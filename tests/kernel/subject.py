@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 
-from nm_mptcp.kernel.mirror import Changes, Mirror
+from nm_mptcp.kernel.fib import Changes, Mirror
 from nm_mptcp.kernel.monitor import Monitor, look
 from nm_mptcp.kernel.routing import Routing
 from tests.support.network import wait_for

@@ -8,10 +8,10 @@ import threading
 
 import pytest
 
-from nm_mptcp.flags import EndpointFlag
 from nm_mptcp.kernel.access import KernelAccess
-from nm_mptcp.kernel.mptcp import PathManager
-from nm_mptcp.model import Action, Endpoint, Limits, Operation
+from nm_mptcp.kernel.path_manager import PathManager
+from nm_mptcp.model.flags import EndpointFlag
+from nm_mptcp.model.state import Action, Endpoint, Limits, Operation
 from tests.support.network import ip, veth
 
 ADDRESS = "10.1.0.1"

@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 
 from nm_mptcp.checks import counters, paths, routes, system
+from nm_mptcp.checks.collect import gather
 from nm_mptcp.checks.finding import Finding, Result
-from nm_mptcp.checks.gather import gather
 from nm_mptcp.checks.reach import parse, reach
-from nm_mptcp.configfiles import Source
+from nm_mptcp.config.files import Source
+from nm_mptcp.engine.record import Record
 from nm_mptcp.kernel import sysctl
-from nm_mptcp.kernel.sockets import subflows
-from nm_mptcp.state import Record
+from nm_mptcp.kernel.sock_diag import subflows
 from tests.support import bpf
 from tests.support.badstates import bad_state_of
 from tests.support.command import as_user

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from nm_mptcp.flags import EndpointFlag
 from nm_mptcp.kernel import connections
 from nm_mptcp.kernel.access import KernelAccess
-from nm_mptcp.kernel.mptcp import PathManager
-from nm_mptcp.kernel.sockets import Sockets, destroy, subflows
-from nm_mptcp.model import Endpoint
+from nm_mptcp.kernel.path_manager import PathManager
+from nm_mptcp.kernel.sock_diag import Sockets, destroy, subflows
+from nm_mptcp.model.flags import EndpointFlag
+from nm_mptcp.model.state import Endpoint
 from tests.support.mptcp import Echo, two_paths
 from tests.support.network import Network, wait_for
 

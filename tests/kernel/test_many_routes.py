@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from nm_mptcp.engine import Engine
-from nm_mptcp.kernel import parse
+from nm_mptcp.engine.loop import Engine
+from nm_mptcp.kernel import rtnl_parse
 from nm_mptcp.kernel.access import KernelAccess
-from nm_mptcp.kernel.mptcp import PathManager
 from nm_mptcp.kernel.netlink import Netlink
+from nm_mptcp.kernel.path_manager import PathManager
 from nm_mptcp.kernel.routing import Routing
-from nm_mptcp.model import PROTOCOL, TABLES, Action, Endpoint, Hop, Operation, Route
+from nm_mptcp.model.state import PROTOCOL, TABLES, Action, Endpoint, Hop, Operation, Route
 from nm_mptcp.values import replace
 from tests.support.network import Network, veth
 from tests.support.running import many_routes, no_more_routes, running, until, uplinks
@@ -65,8 +65,8 @@ def test_one_request_for_each_route_that_is_deleted(sent: Counter[int], count: i
             await access.close()
 
     asyncio.run(story())
-    assert sent[parse.RTM_DELROUTE] == count
-    assert sent[parse.RTM_GETROUTE] <= (0 if looked else 2)  # of each family
+    assert sent[rtnl_parse.RTM_DELROUTE] == count
+    assert sent[rtnl_parse.RTM_GETROUTE] <= (0 if looked else 2)  # of each family
     assert Routing().routes(TABLE) == ()
 
 

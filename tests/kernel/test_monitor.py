@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from nm_mptcp.kernel.mirror import Changes, Mirror
+from nm_mptcp.kernel.fib import Changes, Mirror
 from nm_mptcp.kernel.monitor import Monitor, look
 from nm_mptcp.kernel.routing import Routing
-from nm_mptcp.model import MAIN_TABLE, Route
+from nm_mptcp.model.state import MAIN_TABLE, Route
 from tests.support.network import Network, batch, ip, veth
 
 pytestmark = pytest.mark.usefixtures("network")

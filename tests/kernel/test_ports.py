@@ -12,12 +12,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from nm_mptcp.flags import EndpointFlag
 from nm_mptcp.kernel.access import KernelAccess
 from nm_mptcp.kernel.errors import KernelError
-from nm_mptcp.kernel.mptcp import PathManager
-from nm_mptcp.kernel.sockets import subflows
-from nm_mptcp.model import Action, Endpoint, Operation
+from nm_mptcp.kernel.path_manager import PathManager
+from nm_mptcp.kernel.sock_diag import subflows
+from nm_mptcp.model.flags import EndpointFlag
+from nm_mptcp.model.state import Action, Endpoint, Operation
 from tests.support.mptcp import IPPROTO_MPTCP, two_paths
 from tests.support.network import Network, ip, veth, wait_for
 

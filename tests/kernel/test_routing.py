@@ -13,7 +13,7 @@ import pytest
 from nm_mptcp.kernel import netlink
 from nm_mptcp.kernel.errors import KernelError
 from nm_mptcp.kernel.routing import Routing
-from nm_mptcp.model import (
+from nm_mptcp.model.state import (
     MAIN_TABLE,
     PROTOCOL,
     RULE_PRIORITY,

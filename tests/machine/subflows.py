@@ -23,10 +23,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nm_mptcp.flags import EndpointFlag
-from nm_mptcp.kernel.mptcp import PathManager
-from nm_mptcp.kernel.sockets import Sockets, Subflow
-from nm_mptcp.model import Endpoint
+from nm_mptcp.kernel.path_manager import PathManager
+from nm_mptcp.kernel.sock_diag import Sockets, Subflow
+from nm_mptcp.model.flags import EndpointFlag
+from nm_mptcp.model.state import Endpoint
 from tests.support.mptcp import Echo, two_paths
 from tests.support.network import Network, wait_for
 

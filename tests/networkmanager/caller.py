@@ -32,7 +32,7 @@ def replies(bed: Bed, *asked: list[Any], nobody: bool = False) -> list[list[Any]
 
 
 async def _main(asked: list[list[Any]]) -> list[dict[str, Any]]:
-    from nm_mptcp.bus import BusError, Variant, connected, unpack
+    from nm_mptcp.dbus.connection import BusError, Variant, connected, unpack
 
     bus = await connected()
     answers: list[dict[str, Any]] = []

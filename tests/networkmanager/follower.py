@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any
 
-from nm_mptcp.bus import LIBRARY, Bus, BusError
+from nm_mptcp.dbus.connection import LIBRARY, Bus, BusError
 from nm_mptcp.networkmanager.client import Client
 
 

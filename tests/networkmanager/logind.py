@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nm_mptcp.bus import LIBRARY, ServiceInterface, method, signal
+from nm_mptcp.dbus.connection import LIBRARY, ServiceInterface, method, signal
 
 from .namespaces import wait_for
 

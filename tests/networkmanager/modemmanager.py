@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from nm_mptcp.bus import LIBRARY, Message, MessageType, NameFlag, RequestNameReply, Variant
+from nm_mptcp.dbus.connection import LIBRARY, Message, MessageType, NameFlag, RequestNameReply, Variant
 
 from .namespaces import wait_for
 

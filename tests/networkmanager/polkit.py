@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nm_mptcp.permission import Permission
+from nm_mptcp.dbus.polkit import Permission
 
 from .bed import Bed
 from .namespaces import Program, wait_for

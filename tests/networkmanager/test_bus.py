@@ -32,7 +32,7 @@ CONFIGURATION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Con
 PROLOGUE = """
 import asyncio, os
 from signal import SIGCONT, SIGKILL, SIGSTOP
-from nm_mptcp.bus import *
+from nm_mptcp.dbus.connection import *
 from nm_mptcp import bus as module
 
 async def main():
@@ -102,7 +102,11 @@ def test_the_forced_library_is_used(daemon: Daemon, library: str) -> None:
 def test_an_unknown_library_is_refused() -> None:
     environment = os.environ | {"NM_MPTCP_DBUS": "jeepney"}
     done = subprocess.run(
-        [sys.executable, "-c", "import nm_mptcp.bus"], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", "import nm_mptcp.dbus.connection"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "NM_MPTCP_DBUS is 'jeepney'" in done.stderr
 

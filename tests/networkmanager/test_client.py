@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.flags import ProfileFlag
-from nm_mptcp.model import DeviceState
+from nm_mptcp.model.flags import ProfileFlag
+from nm_mptcp.model.state import DeviceState
 
 from .bed import Bed
 from .namespaces import Program, wait_for

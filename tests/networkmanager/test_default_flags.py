@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from nm_mptcp.flags import ProfileFlag, endpoint_flags, names
-from nm_mptcp.model import Device, DeviceState
+from nm_mptcp.model.flags import ProfileFlag, endpoint_flags, names
+from nm_mptcp.model.state import Device, DeviceState
 from nm_mptcp.networkmanager.defaults import Files, read
 
 from .bed import Bed

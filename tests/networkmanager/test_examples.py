@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nm_mptcp.configfiles import Source
+from nm_mptcp.config.files import Source
 
 from .bed import REPOSITORY, SERVER, Bed
 from .namespaces import wait_for

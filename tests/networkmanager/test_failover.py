@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from nm_mptcp.flaps import SETTLED
+from nm_mptcp.engine.flap_damping import SETTLED
 
 from .bed import DEFAULT_FLAGS, PROTOCOL, SERVER, SERVER6, SYSCTLS, Bed, Namespace
 from .connectivity import CHECKING, CheckServer, connectivity, wait_connectivity

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from nm_mptcp.engine import LOOKS
+from nm_mptcp.engine.loop import LOOKS
 
 from .bed import DEFAULT_FLAGS, KERNEL, SERVER, Bed
 from .namespaces import wait_for

@@ -7,8 +7,8 @@ import re
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
-from nm_mptcp.objects import PATH_PROPERTIES, PAUSE
-from nm_mptcp.service import PROPERTIES
+from nm_mptcp.service.interface import PROPERTIES
+from nm_mptcp.service.path_objects import PATH_PROPERTIES, PAUSE
 
 from .bed import DEFAULT_FLAGS, REPOSITORY, Bed
 from .caller import calls, replies

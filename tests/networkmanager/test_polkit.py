@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.permission import Permission
+from nm_mptcp.dbus.polkit import Permission
 
 from .bed import Bed, command
 from .caller import NOBODY, calls

@@ -266,7 +266,7 @@ def test_it_ends_with_its_terminal(bed: Bed) -> None:
 @pytest.mark.usefixtures("up")
 def test_an_error_leaves_the_terminal_as_it_was_and_is_told_after_that(bed: Bed) -> None:
     program = (
-        "import sys, nm_mptcp.cli, nm_mptcp.watch.drawing as drawing\n"
+        "import sys, nm_mptcp.cli, nm_mptcp.watch.render as drawing\n"
         "def broken(*_): raise RuntimeError('broken on purpose')\n"
         "drawing.draw = broken\n"
         "sys.exit(nm_mptcp.cli.main(['watch']))"

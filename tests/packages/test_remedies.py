@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.checks import beside, manager
+from nm_mptcp.checks import conflicts, manager
 
 from ..support.badstates import bad_state_of
 from .built import deb
@@ -89,7 +89,7 @@ def test_a_configuration_that_is_no_good(system: Container) -> None:
     system.run("rm /etc/nm-mptcp/conf.d/50-test.conf; systemctl reload nm-mptcp")
 
 
-@bad_state_of(beside.networkd)
+@bad_state_of(conflicts.networkd)
 def test_a_networkd_that_deletes_what_others_made(system: Container) -> None:
     """A real one: rules of ours are gone when it starts, unless it was told."""
     ours = [line for line in system.run("ip rule show").splitlines() if "nm-mptcp" in line]

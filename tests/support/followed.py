@@ -6,7 +6,7 @@ A remedy is offered only when a test has followed it. What is only looked at, an
 
 from __future__ import annotations
 
-_CHECKS, _BESIDE = "tests/kernel/test_checks.py::test_", "tests/kernel/test_checks_beside.py::test_"
+_CHECKS, _BESIDE = "tests/kernel/test_checks.py::test_", "tests/kernel/test_checks_conflicts.py::test_"
 _BED, _CHECK = "tests/networkmanager/test_remedies.py::test_", "tests/networkmanager/test_check.py::test_"
 _SYSTEM, _PURE = "tests/packages/test_remedies.py::test_", "tests/unit/test_remedies.py::test_"
 

@@ -10,11 +10,11 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
-from nm_mptcp.engine import Engine
-from nm_mptcp.flags import ProfileFlag
+from nm_mptcp.engine.loop import Engine
+from nm_mptcp.engine.record import Record
 from nm_mptcp.kernel.access import KernelAccess
-from nm_mptcp.model import DefaultFlags, Device, DeviceState, NetworkManager, Profile
-from nm_mptcp.state import Record
+from nm_mptcp.model.flags import ProfileFlag
+from nm_mptcp.model.state import DefaultFlags, Device, DeviceState, NetworkManager, Profile
 
 from .network import Network, batch, ip, veth
 

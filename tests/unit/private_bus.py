@@ -39,7 +39,7 @@ _CONFIGURATION = """\
 #: Owns the name and answers every method call as told: with an empty reply, an error, or never.
 _SERVICE = """\
 import asyncio, sys
-from nm_mptcp.bus import LIBRARY
+from nm_mptcp.dbus.connection import LIBRARY
 import importlib
 package = importlib.import_module(LIBRARY)
 aio = importlib.import_module(LIBRARY + ".aio")

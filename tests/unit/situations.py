@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from nm_mptcp.config import Config
-from nm_mptcp.flags import EndpointFlag, ProfileFlag
-from nm_mptcp.model import (
+from nm_mptcp.config.settings import Config
+from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model.state import (
     MAIN_TABLE,
     Address,
     AddressFlag,

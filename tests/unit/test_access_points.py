@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp import strength
-from nm_mptcp.bus import Bus, Signal, Variant
-from nm_mptcp.engine import Engine
-from nm_mptcp.model import Action, Device, Endpoint, Kernel, Operation
+from nm_mptcp.dbus.connection import Bus, Signal, Variant
+from nm_mptcp.engine import signal_hysteresis
+from nm_mptcp.engine.loop import Engine
+from nm_mptcp.engine.record import Record
+from nm_mptcp.model.state import Action, Device, Endpoint, Kernel, Operation
 from nm_mptcp.networkmanager import names
 from nm_mptcp.networkmanager.client import Client
 from nm_mptcp.networkmanager.defaults import Configuration, Defaults
-from nm_mptcp.state import Record
 from nm_mptcp.values import replace
 
 from .private_bus import private_bus
@@ -234,7 +234,7 @@ class Still:
 def test_a_weak_signal_makes_the_path_backup_by_set_flags_and_a_strong_one_regular_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strength, "HOLD", 0.1)
+    monkeypatch.setattr(signal_hysteresis, "HOLD", 0.1)
     situation = Situation()
     wlan0 = situation.link("wlan0", "10.0.1.2/24", type=WIFI, strength=80)
     eth0 = situation.link("eth0", "10.0.2.2/24")

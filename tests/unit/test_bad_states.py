@@ -10,7 +10,7 @@ from tests.support.badstates import TESTS
 
 MODULES = (
     "tests.kernel.test_checks",
-    "tests.kernel.test_checks_beside",
+    "tests.kernel.test_checks_conflicts",
     "tests.networkmanager.test_check",
     "tests.networkmanager.test_health",
     "tests.packages.test_remedies",

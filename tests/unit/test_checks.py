@@ -17,9 +17,9 @@ from nm_mptcp.checks.reach import parse
 from nm_mptcp.checks.report import masked
 from nm_mptcp.checks.system import OPTIONS
 from nm_mptcp.cli import check as command
-from nm_mptcp.kernel.ways import Answer, Way
-from nm_mptcp.model import Address, Endpoint, EndpointFlag, Hop, Kernel, Limits, Link, Route, Rule, RuleAction
-from nm_mptcp.model import Family as F
+from nm_mptcp.kernel.route_lookup import Answer, Way
+from nm_mptcp.model.state import Address, Endpoint, EndpointFlag, Hop, Kernel, Limits, Link, Route, Rule, RuleAction
+from nm_mptcp.model.state import Family as F
 from nm_mptcp.values import replace
 
 GOOD, WARNING, BAD, UNKNOWN, MOOT = Result.GOOD, Result.WARNING, Result.BAD, Result.UNKNOWN, Result.NOT_APPLICABLE

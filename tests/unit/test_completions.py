@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nm_mptcp.cli import COMMANDS, parser_of
-from nm_mptcp.config import Mode
+from nm_mptcp.config.settings import Mode
 from nm_mptcp.log import LEVELS
 
 from ..support.shells import COMPLETIONS, FILES, offers, taken, there

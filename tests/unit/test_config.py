@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from nm_mptcp.cli import main
-from nm_mptcp.config import (
+from nm_mptcp.config.files import FILES, ConfigError, Source
+from nm_mptcp.config.keys import KEYS, PATH
+from nm_mptcp.config.settings import (
     Config,
     ConnectivityPolicy,
     Failover,
@@ -27,10 +29,8 @@ from nm_mptcp.config import (
     Setting,
     WeakSignal,
 )
-from nm_mptcp.configfiles import FILES, ConfigError, Source
-from nm_mptcp.flags import ProfileFlag
-from nm_mptcp.keys import KEYS, PATH
-from nm_mptcp.model import Device, DeviceState
+from nm_mptcp.model.flags import ProfileFlag
+from nm_mptcp.model.state import Device, DeviceState
 
 from .bad_configuration import BAD, Bad
 

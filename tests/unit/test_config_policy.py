@@ -8,14 +8,25 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.config import Config
-from nm_mptcp.configfiles import Source
-from nm_mptcp.flags import EndpointFlag, ProfileFlag
-from nm_mptcp.model import Connectivity, DefaultFlags, FlagsFrom, Limits, Numbering, Ours, Route, Rule, Snapshot, State
-from nm_mptcp.plan import plan, restore
+from nm_mptcp.config.files import Source
+from nm_mptcp.config.settings import Config
+from nm_mptcp.engine.record import Contents, Record, decided
+from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.state import (
+    Connectivity,
+    DefaultFlags,
+    FlagsFrom,
+    Limits,
+    Numbering,
+    Ours,
+    Route,
+    Rule,
+    Snapshot,
+    State,
+)
 from nm_mptcp.policy import decide
-from nm_mptcp.reasons import Why
-from nm_mptcp.state import Contents, Record, decided
+from nm_mptcp.policy.plan import plan, restore
 from nm_mptcp.values import replace
 
 from .situations import BACKUP, MODEM, SUBFLOW, TUN, WIFI, Situation

@@ -12,8 +12,8 @@ import pytest
 from nm_mptcp.kernel import connections
 from nm_mptcp.kernel.connections import Connections
 from nm_mptcp.kernel.errors import KernelError
-from nm_mptcp.kernel.sockets import Subflow, SubflowFlag, TCPState
-from nm_mptcp.model import Family
+from nm_mptcp.kernel.sock_diag import Subflow, SubflowFlag, TCPState
+from nm_mptcp.model.state import Family
 
 WIFI, MODEM = "10.1.0.1", "10.2.0.1"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from nm_mptcp import daemon
-from nm_mptcp.config import DEFAULTS
-from nm_mptcp.configfiles import Source
-from nm_mptcp.daemon import Daemon
-from nm_mptcp.state import Record
+from nm_mptcp.config.files import Source
+from nm_mptcp.config.settings import DEFAULTS
+from nm_mptcp.engine.record import Record
+from nm_mptcp.service import daemon
+from nm_mptcp.service.daemon import Daemon
 
 
 def test_no_error_ends_the_following_of_the_bus(
@@ -57,7 +57,7 @@ def test_a_systemd_that_takes_nothing_keeps_no_reload_waiting(tmp_path: Path, mo
             heard.append(assignments[0])
         return not busy
 
-    monkeypatch.setattr(daemon.notify, "notify", notify)
+    monkeypatch.setattr(daemon.sd_notify, "notify", notify)
 
     async def story() -> None:
         nonlocal busy

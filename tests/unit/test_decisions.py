@@ -12,13 +12,22 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.config import Config, Failover, IPv6Address, MeteredPolicy, Mode, PathSection, RoamingPolicy, Setting
-from nm_mptcp.flags import EndpointFlag, ProfileFlag
-from nm_mptcp.match import DeviceMatch
-from nm_mptcp.model import Connectivity, DefaultFlags, Departure, DeviceState, Family, Sides, State
+from nm_mptcp.config.selector import Selector
+from nm_mptcp.config.settings import (
+    Config,
+    Failover,
+    IPv6Address,
+    MeteredPolicy,
+    Mode,
+    PathSection,
+    RoamingPolicy,
+    Setting,
+)
+from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.state import Connectivity, DefaultFlags, Departure, DeviceState, Family, Sides, State
+from nm_mptcp.nmsyntax.device_match import DeviceMatch
 from nm_mptcp.policy import decide
-from nm_mptcp.reasons import Why
-from nm_mptcp.selector import Selector
 from nm_mptcp.values import replace
 
 from .situations import BACKUP, BLUETOOTH, BRIDGE, ETHERNET, MODEM, SUBFLOW, TUN, WIFI, Situation

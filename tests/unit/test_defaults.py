@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from nm_mptcp import keyfile
-from nm_mptcp.flags import ProfileFlag
-from nm_mptcp.keyfile import parse
-from nm_mptcp.model import DefaultFlags, Device, DeviceState, Family
+from nm_mptcp.model.flags import ProfileFlag
+from nm_mptcp.model.state import DefaultFlags, Device, DeviceState, Family
 from nm_mptcp.networkmanager.defaults import Defaults, Files, normalize, read
+from nm_mptcp.nmsyntax import keyfile
+from nm_mptcp.nmsyntax.keyfile import parse
 
 ETH0 = Device(interface="eth0", ip_interface="eth0", type=1, state=DeviceState.ACTIVATED, type_name="ethernet")
 SECTION = "[connection-{0}]\nconnection.mptcp-flags={1}\n"

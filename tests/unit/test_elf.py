@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nm_mptcp.elf import Elf, ElfError, read
+from nm_mptcp.launch.elf import Elf, ElfError, read
 
 from .elves import elf, go_build
 

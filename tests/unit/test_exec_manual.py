@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from nm_mptcp.cli.exec import document
-from nm_mptcp.launch import DOORS, Facts, Obstacle, plan
-from nm_mptcp.programs import Form, Program
-from nm_mptcp.units import FILE, SOCKET_SINCE
+from nm_mptcp.launch.plan import DOORS, Facts, Obstacle, plan
+from nm_mptcp.launch.programs import Form, Program
+from nm_mptcp.launch.units import FILE, SOCKET_SINCE
 
 PAGE = Path(__file__).parents[2] / "packaging/man/nm-mptcp-exec.8.scd"
 TEXT = PAGE.read_text()

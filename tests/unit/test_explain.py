@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.answer import text
-from nm_mptcp.config import DEFAULTS, Config, Origin, PathSection, Setting
-from nm_mptcp.explain import (
+from nm_mptcp.config.settings import DEFAULTS, Config, Origin, PathSection, Setting
+from nm_mptcp.kernel.route_lookup import Way
+from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model.reasons import Reason, Why
+from nm_mptcp.model.state import Limits, Path, Rule, State
+from nm_mptcp.policy import decide
+from nm_mptcp.report.explain import (
     Known,
     UnknownSubject,
     destination_address,
@@ -21,12 +25,8 @@ from nm_mptcp.explain import (
     followers,
     subject,
 )
-from nm_mptcp.flags import EndpointFlag, ProfileFlag
-from nm_mptcp.kernel.ways import Way
-from nm_mptcp.model import Limits, Path, Rule, State
-from nm_mptcp.policy import decide
-from nm_mptcp.reasons import Reason, Why
-from nm_mptcp.remedies import remedies
+from nm_mptcp.report.explain_text import text
+from nm_mptcp.report.remedies import remedies
 from nm_mptcp.values import replace
 
 from .situations import BACKUP, SUBFLOW, Situation
@@ -132,7 +132,7 @@ def test_the_chain_goes_from_the_profile_to_the_kernel() -> None:
 
 
 def rule_family(address: str) -> Any:
-    from nm_mptcp.model import Family
+    from nm_mptcp.model.state import Family
 
     return Family.of(address)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from nm_mptcp.config import Config, Failover
-from nm_mptcp.flags import EndpointFlag, ProfileFlag
-from nm_mptcp.model import (
+from nm_mptcp.config.settings import Config, Failover
+from nm_mptcp.engine.record import decided
+from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.state import (
     MAIN_TABLE,
     Action,
     Connectivity,
@@ -24,10 +26,8 @@ from nm_mptcp.model import (
     Severance,
     State,
 )
-from nm_mptcp.plan import needed, plan, restore
 from nm_mptcp.policy import decide
-from nm_mptcp.reasons import Why
-from nm_mptcp.state import decided
+from nm_mptcp.policy.plan import needed, plan, restore
 from nm_mptcp.values import replace
 
 from .situations import BACKUP, MODEM, SUBFLOW, Situation

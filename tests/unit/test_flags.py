@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from nm_mptcp.flags import EndpointFlag, ProfileFlag, endpoint_flags, names, parse_endpoint_flags, profile_flags
+from nm_mptcp.model.flags import EndpointFlag, ProfileFlag, endpoint_flags, names, parse_endpoint_flags, profile_flags
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nm_mptcp.installation import missing, note
+from nm_mptcp.cli.installation import missing, note
 
 
 def test_the_command_alone_says_what_only_a_package_brings(tmp_path: Path) -> None:

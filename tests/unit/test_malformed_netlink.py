@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nm_mptcp.kernel import events, mptcp, parse, sockets, xfrm
+from nm_mptcp.kernel import path_manager, path_manager_events, rtnl_parse, sock_diag, xfrm
 from nm_mptcp.kernel.netlink import Message, messages
 
 #: What a malformed message may be told by.
@@ -20,15 +20,15 @@ DOCUMENTED = (ValueError, struct.error, OSError)
 
 #: Each parser, the types of message that it gets, and the size of what stands before the attributes.
 PARSERS: dict[str, tuple[Callable[[Message], Any], tuple[int, ...], int]] = {
-    "events": (events.parse, (30,), 4),
-    "link": (parse.link, (16, 17), 16),
-    "address": (parse.address, (20, 21), 8),
-    "routes": (parse.routes, (24, 25), 12),
-    "lookup": (parse.lookup, (24,), 12),
-    "rule": (parse.rule, (32, 33), 12),
-    "event": (parse.event, (16, 17, 20, 21, 24, 25, 32, 33, 104, 105), 12),
-    "endpoint": (mptcp._endpoint, (30,), 4),
-    "subflow": (sockets._subflow, (20,), 72),
+    "events": (path_manager_events.parse, (30,), 4),
+    "link": (rtnl_parse.link, (16, 17), 16),
+    "address": (rtnl_parse.address, (20, 21), 8),
+    "routes": (rtnl_parse.routes, (24, 25), 12),
+    "lookup": (rtnl_parse.lookup, (24,), 12),
+    "rule": (rtnl_parse.rule, (32, 33), 12),
+    "event": (rtnl_parse.event, (16, 17, 20, 21, 24, 25, 32, 33, 104, 105), 12),
+    "endpoint": (path_manager._endpoint, (30,), 4),
+    "subflow": (sock_diag._subflow, (20,), 72),
     "policy": (xfrm.parse, (19,), 168),
 }
 

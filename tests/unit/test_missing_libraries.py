@@ -45,7 +45,7 @@ def test_pyroute2_that_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 def test_what_is_wrong_with_nm_mptcp_itself_is_seen_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: object) -> int:
-        raise ImportError("cannot import name 'plan'", name="nm_mptcp.plan")
+        raise ImportError("cannot import name 'plan'", name="nm_mptcp.policy.plan")
 
     monkeypatch.setattr(apply, "main", broken)
     with pytest.raises(ImportError, match="plan"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.bus import BusError, Signal
+from nm_mptcp.dbus.connection import BusError, Signal
 from nm_mptcp.networkmanager import modems, names
 from nm_mptcp.networkmanager.modems import MODEM_3GPP, MODEM_CDMA, PATH, SERVICE, Modems
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.config import Config, MeteredPolicy, Mode, Origin, PathSection, Setting
-from nm_mptcp.flags import EndpointFlag, ProfileFlag
-from nm_mptcp.model import Action, DefaultFlags, Desired, Endpoint, State
-from nm_mptcp.plan import plan
+from nm_mptcp.config.selector import Selector, addresses
+from nm_mptcp.config.settings import Config, MeteredPolicy, Mode, Origin, PathSection, Setting
+from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.state import Action, DefaultFlags, Desired, Endpoint, State
 from nm_mptcp.policy import decide
-from nm_mptcp.reasons import Why
-from nm_mptcp.selector import Selector, addresses
+from nm_mptcp.policy.plan import plan
 from nm_mptcp.values import replace
 
 from .situations import BACKUP, MODEM, SUBFLOW, WIFI, Situation

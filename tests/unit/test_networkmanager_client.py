@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.bus import BusError, Signal
-from nm_mptcp.flags import ProfileFlag
-from nm_mptcp.match import DeviceMatch
-from nm_mptcp.model import DefaultFlags, DeviceState
+from nm_mptcp.dbus.connection import BusError, Signal
+from nm_mptcp.model.flags import ProfileFlag
+from nm_mptcp.model.state import DefaultFlags, DeviceState
 from nm_mptcp.networkmanager import client as subject
 from nm_mptcp.networkmanager import modems, names
 from nm_mptcp.networkmanager.client import Client
 from nm_mptcp.networkmanager.defaults import Configuration, Defaults, Section
+from nm_mptcp.nmsyntax.device_match import DeviceMatch
 from nm_mptcp.values import replace
 
 DEVICE = names.DEVICES + "2"

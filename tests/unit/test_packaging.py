@@ -19,7 +19,10 @@ from pathlib import Path
 import pytest
 
 from nm_mptcp.cli import COMMANDS
-from nm_mptcp.config import (
+from nm_mptcp.config.files import FILES as FILES_OF_OURS
+from nm_mptcp.config.files import Source
+from nm_mptcp.config.keys import KEYS, PATH
+from nm_mptcp.config.settings import (
     Config,
     ConnectivityPolicy,
     Failover,
@@ -31,13 +34,10 @@ from nm_mptcp.config import (
     RoamingPolicy,
     Setting,
 )
-from nm_mptcp.configfiles import FILES as FILES_OF_OURS
-from nm_mptcp.configfiles import Source
-from nm_mptcp.keyfile import parse
-from nm_mptcp.keys import KEYS, PATH
-from nm_mptcp.model import PROTOCOL, TABLES, DefaultFlags, Device, DeviceState
-from nm_mptcp.objects import PATH_PROPERTIES
-from nm_mptcp.service import METHODS, PROPERTIES
+from nm_mptcp.model.state import PROTOCOL, TABLES, DefaultFlags, Device, DeviceState
+from nm_mptcp.nmsyntax.keyfile import parse
+from nm_mptcp.service.interface import METHODS, PROPERTIES
+from nm_mptcp.service.path_objects import PATH_PROPERTIES
 from nm_mptcp.values import replace
 
 from ..networkmanager.bed import NEEDED

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nm_mptcp.config import Config, IPv6Address, PathSection, Setting
-from nm_mptcp.flags import EndpointFlag, ProfileFlag
-from nm_mptcp.model import (
+from nm_mptcp.config.selector import Selector
+from nm_mptcp.config.settings import Config, IPv6Address, PathSection, Setting
+from nm_mptcp.engine.record import decided, seen, with_endpoints, with_linkdown
+from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model.state import (
     MARKS,
     PROTOCOL,
     RULE_PRIORITY,
@@ -33,11 +35,9 @@ from nm_mptcp.model import (
     Snapshot,
     Written,
 )
-from nm_mptcp.plan import plan, restore, unrecorded
 from nm_mptcp.policy import decide
-from nm_mptcp.selector import Selector
-from nm_mptcp.state import decided, seen, with_endpoints, with_linkdown
-from nm_mptcp.tables import Source, rank, routing
+from nm_mptcp.policy.plan import plan, restore, unrecorded
+from nm_mptcp.policy.source_routing import Source, rank, routing
 from nm_mptcp.values import replace
 
 from .situations import BACKUP, LEFT_TO_US, MODEM, SUBFLOW, WIFI, Situation, grouped

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from nm_mptcp.config import Config, Mode
-from nm_mptcp.flags import EndpointFlag, ProfileFlag
-from nm_mptcp.model import (
+from nm_mptcp.config.settings import Config, Mode
+from nm_mptcp.engine.record import decided
+from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.state import (
     DefaultFlags,
     Desired,
     DeviceState,
@@ -22,8 +24,6 @@ from nm_mptcp.model import (
     Written,
 )
 from nm_mptcp.policy import decide
-from nm_mptcp.reasons import Why
-from nm_mptcp.state import decided
 from nm_mptcp.values import replace
 
 from .situations import BACKUP, BLUETOOTH, BRIDGE, LEFT_TO_US, MODEM, SUBFLOW, TUN, VETH, WIFI, WIREGUARD, Situation

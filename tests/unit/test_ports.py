@@ -8,15 +8,15 @@ from pathlib import Path as File
 
 import pytest
 
-from nm_mptcp.commands import command
-from nm_mptcp.config import Config, PathSection, Setting
-from nm_mptcp.flags import EndpointFlag, ProfileFlag
-from nm_mptcp.model import Action, Endpoint, Operation, Ours, OwnEndpoint, Owner, State
-from nm_mptcp.plan import plan, restore
+from nm_mptcp.config.selector import Selector
+from nm_mptcp.config.settings import Config, PathSection, Setting
+from nm_mptcp.engine.record import Contents, Record, decided, seen, with_endpoints, without_endpoints
+from nm_mptcp.kernel.ip_commands import command
+from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.state import Action, Endpoint, Operation, Ours, OwnEndpoint, Owner, State
 from nm_mptcp.policy import decide
-from nm_mptcp.reasons import Why
-from nm_mptcp.selector import Selector
-from nm_mptcp.state import Contents, Record, decided, seen, with_endpoints, without_endpoints
+from nm_mptcp.policy.plan import plan, restore
 from nm_mptcp.values import replace
 
 from .situations import SUBFLOW, Situation

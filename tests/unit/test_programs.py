@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nm_mptcp.programs import Form, Program, ProgramError, find, look, wrappers
+from nm_mptcp.launch.programs import Form, Program, ProgramError, find, look, wrappers
 
 from .elves import elf, go_build
 

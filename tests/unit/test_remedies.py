@@ -10,13 +10,13 @@ from pathlib import Path as File
 
 import pytest
 
-from nm_mptcp.config import Config
-from nm_mptcp.configfiles import Source
-from nm_mptcp.model import Connectivity, Departure, Family, Link, Path, State
+from nm_mptcp.config.files import Source
+from nm_mptcp.config.settings import Config
+from nm_mptcp.engine.signal_hysteresis import Strengths
+from nm_mptcp.model.reasons import Reason, Why
+from nm_mptcp.model.state import Connectivity, Departure, Family, Link, Path, State
 from nm_mptcp.policy import decide
-from nm_mptcp.reasons import Reason, Why
-from nm_mptcp.remedies import remedies
-from nm_mptcp.strength import Strengths
+from nm_mptcp.report.remedies import remedies
 from nm_mptcp.values import replace
 from tests.support import followed
 
@@ -63,7 +63,7 @@ def test_what_the_checks_offer_was_followed() -> None:
 
 def test_what_explain_offers_was_followed() -> None:
     of_a_destination = set()
-    tree = ast.parse((PACKAGE / "explain.py").read_text())
+    tree = ast.parse((PACKAGE / "report/explain.py").read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Dict):
             keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
@@ -75,7 +75,7 @@ def test_what_explain_offers_was_followed() -> None:
 
 
 def test_what_status_says_to_type_was_followed() -> None:
-    told = " ".join(texts(PACKAGE / "verdict.py"))
+    told = " ".join(texts(PACKAGE / "report/health.py"))
     known = set(re.findall(r"'((?:nm-mptcp|sysctl) [^']*)'", told))
     assert known == followed.STATUS.keys()
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import pytest
 
-from nm_mptcp.config import Config, PathSection, Setting
-from nm_mptcp.flags import EndpointFlag, ProfileFlag
-from nm_mptcp.model import Action, Desired, Endpoint, Operation, Snapshot, State
-from nm_mptcp.plan import plan
+from nm_mptcp.config.selector import Selector, addresses
+from nm_mptcp.config.settings import Config, PathSection, Setting
+from nm_mptcp.engine.record import decided
+from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.state import Action, Desired, Endpoint, Operation, Snapshot, State
 from nm_mptcp.policy import decide
-from nm_mptcp.reasons import Why
-from nm_mptcp.selector import Selector, addresses
-from nm_mptcp.state import decided
+from nm_mptcp.policy.plan import plan
 from nm_mptcp.values import replace
 
 from .situations import SUBFLOW, TUN, Situation

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.config import Config, Mode, Routing
-from nm_mptcp.flags import ProfileFlag
-from nm_mptcp.model import Connectivity, DefaultFlags, DeviceState
+from nm_mptcp.config.settings import Config, Mode, Routing
+from nm_mptcp.model.flags import ProfileFlag
+from nm_mptcp.model.state import Connectivity, DefaultFlags, DeviceState
 from nm_mptcp.policy import decide
 from nm_mptcp.values import replace
 

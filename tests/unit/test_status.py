@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.config import Mode
-from nm_mptcp.flags import ProfileFlag
-from nm_mptcp.model import AddressFlag, Connectivity, DeviceState, Link
+from nm_mptcp.config.settings import Mode
+from nm_mptcp.dbus.names import Verdict
+from nm_mptcp.engine.record import Contents, Since, since
+from nm_mptcp.model.flags import ProfileFlag
+from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.state import AddressFlag, Connectivity, DeviceState, Link
 from nm_mptcp.policy import decide
-from nm_mptcp.reasons import Why
-from nm_mptcp.screen import plain, screen, show
-from nm_mptcp.service_names import Verdict
-from nm_mptcp.state import Contents, Since, since
-from nm_mptcp.status import Standing, document
+from nm_mptcp.report.status import Standing, document
+from nm_mptcp.report.status_text import plain, screen, show
 from nm_mptcp.text import cells
 from nm_mptcp.values import replace
 
@@ -315,7 +315,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize("name", ["Wi-Fi", *HOSTILE.values()], ids=["plain", *HOSTILE])
 def test_a_terminal_is_coloured_and_says_the_same(name: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setattr("nm_mptcp.screen.width_of", lambda _: columns)
+    monkeypatch.setattr("nm_mptcp.report.status_text.width_of", lambda _: columns)
     monkeypatch.delenv("NO_COLOR", raising=False)
     terminal = Terminal()
     show(look(_named(name)), terminal)

@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from nm_mptcp.styles import Span, Style, render, rendered, takes_escapes, text_of, wants_colour
+from nm_mptcp.report.styles import Span, Style, render, rendered, takes_escapes, text_of, wants_colour
 from nm_mptcp.text import cells, fit, wrapped
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nm_mptcp.units import (
+from nm_mptcp.launch.units import (
     Unit,
     UnitError,
     assignments,

@@ -11,18 +11,18 @@ from xml.etree import ElementTree
 
 import pytest
 
-from nm_mptcp.flags import EndpointFlag
-from nm_mptcp.kernel.counters import LinkCounters
-from nm_mptcp.kernel.events import EventName, PathManagerEvent
-from nm_mptcp.kernel.sockets import Subflow, SubflowFlag, TCPState
-from nm_mptcp.model import Address, Endpoint, Family, Link
-from nm_mptcp.styles import render, text_of
+from nm_mptcp.kernel.link_stats import LinkCounters
+from nm_mptcp.kernel.path_manager_events import EventName, PathManagerEvent
+from nm_mptcp.kernel.sock_diag import Subflow, SubflowFlag, TCPState
+from nm_mptcp.model.flags import EndpointFlag
+from nm_mptcp.model.state import Address, Endpoint, Family, Link
+from nm_mptcp.report.styles import render, text_of
 from nm_mptcp.text import cells
 from nm_mptcp.values import replace
-from nm_mptcp.watch.drawing import Canvas, draw, spark, speed
-from nm_mptcp.watch.happenings import Happening, Name, of_event
-from nm_mptcp.watch.looks import DeviceView, Look, PathView, differences
+from nm_mptcp.watch.events import Happening, Name, of_event
+from nm_mptcp.watch.render import Canvas, draw, spark, speed
 from nm_mptcp.watch.scene import Scene, scene, uplinks
+from nm_mptcp.watch.snapshot import DeviceView, Look, PathView, differences
 from nm_mptcp.watch.traffic import Traffic
 
 from ..svg import picture

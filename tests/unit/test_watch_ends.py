@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from nm_mptcp.bus import Bus, BusError
+from nm_mptcp.dbus.connection import Bus, BusError
 from nm_mptcp.watch import observer as module
 from nm_mptcp.watch.observer import Observer
 

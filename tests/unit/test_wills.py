@@ -9,11 +9,21 @@ from collections.abc import Callable
 
 import pytest
 
-from nm_mptcp.config import Config, Mode
-from nm_mptcp.flags import ProfileFlag
-from nm_mptcp.model import Address, AddressFlag, DefaultFlags, Departure, Desired, DeviceState, Family, Link, State
+from nm_mptcp.config.settings import Config, Mode
+from nm_mptcp.model.flags import ProfileFlag
+from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.state import (
+    Address,
+    AddressFlag,
+    DefaultFlags,
+    Departure,
+    Desired,
+    DeviceState,
+    Family,
+    Link,
+    State,
+)
 from nm_mptcp.policy import decide
-from nm_mptcp.reasons import Why
 from nm_mptcp.values import replace
 
 from .situations import TUN, Situation

@@ -7,7 +7,7 @@ import asyncio
 import importlib
 from typing import Any
 
-from nm_mptcp.bus import LIBRARY, Message, MessageType, NameFlag, RequestNameReply, Variant
+from nm_mptcp.dbus.connection import LIBRARY, Message, MessageType, NameFlag, RequestNameReply, Variant
 from nm_mptcp.networkmanager import names
 
 _aio = importlib.import_module(f"{LIBRARY}.aio")

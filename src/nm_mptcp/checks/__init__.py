@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``nm-mptcp check``: all that the kernel's setup guide tells a person to do by hand, as pure functions of facts.
 
-:mod:`.gather` is where they are looked up, once; a check is a function from :class:`~.facts.Facts` to findings.
+:mod:`.collect` is where they are looked up, once; a check is a function from :class:`~.facts.Facts` to findings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from . import beside, counters, manager, paths, routes, system, tools
+from . import conflicts, counters, manager, paths, routes, system, tools
 from .facts import Facts
 from .finding import Finding
 
@@ -25,10 +25,10 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     manager.dropin,
     manager.service,
     manager.configuration,
-    beside.mptcpd,
-    beside.networkd,
-    beside.cloud_setup,
-    beside.strongswan,
+    conflicts.mptcpd,
+    conflicts.networkd,
+    conflicts.cloud_setup,
+    conflicts.strongswan,
     paths.verdict,
     paths.paths,
     paths.families,

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The facts that the checks judge: gathered once, at one moment, by :mod:`.gather`."""
+"""The facts that the checks judge: gathered once, at one moment, by :mod:`.collect`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..flags import EndpointFlag
-from ..health import Case
-from ..kernel.ways import Answers
-from ..model import Endpoint, Kernel, Numbering
-from ..reasons import Reason
+from ..kernel.route_lookup import Answers
+from ..model.flags import EndpointFlag
+from ..model.reasons import Reason
+from ..model.state import Endpoint, Kernel, Numbering
+from ..policy.reachability import Case
+from ..report.health import LOST, rule_name, why_of
 from ..values import field, frozen
-from ..verdict import LOST, rule_name, why_of
 
 #: What is wrong with a service that has not looked at anything yet.
 STARTING = "the service is just starting"
@@ -38,7 +38,7 @@ class Firewall:
 
 @frozen
 class Trouble:
-    """What is wrong with an address that should carry (:mod:`..health`): the rule, and the words."""
+    """What is wrong with an address that should carry (:mod:`~nm_mptcp.policy.reachability`): the rule, and the words."""
 
     rule: str
     words: str

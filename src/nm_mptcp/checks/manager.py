@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..model import DefaultFlags
+from ..model.state import DefaultFlags
 from ..text import printable
 from .facts import STARTING, Facts
 from .finding import Finding, advice, bad, commands, good, moot, unknown, warning

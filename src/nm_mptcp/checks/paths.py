@@ -8,11 +8,11 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..flags import EndpointFlag, names
-from ..model import AddressFlag, Family
-from ..service_names import Verdict
+from ..dbus.names import Verdict
+from ..model.flags import EndpointFlag, names
+from ..model.state import AddressFlag, Family
+from ..report.health import held_back
 from ..text import printable
-from ..verdict import held_back
 from .facts import Facts, Place
 from .finding import Finding, Remedy, advice, bad, commands, good, moot, unknown, warning
 from .system import NEWER, TURN_ON

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from ..model import Family
+from ..model.state import Family
 from ..text import printable
 from ..values import frozen
 from .facts import Facts, Place

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..configfiles import FILES
+from ..config.files import FILES
 from ..text import printable
 from .facts import Facts
 

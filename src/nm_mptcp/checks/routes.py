@@ -7,12 +7,12 @@ import ipaddress
 import shlex
 from collections.abc import Iterator, Mapping
 
-from .. import health, tables
-from ..kernel.ways import Answer, Way
-from ..kinds import TUNNEL_LINKS
-from ..model import MAIN_TABLE, Family, Marks, Route, Rule, RuleAction, marks_of
-from ..plan import in_order
-from ..remedies import own_table
+from ..kernel.route_lookup import Answer, Way
+from ..model.device_types import TUNNEL_LINKS
+from ..model.state import MAIN_TABLE, Family, Marks, Route, Rule, RuleAction, marks_of
+from ..policy import reachability, source_routing
+from ..policy.plan import in_order
+from ..report.remedies import own_table
 from ..text import printable
 from .facts import Facts, Place, Trouble
 from .finding import Finding, Remedy, advice, bad, commands, good, moot, unknown, warning
@@ -65,7 +65,7 @@ def rules(facts: Facts) -> Iterator[Finding]:
 def _faults(facts: Facts, places: list[Place]) -> Iterator[tuple[str, list[str]]]:
     """What is wrong with our own rules and tables, by address."""
     marks = marks_of(facts.numbering)
-    wanted = tables.routing(facts.kernel, [_source(facts, place) for place in places], marks)
+    wanted = source_routing.routing(facts.kernel, [_source(facts, place) for place in places], marks)
     there = frozenset(facts.kernel.rules)
     for place in places:
         table = wanted.table_of.get(place.address, 0)
@@ -97,7 +97,7 @@ def default_routes(facts: Facts) -> Iterator[Finding]:
             continue
         seen.add((place.ifindex, family, table))
         subject = f"{place.interface} {family.label}"
-        route = tables.default_route(facts.kernel, place.ifindex, family, table, marks=marks)
+        route = source_routing.default_route(facts.kernel, place.ifindex, family, table, marks=marks)
         if route is None:
             trouble, case = facts.trouble(place), facts.cases.get(place.address)
             if trouble is not None:
@@ -108,7 +108,7 @@ def default_routes(facts: Facts) -> Iterator[Finding]:
             else:
                 yield good("default-route", "none, and none is needed for what its own routes lead to", subject)
         else:
-            via = f" via {gateway}" if (gateway := tables.gateway(route, place.ifindex)) else ""
+            via = f" via {gateway}" if (gateway := source_routing.gateway(route, place.ifindex)) else ""
             hint = f" src {route.source}" if route.source else ""
             yield good("default-route", f"default{via} dev {place.interface}{hint}", subject)
 
@@ -152,7 +152,7 @@ def firewall(facts: Facts) -> Iterator[Finding]:
     for place in places:
         subject = f"{place.interface} {place.address}"
         bound = (each.bound for each in _answers(facts, place))
-        if facts.trouble(place) is None and all(health.arrives(way, place.ifindex) for way in bound):
+        if facts.trouble(place) is None and all(reachability.arrives(way, place.ifindex) for way in bound):
             yield good("firewall", f"'{rule}' lets answers to this address in{whose}", subject)
         else:
             words = f"'{rule}' drops answers to this address: no route leaves by {place.interface}{whose}"
@@ -209,7 +209,7 @@ def _answers(facts: Facts, place: Place) -> tuple[Answer, ...]:
 def _astray(facts: Facts, place: Place) -> Way | None:
     """The first way, of a socket that is bound to the address alone, that is not by the address's own interface."""
     plain = (each.plain for each in _answers(facts, place))
-    return next((way for way in plain if not health.arrives(way, place.ifindex)), None)
+    return next((way for way in plain if not reachability.arrives(way, place.ifindex)), None)
 
 
 def _is_tunnel(facts: Facts, way: Way) -> bool:
@@ -225,13 +225,13 @@ def _by(facts: Facts, way: Way) -> str:
     return f"packets leave by {link.name if link else f'interface {way.ifindex}'} (table {way.table})"
 
 
-def _source(facts: Facts, place: Place) -> tables.Source:
+def _source(facts: Facts, place: Place) -> source_routing.Source:
     assert place.path is not None
     table = place.path["table"]
-    return tables.Source(place.address, place.ifindex, MAIN_TABLE if table in facts.numbering.tables else table)
+    return source_routing.Source(place.address, place.ifindex, MAIN_TABLE if table in facts.numbering.tables else table)
 
 
-def _faults_of_table(facts: Facts, wanted: tables.Routing, table: int, place: Place) -> list[str]:
+def _faults_of_table(facts: Facts, wanted: source_routing.Routing, table: int, place: Place) -> list[str]:
     family = Family.of(place.address)
 
     def of_family(group: Mapping[tuple[int, int], tuple[Route, ...] | frozenset[Route]]) -> frozenset[Route]:
@@ -312,7 +312,7 @@ def _routed(facts: Facts, place: Place) -> Remedy:
         return commands(line, words="this rule decides before the table of the link: see who made it")
     if place.ours and any(True for _ in _faults(facts, [place])):
         return commands("nm-mptcp apply", safe=True)
-    default = tables.default_route(facts.kernel, place.ifindex, family, marks=_marks(facts))
+    default = source_routing.default_route(facts.kernel, place.ifindex, family, marks=_marks(facts))
     if default is None and not place.ours:
         return advice(_by_hand(place))
     if place.ours or default is None or (wrong is not None and wrong.refused):
@@ -322,7 +322,7 @@ def _routed(facts: Facts, place: Place) -> Remedy:
         )
     used = {table for table, _ in facts.kernel.routes} | {rule.table for rule in facts.kernel.rules}
     table = next(number for number in _FREE_TABLES if number not in used)
-    gateway = tables.gateway(default, place.ifindex)
+    gateway = source_routing.gateway(default, place.ifindex)
     via = f"via {gateway} " if gateway else ""
     return commands(
         f"{ip} route add default {via}dev {shlex.quote(place.interface)} table {table}",

@@ -21,8 +21,8 @@ from .. import __version__
 from ..log import LEVELS, choose
 
 if TYPE_CHECKING:
-    from ..bus import BusError
-    from ..state import Record
+    from ..dbus.connection import BusError
+    from ..engine.record import Record
 
 #: Subcommand -> what ``--help`` says of it; each is a module here with ``options(parser)`` and ``main(arguments)``.
 COMMANDS = {
@@ -217,7 +217,7 @@ def refused(error: BusError) -> int:
 
 def tell_what_is_missing() -> None:
     """One line for who has installed the command alone, as pip does."""
-    from ..installation import note
+    from .installation import note
 
     if (words := note()) is not None:
         print(f"nm-mptcp: note: {words}", file=sys.stderr)
@@ -225,6 +225,6 @@ def tell_what_is_missing() -> None:
 
 def record_of(arguments: argparse.Namespace) -> Record:
     """The record that the arguments name."""
-    from ..state import DIRECTORY, Record
+    from ..engine.record import DIRECTORY, Record
 
     return Record(arguments.state_dir or DIRECTORY)

@@ -7,8 +7,8 @@ import argparse
 import asyncio
 import os
 
-from ..bus import BusError
-from ..state import StateError
+from ..dbus.connection import BusError
+from ..engine.record import StateError
 from ..text import printable
 from . import fail, record_of, refused, remote, settings, tell_what_is_missing
 
@@ -23,7 +23,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Only one writer at a time: a running service is asked to look, else we write, under the record's lock."""
     from ..kernel.errors import KernelError
-    from ..oneshot import UnseenError, apply, pending
+    from ..service.oneshot import UnseenError, apply, pending
 
     record = record_of(arguments)
     # An event is no wish: only a person's apply ends what clear began.

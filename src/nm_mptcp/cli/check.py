@@ -14,12 +14,12 @@ from typing import Any
 
 from .. import __version__
 from ..checks import judge
+from ..checks.collect import gather
 from ..checks.facts import Facts
 from ..checks.finding import Finding, Result, worst
-from ..checks.gather import gather
-from ..configfiles import Source
-from ..state import Record
-from ..styles import Line, Span, Style, rendered
+from ..config.files import Source
+from ..engine.record import Record
+from ..report.styles import Line, Span, Style, rendered
 from ..text import printable, width_of, wrapped
 from . import RawHelp, fail, record_of
 

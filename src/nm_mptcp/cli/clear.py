@@ -8,9 +8,9 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 
-from ..bus import BusError
+from ..dbus.connection import BusError
+from ..engine.record import StateError
 from ..plainbus import PlainBusError
-from ..state import StateError
 from . import fail, record_of, refused, remote, settings
 
 
@@ -24,7 +24,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """A running service clears and stays out until ``nm-mptcp apply`` or its next start."""
     from ..kernel.errors import KernelError
-    from ..oneshot import clear
+    from ..service.oneshot import clear
 
     record = record_of(arguments)
     kept: Iterable[str] = ()

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..configfiles import Given, Reading, Source, name_of
-from ..keys import KEYS, PATH
+from ..config.files import Given, Reading, Source, name_of
+from ..config.keys import KEYS, PATH
 from ..text import printable
 from . import fail, refused, remote
 
@@ -50,7 +50,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _reload() -> int:
     """The service knows which files it was started with; what is wrong in them it says, and goes on as before."""
-    from ..bus import BusError
+    from ..dbus.connection import BusError
 
     try:
         if remote.ask("Reload") is None:

@@ -25,11 +25,11 @@ def main(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGHUP, lambda number, _: hung_up.append(number))
     with loading():
         _load_asyncio()
-        from ..bus import BusError
-        from ..configfiles import Source
-        from ..daemon import run
+        from ..config.files import Source
+        from ..dbus.connection import BusError
+        from ..engine.record import StateError
         from ..kernel.errors import KernelError
-        from ..state import StateError
+        from ..service.daemon import run
         from . import remote
 
     record = record_of(arguments)

@@ -13,7 +13,8 @@ import signal
 import sys
 from pathlib import Path
 
-from .. import launch, programs
+from ..launch import plan as launch_plan
+from ..launch import programs
 from . import fail
 
 
@@ -38,20 +39,20 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         program = programs.look(words[0], environment, uid=os.getuid(), gid=os.getgid())
     except programs.ProgramError as error:
-        fail(launch.printable(str(error)))
+        fail(launch_plan.printable(str(error)))
         return error.status
     mptcpize = shutil.which("mptcpize", path=environment.get("PATH"))
-    facts = launch.Facts(
+    facts = launch_plan.Facts(
         program=program,
         wrappers=programs.wrappers(mptcpize),
         mptcpize=mptcpize,
         error=programs.mptcp_error(),
         environment=environment,
     )
-    plan = launch.plan(facts, words)
+    plan = launch_plan.plan(facts, words)
     if not (arguments.quiet or arguments.json):
         for finding in plan.findings:
-            fail(launch.printable(finding.text))
+            fail(launch_plan.printable(finding.text))
     if arguments.json:
         print(json.dumps(document(facts, plan, words), indent=2))
     elif arguments.dry_run:
@@ -62,7 +63,7 @@ def main(arguments: argparse.Namespace) -> int:
     return _become(plan, environment)
 
 
-def document(facts: launch.Facts, plan: launch.Plan, words: list[str]) -> dict[str, object]:
+def document(facts: launch_plan.Facts, plan: launch_plan.Plan, words: list[str]) -> dict[str, object]:
     """What ``--json`` prints; documented in nm-mptcp-exec(8)."""
     program, elf = facts.program, facts.program.elf
     return {
@@ -82,7 +83,11 @@ def document(facts: launch.Facts, plan: launch.Plan, words: list[str]) -> dict[s
         "mptcp": {"available": not facts.error, "error": errno.errorcode.get(facts.error) if facts.error else None},
         "mptcpize": facts.mptcpize,
         "wrapper": plan.wrapper,
-        "execute": {"file": plan.file, "arguments": list(plan.arguments), "environment": dict(plan.variables)},
+        "execute": {
+            "file": plan.file,
+            "arguments": list(plan.arguments),
+            "environment": dict(plan.variables),
+        },
     }
 
 
@@ -101,7 +106,7 @@ def inherited() -> dict[str, str]:
     return environment
 
 
-def _become(plan: launch.Plan, environment: dict[str, str]) -> int:
+def _become(plan: launch_plan.Plan, environment: dict[str, str]) -> int:
     # Python ignores these; a program that we start expects the default, as it has it from a shell.
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
@@ -111,5 +116,5 @@ def _become(plan: launch.Plan, environment: dict[str, str]) -> int:
     try:
         os.execve(plan.file, plan.arguments, {**environment, **plan.variables})
     except OSError as error:
-        fail(launch.printable(f"{plan.file}: {error.strerror}"))
+        fail(launch_plan.printable(f"{plan.file}: {error.strerror}"))
         return 127 if error.errno == errno.ENOENT else 126

@@ -10,14 +10,14 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from ..answer import text
+from ..dbus.names import WRONG
 from ..plainbus import PlainBusError
-from ..service_names import WRONG
+from ..report.explain_text import text
 from ..text import width_of
 from . import fail, record_of, remote
 
 if TYPE_CHECKING:
-    from ..status import Document
+    from ..report.status import Document
 
 
 class _Unknown(Exception):
@@ -73,10 +73,10 @@ def _explain(arguments: argparse.Namespace, what: str) -> Document:
         raise
     if shown is not None:
         return shown
-    from ..explain import UnknownSubject
+    from ..engine.record import StateError
     from ..kernel.errors import KernelError
-    from ..oneshot import explain
-    from ..state import StateError
+    from ..report.explain import UnknownSubject
+    from ..service.oneshot import explain
     from . import settings
 
     try:

@@ -7,10 +7,10 @@ import argparse
 import asyncio
 import json
 
-from ..bus import BusError
-from ..config import Mode
-from ..configfiles import Source
-from ..state import StateError
+from ..config.files import Source
+from ..config.settings import Mode
+from ..dbus.connection import BusError
+from ..engine.record import StateError
 from . import RawHelp, fail, record_of, refused, remote, settings
 
 #: What each mode does, for the help.
@@ -42,7 +42,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Without an argument tell which mode counts, and why; else have the service change it, or do it."""
     from ..kernel.errors import KernelError
-    from ..oneshot import set_mode
+    from ..service.oneshot import set_mode
 
     record = record_of(arguments)
     try:

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .. import plainbus
-from ..service_names import INTERFACE, NAME, PATH
+from ..dbus.names import INTERFACE, NAME, PATH
 
 if TYPE_CHECKING:
-    from ..state import Record
-    from ..status import Document
+    from ..engine.record import Record
+    from ..report.status import Document
 
 #: Seconds for one answer of the service; a convergence takes milliseconds, deleting 8 endpoints less than a second.
 _PATIENCE = 10.0
@@ -46,7 +46,7 @@ def have_done(record: Record, calls: tuple[Call, ...], work: Callable[[], None])
     True when the service did it. A service that is just starting holds the lock before it is on the bus, so both are tried
     in turn. Raises :class:`BusError`, :class:`StateError` and what ``work`` raises.
     """
-    from ..state import BusyError
+    from ..engine.record import BusyError
 
     deadline = time.monotonic() + _PATIENCE
     while True:
@@ -70,14 +70,14 @@ def status() -> Document | None:
 def explain(what: str) -> Document | None:
     """The service's explanation; None where no service is on the bus.
 
-    Raises :class:`PlainBusError`; its name is :data:`~nm_mptcp.service_names.WRONG` for what means nothing to the service.
+    Raises :class:`PlainBusError`; its name is :data:`~nm_mptcp.dbus.names.WRONG` for what means nothing to the service.
     """
     answer = plainbus.ask(NAME, PATH, INTERFACE, "Explain", what, timeout=_PATIENCE)
     return json.loads(answer) if answer else None
 
 
 async def _ask(calls: tuple[Call, ...]) -> list[object] | None:
-    from ..bus import Bus, BusError
+    from ..dbus.connection import Bus, BusError
 
     person = os.geteuid() != 0
     patience = _PATIENCE_WITH_A_PERSON if person else _PATIENCE

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from ..log import logger
 
 if TYPE_CHECKING:
-    from ..config import Config
-    from ..configfiles import Reading
+    from ..config.files import Reading
+    from ..config.settings import Config
 
 #: So many problems are told one by one.
 _TOLD = 20
@@ -29,7 +29,7 @@ def option(parser: argparse.ArgumentParser) -> None:
 
 def config_of(arguments: argparse.Namespace) -> Config:
     """The settings that count; what is no good in them is told of and left out."""
-    from ..configfiles import Source
+    from ..config.files import Source
 
     reading = Source(arguments.config).read()
     tell(reading)

@@ -7,8 +7,8 @@ import argparse
 import json
 import sys
 
+from ..dbus.names import Verdict
 from ..plainbus import PlainBusError
-from ..service_names import Verdict
 from . import fail, record_of, remote, tell_what_is_missing
 
 
@@ -29,9 +29,9 @@ def main(arguments: argparse.Namespace) -> int:
     except PlainBusError as error:
         return fail(f"the service could not be asked: {error}", Verdict.NOT_WORKING.status)
     if not shown:
+        from ..engine.record import StateError
         from ..kernel.errors import KernelError
-        from ..oneshot import status
-        from ..state import StateError
+        from ..service.oneshot import status
         from . import settings
 
         try:
@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(shown, indent=2))
         return 0  # a program reads it in the document, and takes an exit status for a failure to tell
-    from ..screen import show
+    from ..report.status_text import show
 
     show(shown, sys.stdout, everything=arguments.all)
     return Verdict(shown["state"]).status

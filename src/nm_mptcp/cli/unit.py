@@ -12,8 +12,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from .. import launch, programs, systemd, units
-from ..units import Unit, UnitError
+from ..launch import plan as launch_plan
+from ..launch import programs, systemctl, units
+from ..launch.units import Unit, UnitError
 from . import fail
 
 #: Who a service is that systemd gives a user of its own, or one that is not known here: anybody but root.
@@ -44,25 +45,25 @@ def main(arguments: argparse.Namespace) -> int:
             return _disable(name, restart=arguments.restart, dry_run=arguments.dry_run)
         return _enable(name, restart=arguments.restart, dry_run=arguments.dry_run)
     except UnitError as error:
-        return fail(launch.printable(str(error)))
+        return fail(launch_plan.printable(str(error)))
 
 
 def _enable(name: str, *, restart: bool, dry_run: bool) -> int:
     unit = _loaded(name)
     if error := programs.mptcp_error():
         # Neither the wrapper nor systemd falls back to TCP: the unit's sockets could not be made at all.
-        raise UnitError(f"{unit.name} is left as it is: {launch.refusal(error)}")
+        raise UnitError(f"{unit.name} is left as it is: {launch_plan.refusal(error)}")
     path = units.drop_in_path(unit.name)
-    before = systemd.ours(path)
+    before = systemctl.ours(path)
     if unit.is_socket:
-        if trouble := units.socket_trouble(unit, systemd.version()):
+        if trouble := units.socket_trouble(unit, systemctl.version()):
             raise UnitError(trouble)
         text, variables = units.socket_drop_in(), {}
     else:
         if before is not None and not dry_run:
             # What the unit has without our drop-in, which may be older than the unit's own words.
-            systemd.remove(path)
-            systemd.reload()
+            systemctl.remove(path)
+            systemctl.reload()
         try:
             unit = _loaded(name)
             variables = _variables(unit)
@@ -73,9 +74,9 @@ def _enable(name: str, *, restart: bool, dry_run: bool) -> int:
     if dry_run:
         print(f"# {path}\n{text}", end="")
         return 0
-    systemd.write(path, text)
-    systemd.reload()
-    now = systemd.show(name)
+    systemctl.write(path, text)
+    systemctl.reload()
+    now = systemctl.show(name)
     if trouble := _not_in_force(now, path, variables):
         _restore(path, None)
         raise UnitError(f"{unit.name} is left as it is: {trouble}")
@@ -88,30 +89,30 @@ def _enable(name: str, *, restart: bool, dry_run: bool) -> int:
 
 
 def _disable(name: str, *, restart: bool, dry_run: bool) -> int:
-    unit = systemd.show(name)
+    unit = systemctl.show(name)
     path = units.drop_in_path(unit.name)
-    if systemd.ours(path) is None:
+    if systemctl.ours(path) is None:
         print(f"{unit.name}: there is no {path}")
         return 0
     if dry_run:
         print(f"rm {path}")
         return 0
-    systemd.remove(path)
-    systemd.reload()
+    systemctl.remove(path)
+    systemctl.reload()
     print(f"{unit.name}: removed {path}")
     return _counts(unit, restart=restart)
 
 
 def _status(name: str, *, as_json: bool) -> int:
-    unit = systemd.show(name)
+    unit = systemctl.show(name)
     path = units.drop_in_path(unit.name)
-    text = systemd.ours(path)
+    text = systemctl.ours(path)
     variables = {} if text is None or unit.is_socket else _written(text)
     trouble = "there is no drop-in" if text is None else _not_in_force(unit, path, variables)
     running = None if unit.is_socket or not unit.pid else _running(unit.pid, variables)
     findings = [] if unit.is_socket or unit.state != "loaded" else _findings(unit, variables)
     if not trouble and (error := programs.mptcp_error()):
-        findings.append(f"{launch.refusal(error)}; until then its sockets cannot be made at all")
+        findings.append(f"{launch_plan.refusal(error)}; until then its sockets cannot be made at all")
     if as_json:
         facts = {
             "unit": unit.name,
@@ -131,12 +132,12 @@ def _status(name: str, *, as_json: bool) -> int:
     if not trouble and running is False:
         print(f"{unit.name}: 'systemctl restart {unit.name}' for it to count")
     for finding in findings:
-        fail(launch.printable(f"{unit.name}: {finding}"))
+        fail(launch_plan.printable(f"{unit.name}: {finding}"))
     return 0 if not trouble else 1
 
 
 def _loaded(name: str) -> Unit:
-    unit = systemd.show(name)
+    unit = systemctl.show(name)
     if unit.state == "loaded":
         return unit
     why = {"not-found": "there is no such unit", "masked": "it is masked"}.get(unit.state, f"systemd says {unit.state}")
@@ -145,13 +146,13 @@ def _loaded(name: str) -> Unit:
 
 def _variables(unit: Unit) -> dict[str, str]:
     """What to set for a service, and says what cannot work. Raises :class:`UnitError` when nothing can be set."""
-    given = {key: value.replace("%", "%%") for key, value in systemd.environment().items()} | dict(unit.environment)
+    given = {key: value.replace("%", "%%") for key, value in systemctl.environment().items()} | dict(unit.environment)
     wrappers = programs.wrappers(shutil.which("mptcpize"))
-    plans = [launch.plan(facts, [facts.program.path]) for facts in _facts(unit, given, wrappers)]
+    plans = [launch_plan.plan(facts, [facts.program.path]) for facts in _facts(unit, given, wrappers)]
     variables: dict[str, str] = {}
     for plan in plans:
         variables = {**plan.variables, **variables}
-    missing = [one for plan in plans for one in plan.findings if one.obstacle is launch.Obstacle.NO_WRAPPER]
+    missing = [one for plan in plans for one in plan.findings if one.obstacle is launch_plan.Obstacle.NO_WRAPPER]
     if not variables or missing:
         raise UnitError(
             f"{unit.name} is left as it is: "
@@ -161,28 +162,28 @@ def _variables(unit: Unit) -> dict[str, str]:
     if unit.root and wrapper and not Path(unit.root, wrapper.lstrip("/")).exists():
         fail(f"{unit.name}: it runs in {unit.root} (RootDirectory=): {wrapper} has to be in there")
     for name in variables:
-        if files := systemd.setters(unit.environment_files, name):
+        if files := systemctl.setters(unit.environment_files, name):
             raise UnitError(
                 f"{unit.name} is left as it is: {files[-1]} sets {name}, and that counts more than a drop-in:"
                 f" append {_last(name, variables[name])} there"
             )
     for words in (*_findings_of(plans), *units.hindrances(unit, variables, wrapper)):
-        fail(launch.printable(f"{unit.name}: {words}"))
+        fail(launch_plan.printable(f"{unit.name}: {words}"))
     return variables
 
 
 def _findings(unit: Unit, variables: dict[str, str]) -> list[str]:
     wrappers = programs.wrappers(shutil.which("mptcpize"))
-    plans = [launch.plan(facts, [facts.program.path]) for facts in _facts(unit, unit.environment, wrappers)]
+    plans = [launch_plan.plan(facts, [facts.program.path]) for facts in _facts(unit, unit.environment, wrappers)]
     wrapper = next((plan.wrapper for plan in plans if plan.wrapper), None)
     return [*_findings_of(plans), *units.hindrances(unit, variables, wrapper)]
 
 
-def _findings_of(plans: list[launch.Plan]) -> list[str]:
+def _findings_of(plans: list[launch_plan.Plan]) -> list[str]:
     return list(dict.fromkeys(finding.text for plan in plans for finding in plan.findings))
 
 
-def _facts(unit: Unit, given: Mapping[str, str], wrappers: tuple[programs.Wrapper, ...]) -> list[launch.Facts]:
+def _facts(unit: Unit, given: Mapping[str, str], wrappers: tuple[programs.Wrapper, ...]) -> list[launch_plan.Facts]:
     """Of each program of ``ExecStart=`` that is there."""
     uid, gid = _identity(unit)
     found = []
@@ -190,7 +191,7 @@ def _facts(unit: Unit, given: Mapping[str, str], wrappers: tuple[programs.Wrappe
         with contextlib.suppress(programs.ProgramError):
             inside = os.path.join(unit.root, path.lstrip("/")) if unit.root else path
             program = programs.look(inside, {}, uid=uid, gid=gid)
-            found.append(launch.Facts(program=program, wrappers=wrappers, environment=given))
+            found.append(launch_plan.Facts(program=program, wrappers=wrappers, environment=given))
     return found
 
 
@@ -249,10 +250,10 @@ def _running(pid: int, variables: dict[str, str]) -> bool | None:
 
 def _restore(path: str, text: str | None) -> None:
     if text is not None:
-        systemd.write(path, text)
+        systemctl.write(path, text)
     elif os.path.exists(path):
-        systemd.remove(path)
-    systemd.reload()
+        systemctl.remove(path)
+    systemctl.reload()
 
 
 def _counts(unit: Unit, *, restart: bool) -> int:
@@ -262,7 +263,7 @@ def _counts(unit: Unit, *, restart: bool) -> int:
     elif not unit.active:
         print(f"{unit.name}: it counts from its next start on")
     elif restart:
-        systemd.restart(unit)
+        systemctl.restart(unit)
         print(f"{unit.name}: restarted")
     elif unit.is_socket and unit.triggers:
         print(f"{unit.name}: 'systemctl stop {' '.join(unit.triggers)}; systemctl restart {unit.name}' for it to count")

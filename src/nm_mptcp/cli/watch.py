@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TextIO
 from . import fail
 
 if TYPE_CHECKING:
-    from ..watch.happenings import Happening
+    from ..watch.events import Happening
     from ..watch.observer import Observer
     from ..watch.terminal import Terminal
 
@@ -58,7 +58,7 @@ def _seconds(text: str) -> float:
 def main(arguments: argparse.Namespace) -> int:
     """Watch until told to end; reads only, works for everybody as far as the kernel lets them."""
     from ..kernel.errors import KernelError
-    from ..styles import takes_escapes
+    from ..report.styles import takes_escapes
 
     try:
         if arguments.json or arguments.lines or not takes_escapes(sys.stdout):
@@ -77,7 +77,7 @@ def main(arguments: argparse.Namespace) -> int:
 async def _print(arguments: argparse.Namespace, stream: TextIO) -> None:
     """A line for each event, flushed at once."""
     from ..text import width_of, wrapped
-    from ..watch.happenings import Happening, Name
+    from ..watch.events import Happening, Name
     from ..watch.observer import Observer
 
     def write(*lines: str) -> None:
@@ -122,7 +122,7 @@ def _rates(observer: Observer) -> dict[str, object]:
 
 async def _draw(arguments: argparse.Namespace, stream: TextIO) -> None:
     """The whole terminal, drawn again when something happened, and each interval."""
-    from ..watch.happenings import Name
+    from ..watch.events import Name
     from ..watch.observer import Observer
     from ..watch.terminal import Terminal
 
@@ -159,7 +159,7 @@ async def _draw(arguments: argparse.Namespace, stream: TextIO) -> None:
 
 
 def _show(terminal: Terminal, observer: Observer, happenings: deque[Happening], *, everything: bool) -> None:
-    from ..watch.drawing import draw
+    from ..watch.render import draw
     from ..watch.scene import scene
 
     look = observer.look

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from ..model import (
+from ..model.state import (
     Action,
     Cut,
     Departure,
@@ -38,17 +38,17 @@ from ..values import frozen, replace
 from . import messages as _messages  # noqa: F401  # now, not in front of the first write
 from . import sysctl
 from .connections import Connections, standing
-from .departures import Departures
+from .egress import Departures
 from .errors import KernelError
-from .events import PathManagerEvent, PathManagerEvents
-from .mirror import Changes, Mirror
+from .fib import Changes, Mirror
 from .monitor import Monitor
 from .monitor import look as full_look
-from .mptcp import PathManager
 from .neighbours import Neighbours
+from .path_manager import PathManager
+from .path_manager_events import PathManagerEvent, PathManagerEvents
+from .route_lookup import Answer, Answers, Question, Way, Ways
 from .routing import Routing
-from .sockets import Sockets, Subflow, may_administer
-from .ways import Answer, Answers, Question, Way, Ways
+from .sock_diag import Sockets, Subflow, may_administer
 
 _Answer = TypeVar("_Answer")
 
@@ -220,7 +220,7 @@ class KernelAccess:
         )
 
     async def connections(self, *, at_once: bool = False) -> Mapping[frozenset[str], int]:
-        """How many live MPTCP connections stand on exactly these local addresses (see :class:`~nm_mptcp.model.Snapshot`);
+        """How many live MPTCP connections stand on exactly these local addresses (see :class:`~nm_mptcp.model.state.Snapshot`);
         ``at_once``: others wait, and the last answer will do where no event says that it may be another.
 
         Raises :class:`KernelError`.
@@ -244,11 +244,14 @@ class KernelAccess:
         return standing(await self._work(self._sockets.subflows)) if may_administer() else None
 
     async def way(self, destination: str, kernel: Kernel) -> Way:
-        """By which way a connection begins (see :meth:`~nm_mptcp.kernel.ways.Ways.unbound`). Raises :class:`KernelError`."""
+        """By which way a connection begins (see :meth:`~nm_mptcp.kernel.route_lookup.Ways.unbound`).
+
+        Raises :class:`KernelError`.
+        """
         return await self._work(self._ways.unbound, destination, kernel)
 
     async def way_of(self, endpoint: Endpoint, destination: str, kernel: Kernel) -> Way:
-        """By which way a subflow from an endpoint goes (see :meth:`~nm_mptcp.kernel.ways.Ways.bound`).
+        """By which way a subflow from an endpoint goes (see :meth:`~nm_mptcp.kernel.route_lookup.Ways.bound`).
 
         Raises :class:`KernelError`.
         """

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
 from .errors import KernelError
-from .sockets import Subflow, TCPState
+from .sock_diag import Subflow, TCPState
 
 #: Seconds after an event at which the answer is asked for anew: a join is complete a round-trip after its event.
 _SETTLED = 0.3

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel's events for links, addresses, routes and rules, as they come, into a :class:`~.mirror.Mirror`.
+"""The kernel's events for links, addresses, routes and rules, as they come, into a :class:`~.fib.Mirror`.
 
 A full look (dumps, on the worker thread) goes side by side with events::
 
@@ -24,8 +24,8 @@ import os
 import socket
 from collections.abc import Callable
 
-from . import parse
-from .mirror import NOTHING, Changes, Mirror
+from . import rtnl_parse
+from .fib import NOTHING, Changes, Mirror
 from .netlink import NLMSG_OVERRUN, ROUTE, Subscription, messages
 from .routing import Routing
 
@@ -94,7 +94,7 @@ class Monitor:
         self._on_lost = on_lost
         self._subscription = Subscription()
         self._alarm = Subscription()  #: links alone: a loss is not to wait behind thousands of routes
-        self._kept: list[parse.Event] | None = None  # events since begin_look, None when there is no look
+        self._kept: list[rtnl_parse.Event] | None = None  # events since begin_look, None when there is no look
         self._kept_whole = True
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -156,8 +156,8 @@ class Monitor:
         with contextlib.suppress(OSError, ValueError):
             while (data := _received(self._alarm)) is not None:
                 for message in messages(data):
-                    event = parse.event(message)
-                    if isinstance(event, parse.LinkEvent):
+                    event = rtnl_parse.event(message)
+                    if isinstance(event, rtnl_parse.LinkEvent):
                         changes |= self.mirror.foresee(event)
         if changes:
             self._on_change(changes)
@@ -179,7 +179,7 @@ class Monitor:
                 for message in messages(data):
                     if message.type == NLMSG_OVERRUN:
                         raise ValueError("overrun")
-                    event = parse.event(message)
+                    event = rtnl_parse.event(message)
                     if event is None:
                         continue
                     if self._kept is not None:

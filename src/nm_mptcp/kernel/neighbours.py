@@ -14,7 +14,7 @@ import socket
 import struct
 from collections.abc import Collection
 
-from ..model import Family
+from ..model.state import Family
 from .errors import KernelError
 from .netlink import NLM_F_REPLACE, ROUTE, Requester, attributes, encoded
 

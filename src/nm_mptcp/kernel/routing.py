@@ -9,8 +9,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from ..model import Address, Family, Link, Route, RouteType, Rule, RuleAction
-from . import packing, parse
+from ..model.state import Address, Family, Link, Route, RouteType, Rule, RuleAction
+from . import rtnl_pack, rtnl_parse
 from .errors import KernelError
 from .netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, ROUTE, Requester, encoded
 
@@ -29,14 +29,14 @@ class Routing(Requester):
         """All interfaces."""
         # IFLA_EXT_MASK with RTEXT_FILTER_SKIP_STATS: no counters, which nobody here looks at.
         body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, 0, 0, 0) + struct.pack("=HHI", 8, 29, 1 << 3)
-        answers = self._netlink.dump(parse.RTM_GETLINK, body, what="read the links")
-        return tuple(link for link in map(parse.link, answers) if link is not None)
+        answers = self._netlink.dump(rtnl_parse.RTM_GETLINK, body, what="read the links")
+        return tuple(link for link in map(rtnl_parse.link, answers) if link is not None)
 
     def addresses(self) -> tuple[Address, ...]:
         """All IPv4 and IPv6 addresses."""
         body = struct.pack("=BBBBI", socket.AF_UNSPEC, 0, 0, 0, 0)
-        answers = self._netlink.dump(parse.RTM_GETADDR, body, what="read the addresses")
-        return tuple(address for address in map(parse.address, answers) if address is not None)
+        answers = self._netlink.dump(rtnl_parse.RTM_GETADDR, body, what="read the addresses")
+        return tuple(address for address in map(rtnl_parse.address, answers) if address is not None)
 
     def routes(self, table: int | None = None, ifindex: int | None = None) -> tuple[Route, ...]:
         """The routes of all tables save the local one, or of one table, or those over one interface (IPv4 multipath
@@ -51,7 +51,7 @@ class Routing(Requester):
             if ifindex is not None:
                 body += struct.pack("=HHI", 8, 4, ifindex)
             for answer in self._table(body, what):
-                found += parse.routes(answer)
+                found += rtnl_parse.routes(answer)
         return tuple(
             route
             for route in found
@@ -64,8 +64,8 @@ class Routing(Requester):
         found: list[Rule] = []
         for family in Family:
             body = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)
-            answers = self._netlink.dump(parse.RTM_GETRULE, body, what="read the rules")
-            found += [rule for rule in map(parse.rule, answers) if rule is not None]
+            answers = self._netlink.dump(rtnl_parse.RTM_GETRULE, body, what="read the rules")
+            found += [rule for rule in map(rtnl_parse.rule, answers) if rule is not None]
         return tuple(found)
 
     # --- writing
@@ -77,7 +77,7 @@ class Routing(Requester):
         ours = NLM_F_EXCL if route.family is Family.IPV4 else NLM_F_APPEND
         if route.family is Family.IPV6 and route.type is not RouteType.UNICAST:
             ours = NLM_F_EXCL
-        self._route(parse.RTM_NEWROUTE, NLM_F_CREATE | ours, route, "add")
+        self._route(rtnl_parse.RTM_NEWROUTE, NLM_F_CREATE | ours, route, "add")
 
     def replace_route(self, route: Route) -> None:
         """Put an IPv4 route in the place of the one with the same destination, TOS and metric, or add it.
@@ -86,7 +86,7 @@ class Routing(Requester):
         """
         if route.family is Family.IPV6:
             raise ValueError(f"IPv6 routes are not replaced but added and deleted: {describe_route(route)}")
-        self._route(parse.RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route, "replace")
+        self._route(rtnl_parse.RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route, "replace")
 
     def delete_route(self, route: Route, *, is_there: Callable[[Route], bool] | None = None) -> None:
         """Delete this very route: another that differs in protocol, metric, TOS, type or hops stays. ESRCH: not there.
@@ -100,18 +100,18 @@ class Routing(Requester):
         vague = not route.metric or not route.hops or any(not hop.gateway for hop in route.hops)
         if vague and not (is_there or self._is_there)(route):
             raise KernelError(errno.ESRCH, f"delete route {describe_route(route)}")
-        self._route(parse.RTM_DELROUTE, 0, route, "delete")
+        self._route(rtnl_parse.RTM_DELROUTE, 0, route, "delete")
 
     def add_rule(self, rule: Rule) -> None:
         """Add a rule; EEXIST when the same is there already."""
         what = f"add rule {describe_rule(rule)}"
-        self._netlink.request(parse.RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, _rule_body(rule), what=what)
+        self._netlink.request(rtnl_parse.RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, _rule_body(rule), what=what)
 
     def move_rule(self, rule: Rule) -> None:
         """Put a rule that is there behind all others of its priority: the same is added once more, then the first goes."""
         what = f"move rule {describe_rule(rule)}"
-        self._netlink.request(parse.RTM_NEWRULE, NLM_F_CREATE, _rule_body(rule), what=what)
-        self._netlink.request(parse.RTM_DELRULE, 0, _rule_body(rule), what=what)
+        self._netlink.request(rtnl_parse.RTM_NEWRULE, NLM_F_CREATE, _rule_body(rule), what=what)
+        self._netlink.request(rtnl_parse.RTM_DELRULE, 0, _rule_body(rule), what=what)
 
     def delete_rule(self, rule: Rule) -> None:
         """Delete the first such rule: a twin with another protocol stays. ENOENT: not there.
@@ -120,10 +120,10 @@ class Routing(Requester):
         to see to it.
         """
         what = f"delete rule {describe_rule(rule)}"
-        self._netlink.request(parse.RTM_DELRULE, 0, _rule_body(rule), what=what)
+        self._netlink.request(rtnl_parse.RTM_DELRULE, 0, _rule_body(rule), what=what)
 
     def _route(self, kind: int, flags: int, route: Route, verb: str) -> None:
-        self._netlink.request(kind, flags, packing.route(route), what=f"{verb} route {describe_route(route)}")
+        self._netlink.request(kind, flags, rtnl_pack.route(route), what=f"{verb} route {describe_route(route)}")
 
     def _is_there(self, route: Route) -> bool:
         return route in self.routes(route.table, route.hops[0].ifindex if route.hops else None)
@@ -131,7 +131,7 @@ class Routing(Requester):
     def _table(self, body: bytes, what: str) -> list[Any]:
         """A dump of routes; a table that was never made is an empty one (ENOENT)."""
         try:
-            return list(self._netlink.dump(parse.RTM_GETROUTE, body, what=what))
+            return list(self._netlink.dump(rtnl_parse.RTM_GETROUTE, body, what=what))
         except KernelError as error:
             if error.absent:
                 return []

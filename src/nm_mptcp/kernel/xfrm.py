@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
-from ..model import Family
+from ..model.state import Family
 from ..values import frozen
 from .errors import KernelError
 from .netlink import XFRM, Message, Requester, Subscription, attributes, messages

@@ -17,15 +17,15 @@ import enum
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from ..bus import Bus, BusError, Signal, unpack
-from ..complaints import Complaints
-from ..flags import ProfileFlag
+from ..dbus.connection import Bus, BusError, Signal, unpack
+from ..fault_log import Complaints
 from ..log import logger
-from ..model import Connectivity, Device, DeviceState, Family, NetworkManager, Profile
+from ..model.flags import ProfileFlag
+from ..model.state import Connectivity, Device, DeviceState, Family, NetworkManager, Profile
 from ..text import printable
 from ..values import field, mutable, replace
 from . import names
-from .accesspoints import AccessPoints
+from .access_points import AccessPoints
 from .defaults import Configuration, Defaults
 from .modems import Modems
 

@@ -21,11 +21,11 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from .. import keyfile
-from ..flags import ProfileFlag
 from ..log import logger
-from ..match import DeviceMatch, decide, split
-from ..model import DefaultFlags, Device, Family
+from ..model.flags import ProfileFlag
+from ..model.state import DefaultFlags, Device, Family
+from ..nmsyntax import keyfile
+from ..nmsyntax.device_match import DeviceMatch, decide, split
 from ..values import field, frozen
 
 _log = logger(__name__)

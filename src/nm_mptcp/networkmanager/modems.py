@@ -12,8 +12,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..bus import Bus, BusError, Signal, unpack
-from ..complaints import Complaints
+from ..dbus.connection import Bus, BusError, Signal, unpack
+from ..fault_log import Complaints
 from ..log import logger
 from . import names
 

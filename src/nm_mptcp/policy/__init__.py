@@ -9,23 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..config import DEFAULTS, Config, LimitsPolicy
-from ..detours import Detours, detours
-from ..flags import EndpointFlag
-from ..kinds import kind_of
-from ..model import Desired, Endpoint, Limits, Path, Route, Snapshot, State
-from ..tables import Routing, gateway, routing
+from ..config.settings import DEFAULTS, Config, LimitsPolicy
+from ..model.device_types import kind_of
+from ..model.flags import EndpointFlag
+from ..model.state import Desired, Endpoint, Limits, Path, Route, Snapshot, State
 from ..values import replace
-from .costs import mind_costs
+from .classify import judge, strangers
 from .facts import Facts, Verdict
-from .guard import mind_tunnels
+from .failover_routes import Detours, detours
 from .intent import claims_of
-from .judgement import judge, strangers
-from .leaving import KEPT_FOR_CONNECTIONS, leave, mind_connectivity, mind_links, renewed, replaceable
+from .metered import mind_costs
 from .modes import mind_mode
+from .signal_strength import mind_strength
 from .slots import fill_slots, once
+from .source_routing import Routing, gateway, routing
 from .sources import sources
-from .strength import mind_strength
+from .suspension import KEPT_FOR_CONNECTIONS, leave, mind_connectivity, mind_links, renewed, replaceable
+from .vpn_guard import mind_tunnels
 
 __all__ = ["decide"]
 

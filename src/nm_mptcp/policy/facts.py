@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 
-from ..config import DEFAULTS, Config, PathOptions
-from ..flags import EndpointFlag
-from ..memory import remembered
-from ..model import (
+from ..config.settings import DEFAULTS, Config, PathOptions
+from ..model.flags import EndpointFlag
+from ..model.reasons import Reason, Why
+from ..model.state import (
     MAIN_TABLE,
     WORST_METRIC,
     Address,
@@ -24,9 +24,9 @@ from ..model import (
     State,
     marks_of,
 )
-from ..reasons import Reason, Why
-from ..tables import default_route, own_rules
 from ..values import frozen
+from .identity_cache import remembered
+from .source_routing import default_route, own_rules
 
 #: Verdicts on an address that another one of the same link follows.
 FOLLOWED = frozenset({Why.DEPRECATED, Why.NO_LONGER_CHOSEN})

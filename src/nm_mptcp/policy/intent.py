@@ -3,20 +3,14 @@
 
 from __future__ import annotations
 
-from ..config import MeteredPolicy, PathOptions
-from ..flags import EndpointFlag, ProfileFlag, endpoint_flags
-from ..kinds import kind_of
-from ..model import (
-    DefaultFlags,
-    Device,
-    FlagsFrom,
-    NetworkManager,
-    Owner,
-)
-from ..reasons import Reason, Why
+from ..config.settings import MeteredPolicy, PathOptions
+from ..model.device_types import kind_of
+from ..model.flags import EndpointFlag, ProfileFlag, endpoint_flags
+from ..model.reasons import Reason, Why
+from ..model.state import DefaultFlags, Device, FlagsFrom, NetworkManager, Owner
 from ..values import field, frozen
-from .costs import metered_by
 from .facts import Facts
+from .metered import metered_by
 
 
 @frozen

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from ..config import Config, MeteredPolicy, Mode, RoamingPolicy
-from ..flags import EndpointFlag
-from ..model import Owner, State
-from ..reasons import Reason, Why
+from ..config.settings import Config, MeteredPolicy, Mode, RoamingPolicy
+from ..model.flags import EndpointFlag
+from ..model.reasons import Reason, Why
+from ..model.state import Owner, State
 from ..values import replace
-from .costs import COSTS, metered_by
 from .facts import Facts, Verdict
+from .metered import COSTS, metered_by
 
 _WORST = (1 << 32) - 1
 

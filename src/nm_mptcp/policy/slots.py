@@ -5,17 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from ..flags import EndpointFlag
-from ..model import (
-    AddressFlag,
-    Endpoint,
-    Family,
-    State,
-)
-from ..reasons import Reason, Why
+from ..model.flags import EndpointFlag
+from ..model.reasons import Reason, Why
+from ..model.state import AddressFlag, Endpoint, Family, State
 from ..values import frozen, replace
 from .facts import Facts, Verdict
-from .leaving import KEPT_FOR_CONNECTIONS
+from .suspension import KEPT_FOR_CONNECTIONS
 
 #: Seconds by which one address has to stay preferred longer than another that has its endpoint, to come before it: lifetimes
 #: are told in seconds, and a router does not renew all in the same moment.

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from ..config import Mode
-from ..kinds import is_uplink
-from ..model import DeviceState, State
-from ..reasons import Why
-from ..tables import Source
-from .costs import COSTS
+from ..config.settings import Mode
+from ..model.device_types import is_uplink
+from ..model.reasons import Why
+from ..model.state import DeviceState, State
 from .facts import Facts, Verdict
-from .leaving import PASSING
+from .metered import COSTS
+from .source_routing import Source
+from .suspension import PASSING
 
 #: No endpoint of ours, or none yet, but routed all the same: NetworkManager's endpoint shall find its table ready, and what
 #: stands on a link that only costs too much goes on leaving by it.

@@ -17,23 +17,23 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ..bus import DAEMON, Bus, BusError, Signal
-from ..kernel.counters import Counters
+from ..dbus.connection import DAEMON, Bus, BusError, Signal
+from ..dbus.names import INTERFACE, NAME, PATH
 from ..kernel.errors import KernelError
-from ..kernel.events import PathManagerEvent, PathManagerEvents
-from ..kernel.mirror import Changes, Mirror
+from ..kernel.fib import Changes, Mirror
+from ..kernel.link_stats import Counters
 from ..kernel.monitor import LINKS_AND_ADDRESSES, Monitor, look_at_links
-from ..kernel.mptcp import PathManager
+from ..kernel.path_manager import PathManager
+from ..kernel.path_manager_events import PathManagerEvent, PathManagerEvents
 from ..kernel.routing import Routing
-from ..kernel.sockets import Sockets
-from ..kinds import kind_of
+from ..kernel.sock_diag import Sockets
 from ..log import logger
+from ..model.device_types import kind_of
 from ..networkmanager.client import Client
-from ..service_names import INTERFACE, NAME, PATH
 from ..values import replace
-from .happenings import Happening, Name, of_event
-from .looks import DeviceView, Look, devices_of, differences, paths_of
+from .events import Happening, Name, of_event
 from .scene import uplinks
+from .snapshot import DeviceView, Look, devices_of, differences, paths_of
 from .traffic import Traffic
 
 _log = logger(__name__)

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
-from ..flags import names
-from ..kernel.sockets import Subflow, SubflowFlag
-from ..model import Endpoint, Link
+from ..kernel.sock_diag import Subflow, SubflowFlag
+from ..model.flags import names
+from ..model.state import Endpoint, Link
 from ..text import printable
 from ..values import frozen
-from .happenings import Happening, socket_name
-from .looks import DeviceView, Look, PathView, trouble_of
+from .events import Happening, socket_name
+from .snapshot import DeviceView, Look, PathView, trouble_of
 from .traffic import Rates, SubflowRates, Traffic
 
 #: Whose paths nobody would look for.

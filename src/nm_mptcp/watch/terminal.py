@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from ..styles import Line, render, wants_colour
+from ..report.styles import Line, render, wants_colour
 from ..text import NARROWEST
-from .drawing import Canvas
+from .render import Canvas
 
 # ECMA-48 and xterm's: the alternate screen, the cursor, lines that are not continued on the next.
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"

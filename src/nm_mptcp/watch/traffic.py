@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 
-from ..kernel.counters import LinkCounters
-from ..kernel.sockets import Subflow
+from ..kernel.link_stats import LinkCounters
+from ..kernel.sock_diag import Subflow
 from ..values import frozen
-from .looks import Look
+from .snapshot import Look
 
 #: How many rates are remembered: more than a screen is wide.
 MEMORY = 400

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Looking up the facts: reads only, works for everybody as far as the kernel lets it, and imports no more than it needs.
+
+Beside a running service all of it takes some tens of milliseconds: what NetworkManager says is in the service's status
+document, the rest is raw netlink and files. Without one NetworkManager is asked, and the libraries for that are loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import socket
+import subprocess
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..config.files import Source
+from ..dbus.names import INTERFACE, NAME, PATH
+from ..engine.record import Record, StateError
+from ..kernel import sysctl
+from ..kernel.errors import KernelError
+from ..kernel.fib import Mirror
+from ..kernel.path_manager import PathManager
+from ..kernel.route_lookup import Ways
+from ..kernel.routing import Routing
+from ..kernel.sock_diag import subflows
+from ..model.flags import EndpointFlag
+from ..model.state import MAIN_TABLE, Kernel, Limits, NetworkManager, RouteType, marks_of
+from ..plainbus import PlainBusError, Question
+from ..policy import reachability
+from ..values import replace
+from . import system, tools
+from .facts import STARTING, Facts, Firewall, Process
+from .mptcpsocket import IPPROTO_MPTCP, speaks_here
+
+#: Programs that are looked for among the processes, as the kernel cuts their names.
+_PROGRAMS = frozenset(
+    ("mptcpd", "systemd-network", "systemd-networkd", "charon", "charon-systemd", "charon-nm", "firewalld")
+)
+#: Seconds for the service's answer, and for a program's.
+_PATIENCE = 5.0
+
+_SYSCTLS = (
+    "enabled",
+    "path_manager",
+    "pm_type",
+    "allow_join_initial_addr_port",
+    "blackhole_timeout",
+    "add_addr_timeout",
+    "checksum_enabled",
+    "close_timeout",
+    "scheduler",
+    "stale_loss_cnt",
+    "syn_retrans_before_tcp_fallback",
+)
+_INTERFACE_SYSCTLS = ("rp_filter", "arp_ignore", "arp_announce", "arp_filter")
+_REVERSE_PATH = re.compile(r"\bfib (?=[^{}]*\bsaddr\b)(?=[^{}]*\. iif\b)")
+_DROPIN = "NetworkManager/conf.d/10-nm-mptcp.conf"
+
+
+def gather(record: Record, source: Source) -> Facts:
+    """Look all of it up, in the network namespace of this thread."""
+    # The service and programs of others work while we do.
+    question = Question(NAME, PATH, INTERFACE, "Status", timeout=_PATIENCE)
+    nft = _program("nft", "list", "ruleset") if os.geteuid() == 0 else None
+    iproute = _program("ip", "-V")
+    kernel, kernel_error = _kernel()
+    reading = source.read()
+    options, options_file = _options(os.uname().release)
+    status, status_error, service_error = _status(question, record, source)
+    counters = _counters()
+    processes = tuple(_processes())
+    dropin, masked = _dropin()
+    routing = reading.config.routing
+    socket_errno = _socket_errno()
+    with contextlib.suppress(StateError):
+        record.load(aside=False)
+    facts = Facts(
+        root=os.geteuid() == 0,
+        release=os.uname().release,
+        options=options,
+        options_file=options_file,
+        sysctls=dict(_sysctls(kernel)),
+        socket_errno=socket_errno,
+        socket_programs=_socket_programs() if socket_errno in (errno.EACCES, errno.EPERM) else (),
+        seccomp=bool(re.search(r"^Seccomp:\s*2", _text(Path("/proc/thread-self/status")), re.MULTILINE)),
+        selinux=_text(Path("/sys/fs/selinux/enforce")) == "1",
+        blackholed=bool(counters.get("Blackhole")) and speaks_here() is False,
+        kernel=kernel,
+        kernel_error=kernel_error,
+        own=frozenset(each.id for each in kernel.endpoints if record.contents.ours.owns(each)),
+        counters=counters,
+        processes=processes,
+        networkd=_networkd() if any(each.name.startswith("systemd-network") for each in processes) else {},
+        cloud_setup=any(Path("/etc/systemd/system").glob("*.wants/nm-cloud-setup.timer")),
+        tools={name: _where(name) for name in tools.TOOLS},
+        bus=question.bus,
+        status=status,
+        status_error=status_error,
+        service_error=service_error,
+        problems=tuple(map(str, reading.problems)),
+        routing=routing.enabled,
+        keep_limits=reading.config.limits == "keep",
+        numbering=routing.numbering,
+        dropin=dropin,
+        dropin_masked=masked,
+        systemd=Path("/run/systemd/system").is_dir(),
+    )
+    facts = _with_ways(facts)
+    version = re.search(r"iproute2-([\w.]+)", _said(iproute)[0])
+    return replace(
+        facts, iproute_version=version[1] if version else "", firewall=_firewall(nft, processes, root=facts.root)
+    )
+
+
+# --- the service, or NetworkManager
+
+
+def _status(question: Question, record: Record, source: Source) -> tuple[Mapping[str, Any], str, str]:
+    """The status document, or {} and why there is none; and what is wrong with the service if it should have told."""
+    try:
+        said = question.answer()
+        if said is not None:
+            starting = STARTING if said == "{}" else ""
+            return json.loads(said), starting, starting
+    except (PlainBusError, ValueError) as error:
+        words = f"the service does not answer: {error}"
+        return {}, words, words
+    return *_own_look(record, source), ""
+
+
+def _own_look(record: Record, source: Source) -> tuple[Mapping[str, Any], str]:
+    from ..service.oneshot import status
+
+    try:
+        return status(record, source.read().config), ""
+    except (KernelError, StateError) as error:
+        return {}, str(error)
+
+
+# --- the kernel
+
+
+def _kernel() -> tuple[Kernel, str]:
+    """What the kernel has, and why endpoints and limits could not be read."""
+    with Routing() as routing:
+        mirror = Mirror.of(routing.links(), routing.addresses(), routing.routes(), routing.rules())
+    kernel = Kernel(
+        mptcp_enabled=sysctl.mptcp_enabled(),
+        path_manager=sysctl.path_manager(),
+        laminar=sysctl.knows_laminar(),
+        links=mirror.links,
+        addresses=mirror.addresses,
+        routes=mirror.routes,
+        rules=mirror.rules,
+        limits=Limits(0, 0),
+    )
+    if not kernel.path_manager:
+        return kernel, ""
+    try:
+        with PathManager() as manager:
+            return replace(kernel, endpoints=manager.endpoints(), limits=manager.limits()), ""
+    except KernelError as error:
+        return kernel, str(error)
+
+
+def _with_ways(facts: Facts) -> Facts:
+    """The same questions, and the same judgement, as for the status document."""
+    kernel, purposes = facts.kernel, reachability.Purposes(facts.kernel)
+    cases = {
+        place.address: purposes.case(place.address, place.ifindex, place.endpoint, EndpointFlag(0))
+        for place in facts.places()
+        if place.ifindex
+    }
+    with Ways() as ways:
+        answers = {address: ways.answers(case.question, kernel) for address, case in cases.items()}
+    close = any(not case.purpose.beyond for case in cases.values())
+    live = {each.local for each in subflows() if each.established} if close and facts.root else ()
+    outward = {
+        route.family
+        for (table, _), routes in kernel.routes.items()
+        for route in routes
+        if table == MAIN_TABLE and route.is_default and route.type is RouteType.UNICAST
+    }
+    marks = marks_of(facts.numbering)
+    troubles = reachability.troubles(kernel, NetworkManager(), cases.values(), answers, live, marks, outward)
+    return replace(facts, cases=cases, answers=answers, troubles=troubles)
+
+
+def _sysctls(kernel: Kernel) -> Iterator[tuple[str, str]]:
+    paths = [f"net/mptcp/{name}" for name in _SYSCTLS]
+    names = ["all", *(link.name for link in kernel.links.values() if not link.loopback)]
+    paths += [sysctl.interface("ipv4", name, key) for name in names for key in _INTERFACE_SYSCTLS]
+    for path in paths:
+        value = sysctl.read(path)
+        if value is not None:
+            yield path, value
+
+
+def _counters() -> dict[str, int]:
+    """``/proc/net/netstat``: pairs of lines, names and values."""
+    found: dict[str, int] = {}
+    lines = _text(Path("/proc/thread-self/net/netstat")).splitlines()
+    for names, values in zip(lines[::2], lines[1::2], strict=False):
+        if names.startswith(("MPTcpExt:", "TcpExt:")):
+            found.update(zip(names.split()[1:], map(int, values.split()[1:]), strict=False))
+    return found
+
+
+def _socket_errno() -> int:
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP).close()
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
+def _socket_programs() -> tuple[str, ...]:
+    from .controlgroups import refusing
+
+    return refusing()
+
+
+def _options(release: str) -> tuple[dict[str, str], str]:
+    """Those that matter, and the file that tells."""
+    wanted = re.compile(rf"^({'|'.join(system.OPTIONS)})=([ym])$".encode(), re.MULTILINE)
+    for place in ("/proc/config.gz", f"/boot/config-{release}", f"/lib/modules/{release}/config"):
+        with contextlib.suppress(OSError, zlib.error):
+            data = Path(place).read_bytes()
+            if place.endswith(".gz"):
+                data = zlib.decompress(data, 31)
+            return {name.decode(): value.decode() for name, value in wanted.findall(data)}, place
+    return {}, ""
+
+
+# --- other programs
+
+
+def _processes() -> Iterator[Process]:
+    """Those of :data:`_PROGRAMS` in our network namespace (and those of whom we may not know which they are in)."""
+    ours = _namespace("thread-self")
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        name = _text(Path("/proc", entry, "comm"))
+        if name in _PROGRAMS and _namespace(entry) in (ours, None):
+            unit = re.search(r"/([^/]+\.service)$", _text(Path("/proc", entry, "cgroup")), re.MULTILINE)
+            yield Process(int(entry), name, unit[1] if unit else "")
+
+
+def _namespace(process: str) -> int | None:
+    try:
+        return os.stat(f"/proc/{process}/ns/net").st_ino
+    except OSError:
+        return None
+
+
+def _networkd() -> dict[str, str]:
+    """[Network] of networkd.conf(5): the main file first, then drop-ins by name; a later directory hides a name."""
+    main = next((path for path in map(Path, _networkd_places("networkd.conf")) if path.exists()), None)
+    snippets: dict[str, Path] = {}
+    for directory in _networkd_places("networkd.conf.d"):
+        for path in Path(directory).glob("*.conf"):
+            snippets.setdefault(path.name, path)
+    found: dict[str, str] = {}
+    for path in [*([main] if main else []), *(snippets[name] for name in sorted(snippets))]:
+        section = ""
+        for line in _text(path).splitlines():
+            key, equals, value = line.partition("=")
+            if line.startswith("["):
+                section = line.strip()
+            elif equals and section == "[Network]" and not line.startswith(("#", ";")):
+                found[key.strip()] = value.strip()
+    return found
+
+
+def _networkd_places(name: str) -> list[str]:
+    return [f"{place}/systemd/{name}" for place in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")]
+
+
+def _dropin() -> tuple[str, bool]:
+    """The file that NetworkManager reads under our drop-in's name, and whether it is another than ours."""
+    for place in ("/etc", "/run", "/usr/lib"):
+        path = Path(place, _DROPIN)
+        if path.exists():
+            return str(path), "[connection-nm-mptcp]" not in _text(path)
+    return "", False
+
+
+def _firewall(nft: subprocess.Popen[str] | None, processes: tuple[Process, ...], *, root: bool) -> Firewall:
+    firewalld = ""
+    if any(each.name == "firewalld" for each in processes):
+        found = re.search(r"^\s*IPv6_rpfilter\s*=\s*(\S+)", _text(Path("/etc/firewalld/firewalld.conf")), re.MULTILINE)
+        firewalld = found[1] if found else "yes"
+    if not root:
+        return Firewall(unread="only root may", firewalld=firewalld)
+    if nft is None:
+        return Firewall(unread="there is no program nft (package nftables)", firewalld=firewalld)
+    said, problem = _said(nft)
+    if problem:
+        return Firewall(unread=problem, firewalld=firewalld)
+    rules = tuple(line.strip() for line in said.splitlines() if _REVERSE_PATH.search(line))
+    return Firewall(rules=rules, firewalld=firewalld)
+
+
+def _where(name: str) -> str:
+    """Where a program is, also where a person's PATH does not go; "" when it is not there."""
+    places = [*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/sbin", "/sbin", "/usr/local/sbin"]
+    found = (os.path.join(place, name) for place in places if place)
+    return next((path for path in found if os.path.isfile(path) and os.access(path, os.X_OK)), "")
+
+
+def _program(name: str, *arguments: str) -> subprocess.Popen[str] | None:
+    place = _where(name)
+    if not place:
+        return None
+    return subprocess.Popen(
+        [place, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+
+
+def _said(program: subprocess.Popen[str] | None) -> tuple[str, str]:
+    """What it printed, and what went wrong."""
+    if program is None:
+        return "", ""
+    try:
+        said, errors = program.communicate(timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        program.kill()
+        program.communicate()
+        return "", "it does not end"
+    return said, (errors.strip().splitlines() or [f"exit status {program.returncode}"])[0] if program.returncode else ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an administrator may choose: the nouns of ``nm-mptcp.conf``, their defaults, and which choice counts for a path.
+
+Pure. ``configfiles`` reads the files, ``keys`` knows what each key takes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+from ..model.flags import ProfileFlag
+from ..model.state import Device, Numbering
+from ..values import field, frozen, replace
+from .selector import Selector
+
+_Value = TypeVar("_Value")
+
+
+class Mode(enum.StrEnum):
+    """Which paths carry, as long as no profile and no section says otherwise."""
+
+    AUTO = "auto"  #: by kind: cellular, Bluetooth and metered links are backup
+    HANDOVER = "handover"  #: only the link with the best route metric carries, all others are backup
+    AGGREGATE = "aggregate"  #: all carry
+    OFF = "off"  #: nothing is made a path
+
+
+class Failover(enum.StrEnum):
+    """What happens when a link is lost while another path stays."""
+
+    FAST = "fast"  #: its endpoints go at once: live connections move in one round-trip
+    SAFE = "safe"  #: its endpoints become backup (MP_PRIO): some 0.2 s, nothing is ever closed
+    OFF = "off"  #: nothing; NetworkManager acts when it gives the link up
+
+
+class MeteredPolicy(enum.StrEnum):
+    """What a path is that NetworkManager holds to be paid for by volume."""
+
+    BACKUP = "backup"
+    EXCLUDE = "exclude"
+    IGNORE = "ignore"
+
+
+class RoamingPolicy(enum.StrEnum):
+    """What a cellular path is while its modem roams."""
+
+    EXCLUDE = "exclude"
+    BACKUP = "backup"
+    IGNORE = "ignore"
+
+
+class LimitsPolicy(enum.StrEnum):
+    """Whether the kernel's limits are raised as paths need it."""
+
+    AUTO = "auto"
+    KEEP = "keep"
+
+
+class ConnectivityPolicy(enum.StrEnum):
+    """Whether NetworkManager's connectivity check counts for a path."""
+
+    CHECK = "check"
+    IGNORE = "ignore"
+
+
+class IPv6Address(enum.StrEnum):
+    """Which of an interface's IPv6 addresses become paths."""
+
+    STABLE = "stable"
+    TEMPORARY = "temporary"
+    ALL = "all"
+
+
+@frozen
+class WeakSignal:
+    """Strengths of a Wi-Fi signal (percent): below ``leave`` its path becomes backup, at ``enter`` it carries again."""
+
+    leave: int = 40  #: 0: the signal does not count
+    enter: int = 50
+
+    def __str__(self) -> str:
+        return f"{self.leave},{self.enter}" if self.leave else "0"
+
+
+@frozen
+class Origin:
+    """Where a value comes from."""
+
+    file: str
+    line: int
+    section: str
+
+    def __str__(self) -> str:
+        return f"[{self.section}] in {self.file}"
+
+
+@frozen
+class Setting(Generic[_Value]):
+    """A value, and where it comes from; two that say the same are equal."""
+
+    value: _Value
+    origin: Origin | None = field(default=None, compare=False)  #: None: it is the default
+
+    def __str__(self) -> str:
+        return str(self.origin) if self.origin else "the default"
+
+
+@frozen
+class Routing:
+    """Tables and rules for paths: whether there are any, and the numbers that are ours."""
+
+    enabled: bool = True
+    tables: range = Numbering().tables
+    rule_priority: int = Numbering().rule_priority  #: of all rules
+    protocol: int = Numbering().protocol
+
+    @property
+    def numbering(self) -> Numbering:
+        """The numbers alone."""
+        return Numbering(self.protocol, self.tables, self.rule_priority)
+
+
+@frozen
+class PathOptions:
+    """All that can be chosen for a path, and where each choice comes from."""
+
+    flags: Setting[ProfileFlag] = Setting(ProfileFlag(0))  #: 0: nobody chose; else as in a profile
+    metered: Setting[MeteredPolicy] = Setting(MeteredPolicy.BACKUP)
+    assume_metered: Setting[bool | None] = Setting(None)  #: where NetworkManager only guesses; None: its guess counts
+    roaming: Setting[RoamingPolicy] = Setting(RoamingPolicy.EXCLUDE)
+    weak_signal: Setting[WeakSignal] = Setting(WeakSignal())
+    routing: Setting[bool] = Setting(True)
+    connectivity: Setting[ConnectivityPolicy] = Setting(ConnectivityPolicy.CHECK)
+    slot_priority: Setting[int] = Setting(0)  #: higher keeps a slot first
+    ipv6_address: Setting[IPv6Address] = Setting(IPv6Address.STABLE)
+    signal_port: Setting[int] = Setting(0)  #: 0: none
+
+
+@frozen
+class PathSection:
+    """A ``[path-NAME]`` section: which paths it is for, and what it says of them."""
+
+    name: str  #: with the ``path-``
+    selector: Selector = Selector()
+    settings: Mapping[str, Setting[Any]] = field(default_factory=dict)  #: by the names in :class:`PathOptions`
+
+
+@frozen
+class Config:
+    """All settings, with their defaults."""
+
+    mode: Mode = Mode.AUTO
+    failover: Failover = Failover.FAST
+    vpn_guard: bool = True
+    metered: MeteredPolicy = MeteredPolicy.BACKUP
+    roaming: RoamingPolicy = RoamingPolicy.EXCLUDE
+    limits: LimitsPolicy = LimitsPolicy.AUTO
+    routing: Routing = Routing()
+    sections: tuple[PathSection, ...] = ()  #: highest priority first
+    #: where the values of ``[main]`` and ``[routing]`` come from, by section and key, as far as they are no defaults
+    origins: Mapping[tuple[str, str], Origin] = field(default_factory=dict, compare=False)
+
+    def for_path(self, device: Device, *, profile_id: str, profile_uuid: str, address: str) -> PathOptions:
+        """What counts for a path: each choice by the first section that matches and makes it, else by ``[main]``."""
+        chosen: dict[str, Setting[Any]] = {
+            "metered": Setting(self.metered, self.origins.get(("main", "metered"))),
+            "roaming": Setting(self.roaming, self.origins.get(("main", "roaming"))),
+        }
+        for section in reversed(self.sections):
+            if section.selector.matches(device, profile_id=profile_id, profile_uuid=profile_uuid, address=address):
+                chosen.update(section.settings)
+        options = PathOptions(**chosen)
+        if not options.signal_port.value:
+            return options
+        # The kernel takes a port with "signal" and without "subflow" only (mptcp_pm_nl_add_addr_doit).
+        can_have_port = options.flags.value & (ProfileFlag.SIGNAL | ProfileFlag.SUBFLOW) == ProfileFlag.SIGNAL
+        return options if can_have_port else replace(options, signal_port=Setting(0))
+
+    def names(self, device: Device, *, profile_id: str, profile_uuid: str, address: str) -> bool:
+        """Whether a section that is for a path names its address (``match-address``)."""
+        return any(
+            section.selector.names(address)
+            and section.selector.matches(device, profile_id=profile_id, profile_uuid=profile_uuid, address=address)
+            for section in self.sections
+        )
+
+
+#: What counts where nobody chose anything.
+DEFAULTS = Config()

@@ -1,0 +1,525 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The system bus: the one module that knows of dbus-fast and dbus-next.
+
+Written to the subset that both share; dbus-fast is taken where it is installed, dbus-next otherwise. The environment
+variable ``NM_MPTCP_DBUS`` (``fast`` or ``next``) forces one of them. What their users have to know and handle (calls
+that hang when the daemon dies, errors that are not raised, a constructor that connects) is handled here once.
+
+A :class:`Bus` is one connection, used once: after ``lost`` make a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import os
+import typing
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..log import logger
+from ..text import printable
+from ..values import frozen
+
+__all__ = [
+    "LIBRARY",
+    "Bus",
+    "BusError",
+    "Caller",
+    "DBusError",
+    "Message",
+    "MessageType",
+    "NameFlag",
+    "PropertyAccess",
+    "RequestNameReply",
+    "ServiceInterface",
+    "Signal",
+    "Variant",
+    "dbus_property",
+    "method",
+    "signal",
+    "unpack",
+]
+
+_log = logger(__name__)
+
+_OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
+
+#: ``org.freedesktop.DBus``, its path and interface: the bus itself.
+DAEMON = "org.freedesktop.DBus"
+DAEMON_PATH = "/org/freedesktop/DBus"
+
+#: Characters of an error's text: it is somebody else's.
+_LONGEST = 300
+
+if not hasattr(typing, "no_type_check_decorator"):
+    # Gone from Python 3.15; dbus-next imports it, and the decorator it makes of it only has to leave functions alone.
+    typing.no_type_check_decorator = lambda decorator: decorator
+
+
+def _library() -> tuple[ModuleType, ModuleType, ModuleType]:
+    """The package, its asyncio part and its service part; raises ImportError that says what to install."""
+    forced = os.environ.get("NM_MPTCP_DBUS", "")
+    if forced not in ("", "fast", "next"):
+        raise ImportError(f"NM_MPTCP_DBUS is '{forced}': it may be 'fast' (dbus-fast) or 'next' (dbus-next)")
+    if forced != "next":
+        try:
+            import dbus_fast as package
+            import dbus_fast.aio as aio
+            import dbus_fast.service as service
+        except ImportError:
+            if forced:
+                raise
+        else:
+            _take_combined_flags(package)
+            return package, aio, service
+    try:
+        import dbus_next as package
+        import dbus_next.aio as aio
+        import dbus_next.service as service
+    except ImportError as error:
+        raise ImportError(f"no D-Bus library: install python3-dbus-fast or python3-dbus-next ({error})") from None
+    return package, aio, service
+
+
+def _take_combined_flags(package: ModuleType) -> None:
+    """dbus-fast 1.x looks header flags up one by one: a message with two of them, which anybody may send, cut it off."""
+    constants = importlib.import_module(f"{package.__name__}.constants")
+    known = getattr(constants, "MESSAGE_FLAG_MAP", None)
+    if isinstance(known, dict):
+        known.update({number: constants.MessageFlag(number) for number in range(8)})
+
+
+_package, _aio, _service = _library()
+
+#: Which library is used: ``dbus_fast`` or ``dbus_next``.
+LIBRARY: str = _package.__name__
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+if TYPE_CHECKING:
+    # What both libraries offer to a service, as far as it is used here (neither has types in all versions).
+    class ServiceInterface:
+        """A D-Bus interface that is exported; methods are marked with :func:`method` and annotated with signatures."""
+
+        def __init__(self, name: str) -> None: ...
+
+        def emit_properties_changed(self, changed: dict[str, Any], invalidated: Sequence[str] = ()) -> None:
+            """Send ``PropertiesChanged`` for these (bare values, by their D-Bus names)."""
+
+    def method(name: str | None = None, disabled: bool = False) -> Callable[[_Function], _Function]:
+        """Mark a D-Bus method."""
+
+    def signal(name: str | None = None, disabled: bool = False) -> Callable[[_Function], _Function]:
+        """Mark a D-Bus signal: calling the function sends it."""
+
+    def dbus_property(access: Any = None, name: str | None = None, disabled: bool = False) -> Any:
+        """Mark a D-Bus property."""
+
+    class DBusError(Exception):
+        """An error reply; raised in an exported method it becomes the reply."""
+
+        type: str
+        text: str
+
+        def __init__(self, type: str, text: str) -> None: ...
+
+else:
+    ServiceInterface = _service.ServiceInterface
+    method = _service.method
+    signal = _service.signal
+    dbus_property = _service.dbus_property
+    DBusError = _package.DBusError
+
+Message: Any = _package.Message
+MessageType: Any = _package.MessageType
+NameFlag: Any = _package.NameFlag
+PropertyAccess: Any = _package.PropertyAccess
+RequestNameReply: Any = _package.RequestNameReply
+Variant: Any = _package.Variant
+
+_MessageFlag: Any = _package.MessageFlag
+_NO_FLAG: Any = _MessageFlag.NONE
+_NO_AUTO_START: Any = _MessageFlag.NO_AUTOSTART
+_INTERACTIVE: Any = _MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION
+_NO_REPLY: Any = _MessageFlag.NO_REPLY_EXPECTED
+_SIGNAL: Any = MessageType.SIGNAL
+_CALL: Any = MessageType.METHOD_CALL
+_ERROR: Any = MessageType.ERROR
+
+
+class BusError(Exception):
+    """A call, or the connection, failed. ``name`` is the D-Bus error name; ``text`` is one line for a person, harmless to a
+    terminal and cut where it is long.
+
+    Errors of our own: ``Disconnected`` (the connection is gone or could not be made) and ``NoReply`` (time-out), under
+    the names that the bus itself gives them.
+    """
+
+    DISCONNECTED = "org.freedesktop.DBus.Error.Disconnected"
+    NO_REPLY = "org.freedesktop.DBus.Error.NoReply"
+
+    def __init__(self, name: str, text: str, sender: str = "") -> None:
+        self.name = printable(name, _LONGEST)
+        self.text = printable(" ".join(str(text).split()), _LONGEST)
+        self.sender = sender
+        super().__init__(self.text or name)
+
+    @property
+    def by_policy(self) -> bool:
+        """Whether the bus itself kept the call back, as its policy says for this user; the callee knows nothing of it."""
+        return (self.sender, self.name) == ("org.freedesktop.DBus", "org.freedesktop.DBus.Error.AccessDenied")
+
+    @property
+    def gone(self) -> bool:
+        """Whether the object, its service or the connection is not there (any more): ordinary where things vanish."""
+        return self.name in (
+            self.DISCONNECTED,
+            "org.freedesktop.DBus.Error.NameHasNoOwner",
+            "org.freedesktop.DBus.Error.ServiceUnknown",
+            "org.freedesktop.DBus.Error.UnknownInterface",
+            "org.freedesktop.DBus.Error.UnknownMethod",  # what GDBus answers for a path that it does not know
+            "org.freedesktop.DBus.Error.UnknownObject",
+        )
+
+
+@frozen
+class Signal:
+    """A signal as it came; ``body`` holds Variants where the signature has ``v`` (see :func:`unpack`)."""
+
+    sender: str
+    path: str
+    interface: str
+    member: str
+    body: Sequence[Any]
+
+
+@frozen
+class Caller:
+    """Who calls a method of ours: a unique name on the bus, and whether the bus may ask a person for a password."""
+
+    name: str
+    interactive: bool
+
+
+#: Methods by their names: the signatures of what they take and of what they give.
+Signatures = Mapping[str, tuple[str, str]]
+
+#: Does what a method is for: who calls, its name, what it takes -> what it gives; raises :class:`DBusError`.
+Work = Callable[[Caller, str, Sequence[Any]], Awaitable[Sequence[Any]]]
+
+
+def unpack(value: Any) -> Any:
+    """``value`` without Variants, at any depth; structs become lists (they are lists or tuples by library)."""
+    if isinstance(value, Variant):
+        return unpack(value.value)
+    if isinstance(value, dict):
+        return {key: unpack(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [unpack(item) for item in value]
+    return value
+
+
+class _PatientSocket:
+    """What is written by: a socket that is full takes nothing now, which to the libraries is the end of the connection."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+
+    def send(self, data: Any) -> int:
+        try:
+            return int(self._sock.send(data))
+        except BlockingIOError:
+            return 0  # they wait until it is writable
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+class _MessageBus(_aio.MessageBus):  # type: ignore[misc, name-defined]  # both libraries' class, untyped
+    """The library's connection, cured of what cannot be worked round from outside."""
+
+    async def _auth_readline(self) -> str:
+        # A daemon that closes during AUTH makes dbus-next and older dbus-fast spin for ever.
+        line = b""
+        while not line.endswith(b"\r\n"):
+            byte = await self._loop.sock_recv(self._sock, 1)
+            if not byte or len(line) > 16384:
+                raise ConnectionError("the bus closed the connection during authentication")
+            line += byte
+        return line[:-2].decode()
+
+    #: The object that manages those below it; "" for none.
+    manager = ""
+
+    def send(self, message: Any) -> Any:
+        if self.manager and message.interface == _OBJECT_MANAGER and message.message_type is _SIGNAL:
+            # The libraries send InterfacesAdded and -Removed from the object itself; it is for its manager to tell.
+            if message.path == self.manager:
+                return self._loop.create_future()
+            message.path = self.manager
+        # Nobody awaits the future that the libraries make here for a call; when the pipe breaks asyncio would complain
+        # of that, and dbus-fast may also raise, which leaves the call's own future behind.
+        sent = self._loop.create_future()
+        sent.add_done_callback(_retrieved)
+        if not message.serial:
+            message.serial = self.next_serial()
+        try:
+            self._writer.schedule_write(message, sent)
+        except (OSError, ValueError) as error:
+            if not sent.done():
+                sent.set_exception(error)
+        return sent
+
+    if LIBRARY == "dbus_next":
+
+        def _send_reply(self, message: Any) -> Any:
+            # An error that an exported method raises is answered, but then also thrown at the event loop.
+            reply = super()._send_reply(message)
+            type(reply).__exit__ = type(reply)._exit  # a class of its own for each call
+            return reply
+
+
+class Bus:
+    """One connection to the system bus (``DBUS_SYSTEM_BUS_ADDRESS`` counts). Make it inside a running loop."""
+
+    def __init__(self) -> None:
+        #: Done, with a line that says why, when the connection is gone; never fails.
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._connection: Any = None
+        self._watch: asyncio.Future[None] | None = None
+        self._answers: set[asyncio.Task[None]] = set()
+
+    @property
+    def unique_name(self) -> str:
+        """Our own name on the bus (``:1.42``), "" when not connected."""
+        return (self._connection.unique_name or "") if self._connection is not None else ""
+
+    async def connect(self, address: str | None = None, *, timeout: float = 5.0) -> None:
+        """Connect and say hello; raises :class:`BusError` (then this object is of no further use)."""
+        if self._connection is not None:
+            raise RuntimeError("a Bus connects once: make a new one")
+        try:
+            self._connection = _MessageBus(bus_address=address, bus_type=_package.BusType.SYSTEM)
+            async with asyncio.timeout(timeout):
+                await self._connection.connect()
+        except asyncio.CancelledError:
+            self.close()
+            raise
+        except TimeoutError:
+            self.close()
+            raise BusError(BusError.DISCONNECTED, f"no answer from the system bus within {timeout:g} s") from None
+        except Exception as error:  # anything: sockets, addresses, authentication, by library and version
+            self.close()
+            raise BusError(BusError.DISCONNECTED, f"no connection to the system bus: {_reason(error)}") from None
+        self._connection._writer.sock = _PatientSocket(self._connection._writer.sock)
+        self._watch = asyncio.ensure_future(self._connection.wait_for_disconnect())
+        self._watch.add_done_callback(self._gone)
+
+    async def call(
+        self,
+        destination: str,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str = "",
+        *body: Any,
+        timeout: float = 5.0,
+        no_auto_start: bool = True,
+        interactive: bool = False,
+    ) -> list[Any]:
+        """Call a method and return the body of the reply; ``timeout`` in seconds.
+
+        Raises :class:`BusError` for an error reply, a time-out or a lost connection. Starts no service unless asked to;
+        ``interactive``: a person may be asked for a password.
+        """
+        if self._connection is None or self.lost.done():
+            why = self.lost.result() if self.lost.done() else "not connected"
+            raise BusError(BusError.DISCONNECTED, f"{member}: {why}")
+        message = Message(
+            destination=destination,
+            path=path,
+            interface=interface,
+            member=member,
+            signature=signature,
+            body=list(body),
+            flags=(_NO_AUTO_START if no_auto_start else _NO_FLAG) | (_INTERACTIVE if interactive else _NO_FLAG),
+        )
+        asked = asyncio.ensure_future(self._connection.call(message))
+        try:
+            # The libraries do not end a call when the connection goes (dbus-next), so it races that.
+            await asyncio.wait((asked, self.lost), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                if self.lost.done():
+                    raise BusError(BusError.DISCONNECTED, f"{member}: {self.lost.result()}")
+                raise BusError(BusError.NO_REPLY, f"{member}: no answer from {destination} within {timeout:g} s")
+            try:
+                reply = asked.result()
+            except Exception as error:
+                raise BusError(BusError.DISCONNECTED, f"{member}: {_reason(error)}") from None
+        finally:
+            asked.cancel()
+        if reply is None:
+            raise BusError(BusError.DISCONNECTED, f"{member}: the connection to the system bus is gone")
+        if reply.message_type is _ERROR:
+            text = reply.body[0] if reply.body and isinstance(reply.body[0], str) else reply.error_name
+            raise BusError(reply.error_name, text, reply.sender or "")
+        return list(reply.body)
+
+    async def add_match(self, rule: str) -> None:
+        """Ask the bus for the signals of a match rule; raises :class:`BusError`."""
+        await self.call(DAEMON, DAEMON_PATH, DAEMON, "AddMatch", "s", rule)
+
+    async def remove_match(self, rule: str) -> None:
+        """Take back what :meth:`add_match` asked for; raises :class:`BusError`."""
+        await self.call(DAEMON, DAEMON_PATH, DAEMON, "RemoveMatch", "s", rule)
+
+    def on_signal(self, handler: Callable[[Signal], None]) -> None:
+        """Call ``handler`` for each signal that comes, whoever asked for it; what it raises is logged."""
+
+        def handle(message: Any) -> None:
+            if message.message_type is not _SIGNAL:
+                return
+            try:
+                handler(
+                    Signal(message.sender or "", message.path, message.interface or "", message.member, message.body)
+                )
+            except Exception:
+                _log.exception("signal %s.%s of %s", message.interface, message.member, message.path)
+
+        self._connection.add_message_handler(handle)
+
+    async def owner(self, name: str) -> str:
+        """The unique name of the owner of ``name``, "" when there is none; raises :class:`BusError`."""
+        try:
+            (owner,) = await self.call(DAEMON, DAEMON_PATH, DAEMON, "GetNameOwner", "s", name)
+        except BusError as error:
+            if error.name == "org.freedesktop.DBus.Error.NameHasNoOwner":
+                return ""
+            raise
+        return str(owner)
+
+    async def user(self, name: str) -> int:
+        """The user id of who is on the bus by that name; raises :class:`BusError`."""
+        (number,) = await self.call(DAEMON, DAEMON_PATH, DAEMON, "GetConnectionUnixUser", "s", name)
+        return int(number)
+
+    async def request_name(self, name: str) -> bool:
+        """Take a well-known name; False where somebody else has it (we do not queue). Raises :class:`BusError`."""
+        (answer,) = await self.call(
+            DAEMON, DAEMON_PATH, DAEMON, "RequestName", "su", name, int(NameFlag.DO_NOT_QUEUE.value)
+        )
+        return answer in (RequestNameReply.PRIMARY_OWNER.value, RequestNameReply.ALREADY_OWNER.value)
+
+    async def release_name(self, name: str) -> None:
+        """Give a well-known name back; raises :class:`BusError`."""
+        await self.call(DAEMON, DAEMON_PATH, DAEMON, "ReleaseName", "s", name)
+
+    def export(self, path: str, interface: ServiceInterface) -> None:
+        """Serve ``interface`` at ``path``."""
+        self._connection.export(path, interface)
+
+    def unexport(self, path: str, interface: ServiceInterface) -> None:
+        """Serve ``interface`` at ``path`` no longer."""
+        self._connection.unexport(path, interface)
+
+    def answer(self, path: str, interface: str, methods: Signatures, work: Work) -> None:
+        """Answer calls of these methods of what is exported there: the libraries tell a method nothing of its caller.
+
+        Each call is a task, which ends with the connection. Calls that are no good they refuse themselves.
+        """
+
+        def handle(message: Any) -> bool:
+            if (
+                message.message_type is not _CALL
+                or message.path != path
+                or message.interface not in (interface, None, "")
+            ):
+                return False
+            takes, gives = methods.get(message.member, (None, ""))
+            if (message.signature or "") != takes:
+                return False
+            task = asyncio.ensure_future(self._answer(message, gives, work))
+            self._answers.add(task)
+            task.add_done_callback(self._answers.discard)
+            return True
+
+        self._connection.add_message_handler(handle)
+
+    async def _answer(self, message: Any, gives: str, work: Work) -> None:
+        who = Caller(message.sender or "", bool(message.flags & _INTERACTIVE))
+        try:
+            reply = Message.new_method_return(message, gives, list(await work(who, message.member, message.body)))
+        except DBusError as error:
+            reply = Message.new_error(message, error.type, error.text)
+        except asyncio.CancelledError:
+            reply = Message.new_error(message, BusError.NO_REPLY, "the service ends")
+        except Exception:
+            _log.exception("method %s", message.member)
+            reply = Message.new_error(message, "org.freedesktop.DBus.Error.Failed", "an error inside the service")
+        if self._connection is not None and not self.lost.done() and not message.flags & _NO_REPLY:
+            self._connection.send(reply)
+
+    def manage_objects(self, path: str) -> None:
+        """Have the object at ``path`` tell of those that are exported below it from now on, and taken away."""
+        self._connection.manager = path
+
+    def close(self) -> None:
+        """Close the connection; ``lost`` is done after it. May be called at any time and more than once."""
+        connection, self._connection = self._connection, None
+        if not self.lost.done():
+            self.lost.set_result("the connection to the system bus was closed")
+        if self._watch is not None:
+            self._watch.cancel()
+        for task in self._answers:
+            task.cancel()
+        if connection is not None:
+            _disconnect(connection)
+
+    def _gone(self, watch: asyncio.Future[None]) -> None:
+        error = None if watch.cancelled() else watch.exception()
+        if not self.lost.done():
+            why = f": {_reason(error)}" if isinstance(error, OSError) else ""
+            self.lost.set_result(f"the connection to the system bus is gone{why}")
+
+
+async def connected(address: str | None = None) -> Bus:
+    """A new :class:`Bus`, connected; raises :class:`BusError`."""
+    bus = Bus()
+    await bus.connect(address)
+    return bus
+
+
+def _disconnect(connection: Any) -> None:
+    """Close a library connection in whatever state it is: both leave the socket open when connect() failed."""
+    socket = getattr(connection, "_sock", None)
+    if socket is None:
+        return
+    loop = asyncio.get_running_loop()
+    if connection.unique_name and connection.connected:
+        connection.disconnect()  # shuts the socket down; the library's reader sees the end and closes it
+        return
+    with contextlib.suppress(Exception):
+        descriptor = socket.fileno()
+        if descriptor >= 0:
+            loop.remove_reader(descriptor)
+            loop.remove_writer(descriptor)
+    with contextlib.suppress(Exception):
+        connection._stream.close()
+    with contextlib.suppress(Exception):
+        socket.close()
+
+
+def _retrieved(future: asyncio.Future[Any]) -> None:
+    """Look at a future's error, which is told elsewhere."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _reason(error: BaseException) -> str:
+    """An exception as one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

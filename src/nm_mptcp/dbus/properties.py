@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A D-Bus interface by tables: its properties are read from values, and what changes is told of (PropertiesChanged); its
+methods are described here and answered by :meth:`~nm_mptcp.dbus.connection.Bus.answer`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from .connection import PropertyAccess, ServiceInterface, Signatures, dbus_property, method
+
+#: The properties of an interface: name -> D-Bus signature and what it says.
+Table = Mapping[str, tuple[str, str]]
+
+#: The methods of an interface: name -> what it takes (names and signatures), the signature of what it gives, what it does.
+Methods = Mapping[str, tuple[Mapping[str, str], str, str]]
+
+Values = Mapping[str, Any]
+
+
+class Properties(ServiceInterface):
+    """An interface with read-only properties; which ones :func:`having` says."""
+
+    def __init__(self, name: str, values: Values) -> None:
+        super().__init__(name)
+        self.values = values
+
+    def update(self, values: Values) -> None:
+        """Take these values, and tell of those that are new, in one signal."""
+        changed = {name: value for name, value in values.items() if value != self.values.get(name)}
+        self.values = values
+        if changed:
+            self.emit_properties_changed(changed)
+
+
+_Class = TypeVar("_Class", bound=type[Properties])
+
+
+def having(table: Table, methods: Methods | None = None) -> Callable[[_Class], _Class]:
+    """A class decorator: give the interface these properties, and show these methods."""
+
+    def add(interface: _Class) -> _Class:
+        for name, (signature, words) in table.items():
+            setattr(interface, name, _read_only(name, signature, words))
+        for name, description in (methods or {}).items():
+            setattr(interface, name, _described(name, *description))
+        return interface
+
+    return add
+
+
+def _read_only(name: str, signature: str, words: str) -> Any:
+    def get(self: Properties) -> Any:
+        return self.values[name]
+
+    get.__name__, get.__doc__ = name, words
+    # The libraries take the annotation for the signature, in the form that "from __future__ import annotations" gives it.
+    get.__annotations__ = {"return": repr(signature)}
+    return dbus_property(access=PropertyAccess.READ)(get)
+
+
+def signatures(methods: Methods) -> Signatures:
+    """What each takes and gives."""
+    return {name: ("".join(takes.values()), gives) for name, (takes, gives, _) in methods.items()}
+
+
+def _described(name: str, takes: Mapping[str, str], gives: str, words: str) -> Any:
+    """For who introspects, and for the libraries, which refuse what has another signature."""
+
+    def unanswered(_self: Properties, *_: object) -> None:
+        raise AssertionError(f"nobody answers {name}")
+
+    parameter = inspect.Parameter
+    parameters = [parameter("self", parameter.POSITIONAL_OR_KEYWORD)]
+    parameters += [
+        parameter(each, parameter.POSITIONAL_OR_KEYWORD, annotation=repr(signature))
+        for each, signature in takes.items()
+    ]
+    returns = repr(gives) if gives else inspect.Signature.empty
+    unanswered.__name__, unanswered.__doc__ = name, words
+    unanswered.__signature__ = inspect.Signature(parameters, return_annotation=returns)  # type: ignore[attr-defined]
+    return method()(unanswered)

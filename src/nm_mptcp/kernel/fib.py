@@ -1,0 +1,711 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the kernel last told of links, addresses, routes and rules; pure: dumps and events in, immutable views out.
+
+An event costs microseconds however many routes there are. The kernel does not tell everything: some of what it changes in
+silence follows from what it does tell, and is followed here; for the rest :attr:`Mirror.doubtful` says that a full look
+is due. The silent changes, found in the kernel's source and in its behaviour (6.18):
+
+- IPv4, link administratively down: its routes vanish; of a multipath route its hops are marked dead, and the route goes
+  when all are (``fib_sync_down_dev``). They come to life with the link or with its next address (``fib_sync_up``).
+- IPv4, last address of a link gone: the same (``fib_disable_ip``).
+- IPv4, an address gone from all links: routes of the main table with it as source hint vanish (``fib_sync_down_addr``);
+  in other tables they stay, save in a VRF's.
+- IPv4, link gone: its routes vanish, multipath ones with all their hops.
+- IPv6, link down: multipath siblings by it are marked dead unless all siblings are (``fib6_ifdown``).
+- IPv6, an address gone: routes by its link with it as source hint stay and lose the hint (``fib6_remove_prefsrc``).
+- IPv6, a link's MTU changed: routes by it with an MTU of their own may get another (``rt6_mtu_change``).
+- Of IPv6 multipath siblings the kernel tells the source hint, preference and metrics of one only, whichever comes first.
+- A route that is replaced is not told of; its successor has NLM_F_REPLACE.
+- Routes by nexthop objects (``ip nexthop``) change with these.
+
+What is not seen until the next look: that the kernel's own router advertisement code changes the preference or MTU of a
+route that it has already; that IPv6 is switched off on a link which has multipath routes but no IPv6 address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, Self
+
+from ..model.state import MAIN_TABLE, TABLES, Address, Family, Link, Route, RouteType, Rule
+from ..values import frozen, replace
+from .rtnl_parse import LOCAL_TABLE, AddressEvent, Event, LinkEvent, NexthopEvent, RouteEvent, RuleEvent
+
+_Group = tuple[int, int]  # table, ifindex
+_Key = Hashable
+
+_UNKEPT = (RouteType.LOCAL, RouteType.BROADCAST, RouteType.MULTICAST)
+_RT_SCOPE_HOST = 254
+_RTPROT_RA = 9
+
+#: How many looks are taken at dead hops of a link that came back, until they are believed to be dead still: the kernel
+#: tells of the link before it revives them.
+_LOOKS_AT_DEAD = 2
+
+
+@frozen
+class Changes:
+    """Which kinds of things changed, and what was lost; true when anything changed or became doubtful."""
+
+    links: bool = False
+    addresses: bool = False
+    routes: bool = False
+    rules: bool = False
+    lost_links: frozenset[int] = frozenset()  #: ifindexes that lost carrier, were taken down or are gone
+    lost_addresses: frozenset[Address] = frozenset()
+    doubtful: bool = False  #: the kernel changed more than it told: a full look is due
+
+    def __bool__(self) -> bool:
+        return self != NOTHING
+
+    def __or__(self, other: Changes) -> Changes:
+        if other is NOTHING or self is other:
+            return self
+        if self is NOTHING:
+            return other
+        return Changes(
+            links=self.links or other.links,
+            addresses=self.addresses or other.addresses,
+            routes=self.routes or other.routes,
+            rules=self.rules or other.rules,
+            lost_links=self.lost_links | other.lost_links,
+            lost_addresses=self.lost_addresses | other.lost_addresses,
+            doubtful=self.doubtful or other.doubtful,
+        )
+
+
+NOTHING = Changes()
+_ROUTES = Changes(routes=True)
+
+
+class Mirror:
+    """Links, addresses, routes and rules, kept up to date by events. For one thread at a time.
+
+    The views (:attr:`links`, :attr:`addresses`, :attr:`routes`, :attr:`rules`) are snapshots in the shapes of
+    :class:`~nm_mptcp.model.state.Kernel`: they never change afterwards, cost little to take, and parts of them that did not
+    change are the same objects as before.
+    """
+
+    def __init__(self) -> None:
+        #: Whether the kernel may have changed something without a word: a full look is due. Cleared by :meth:`load`.
+        self.doubtful = False
+        self._links: dict[int, Link] = {}
+        self._addresses: dict[int, dict[_Key, Address]] = {}
+        self._routes: dict[_Key, Route] = {}
+        self._groups: dict[_Group, dict[_Key, Route]] = {}
+        self._tables: dict[int, set[int]] = {}  # ifindex -> tables with a group
+        self._prefixes: dict[tuple[int, str], tuple[_Key, ...]] = {}  # table, destination
+        self._sources: dict[str, dict[_Key, None]] = {}
+        self._rules: list[Rule] = []  # as the kernel tells them: of equal priority the older first
+        self._by_object = 0  # routes by a nexthop object
+        self._deadened: set[_Group] = set()  # groups in which there may be dead hops
+        self._reviving: dict[int, int] = {}  # links whose dead hops may come to life -> looks still to be taken
+        self._lost: dict[int, Link] = {}  # as they will be, once all is read that was told before
+        self._links_view: dict[int, Link] | None = {}
+        self._addresses_view: dict[int, tuple[Address, ...]] = {}
+        self._addresses_stale: set[int] = set()
+        self._routes_view: dict[_Group, tuple[Route, ...]] = {}
+        self._routes_stale: set[_Group] = set()
+        self._rules_view: tuple[Rule, ...] | None = ()
+
+    # --- views
+
+    @property
+    def links(self) -> Mapping[int, Link]:
+        """Links by ifindex."""
+        if self._links_view is None:
+            self._links_view = {**self._links, **self._lost} if self._lost else dict(self._links)
+        return self._links_view
+
+    @property
+    def addresses(self) -> Mapping[int, tuple[Address, ...]]:
+        """Addresses by ifindex."""
+        if self._addresses_stale:
+            view = dict(self._addresses_view)
+            for index in self._addresses_stale:
+                if group := self._addresses.get(index):
+                    view[index] = tuple(group.values())
+                else:
+                    view.pop(index, None)
+            self._addresses_view = view
+            self._addresses_stale = set()
+        return self._addresses_view
+
+    @property
+    def routes(self) -> Mapping[tuple[int, int], tuple[Route, ...]]:
+        """Routes by table and ifindex, 0 for those without a hop; without the local table and without dead hops."""
+        if self._routes_stale:
+            view = dict(self._routes_view)
+            for group in self._routes_stale:
+                if shown := self._shown(group):
+                    view[group] = shown
+                else:
+                    view.pop(group, None)
+            self._routes_view = view
+            self._routes_stale = set()
+        return self._routes_view
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """Rules by family and priority."""
+        if self._rules_view is None:
+            self._rules_view = tuple(sorted(self._rules, key=lambda rule: (rule.family, rule.priority)))
+        return self._rules_view
+
+    def _shown(self, group: _Group) -> tuple[Route, ...]:
+        routes = self._groups.get(group)
+        if not routes:
+            return ()
+        if group not in self._deadened:
+            return tuple(routes.values())
+        shown = []
+        for route in routes.values():
+            alive = tuple(hop for hop in route.hops if not hop.dead)
+            if len(alive) == len(route.hops):
+                shown.append(route)
+            elif any(hop.ifindex == group[1] for hop in alive):
+                shown.append(replace(route, hops=alive))
+        return tuple(shown)
+
+    def stands_alone(self, route: Route) -> bool:
+        """Whether this route is there, and no other of its protocol to the same destination in the same table: a request
+        that leaves out what is 0 can mean none but it. Any thread may ask.
+        """
+        same = [
+            there
+            for key in self._prefixes.get(_prefix(route), ())
+            if (there := self._routes.get(key)) and there.protocol == route.protocol
+        ]
+        return len(same) == 1 and same[0] == route
+
+    # --- a full look
+
+    def load(
+        self,
+        links: Iterable[Link],
+        addresses: Iterable[Address],
+        routes: Iterable[Route],
+        rules: Iterable[Rule],
+    ) -> Changes:
+        """Forget everything and take what a full look found; tells how that differs from what was known."""
+        fresh = Mirror()
+        fresh._fill(links, addresses, routes, rules)
+        return self.adopt(fresh)
+
+    @classmethod
+    def of(
+        cls,
+        links: Iterable[Link],
+        addresses: Iterable[Address],
+        routes: Iterable[Route],
+        rules: Iterable[Rule],
+    ) -> Self:
+        """A mirror of what a full look found (made on the worker thread, then given to :meth:`adopt`)."""
+        fresh = cls()
+        fresh._fill(links, addresses, routes, rules)
+        return fresh
+
+    def adopt(self, fresh: Mirror, events: Iterable[Event] = ()) -> Changes:
+        """Become ``fresh``, brought up to date with the events that came while it was made; tells the differences.
+
+        ``fresh`` must not be used afterwards. Events that it already contains do no harm.
+        """
+        fresh._replay(events)
+        for index, looks in self._reviving.items():
+            if looks > 1 and index not in fresh._reviving and fresh._has_dead(index):
+                fresh.doubtful = True
+                fresh._reviving[index] = looks - 1
+        before = (self.links, self.addresses, self.routes, self.rules)
+        fresh._keep(*before)
+        lost_links = frozenset(index for index, link in before[0].items() if _lost(link, fresh._links.get(index)))
+        after_addresses = fresh.addresses
+        lost_addresses = frozenset(
+            address
+            for index, group in before[1].items()
+            if after_addresses.get(index) is not group
+            for address in group
+            if _address_key(address) not in fresh._addresses.get(index, {})
+        )
+        changes = Changes(
+            links=before[0] != fresh.links,
+            addresses=before[1] != after_addresses,
+            routes=_differ(before[2], fresh.routes),
+            rules=before[3] != fresh.rules,
+            lost_links=lost_links,
+            lost_addresses=lost_addresses,
+            doubtful=fresh.doubtful,
+        )
+        self.__dict__.update(fresh.__dict__)
+        return changes
+
+    def _fill(
+        self, links: Iterable[Link], addresses: Iterable[Address], routes: Iterable[Route], rules: Iterable[Rule]
+    ) -> None:
+        self._links = {link.index: link for link in links}
+        self._links_view = None
+        for address in addresses:
+            self._addresses.setdefault(address.ifindex, {})[_address_key(address)] = address
+            self._addresses_stale.add(address.ifindex)
+        for route in routes:
+            if _kept(route):
+                self._put(_route_key(route), self._with_waiting(route))
+        self._rules = list(rules)
+        self._rules_view = None
+
+    def _replay(self, events: Iterable[Event]) -> None:
+        """Take in events from before and after the dump; which is which is not known.
+
+        They lead to the same end, save that a route which is told to be there, and is not (or not so) in the dump, may have
+        been changed in silence by what was told next - or may be newer than the dump; and that a route which took the place
+        of another may have done so among others than there are now.
+        """
+        changed = False
+        for event in events:
+            if isinstance(event, RouteEvent):
+                if event.replace and any(self._beside(route) for route in event.routes):
+                    self.doubtful = True
+                for route in map(self._with_waiting, event.routes if event.new else ()):
+                    known = self._routes.get(_route_key(route))
+                    changed |= _kept(route) and (known is None or known != route or _dead(known) != _dead(route))
+            elif isinstance(event, RuleEvent) and event.new and event.rule in self._rules:
+                self.doubtful = True  # it is in the dump, or stands there twice
+                continue
+            elif changed and _may_silence(event):
+                self.doubtful = True
+            self.update(event)
+
+    def _keep(
+        self,
+        links: Mapping[int, Link],
+        addresses: Mapping[int, tuple[Address, ...]],
+        routes: Mapping[_Group, tuple[Route, ...]],
+        rules: tuple[Rule, ...],
+    ) -> None:
+        """Hand out the same objects as before for what is the same as before."""
+        if self.links == links:
+            self._links_view = dict(links) if not isinstance(links, dict) else links
+        for index, group in self.addresses.items():
+            if _same(group, addresses.get(index)):
+                # Equal though they are, only the new ones have the lifetimes of today.
+                self._addresses_view[index] = group if _lifetimes(group) else addresses[index]
+        for place, shown in self.routes.items():
+            if _same(shown, routes.get(place)):
+                self._routes_view[place] = routes[place]
+        if self.rules == rules:
+            self._rules_view = rules
+
+    # --- events
+
+    def update(self, event: Event) -> Changes:
+        """Take in one event; tells what changed, :data:`NOTHING` (false) when nothing did."""
+        was_doubtful = self.doubtful
+        if isinstance(event, RouteEvent):
+            changes = self._route(event)
+        elif isinstance(event, LinkEvent):
+            changes = self._link(event)
+        elif isinstance(event, AddressEvent):
+            changes = self._address(event)
+        elif isinstance(event, RuleEvent):
+            changes = self._rule(event)
+        else:
+            changes = self._nexthop(event)
+        if self.doubtful and not was_doubtful:
+            changes |= Changes(doubtful=True)
+        return changes
+
+    def foresee(self, event: LinkEvent) -> Changes:
+        """Know of a link that is lost before all that was told earlier is read; what else the loss brings comes in its turn."""
+        index = event.link.index
+        known = self.links.get(index)
+        if event.new and event.link.up and event.link.carrier:
+            return self._come_true([index])
+        if known is None or index not in self._links:
+            return NOTHING
+        lost = replace(known, up=event.new and event.link.up, carrier=False)
+        if lost == known:
+            return NOTHING
+        self._lost[index] = lost
+        self._links_view = None
+        return Changes(links=True, lost_links=frozenset({index}))
+
+    def caught_up(self) -> Changes:
+        """All is read that was told: what was foreseen is known by now."""
+        return self._come_true(list(self._lost))
+
+    def _come_true(self, indexes: Iterable[int]) -> Changes:
+        shown = [(index, lost) for index in indexes if (lost := self._lost.pop(index, None))]
+        if not shown:
+            return NOTHING
+        self._links_view = None
+        return Changes(links=True) if any(self._links.get(index) != lost for index, lost in shown) else NOTHING
+
+    def _link(self, event: LinkEvent) -> Changes:
+        index = event.link.index
+        old = self._links.get(index)
+        if not event.new:
+            return self._link_gone(index, old)
+        link = event.link
+        if old is not None and link.mtu != old.mtu:
+            self._links[index] = link
+            if any(
+                name == "RTAX_MTU"
+                for key in self._family_routes(index, Family.IPV6)
+                for name, _ in self._routes[key].metrics
+            ):
+                self.doubtful = True
+        if link == old:
+            return NOTHING
+        self._links[index] = link
+        self._links_view = None
+        routes = False
+        if not link.up and (old is None or old.up):
+            routes = self._deaden(index, Family.IPV4, forced=False) | self._deaden(index, Family.IPV6, forced=False)
+        elif link.up and (old is None or not old.up or (link.carrier and not old.carrier)):
+            self._revival(index)
+        lost = frozenset({index}) if old is not None and _lost(old, link) else frozenset[int]()
+        return Changes(links=True, routes=routes, lost_links=lost)
+
+    def _link_gone(self, index: int, old: Link | None) -> Changes:
+        addresses = self._addresses.pop(index, {})
+        if addresses:
+            self._addresses_stale.add(index)
+        routes = [key for table in self._tables.get(index, ()) for key in self._groups[table, index]]
+        for key in routes:
+            self._drop(key)
+        if old is None and not addresses and not routes:
+            return NOTHING
+        if old is not None:
+            del self._links[index]
+            self._links_view = None
+        return Changes(
+            links=old is not None,
+            addresses=bool(addresses),
+            routes=bool(routes),
+            lost_links=frozenset({index}) if old is not None else frozenset(),
+            lost_addresses=frozenset(addresses.values()),
+        )
+
+    def _address(self, event: AddressEvent) -> Changes:
+        address = event.address
+        index, key = address.ifindex, _address_key(address)
+        group = self._addresses.setdefault(index, {})
+        old = group.get(key)
+        if event.new:
+            group[key] = address
+            self._addresses_stale.add(index)
+            if old is None:
+                self._revival(index)
+            return Changes(addresses=True) if address != old else NOTHING
+        if old is None:
+            if not group:
+                del self._addresses[index]
+            return NOTHING
+        del group[key]
+        self._addresses_stale.add(index)
+        last = not any(other.family is address.family for other in group.values())
+        if not group:
+            del self._addresses[index]
+        if address.family is Family.IPV4:
+            routes = self._source_gone(address)
+            if last:
+                routes |= self._deaden(index, Family.IPV4, forced=True)
+        else:
+            routes = self._hint_gone(address)
+            # IPv6 switched off on the link (disable_ipv6): siblings are dead without a word, and without a link event.
+            link = self._links.get(index)
+            if last and link is not None and link.up and self._family_routes(index, Family.IPV6):
+                self.doubtful = True
+        return Changes(addresses=True, routes=routes, lost_addresses=frozenset({old}))
+
+    def _source_gone(self, address: Address) -> bool:
+        """IPv4: routes with this source hint vanish once no link has the address any more."""
+        text = address.address
+        keys = self._sources.get(text)
+        if not keys or any(other.address == text for group in self._addresses.values() for other in group.values()):
+            return False
+        gone = [key for key in keys if self._routes[key].table == MAIN_TABLE]
+        # A VRF's table is one that loses them as well, and nothing tells which table that is. Ours are none (where others
+        # than the usual ones are configured, it is only looked once more).
+        if any(self._routes[key].table not in TABLES for key in keys if key not in gone):
+            self.doubtful = True
+        for key in gone:
+            self._drop(key)
+        return bool(gone)
+
+    def _hint_gone(self, address: Address) -> bool:
+        """IPv6: routes by this link with this source hint lose the hint."""
+        changed = False
+        for key in list(self._sources.get(address.address, ())):
+            route = self._routes[key]
+            if route.hops and route.hops[0].ifindex == address.ifindex:
+                self._put(key, replace(route, source=None))
+                changed = True
+        return changed
+
+    def _family_routes(self, index: int, family: Family) -> list[_Key]:
+        ipv4 = family is Family.IPV4  # see _route_key
+        return [
+            key
+            for table in self._tables.get(index, ())
+            for key in self._groups[table, index]
+            if isinstance(key, Route) is ipv4
+        ]
+
+    def _deaden(self, index: int, family: Family, *, forced: bool) -> bool:
+        """A link's routes go, or its hops are dead: what the kernel does when the link, or its protocol, goes down."""
+        keys = self._family_routes(index, family)
+        for key in keys:
+            route = self._routes[key]
+            if route.scope == _RT_SCOPE_HOST and not forced:
+                continue
+            if family is Family.IPV4 and len(route.hops) == 1:
+                self._drop(key)
+                continue
+            hops = tuple(replace(hop, dead=hop.dead or hop.ifindex == index) for hop in route.hops)
+            # IPv6: whether a lone route or a sibling, if it vanishes that will be told; until then it is of no use.
+            if family is Family.IPV4 and all(hop.dead for hop in hops):
+                self._drop(key)
+            else:
+                if route.nexthop_object:
+                    self.doubtful = True
+                self._put(key, replace(route, hops=hops))
+        return bool(keys)
+
+    def _revival(self, index: int) -> None:
+        """Dead hops by this link may be alive again; when exactly, the kernel does not tell."""
+        if self._has_dead(index):
+            self.doubtful = True
+            self._reviving[index] = _LOOKS_AT_DEAD
+
+    def _has_dead(self, index: int) -> bool:
+        return any(
+            (table, index) in self._deadened
+            and any(
+                hop.dead and hop.ifindex == index for route in self._groups[table, index].values() for hop in route.hops
+            )
+            for table in self._tables.get(index, ())
+        )
+
+    def _route(self, event: RouteEvent) -> Changes:
+        changed = False
+        routes = [self._with_waiting(route) for route in event.routes if _kept(route)]
+        if not event.new:
+            for route in routes:
+                changed |= self._route_gone(route)
+            return _ROUTES if changed else NOTHING
+        if event.replace and routes:
+            changed = self._replaced(routes)
+        for route in routes:
+            key = _route_key(route)
+            old = self._routes.get(key)
+            if old is not None and old == route and _dead(old) == _dead(route):
+                continue
+            if old is not None and old != route and len(routes) > 1:
+                # Told with the source hint and metrics of a sibling.
+                self.doubtful = True
+            self._put(key, route)
+            changed = True
+        return _ROUTES if changed else NOTHING
+
+    def _with_waiting(self, route: Route) -> Route:
+        """A route whose link has merely no carrier is there: the kernel calls it dead as well where
+        ``ignore_routes_with_linkdown`` is set (``fib_nexthop_info``), but tells nobody when that begins or ends.
+        """
+        if not any(hop.dead for hop in route.hops):
+            return route
+        waiting = {
+            hop.ifindex for hop in route.hops if (link := self._links.get(hop.ifindex)) and link.up and not link.carrier
+        }
+        return replace(
+            route, hops=tuple(replace(hop, dead=hop.dead and hop.ifindex not in waiting) for hop in route.hops)
+        )
+
+    def _route_gone(self, route: Route) -> bool:
+        key = _route_key(route)
+        if route.type is RouteType.OTHER:
+            # There may be several that look the same here.
+            self.doubtful = True
+        if key not in self._routes:
+            return False
+        self._drop(key)
+        left = self._beside(route)
+        if route.family is Family.IPV6 and _has_gateway(route) and any(_has_gateway(self._routes[one]) for one in left):
+            # What the kernel told of the siblings may have been this one's.
+            self.doubtful = True
+        return True
+
+    def _replaced(self, routes: list[Route]) -> bool:
+        """Drop what these routes took the place of."""
+        first = routes[0]
+        mine = {_route_key(route) for route in routes}
+        there = [
+            key
+            for key in self._beside(first)
+            if self._routes[key].tos == first.tos and self._routes[key].type is not RouteType.OTHER
+        ]
+        if first.family is Family.IPV6:
+            # fib6_add_rt2node: the first of its kind, else the first of all; with or without a gateway are two kinds, and
+            # those with one go together. What the kernel itself learnt by router advertisement is of neither kind.
+            if any(self._routes[key].protocol == _RTPROT_RA for key in there):
+                self.doubtful = True
+            kind = [key for key in there if _has_gateway(self._routes[key]) == _has_gateway(first)] or there
+            together = all(_has_gateway(self._routes[key]) for key in kind)
+        else:
+            kind, together = [key for key in there if key not in mine], False
+        if len(kind) > 1 and not together:
+            self.doubtful = True
+            return False
+        gone = [key for key in kind if key not in mine]
+        for key in gone:
+            self._drop(key)
+        return bool(gone)
+
+    def _rule(self, event: RuleEvent) -> Changes:
+        rule = event.rule
+        known = self._rules.count(rule)
+        if rule.foreign and known and (event.new or known > 1):
+            # Rules that differ in what we do not read look the same here.
+            self.doubtful = True
+        if event.new:
+            # Behind all others of its priority; the same may stand there twice (fib_nl_newrule without NLM_F_EXCL).
+            self._rules.append(rule)
+        elif not known:
+            return NOTHING
+        else:
+            self._rules.remove(rule)  # the kernel, too, takes the first
+        self._rules_view = None
+        return Changes(rules=True)
+
+    def _nexthop(self, event: NexthopEvent) -> Changes:
+        if self._by_object and (event.replace or not event.new):
+            self.doubtful = True
+        return NOTHING
+
+    def _beside(self, route: Route) -> list[_Key]:
+        """The routes of the same table, destination and metric."""
+        keys = self._prefixes.get(_prefix(route), ())
+        return [key for key in keys if self._routes[key].metric == route.metric]
+
+    # --- the store
+
+    def _put(self, key: _Key, route: Route) -> None:
+        old = self._routes.get(key)
+        if old is not None:
+            if old.source != route.source:
+                self._forget_source(key, old)
+            self._by_object -= bool(old.nexthop_object)
+        else:
+            prefix = _prefix(route)
+            self._prefixes[prefix] = (*self._prefixes.get(prefix, ()), key)
+        self._routes[key] = route
+        self._by_object += bool(route.nexthop_object)
+        if route.source is not None:
+            self._sources.setdefault(route.source, {})[key] = None
+        dead = any(hop.dead for hop in route.hops)
+        for group in _places(route):
+            routes = self._groups.get(group)
+            if routes is None:
+                routes = self._groups[group] = {}
+                self._tables.setdefault(group[1], set()).add(group[0])
+            routes[key] = route
+            self._routes_stale.add(group)
+            if dead:
+                self._deadened.add(group)
+
+    def _drop(self, key: _Key) -> None:
+        route = self._routes.pop(key, None)
+        if route is None:
+            return
+        self._by_object -= bool(route.nexthop_object)
+        self._forget_source(key, route)
+        prefix = _prefix(route)
+        left = self._prefixes.pop(prefix)
+        if len(left) > 1:
+            self._prefixes[prefix] = tuple(other for other in left if other != key)
+        for group in _places(route):
+            routes = self._groups[group]
+            routes.pop(key, None)
+            self._routes_stale.add(group)
+            if not routes:
+                del self._groups[group]
+                self._deadened.discard(group)
+                tables = self._tables[group[1]]
+                tables.discard(group[0])
+                if not tables:
+                    del self._tables[group[1]]
+
+    def _forget_source(self, key: _Key, route: Route) -> None:
+        if route.source is not None:
+            keys = self._sources[route.source]
+            keys.pop(key, None)
+            if not keys:
+                del self._sources[route.source]
+
+
+def _kept(route: Route) -> bool:
+    return route.table != LOCAL_TABLE and route.type not in _UNKEPT
+
+
+def _address_key(address: Address) -> _Key:
+    """What the kernel knows an address by, on one link."""
+    if address.family is Family.IPV6:
+        return address.address
+    return (address.address, address.prefixlen, address.peer)
+
+
+def _route_key(route: Route) -> _Key:
+    """What the kernel knows a route by. In IPv6 there is one for each destination, metric, link and gateway
+    (``rt6_duplicate_nexthop``); in IPv4 several may differ in anything.
+    """
+    if route.family is Family.IPV4:
+        return route
+    hop = route.hops[0] if route.hops else None
+    other = route.type if hop is None or route.type is RouteType.OTHER else None
+    return (route.table, route.destination, route.metric, hop and hop.ifindex, hop and hop.gateway, other)
+
+
+def _prefix(route: Route) -> tuple[int, str]:
+    return (route.table, route.destination)
+
+
+def _places(route: Route) -> Iterable[_Group]:
+    table = route.table
+    if len(route.hops) == 1:
+        return ((table, route.hops[0].ifindex),)
+    if not route.hops:
+        return ((table, 0),)
+    return {(table, hop.ifindex) for hop in route.hops}
+
+
+def _has_gateway(route: Route) -> bool:
+    return bool(route.hops) and route.hops[0].gateway is not None
+
+
+def _dead(route: Route) -> tuple[bool, ...]:
+    return tuple(hop.dead for hop in route.hops)
+
+
+def _may_silence(event: Event) -> bool:
+    """Whether routes may change or vanish without a word beside this event."""
+    if isinstance(event, LinkEvent):
+        return not event.new or not event.link.up
+    return isinstance(event, AddressEvent) and not event.new
+
+
+def _lost(old: Link, new: Link | None) -> bool:
+    return new is None or (old.up and not new.up) or (old.carrier and not new.carrier)
+
+
+def _same(one: tuple[Any, ...], other: tuple[Any, ...] | None) -> bool:
+    """Whether two groups are the same, in whatever order."""
+    if other is None or len(one) != len(other):
+        return False
+    return one == other or set(one) == set(other)
+
+
+def _lifetimes(group: tuple[Address, ...]) -> bool:
+    return any(address.preferred is not None or address.valid is not None for address in group)
+
+
+def _differ(one: Mapping[_Group, tuple[Route, ...]], other: Mapping[_Group, tuple[Route, ...]]) -> bool:
+    return one.keys() != other.keys() or any(other[group] is not routes for group, routes in one.items())

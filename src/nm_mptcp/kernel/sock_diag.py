@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The TCP sockets that are subflows of MPTCP connections (socket diagnosis, ``ss -ti``), and the end of a single one.
+
+Sources: kernel ``inet_diag.h``, ``sock_diag.h``, ``mptcp.h`` (``MPTCP_SUBFLOW_ATTR_*``) and ``net/mptcp/diag.c``.
+CAP_NET_ADMIN is needed: without it the kernel does not say which sockets are subflows.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import socket
+import struct
+from pathlib import Path as File
+
+from ..model.state import Family
+from ..values import field, frozen
+from .netlink import SOCK_DIAG, Message, Requester, attributes
+
+#: The older request, which asks for both families at once, as ss(8) does.
+_TCPDIAG_GETSOCK = 18
+_SOCK_DESTROY = 21
+#: Only with the socket's tcp_info does the kernel tell what stands on top of it.
+_WITH_INFO = 1 << (2 - 1)
+_INET_DIAG_INFO = 2
+_INET_DIAG_ULP_INFO = 19
+_INET_ULP_INFO_MPTCP = 3
+_ALL = struct.Struct("=BBBB48xII")
+_REQUEST = struct.Struct("=BBBBI")
+_ID = struct.Struct("!HH16s16s")
+_WHOLE = struct.Struct("=BBBB48sIIIII")
+#: In ``struct tcp_info``: the smoothed round-trip time as the sender and as the receiver sees it (0 when it does not), and
+#: the bytes acknowledged and received (since 4.2).
+_RTT = struct.Struct("=68xI20xI")
+_BYTES = struct.Struct("=120xQQ")
+_TOKEN_REMOTE, _TOKEN_LOCAL, _SUBFLOW_FLAGS, _ID_REMOTE, _ID_LOCAL = 1, 2, 8, 9, 10
+
+
+class TCPState(enum.IntEnum):
+    """``TCP_*``, the state of a socket (kernel: ``tcp_states.h``)."""
+
+    OTHER = 0
+    ESTABLISHED = 1
+    SYN_SENT = 2
+    SYN_RECV = 3
+    FIN_WAIT1 = 4
+    FIN_WAIT2 = 5
+    TIME_WAIT = 6
+    CLOSE = 7
+    CLOSE_WAIT = 8
+    LAST_ACK = 9
+    LISTEN = 10
+    CLOSING = 11
+    NEW_SYN_RECV = 12
+
+
+_TCP_STATES = {int(state): state for state in TCPState}
+
+#: Any state but LISTEN, TIME_WAIT, CLOSE and the half-open ones of a server: sockets that are a subflow.
+_STATES = sum(
+    1 << state
+    for state in (
+        TCPState.ESTABLISHED,
+        TCPState.SYN_SENT,
+        TCPState.SYN_RECV,
+        TCPState.FIN_WAIT1,
+        TCPState.FIN_WAIT2,
+        TCPState.CLOSE_WAIT,
+        TCPState.LAST_ACK,
+        TCPState.CLOSING,
+    )
+)
+
+
+class SubflowFlag(enum.IntFlag):
+    """``MPTCP_SUBFLOW_FLAG_*``."""
+
+    MP_CAPABLE_REMOTE = 0x001
+    MP_CAPABLE_LOCAL = 0x002
+    JOIN_REMOTE = 0x004
+    JOIN_LOCAL = 0x008
+    BACKUP_REMOTE = 0x010
+    BACKUP_LOCAL = 0x020
+    FULLY_ESTABLISHED = 0x040
+    CONNECTED = 0x080
+    MAPVALID = 0x100
+
+
+_CAP_NET_ADMIN = 12
+
+
+def may_administer() -> bool:
+    """Whether this process has CAP_NET_ADMIN, without which the kernel does not say which sockets are subflows."""
+    try:
+        status = File("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    held = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
+    return bool(int(held, 16) & 1 << _CAP_NET_ADMIN)
+
+
+@frozen
+class Subflow:
+    """A TCP socket that is a subflow of an MPTCP connection."""
+
+    token: int  #: our token of the connection: subflows with the same one are siblings
+    family: Family  #: of what goes over the wire (IPv4 for an IPv4 peer of an IPv6 socket)
+    local: str
+    local_port: int
+    remote: str
+    remote_port: int
+    state: TCPState
+    flags: SubflowFlag
+    local_id: int = 0  #: id of our endpoint, 0 for the initial subflow's address
+    remote_id: int = 0
+    remote_token: int = 0  #: the peer's, 0 for the initial subflow
+    ifindex: int = 0  #: the interface that it is bound to, 0 for none
+    inode: int = field(default=0, compare=False)
+    cookie: int = 0  #: names this very socket, even after another has the same addresses and ports
+    socket_family: Family = Family.IPV4  #: the socket's own, IPv6 also for an IPv4 peer of an IPv6 socket
+    sent: int = field(default=0, compare=False)  #: bytes that the peer acknowledged, since it began
+    received: int = field(default=0, compare=False)  #: bytes, since it began
+    rtt: float = field(default=0.0, compare=False)  #: smoothed round-trip time in seconds, as most of the data tells it
+
+    @property
+    def established(self) -> bool:
+        """Whether data can go this way: established in TCP, and its join was accepted."""
+        if self.state is not TCPState.ESTABLISHED:
+            return False
+        return not self.flags & (SubflowFlag.JOIN_LOCAL | SubflowFlag.JOIN_REMOTE) or bool(
+            self.flags & SubflowFlag.FULLY_ESTABLISHED
+        )
+
+    @property
+    def initial(self) -> bool:
+        """Whether it is the connection's first subflow."""
+        return bool(self.flags & (SubflowFlag.MP_CAPABLE_LOCAL | SubflowFlag.MP_CAPABLE_REMOTE))
+
+    @property
+    def backup(self) -> bool:
+        """Whether either side asked for this one to be used only when no other is left."""
+        return bool(self.flags & (SubflowFlag.BACKUP_LOCAL | SubflowFlag.BACKUP_REMOTE))
+
+
+class Sockets(Requester):
+    """Socket diagnosis: synchronous, for one thread, opened at first use, in that thread's network namespace.
+
+    Everything raises :class:`~nm_mptcp.kernel.errors.KernelError`.
+    """
+
+    PROTOCOL = SOCK_DIAG
+
+    def subflows(self) -> tuple[Subflow, ...]:
+        """All subflows of live connections; a connection that fell back to TCP has none."""
+        # The kernel goes through its whole table of sockets for each question (262,144 places on a machine with 24 GiB: some
+        # 3 ms), whoever they belong to, and a lost link's endpoint waits for the answer: so it is asked once.
+        body = _ALL.pack(socket.AF_UNSPEC, 0, 0, _WITH_INFO, _STATES, 0)
+        answers = self._netlink.dump(_TCPDIAG_GETSOCK, body, what="read the TCP sockets")
+        return tuple(subflow for subflow in map(_subflow, answers) if subflow is not None)
+
+    def destroy(self, subflow: Subflow) -> None:
+        """Close one subflow with a reset; the connection goes on over its siblings (without one it is dead).
+
+        Error: ``absent`` when it is gone already. The kernel needs CONFIG_INET_DIAG_DESTROY, else EOPNOTSUPP.
+        """
+        what = f"close the subflow {subflow.local} port {subflow.local_port} to {subflow.remote}"
+        identity = _ID.pack(
+            subflow.local_port,
+            subflow.remote_port,
+            _packed(subflow.local, subflow.socket_family),
+            _packed(subflow.remote, subflow.socket_family),
+        ) + struct.pack("=IQ", subflow.ifindex, subflow.cookie)
+        body = _REQUEST.pack(subflow.socket_family, socket.IPPROTO_TCP, 0, 0, 1 << subflow.state) + identity
+        self._netlink.request(_SOCK_DESTROY, 0, body, what=what)
+
+
+def subflows() -> tuple[Subflow, ...]:
+    """All subflows of live connections, with a socket for this one question. Raises :class:`KernelError`."""
+    with Sockets() as sockets:
+        return sockets.subflows()
+
+
+def destroy(subflow: Subflow) -> None:
+    """Close one subflow, with a socket for this one request. Raises :class:`KernelError`."""
+    with Sockets() as sockets:
+        sockets.destroy(subflow)
+
+
+def _subflow(answer: Message) -> Subflow | None:
+    """A socket of the dump; None when it is no subflow."""
+    told = attributes(answer.data, answer.start + _WHOLE.size, answer.end)
+    layer = told.get(_INET_DIAG_ULP_INFO)
+    if layer is None:
+        return None
+    inner = attributes(layer, 0, len(layer)).get(_INET_ULP_INFO_MPTCP)
+    if inner is None:
+        return None
+    mptcp = attributes(inner, 0, len(inner))
+    family, state, _timer, _retransmits, identity, _expires, _rqueue, _wqueue, _uid, inode = _WHOLE.unpack_from(
+        answer.data, answer.start
+    )
+    local_port, remote_port, local, remote = _ID.unpack_from(identity)
+    ifindex, cookie = struct.unpack_from("=IQ", identity, _ID.size)
+    socket_family = Family(family)
+    ours, mapped = _text(local, socket_family)
+    theirs, _ = _text(remote, socket_family)
+    info = told.get(_INET_DIAG_INFO, b"")
+    sent, received = _BYTES.unpack_from(info) if len(info) >= _BYTES.size else (0, 0)
+    return Subflow(
+        token=_number(mptcp, _TOKEN_LOCAL, "=I"),
+        family=Family.IPV4 if mapped else socket_family,
+        local=ours,
+        local_port=local_port,
+        remote=theirs,
+        remote_port=remote_port,
+        state=_TCP_STATES.get(state, TCPState.OTHER),
+        flags=SubflowFlag(_number(mptcp, _SUBFLOW_FLAGS, "=I") & sum(SubflowFlag)),
+        local_id=_number(mptcp, _ID_LOCAL, "=B"),
+        remote_id=_number(mptcp, _ID_REMOTE, "=B"),
+        remote_token=_number(mptcp, _TOKEN_REMOTE, "=I"),
+        ifindex=ifindex,
+        inode=inode,
+        cookie=cookie,
+        socket_family=socket_family,
+        sent=sent,
+        received=received,
+        rtt=_rtt(info, receiving=received > sent),
+    )
+
+
+def _rtt(info: bytes, *, receiving: bool) -> float:
+    """Seconds. Who only receives has of the sender's estimate nothing but the handshake's."""
+    if len(info) < _RTT.size:
+        return 0.0
+    as_sender, as_receiver = _RTT.unpack_from(info)
+    return float(as_receiver if receiving and as_receiver else as_sender) / 1e6
+
+
+def _number(told: dict[int, bytes], attribute: int, format_: str) -> int:
+    return int(struct.unpack(format_, told[attribute])[0]) if attribute in told else 0
+
+
+def _text(packed: bytes, family: Family) -> tuple[str, bool]:
+    """An address in text form, and whether it is an IPv4 address in IPv6 form."""
+    if family is Family.IPV4:
+        return socket.inet_ntop(family, packed[:4]), False
+    mapped = ipaddress.IPv6Address(packed).ipv4_mapped
+    return (str(mapped), True) if mapped else (socket.inet_ntop(family, packed), False)
+
+
+def _packed(address: str, family: Family) -> bytes:
+    if Family.of(address) is Family.IPV4 and family is Family.IPV6:
+        address = f"::ffff:{address}"
+    return socket.inet_pton(family, address).ljust(16, b"\0")

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Programs and systemd units brought onto MPTCP; apart from all the rest."""

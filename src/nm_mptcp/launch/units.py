@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pure: a systemd unit as ``systemctl show`` tells of it, and the drop-in that lets it use MPTCP.
+
+A later ``Environment=`` line adds to the earlier ones, but its ``LD_PRELOAD=`` replaces theirs; so the drop-in names what
+was there before, too. Whatever an ``EnvironmentFile=`` says counts more than any ``Environment=`` (systemd.exec(5)).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from ..values import field, frozen
+
+#: Where an administrator's drop-ins are, and ours among them.
+DIRECTORY = "/etc/systemd/system"
+FILE = "50-nm-mptcp.conf"
+
+#: The first systemd with ``SocketProtocol=mptcp``.
+SOCKET_SINCE = 257
+
+#: The line that tells our drop-in from one that somebody else has put in its place.
+MARK = "# Made by nm-mptcp"
+
+#: What we ask of a unit; of another kind it has no such property, which systemctl passes over.
+PROPERTIES = (
+    *("Id", "LoadState", "ActiveState", "FragmentPath", "DropInPaths", "TriggeredBy", "Triggers", "MainPID"),
+    *("Environment", "EnvironmentFiles", "UnsetEnvironment", "ExecStart", "User", "DynamicUser"),
+    *("RootDirectory", "RootImage", "NoExecPaths", "ExecPaths", "InaccessiblePaths", "TemporaryFileSystem"),
+    *("SELinuxContext", "Listen", "SocketProtocol", "ActiveEnterTimestamp"),
+)
+
+#: Stands for the instance when a template is asked about: systemd shows instances only.
+_INSTANCE = "nm-mptcp-any-instance"
+
+#: systemctl takes a word that ends in one of these for that kind.
+_OTHER_KINDS = ("automount", "device", "mount", "path", "scope", "slice", "swap", "target", "timer")
+
+_NAME = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\@-]*)?\.(service|socket)")
+
+
+class UnitError(Exception):
+    """What cannot be done with a unit, in a line for a person."""
+
+
+@frozen
+class Unit:
+    """What systemd says of a unit."""
+
+    name: str  #: its own name, also when an alias was asked for
+    state: str = "loaded"  #: LoadState: loaded, not-found, masked, ...
+    active: bool = False
+    drop_ins: tuple[str, ...] = ()  #: in the order in which they count
+    environment: Mapping[str, str] = field(default_factory=dict)
+    environment_files: tuple[str, ...] = ()
+    unset: tuple[str, ...] = ()  #: UnsetEnvironment=, names and assignments
+    programs: tuple[str, ...] = ()  #: of ExecStart=
+    user: str = ""
+    dynamic_user: bool = False
+    root: str = ""  #: RootDirectory=
+    root_image: str = ""
+    no_exec: tuple[str, ...] = ()
+    exec: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()  #: InaccessiblePaths= and TemporaryFileSystem=
+    selinux: str = ""
+    listens: tuple[str, ...] = ()  #: of a socket unit: "0.0.0.0:80 (Stream)"
+    protocol: int = 0  #: of a socket unit
+    triggered_by: tuple[str, ...] = ()
+    triggers: tuple[str, ...] = ()
+    pid: int = 0
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether it is a socket unit."""
+        return self.name.endswith(".socket")
+
+    def variable(self, name: str) -> str:
+        """A variable of its environment, "" where it has none."""
+        return self.environment.get(name, "")
+
+
+def full_name(word: str) -> str:
+    """A unit's name as systemd has it: without a suffix it is a service. Raises :class:`UnitError`."""
+    if word.rpartition(".")[2] in _OTHER_KINDS:
+        raise UnitError(f"{word}: only services and sockets can use MPTCP")
+    name = word if word.endswith((".service", ".socket")) else f"{word}.service"
+    if not _NAME.fullmatch(name) or len(name) > 255:
+        raise UnitError(f"{word!r} is not the name of a service or socket")
+    return name
+
+
+def is_template(name: str) -> bool:
+    """Whether this is a template, ``NAME@.service``, of which the drop-in counts for each instance."""
+    return name.rpartition(".")[0].endswith("@")
+
+
+def shown_as(name: str) -> str:
+    """What to ask systemd for: the unit, or for a template an instance of it."""
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}{_INSTANCE}{dot}{suffix}" if is_template(name) else name
+
+
+def unit(name: str, properties: Mapping[str, Sequence[str]]) -> Unit:
+    """A unit from the lines of ``systemctl show`` by name; ``name`` is what was asked for."""
+
+    def one(key: str) -> str:
+        return "".join(properties.get(key, ())[:1])
+
+    def words(*keys: str) -> tuple[str, ...]:
+        return tuple(word for key in keys for line in properties.get(key, ()) for word in split(line))
+
+    template = is_template(name)
+    environment = assignments(one("Environment"))
+    return Unit(
+        name=name if template else one("Id") or name,
+        state=one("LoadState"),
+        active=one("ActiveState") in ("active", "activating", "reloading"),
+        drop_ins=words("DropInPaths"),
+        # The value of a template's specifier is the instance's name.
+        environment={
+            key: value.replace("%", "%%").replace(_INSTANCE, "%i") if template else value.replace("%", "%%")
+            for key, value in environment.items()
+        },
+        environment_files=tuple(
+            re.sub(r" \(ignore_errors=(yes|no)\)$", "", line) for line in properties.get("EnvironmentFiles", ()) if line
+        ),
+        unset=words("UnsetEnvironment"),
+        programs=tuple(
+            found[1]
+            for line in properties.get("ExecStart", ())
+            if (found := re.match(r"\{ path=(.*?) ; argv\[\]=", line))
+        ),
+        user=one("User"),
+        dynamic_user=one("DynamicUser") == "yes",
+        root=one("RootDirectory"),
+        root_image=one("RootImage"),
+        no_exec=words("NoExecPaths"),
+        exec=words("ExecPaths"),
+        hidden=words("InaccessiblePaths", "TemporaryFileSystem"),
+        selinux=one("SELinuxContext"),
+        listens=tuple(line for line in properties.get("Listen", ()) if line),
+        protocol=int(one("SocketProtocol")) if one("SocketProtocol").isdigit() else 0,
+        triggered_by=words("TriggeredBy"),
+        triggers=words("Triggers"),
+        pid=int(one("MainPID")) if one("MainPID").isdigit() else 0,
+    )
+
+
+def split(line: str) -> list[str]:
+    """The words of a list as systemctl prints it: those with special characters in double quotes, with backslashes."""
+    words, word, quoted, inside = [], "", False, False
+    characters = iter(line)
+    for character in characters:
+        if character == '"':
+            quoted, inside = not quoted, True
+        elif character == "\\":
+            word, inside = word + next(characters, "\\"), True
+        elif character == " " and not quoted:
+            if inside:
+                words.append(word)
+            word, inside = "", False
+        else:
+            word, inside = word + character, True
+    return [*words, word] if inside else words
+
+
+def assignments(line: str) -> dict[str, str]:
+    """Variables from a list of ``NAME=VALUE``."""
+    return {name: value for name, equals, value in (word.partition("=") for word in split(line)) if equals}
+
+
+def service_drop_in(variables: Mapping[str, str]) -> str:
+    """The drop-in of a service with these variables; ``%`` in them is doubled already (it begins a specifier)."""
+    lines = [_quoted(f"{name}={value}") for name, value in variables.items()]
+    return "\n".join([_head(), "[Service]", *(f"Environment={line}" for line in lines), ""])
+
+
+def socket_drop_in() -> str:
+    """The drop-in of a socket."""
+    return "\n".join([_head(), "[Socket]", "SocketProtocol=mptcp", ""])
+
+
+def socket_trouble(unit: Unit, version: int) -> str | None:
+    """Why this socket unit cannot be MPTCP, None when it can."""
+    if version < SOCKET_SINCE:
+        return (
+            f"{unit.name}: systemd {version} has no SocketProtocol=mptcp, {SOCKET_SINCE} has;"
+            " until then only a service that makes its listening socket by itself can use MPTCP"
+        )
+    streams = [line.rpartition(" ")[0] for line in unit.listens if line.endswith("(Stream)")]
+    if strange := [place for place in streams if place.startswith(("/", "@", "vsock:"))]:
+        # systemd: socket.c gives the protocol to every stream of the unit, and such a socket could not be made.
+        return f"{unit.name} listens at {strange[0]} as well, which is no TCP socket, so SocketProtocol= would keep it down"
+    if not streams:
+        return f"{unit.name} listens to no TCP port (ListenStream=)"
+    return None
+
+
+def hindrances(unit: Unit, variables: Mapping[str, str], wrapper: str | None) -> Iterator[str]:
+    """What of a service's own settings keeps it on plain TCP, as far as it can be told beforehand."""
+    for name in sorted(variables.keys() & {word.partition("=")[0] for word in unit.unset}):
+        yield f"its UnsetEnvironment= takes {name} out again"
+    if wrapper is None:
+        return
+    if unit.root_image:
+        yield f"it runs in {unit.root_image} (RootImage=): {wrapper} has to be in there"
+    if any(_covers(path, wrapper) for path in unit.hidden):
+        yield f"it does not see {wrapper} (InaccessiblePaths= or TemporaryFileSystem=)"
+    refused = max((len(path) for path in unit.no_exec if _covers(path, wrapper)), default=0)
+    allowed = max((len(path) for path in unit.exec if _covers(path, wrapper)), default=0)
+    if refused > allowed:
+        yield f"it may not run code from {wrapper} (NoExecPaths=; ExecPaths={wrapper} would allow it)"
+    if unit.selinux:
+        yield "it changes its SELinux context (SELinuxContext=), and then the loader may drop what is preloaded"
+
+
+def _covers(path: str, file: str) -> bool:
+    # Optional signs in front (systemd.exec(5)), options of a TemporaryFileSystem= behind.
+    folder = path.lstrip("-+").partition(":")[0]
+    return folder == "/" or file == folder or file.startswith(folder.rstrip("/") + "/")
+
+
+def _head() -> str:
+    return f"{MARK}: 'nm-mptcp unit disable' takes it away."
+
+
+def _quoted(assignment: str) -> str:
+    escaped = assignment.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def drop_in_path(name: str) -> str:
+    """Where the drop-in of this unit is."""
+    return os.path.join(DIRECTORY, f"{name}.d", FILE)

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""NetworkManager's device match syntax (NetworkManager.conf(5), "Device List Format"): which devices a section is for.
+
+Pure. The rules are those of ``nm_match_spec_split`` and ``nm_match_spec_device`` (NetworkManager: ``nm-core-utils.c``).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Self
+
+from ..model.state import Device
+from ..values import frozen
+
+_SEPARATORS = ",;"
+_ESCAPES = {"s": " ", "n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+_SPACE = " \t\n\r\f\v"
+_EXCEPT = "except:"
+_MAC = re.compile(r"[0-9a-f]{1,2}([:-][0-9a-f]{1,2})+", re.IGNORECASE)
+
+
+class Kind(enum.Enum):
+    """What a term of a match looks at; the value is its tag."""
+
+    ANY = "*"
+    TYPE = "type:"
+    MAC = "mac:"
+    INTERFACE = "interface-name:"
+    DRIVER = "driver:"
+    SUBCHANNELS = "s390-subchannels:"
+    DHCP_PLUGIN = "dhcp-plugin:"
+    PLAIN = ""  #: no tag: an interface name or a MAC address
+
+
+@frozen
+class Term:
+    """One term: ``interface-name:wl*``, ``except:type:gsm``, ..."""
+
+    kind: Kind
+    value: str = ""
+    negative: bool = False  #: ``except:``
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """A term from its text, without separators and already unescaped. Whatever has no tag is a plain name."""
+        negative = _tagged(text, _EXCEPT)
+        rest = text[len(_EXCEPT) :] if negative else text
+        if rest == Kind.ANY.value:
+            return cls(Kind.ANY, "", negative)
+        for kind in Kind:
+            if kind not in (Kind.ANY, Kind.PLAIN) and _tagged(rest, kind.value):
+                return cls(kind, rest[len(kind.value) :], negative)
+        return cls(Kind.PLAIN, rest, negative)
+
+    def problem(self) -> str:
+        """Why this term can never match, "" when it can: NetworkManager ignores that silently, a person wants to know."""
+        if self.kind is Kind.PLAIN and self.negative:
+            return "'except:' needs a tag, such as 'except:interface-name:'"
+        if self.kind is Kind.PLAIN and ":" in self.value and not _MAC.fullmatch(self.value):
+            known = ", ".join(kind.value for kind in Kind if kind.value.endswith(":"))
+            return f"unknown tag '{self.value.partition(':')[0]}:' (known: except:, {known})"
+        if self.kind is Kind.MAC and not _MAC.fullmatch(self.value):
+            return f"'{self.value}' is no hardware address"
+        if self.kind not in (Kind.ANY, Kind.PLAIN) and not self.value.lstrip(
+            "=~" if self.kind is Kind.INTERFACE else ""
+        ):
+            return f"nothing after '{self.kind.value}'"
+        return ""
+
+    def matches(self, device: Device, *, dhcp_plugin: str = "") -> bool:
+        """Whether ``device`` is what the term names, ``except:`` left aside."""
+        value = self.value
+        match self.kind:
+            case Kind.ANY:
+                return True
+            case Kind.TYPE:
+                return bool(value) and value == device.type_name
+            case Kind.MAC:
+                return _same_mac(value, device.hardware_address)
+            case Kind.INTERFACE:
+                exact = value.startswith("=")
+                name = value[1:] if value[:1] in ("=", "~") else value
+                return name == device.interface or (not exact and _glob(name, device.interface))
+            case Kind.DRIVER:
+                if not device.driver:
+                    return False
+                driver, slash, version = value.rpartition("/")
+                if not slash:
+                    return value == device.driver
+                # NetworkManager compares only as many characters as are written: "e1000/*" takes e1000e too.
+                return device.driver.startswith(driver) and _glob(version, device.driver_version)
+            case Kind.DHCP_PLUGIN:
+                return bool(value) and value == dhcp_plugin
+            case Kind.SUBCHANNELS:
+                return False  # an s390 address, which model.Device does not have
+            case Kind.PLAIN:
+                if self.negative:
+                    return False  # "except:" takes no plain names
+                return value == device.interface or _same_mac(value, device.hardware_address)
+
+
+@frozen
+class DeviceMatch:
+    """A list of terms: any positive term takes a device in, any ``except:`` keeps it out, whatever their order.
+
+    A list of nothing but ``except:`` takes all others; an empty list takes none.
+    """
+
+    terms: tuple[Term, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """A match from its text, strictly; raises :class:`ValueError` with the term that can never match, and why."""
+        match = cls.lenient(text)
+        for term in match.terms:
+            if problem := term.problem():
+                raise ValueError(f"match '{text.strip()}': {problem}")
+        if not match.terms:
+            raise ValueError("match is empty: it takes no device ('*' takes every one)")
+        return match
+
+    @classmethod
+    def lenient(cls, text: str) -> Self:
+        """A match from its text as NetworkManager reads it: terms that can never match are left as that."""
+        return cls(tuple(Term.parse(word) for word in split(text)))
+
+    def matches(self, device: Device, *, dhcp_plugin: str = "") -> bool:
+        """Whether the match takes ``device``; ``dhcp_plugin`` is NetworkManager's ``main.dhcp`` in force."""
+        return decide([(term.negative, partial(term.matches, device, dhcp_plugin=dhcp_plugin)) for term in self.terms])
+
+
+def decide(terms: Sequence[tuple[bool, Callable[[], bool]]]) -> bool:
+    """The verdict over (negative, test) pairs, the same for devices and for ``[.config] enable`` (``_match_result``)."""
+    if not terms:
+        return False
+    if any(test() for negative, test in terms if negative):
+        return False
+    positive = [test for negative, test in terms if not negative]
+    return not positive or any(test() for test in positive)
+
+
+def split(text: str) -> list[str]:
+    r"""The terms of a list, split at commas and semicolons, unescaped (``\,`` ``\;`` ``\s`` ``\n`` ``\t`` ``\r`` ``\\``).
+
+    Space around a term is dropped unless it is escaped; an unknown escape stays as it is written.
+    """
+    words: list[str] = []
+    word: list[str] = []
+    trailing = 0  # unescaped white space at the end of the word so far
+    characters = iter(text)
+    for character in characters:
+        if character == "\\":
+            escaped = next(characters, "")
+            if escaped in _ESCAPES:
+                word.append(_ESCAPES[escaped])
+            elif escaped and escaped in _SEPARATORS:
+                word.append(escaped)
+            elif escaped:
+                word += ("\\", escaped)
+            trailing = 0
+        elif character in _SEPARATORS:
+            _end(words, word, trailing)
+            word, trailing = [], 0
+        elif character in _SPACE:
+            if word:
+                word.append(character)
+                trailing += 1
+        else:
+            word.append(character)
+            trailing = 0
+    _end(words, word, trailing)
+    return words
+
+
+def _end(words: list[str], word: list[str], trailing: int) -> None:
+    text = "".join(word[: len(word) - trailing])
+    if text:
+        words.append(text)
+
+
+def _tagged(text: str, tag: str) -> bool:
+    """Tags are known whatever their case (``g_ascii_strncasecmp``)."""
+    return text[: len(tag)].lower() == tag
+
+
+def _glob(pattern: str, text: str) -> bool:
+    """Only ``*`` and ``?``, without escapes or ranges (``g_pattern_match_simple``)."""
+    parts = (".*" if char == "*" else "." if char == "?" else re.escape(char) for char in pattern)
+    return re.fullmatch("".join(parts), text, re.DOTALL) is not None
+
+
+def _same_mac(one: str, other: str) -> bool:
+    if not (_MAC.fullmatch(one) and _MAC.fullmatch(other)):
+        return False
+    return _octets(one) == _octets(other)
+
+
+def _octets(mac: str) -> list[int]:
+    return [int(octet, 16) for octet in re.split("[:-]", mac)]

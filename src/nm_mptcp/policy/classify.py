@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One address by itself: the first rule that decides."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+
+from ..config.settings import IPv6Address
+from ..model.device_types import PPP
+from ..model.reasons import Reason, Why
+from ..model.state import (
+    MAIN_TABLE,
+    Address,
+    AddressFlag,
+    Device,
+    DeviceState,
+    Family,
+    FlagsFrom,
+    Owner,
+    Path,
+    Profile,
+    State,
+)
+from ..values import replace
+from .facts import Facts, Verdict
+from .identity_cache import remembered
+from .intent import intent_of
+
+_SCOPE_LINK, _SCOPE_HOST = 253, 254  # RT_SCOPE_*
+
+_UNIQUE_LOCAL = ipaddress.ip_network("fc00::/7")
+
+#: While NetworkManager is away or starting, these say nothing about what the user wants.
+_NETWORKMANAGER_AWAY = frozenset({Why.NO_DEFAULT_ROUTE, Why.DEACTIVATING, Why.ACTIVATING}) | {
+    Why.NOT_MANAGED,
+    Why.NOT_CONNECTED,
+    Why.EXTERNAL,
+    Why.UNREADABLE,
+}
+
+
+def judge(facts: Facts, address: Address, claims: frozenset[str]) -> Verdict:
+    """The verdict for an address, by itself."""
+    verdict = _judge_by_facts(facts, address, claims)
+    own = facts.own_endpoint(address)
+    if facts.away and own and facts.stands(address) and verdict.reason.why in _NETWORKMANAGER_AWAY:
+        reason = Reason(Why.KEPT_NETWORKMANAGER_AWAY, facts.away)
+        return replace(verdict, state=State.ACTIVE, reason=reason, flags=own.flags, port=own.port, wants_endpoint=True)
+    return verdict
+
+
+def _judge_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -> Verdict:
+    device = facts.device(address.ifindex)
+    no_path = _not_a_path_address(address)
+    if no_path and no_path.why is Why.TEMPORARY and _may_be_chosen(facts, address):
+        no_path = None
+    if device is None or (not device.managed and not device.external):
+        return _excluded(address, no_path or Reason(Why.NOT_MANAGED), device)
+    if device.external:
+        return _excluded(address, no_path or Reason(Why.EXTERNAL), device)
+    if no_path:
+        return _excluded(address, no_path, device)
+    state = device.state
+    if state is DeviceState.FAILED or state < DeviceState.PREPARE:
+        return _excluded(address, Reason(Why.NOT_CONNECTED, _words(state)), device)
+    if device.unreadable:
+        return _excluded(address, Reason(Why.UNREADABLE, device.unreadable), device)
+    if device.profile is None:
+        words = _words(state) if state < DeviceState.ACTIVATED else "its profile is being read"
+        return Verdict(address, State.WAITING, Reason(Why.ACTIVATING, words), device)
+
+    options = facts.options(address)
+    intent = intent_of(device, facts.networkmanager, facts.kernel.laminar, claims, options)
+    known = Verdict(
+        address,
+        State.ACTIVE,
+        intent.reason,
+        device,
+        intent.flags,
+        intent.flags_from,
+        intent.owner,
+        options=options,
+        port=options.signal_port.value if intent.flags_from is FlagsFrom.CONFIG else 0,
+    )
+    if intent.excluded:
+        return replace(known, state=State.EXCLUDED)
+    if not_chosen := _not_chosen(facts, known):
+        return replace(known, state=State.EXCLUDED, reason=not_chosen)
+    foreign = facts.foreign_endpoint(address)
+    if foreign and intent.owner is Owner.NETWORKMANAGER and foreign.ifindex == address.ifindex:
+        if state is DeviceState.DEACTIVATING:
+            return replace(known, flags=foreign.flags, state=State.SUSPENDED, reason=Reason(Why.DEACTIVATING))
+        return replace(known, flags=foreign.flags)
+    if foreign:
+        why = Why.FLAGS_BY_HAND if facts.snapshot.ours.is_edited(foreign) else Why.SOMEBODY_ELSE_OWNS
+        return replace(known, reason=Reason(why), flags=foreign.flags, port=0, owner=Owner.OTHER)
+    if (address.address, known.port) in facts.listened_on:
+        return replace(known, reason=Reason(Why.SOMEBODY_ELSE_OWNS), owner=Owner.OTHER)
+
+    if not (_is_of_networkmanager(facts, address) or _is_named(facts, address, device, device.profile)):
+        return replace(known, state=State.EXCLUDED, reason=Reason(Why.NOT_CONFIGURED))
+    family = address.family
+    if device.profile.shared(family):
+        return replace(known, state=State.EXCLUDED, reason=Reason(Why.SHARED))
+    if not facts.kernel.mptcp_enabled and not intent.without_sysctl:
+        return replace(known, state=State.EXCLUDED, reason=Reason(Why.SYSCTL_OFF))
+    if state < DeviceState.IP_CONFIG:
+        return replace(known, state=State.WAITING, reason=Reason(Why.ACTIVATING, _words(state)))
+    if not intent.without_default_route:
+        if device.profile.never_default(family):
+            return replace(known, state=State.EXCLUDED, reason=Reason(Why.NEVER_DEFAULT, family.label))
+        # NetworkManager itself counts a default route in main only (nm-l3cfg.c).
+        table = MAIN_TABLE if intent.owner is Owner.NETWORKMANAGER else device.profile.route_table(family)
+        if facts.default(address.ifindex, family, table) is None:
+            return replace(known, state=State.WAITING, reason=Reason(Why.NO_DEFAULT_ROUTE, family.label))
+    if state is DeviceState.DEACTIVATING:
+        return replace(known, state=State.SUSPENDED, reason=Reason(Why.DEACTIVATING))
+    if facts.is_absent(address):
+        return replace(known, state=State.WAITING, reason=Reason(Why.ADDRESS_AWAY))
+    # Where an endpoint of ours stands the address was good: NetworkManager added it again, and what stands there goes on.
+    if address.flags & AddressFlag.TENTATIVE and not facts.stands(address):
+        return replace(known, state=State.WAITING, reason=Reason(Why.TENTATIVE))
+    taken = facts.taken.get(address.address)
+    if taken and taken.ifindex == address.ifindex and intent.owner is Owner.NETWORKMANAGER:
+        return _wished(facts, replace(known, flags=taken.flags))
+    if address.flags & AddressFlag.DEPRECATED:
+        return replace(known, state=State.EXCLUDED, reason=Reason(Why.DEPRECATED))
+    if intent.owner is Owner.NETWORKMANAGER and address.address not in facts.snapshot.overdue:
+        waiting = replace(known, state=State.WAITING, reason=Reason(Why.WAITS_FOR_NETWORKMANAGER))
+        own = facts.own_endpoint(address)
+        if own is None or own.ifindex != address.ifindex or own.port:
+            return waiting
+        # Ours from before, or added for NetworkManager: what has the right flags it adopts, the rest it is about to replace.
+        same = own.flags == intent.flags
+        return replace(known if same else waiting, flags=own.flags, wants_endpoint=True)
+    return _wished(facts, known)
+
+
+@remembered(objects=1)
+def strangers(addresses: tuple[Address, ...], name: str, kind: str) -> tuple[Path, ...]:
+    """What is said of an interface that NetworkManager does not manage."""
+    return tuple(
+        Path(
+            address.address,
+            address.ifindex,
+            name,
+            State.EXCLUDED,
+            _not_a_path_address(address) or Reason(Why.NOT_MANAGED),
+            kind,
+        )
+        for address in addresses
+    )
+
+
+def _may_be_chosen(facts: Facts, address: Address) -> bool:
+    """Whether a temporary address may be a path for all that is known yet; what its endpoint waits for comes later."""
+    chosen = facts.options(address).ipv6_address.value is not IPv6Address.STABLE
+    return chosen or facts.own_endpoint(address) is not None
+
+
+def _not_chosen(facts: Facts, verdict: Verdict) -> Reason | None:
+    """Why an IPv6 address is none of those that are to be paths; NetworkManager itself takes stable ones only."""
+    if verdict.family is not Family.IPV6:
+        return None
+    setting = verdict.options.ipv6_address
+    chosen = setting.value if verdict.owner is Owner.OURS else IPv6Address.STABLE
+    temporary = bool(verdict.on.flags & AddressFlag.TEMPORARY)
+    if chosen is not (IPv6Address.STABLE if temporary else IPv6Address.TEMPORARY):
+        return None
+    others = facts.successors(verdict.on, of_the_other_kind=True)
+    if facts.own_endpoint(verdict.on) and not all(map(_is_never_a_path, others)):
+        return Reason(Why.NO_LONGER_CHOSEN, str(setting))
+    return Reason(Why.TEMPORARY) if temporary else Reason(Why.STABLE, str(setting))
+
+
+def _is_of_networkmanager(facts: Facts, address: Address) -> bool:
+    """Whether NetworkManager configured an address: not keepalived, and nobody by hand.
+
+    It adds all of its own with ``noprefixroute``, save on the loopback interface (nm-l3cfg.c, ``_l3_commit_one``; 1.42 to
+    1.59), and takes others' away when it sets a device up. What it has the kernel or pppd add it accounts for as well:
+    temporary addresses, and those of a PPP link. Who changes the lifetimes of one by hand (``ip address change``) takes the
+    flag from it: where an endpoint of ours stands it was NetworkManager's.
+    """
+    flag = AddressFlag.NOPREFIXROUTE
+    if address.family is Family.IPV6:
+        flag |= AddressFlag.TEMPORARY
+    link = facts.link(address.ifindex)
+    return bool(address.flags & flag) or link.loopback or link.kind == PPP or facts.stands(address)
+
+
+def _is_named(facts: Facts, address: Address, device: Device, profile: Profile) -> bool:
+    """Whether somebody wants this very address to be a path, whoever configured it."""
+    return facts.config.names(device, profile_id=profile.id, profile_uuid=profile.uuid, address=address.address)
+
+
+def _is_never_a_path(address: Address) -> bool:
+    reason = _not_a_path_address(address)
+    return reason is not None and reason.why is not Why.TEMPORARY
+
+
+def _wished(facts: Facts, verdict: Verdict) -> Verdict:
+    """A path whose endpoint is ours to make; one that the kernel refuses waits, and is tried again at every look."""
+    refusal = facts.snapshot.refused.get((verdict.address, verdict.ifindex))
+    if refusal is not None:
+        verdict = replace(verdict, state=State.WAITING, reason=Reason(Why.REFUSED, refusal or "its table is full"))
+    return replace(verdict, wants_endpoint=True)
+
+
+def _excluded(address: Address, reason: Reason, device: Device | None) -> Verdict:
+    return Verdict(address, State.EXCLUDED, reason, device)
+
+
+def _words(state: DeviceState) -> str:
+    return state.name.lower().replace("_", " ")
+
+
+def _not_a_path_address(address: Address) -> Reason | None:
+    """Why this address can be no path whatever the profile says; None when it can.
+
+    As NetworkManager has it: not loopback, link-local, IPv6 ULA; RFC 1918 and fec0::/10 are in. A temporary address is
+    not kept, and a privacy address shall not be told to every server: unless somebody chose them, none is a path.
+    """
+    if address.scope == _SCOPE_LINK:
+        return Reason(Why.LINK_LOCAL)
+    why = Why.NOT_GLOBAL if address.scope == _SCOPE_HOST else _kind_of_address(address.address)
+    if why:
+        return Reason(why)
+    if address.family is Family.IPV6:
+        if address.flags & AddressFlag.TEMPORARY:
+            return Reason(Why.TEMPORARY)
+        if address.flags & AddressFlag.DADFAILED:
+            return Reason(Why.DAD_FAILED)
+    return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _kind_of_address(address: str) -> Why | None:
+    """Why an address of this kind can be no path."""
+    value = ipaddress.ip_address(address)
+    if value.is_link_local:
+        return Why.LINK_LOCAL
+    if value.is_loopback or value.is_multicast or value.is_unspecified:
+        return Why.NOT_GLOBAL
+    if isinstance(value, ipaddress.IPv6Address):
+        if value in _UNIQUE_LOCAL:
+            return Why.UNIQUE_LOCAL
+        if value.ipv4_mapped is not None:
+            return Why.NOT_GLOBAL
+    return None

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pure: whether what leaves by a path gets anywhere - what the kernel is to be asked for that, and what its answers mean.
+
+``status``, ``check`` and ``explain`` tell the same of a path because all of them ask here. Asked is for what an address is
+for: with a default route for all that nothing else leads to, without one for what lies behind its own routes.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections.abc import Collection, Container, Iterable
+
+from ..kernel.route_lookup import NO_WAY, PROBES, Answer, Answers, Question, Way
+from ..model.flags import EndpointFlag
+from ..model.reasons import Reason, Why
+from ..model.state import (
+    MAIN_TABLE,
+    Device,
+    Endpoint,
+    Family,
+    Kernel,
+    Marks,
+    NetworkManager,
+    Path,
+    Route,
+    RouteType,
+    RuleAction,
+    State,
+)
+from ..values import frozen
+
+#: Ports of a bridge that containers and virtual machines hang on, where NetworkManager does not say otherwise.
+_INNER_PORTS = frozenset({"veth", "tun", "macvtap", "macvlan", "dummy"})
+
+#: How many destinations are asked for, for one address.
+_ENOUGH = 4
+
+
+@frozen
+class Purpose:
+    """What an address is for, as its routes tell."""
+
+    destinations: tuple[str, ...] = ()  #: an address in each place that it is to reach
+    default: bool = False  #: all the world, or ...
+    beyond: bool = False  #: ... more than its own network
+    networks: tuple[str, ...] = ()  #: its own, where it is not for all the world
+
+
+@frozen
+class Case:
+    """An address that carries: where it is, what it is for, and what is asked of the kernel about it."""
+
+    ifindex: int
+    purpose: Purpose
+    question: Question
+    serves: bool = False  #: it is told to peers, who come to it
+
+
+class Purposes:
+    """Tells purposes, with what all addresses have in common looked up once."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._own: dict[str, set[int]] = {}  #: tables that rules for one address lead to
+        self._by_prefix: list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, int]] = []
+        self._common: set[int] = set()  #: tables that rules for all lead to
+        for rule in kernel.rules:
+            if rule.foreign or rule.action is not RuleAction.TO_TABLE:
+                continue
+            if rule.source is None:
+                self._common.add(rule.table)
+            elif "/" in rule.source:
+                self._by_prefix.append((ipaddress.ip_network(rule.source), rule.table))
+            else:
+                self._own.setdefault(rule.source, set()).add(rule.table)
+
+    def case(self, address: str, ifindex: int, endpoint: Endpoint | None, flags: EndpointFlag) -> Case:
+        """What is to be asked for an address on this interface, and for its endpoint; ``flags`` are those where it has none."""
+        purpose = self.of(address, ifindex)
+        bound, flags = (endpoint.ifindex, endpoint.flags) if endpoint else (ifindex, flags)
+        question = Question(address, bound, purpose.destinations)
+        return Case(ifindex, purpose, question, serves=bool(flags & EndpointFlag.SIGNAL))
+
+    def of(self, address: str, ifindex: int) -> Purpose:
+        """The purpose of an address on this interface."""
+        family = Family.of(address)
+        tables = {MAIN_TABLE, *self._own.get(address, ()), *self._common}
+        tables.update(table for prefix, table in self._by_prefix if ipaddress.ip_address(address) in prefix)
+        there = [
+            route
+            for table in tables
+            for route in self._kernel.routes.get((table, ifindex), ())
+            if route.type is RouteType.UNICAST
+        ]
+        # Nearly always so, and of a thousand routes nothing else has to be looked at.
+        if any(route.destination == family.default for route in there):
+            return Purpose(PROBES[family], default=True, beyond=True)
+        routes = {route.destination for route in there if route.family is family and not _is_of_the_link(route)}
+        own = [each for each in self._kernel.addresses.get(ifindex, ()) if each.family is family]
+        networks = {str(ipaddress.ip_interface(f"{each.address}/{each.prefixlen}").network) for each in own}
+        networks |= {f"{each.peer}/{family.bits}" for each in own if each.peer}
+        its_own = sorted(networks & routes)
+        beyond = sorted(routes - networks)
+        mine = {each.address for each in own}
+        hosts = (_host(destination, mine) for destination in [*beyond, *its_own])
+        return Purpose(tuple(host for host in hosts if host)[:_ENOUGH], beyond=bool(beyond), networks=tuple(its_own))
+
+
+def cases(kernel: Kernel, paths: Iterable[Path]) -> tuple[Case, ...]:
+    """What is to be asked for the paths that carry."""
+    purposes = Purposes(kernel)
+    endpoints = {endpoint.address: endpoint for endpoint in kernel.endpoints if not endpoint.port}
+    return tuple(
+        purposes.case(path.address, path.ifindex, endpoints.get(path.address), path.flags)
+        for path in paths
+        if path.state is State.ACTIVE and path.ifindex in kernel.links and not kernel.links[path.ifindex].loopback
+    )
+
+
+def troubles(
+    kernel: Kernel,
+    networkmanager: NetworkManager,
+    asked: Iterable[Case],
+    answers: Answers,
+    live: Container[str],
+    marks: Marks,
+    outward: Collection[Family] = (),
+) -> dict[str, Reason]:
+    """What keeps an address that carries from reaching what it is for, by address; those with nothing are not in it.
+
+    ``live`` are the addresses that established subflows stand on: what works needs no proof. ``outward`` are families in
+    which connections go out into the world also by what is not asked for here.
+    """
+    asked = tuple(asked)
+    outward = {*outward, *(Family.of(each.question.address) for each in asked if each.purpose.default)}
+    devices = {
+        device.ip_interface: device for device in networkmanager.devices if device.profile and not device.external
+    }
+    found: dict[str, Reason] = {}
+    for each in asked:
+        address = each.question.address
+        reason = without_uplink(kernel, each.ifindex, devices) or no_way(each, answers.get(address, ()), kernel, marks)
+        if reason is None and not each.serves and address not in live and Family.of(address) in outward:
+            link = kernel.links.get(each.ifindex)
+            reason = own_network_only(each, devices.get(link.name) if link else None)
+        if reason is not None:
+            found[address] = reason
+    return found
+
+
+def no_way(case: Case, answers: tuple[Answer, ...], kernel: Kernel, marks: Marks) -> Reason | None:
+    """Why nothing from an address gets to any of its destinations, None where something does."""
+    link = kernel.links.get(case.ifindex)
+    name = link.name if link else f"interface {case.ifindex}"
+    if not case.purpose.destinations:
+        return Reason(Why.NO_WAY, f"no route leaves by {name}")
+    if not answers or any(arrives(answer.bound, case.ifindex) for answer in answers):
+        return None
+    first = answers[0]
+    for way in (first.plain, first.bound):
+        if way.refused:
+            words = way.refused.partition(":")[0]
+            # Of a rule that rejects IPv4 says the same as of none that leads anywhere.
+            ends = any(rule.action is RuleAction.UNREACHABLE and not marks.on_rule(rule) for rule in kernel.rules)
+            if ends and words == NO_WAY[errno.ENETUNREACH]:
+                words = "an 'unreachable' rule"
+            return Reason(Why.NO_WAY, f"packets find {words}")
+    other = kernel.links.get(first.bound.ifindex)
+    return Reason(Why.NO_WAY, f"packets leave by {other.name if other else first.bound.ifindex}")
+
+
+def own_network_only(case: Case, device: Device | None) -> Reason | None:
+    """Where connections go out into the world, what has no route there carries none of them."""
+    if case.purpose.beyond:
+        return None
+    profile = device.profile if device else None
+    refused = profile is not None and profile.never_default(Family.of(case.question.address))
+    return Reason(Why.REFUSES_DEFAULT if refused else Why.OWN_NETWORK, " and ".join(case.purpose.networks))
+
+
+def without_uplink(kernel: Kernel, ifindex: int, managed: Container[str]) -> Reason | None:
+    """Of a bridge: whether all that leads out of this machine by it has no carrier. A container's port gives it one."""
+    link = kernel.links.get(ifindex)
+    if link is None or link.kind != "bridge":
+        return None
+    ports = [each for each in kernel.links.values() if each.master == ifindex]
+    outer = [each for each in ports if each.name in managed or each.kind not in _INNER_PORTS]
+    if not ports or any(each.up and each.carrier for each in outer):
+        return None
+    if not outer:
+        inner = ", ".join(sorted(each.name for each in ports))
+        return Reason(Why.NO_UPLINK, f"of its ports none leads out of this machine ({inner})")
+    return Reason(Why.NO_UPLINK, f"no carrier on {', '.join(sorted(each.name for each in outer))}")
+
+
+def arrives(way: Way, ifindex: int) -> bool:
+    """Whether a packet leaves by that interface, or has not to leave at all."""
+    return not way.refused and (way.local or way.ifindex == ifindex)
+
+
+def _is_of_the_link(route: Route) -> bool:
+    """Link-local and multicast: they are on every link, and no purpose."""
+    network = ipaddress.ip_network(route.destination)
+    return network.is_multicast or (network.is_link_local and network.prefixlen > 0)
+
+
+def _host(destination: str, mine: Container[str]) -> str:
+    """An address in a prefix that is not this machine's own, "" where there is none."""
+    network = ipaddress.ip_network(destination)
+    if network.num_addresses == 1:
+        return "" if str(network[0]) in mine else str(network[0])
+    hosts = (str(network[number]) for number in range(1, min(network.num_addresses, 5)))
+    return next((host for host in hosts if host not in mine), "")

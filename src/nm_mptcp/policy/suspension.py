@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What may go when a link is lost, goes down or leads nowhere, and what must stay for live connections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+
+from ..config.settings import Config, ConnectivityPolicy, Failover
+from ..model.flags import EndpointFlag
+from ..model.reasons import Reason, Why
+from ..model.state import Connectivity, Endpoint, Family, Owner, State
+from ..values import frozen, replace
+from .facts import FOLLOWED, Facts, Verdict
+from .metered import COSTS
+
+#: Verdicts that are somebody's will: then an endpoint goes, whatever depends on it. All others come from circumstances, or
+#: from what is not known: a connection's last subflow outlives them.
+_WILLS = frozenset(
+    {
+        Why.DISABLED_BY_PROFILE,
+        Why.DISABLED_BY_CONFIGURATION,
+        Why.DISABLED_BY_NETWORKMANAGER,
+        Why.SOMEBODY_ELSE_OWNS,
+        Why.VPN_GUARD,
+        Why.KEPT_BESIDE_TUNNEL,
+    }
+)
+
+#: Circumstances that pass, or that nothing is known of: where no other path of the family stays, the endpoint does. In all
+#: others connections stay on it, but it is kept for nothing else.
+PASSING = frozenset(
+    {
+        Why.NO_DEFAULT_ROUTE,
+        Why.DEACTIVATING,
+        Why.ACTIVATING,
+        Why.ADDRESS_AWAY,
+        Why.TENTATIVE,
+        Why.NO_CARRIER,
+        Why.LINK_DOWN,
+        Why.HELD_BACK,
+        Why.DEPRECATED,
+        Why.NO_LONGER_CHOSEN,
+        Why.NOT_MANAGED,
+        Why.EXTERNAL,
+        Why.UNREADABLE,
+        *COSTS,
+    }
+)
+
+#: Those in which nothing goes by the link any more: subflows with a live sibling are better closed.
+_DEAD = frozenset({Why.DEACTIVATING, Why.NO_CARRIER, Why.LINK_DOWN})
+
+#: The same where something does go by the link, but is to be paid for.
+_CLOSING = _DEAD | COSTS
+
+#: Those in which what stands on an address is no help to anybody, whether it has an endpoint or not.
+_NO_HELP = _CLOSING | {Why.NO_DEFAULT_ROUTE, Why.ACTIVATING, Why.HELD_BACK, Why.TENTATIVE, Why.ADDRESS_AWAY}
+
+#: Endpoints that stay until their last dependent ends.
+KEPT_FOR_CONNECTIONS = frozenset({Why.KEPT_FOR_CONNECTIONS, Why.KEPT_UNTIL_REPLACED})
+
+#: What NetworkManager's check found when there is a network, but not the Internet. "None" it says of a device that is not
+#: fully activated or has no default route: that is no finding, and the routes tell it better.
+_HELD_UP = (Connectivity.PORTAL, Connectivity.LIMITED)
+
+
+def mind_links(facts: Facts, verdicts: list[Verdict], config: Config) -> list[Verdict]:
+    """A path on a link that is lost is suspended, and one on a link that flaps is held back before it returns."""
+    if config.failover is Failover.OFF:
+        return verdicts
+    return [
+        replace(verdict, state=State.SUSPENDED, reason=reason, wants_endpoint=False)
+        if verdict.owner is not Owner.OTHER and (reason := _link_reason(facts, verdict))
+        else verdict
+        for verdict in verdicts
+    ]
+
+
+def _link_reason(facts: Facts, verdict: Verdict) -> Reason | None:
+    link = facts.link(verdict.ifindex)
+    if not (link.up and link.carrier):
+        if not _would_be_a_path(facts, verdict):
+            return None
+        return Reason(Why.NO_CARRIER if link.up else Why.LINK_DOWN)
+    held = facts.snapshot.held.get(verdict.ifindex)
+    if held and verdict.state is State.ACTIVE and facts.standing_endpoint(verdict) is None:
+        return Reason(Why.HELD_BACK, f"{held:g} s")
+    return None
+
+
+def _would_be_a_path(facts: Facts, verdict: Verdict) -> bool:
+    """Whether the link is all that keeps an address from being a path, or what else does comes from the link.
+
+    A link that is taken down loses its IPv4 routes and its IPv6 addresses as well, and without carrier duplicate address
+    detection does not begin.
+    """
+    why = verdict.reason.why
+    if verdict.state is State.ACTIVE or why is Why.TENTATIVE:
+        return True
+    if why in PASSING and facts.standing_endpoint(verdict) is not None:
+        return why not in COSTS
+    # NetworkManager's endpoint may be gone already; where no rules are made (routing=no), the endpoint alone tells.
+    return why is Why.NO_DEFAULT_ROUTE and verdict.address in facts.has_rules
+
+
+def mind_connectivity(facts: Facts, verdicts: list[Verdict]) -> list[Verdict]:
+    """Behind a portal a new endpoint waits and an existing one becomes backup - while another path has full connectivity.
+
+    Only then, so that an outage of the check's own server costs nobody a path. Explicit flags are not overruled.
+    """
+    full = {
+        (verdict.family, verdict.ifindex)
+        for verdict in verdicts
+        if verdict.state is State.ACTIVE
+        and verdict.device
+        and verdict.device.connectivity(verdict.family) is Connectivity.FULL
+    }
+    result = []
+    for verdict in verdicts:
+        found = verdict.device.connectivity(verdict.family) if verdict.device else Connectivity.UNKNOWN
+        others = any(family is verdict.family and ifindex != verdict.ifindex for family, ifindex in full)
+        minded = verdict.owner is Owner.OURS and verdict.options.connectivity.value is ConnectivityPolicy.CHECK
+        if verdict.state is State.ACTIVE and minded and found in _HELD_UP and others:
+            reason = Reason(Why.NO_CONNECTIVITY, found.name.lower())
+            if facts.own_endpoint(verdict.on):
+                verdict = replace(
+                    verdict, state=State.SUSPENDED, reason=reason, flags=verdict.flags | EndpointFlag.BACKUP
+                )
+            else:
+                verdict = replace(verdict, state=State.WAITING, reason=reason, wants_endpoint=False)
+        result.append(verdict)
+    return result
+
+
+@frozen
+class Leaving:
+    """The verdicts after it was seen what may go, and what has to be done for live connections."""
+
+    verdicts: list[Verdict]
+    taken: frozenset[Endpoint] = frozenset()
+    unseated: frozenset[str] = frozenset()
+    severed: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
+    asks: bool = False
+
+
+def leave(facts: Facts, verdicts: list[Verdict], config: Config) -> Leaving:
+    """Which endpoints may go that circumstances are against: never the last path, never a connection's last subflow.
+
+    Deleting an endpoint closes its subflows. A connection that has no other, and whose server refuses joins, would be
+    dead for ever although it could outlive the circumstance; so its endpoint stays, and only subflows with a live sibling
+    are closed.
+    """
+    staying = {v.family for v in verdicts if v.state is State.ACTIVE and facts.link(v.ifindex).carrier}
+    leaving = [v for v in verdicts if _is_against(v) and (v.family in staying or _for_good(v))]
+    closing = {verdict.ifindex for verdict in leaving if verdict.reason.why in _CLOSING}
+    costly = {verdict.ifindex for verdict in leaving if verdict.reason.why in COSTS}
+    # On such a link no address is to carry anything, also none that is no path itself.
+    seats = {v.address for v in verdicts if v.ifindex in closing and v.family in staying}
+    helpless = [v for v in leaving if v.reason.why in _NO_HELP or facts.standing_endpoint(v) is not None]
+    lost = frozenset(seats | {verdict.address for verdict in helpless})
+    known = facts.snapshot.connections
+    result: list[Verdict] = []
+    taken: set[Endpoint] = set()
+    severed: set[str] = set()
+    asks = False
+    for verdict in verdicts:
+        endpoint = facts.standing_endpoint(verdict)
+        if not _is_against(verdict):
+            result.append(verdict)
+        elif verdict.family not in staying and not _for_good(verdict):
+            result.append(_last(facts, verdict, endpoint))
+        elif endpoint is None:
+            result.append(verdict)
+        elif config.failover is Failover.SAFE and verdict.reason.why in _DEAD and facts.own_endpoint(verdict.on):
+            flags = endpoint.flags | EndpointFlag.BACKUP
+            result.append(replace(verdict, flags=flags, port=endpoint.port, wants_endpoint=True))
+        elif known is None or facts.dependents(verdict.address, lost) or not facts.replaced(verdict):
+            asks |= known is None
+            result.append(_kept(facts, verdict, endpoint))
+            if verdict.reason.why in _CLOSING:
+                severed.add(verdict.address)
+        else:
+            result.append(verdict)
+            if not facts.own_endpoint(verdict.on):
+                taken.add(Endpoint(endpoint.address, endpoint.ifindex, endpoint.flags))
+    # With an endpoint that has a port go those alone that came to this port.
+    standing = {endpoint.address for endpoint in facts.kernel.endpoints if not endpoint.port}
+    unseated: set[str] = set()
+    if config.failover is not Failover.FAST:
+        seats = {v.address for v in verdicts if v.ifindex in costly and v.family in staying}
+    asks |= known is None and bool(seats)
+    for address in seats - standing:
+        (severed if facts.dependents(address, lost) else unseated).add(address)
+    with_sibling = _with_sibling(known or {}, lost)
+    return Leaving(
+        result,
+        frozenset(taken),
+        frozenset(unseated & with_sibling),
+        frozenset(severed & with_sibling),
+        lost,
+        asks,
+    )
+
+
+def _is_against(verdict: Verdict) -> bool:
+    """Whether a circumstance is against an endpoint on this address."""
+    return verdict.state is not State.ACTIVE and not verdict.wants_endpoint and verdict.reason.why not in _WILLS
+
+
+def _for_good(verdict: Verdict) -> bool:
+    """Whether it goes also where no other path stays: then connections stay on it, but it is kept for nothing else."""
+    return verdict.reason.why not in PASSING
+
+
+def _with_sibling(connections: Mapping[frozenset[str], int], lost: Set[str]) -> set[str]:
+    """The lost addresses on which a connection stands that also stands elsewhere."""
+    found: set[str] = set()
+    for places in connections:
+        if not places <= lost:
+            found |= places & lost
+    return found
+
+
+def _last(facts: Facts, verdict: Verdict, endpoint: Endpoint | None) -> Verdict:
+    """No other path of this family is there: what stands stays, and what was only held back comes at once."""
+    own = facts.own_endpoint(verdict.on)
+    if verdict.reason.why is Why.HELD_BACK:
+        wants = verdict.owner is Owner.OURS or verdict.address in facts.taken
+        return replace(verdict, state=State.ACTIVE, wants_endpoint=wants)
+    if endpoint is None:
+        return verdict
+    reason = Reason(Why.KEPT_LAST, str(verdict.reason))
+    return replace(
+        verdict,
+        state=_kept_state(verdict, State.ACTIVE),
+        reason=reason,
+        flags=_kept_flags(verdict, endpoint),
+        port=endpoint.port,
+        wants_endpoint=own is not None,
+    )
+
+
+def _kept(facts: Facts, verdict: Verdict, endpoint: Endpoint) -> Verdict:
+    """Live connections depend on it: it stays, as it is or as backup."""
+    followed = verdict.reason.why in FOLLOWED
+    return replace(
+        verdict,
+        state=_kept_state(verdict, State.ACTIVE if followed else State.SUSPENDED),
+        reason=Reason(Why.KEPT_UNTIL_REPLACED if followed else Why.KEPT_FOR_CONNECTIONS, str(verdict.reason)),
+        flags=_kept_flags(verdict, endpoint),
+        port=endpoint.port,
+        wants_endpoint=facts.own_endpoint(verdict.on) is not None,
+    )
+
+
+def _kept_state(verdict: Verdict, state: State) -> State:
+    """A profile that cannot be read might say disabled: no path, though what stands there stays."""
+    return verdict.state if verdict.reason.why is Why.UNREADABLE else state
+
+
+def _kept_flags(verdict: Verdict, endpoint: Endpoint) -> EndpointFlag:
+    return endpoint.flags | EndpointFlag.BACKUP if verdict.reason.why in COSTS else endpoint.flags
+
+
+def renewed(facts: Facts, verdicts: list[Verdict]) -> frozenset[str]:
+    """Endpoints whose subflows died by an error, on which none stands now although live connections could use one."""
+    connections = facts.snapshot.connections
+    if not connections:
+        return frozenset()
+    carried = frozenset[str]().union(*connections)
+    families = {Family.of(address) for address in carried}
+    return frozenset(
+        verdict.address
+        for verdict in verdicts
+        if verdict.address in facts.snapshot.wilted - carried
+        and verdict.state is State.ACTIVE
+        and verdict.family in families
+        and facts.standing_endpoint(verdict)
+    )
+
+
+def replaceable(facts: Facts, verdicts: list[Verdict], config: Config) -> frozenset[tuple[Family, int]]:
+    """Interfaces whose routes need not be used without carrier: those beside which another path of the family is active.
+
+    New connections then leave by that one at once; on a lone link they are to wait for the link, as ever.
+    """
+    if config.failover is Failover.OFF:
+        return frozenset()
+    active: dict[Family, set[int]] = {}
+    for verdict in verdicts:
+        if verdict.state is State.ACTIVE and facts.link(verdict.ifindex).carrier:
+            active.setdefault(verdict.family, set()).add(verdict.ifindex)
+    return frozenset(
+        (verdict.family, verdict.ifindex)
+        for verdict in verdicts
+        if verdict.state in (State.ACTIVE, State.SUSPENDED) and active.get(verdict.family, set()) - {verdict.ifindex}
+    )

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Nothing goes around a full tunnel: while one carries all of a family, the paths below it are suspended.
+
+This is the one reason that may cut a connection's last subflow, and it holds for explicit flags as well: privacy goes first.
+A tunnel is what the kernel sends everything into, whoever made it; what NetworkManager itself runs as an uplink is none. A
+tunnel whose profile has flags of its own is a path like any other, and what lies below it is guarded all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..config.settings import Config
+from ..model.device_types import PPP, TUNNEL_LINKS, is_uplink, kind_of
+from ..model.reasons import Reason, Why
+from ..model.state import Departure, Endpoint, Family, Owner, State, Tunnel
+from ..values import frozen, replace
+from .facts import Facts, Verdict
+
+#: Kinds of device that NetworkManager runs and that wrap up what goes into them.
+_TUNNEL_DEVICES = frozenset({"tun", "ip-tunnel", "tunnel", "wireguard", "vpn"})
+
+
+@frozen
+class Guard:
+    """The verdicts after full tunnels were minded, and what has to end."""
+
+    verdicts: list[Verdict]
+    tunnels: Mapping[Family, Tunnel]
+    below: frozenset[tuple[Family, int]] = frozenset()  #: families and interfaces below a full tunnel
+    taken: frozenset[Endpoint] = frozenset()
+    cut: frozenset[str] = frozenset()
+    kept: bool = False  #: an endpoint had to stay
+    forbids: bool = False  #: no connection may make another subflow now
+    asks: bool = False
+
+    def outside(self, verdicts: list[Verdict]) -> list[Verdict]:
+        """Those of these that are not below a full tunnel."""
+        return [verdict for verdict in verdicts if (verdict.family, verdict.ifindex) not in self.below]
+
+
+def mind_tunnels(facts: Facts, verdicts: list[Verdict], config: Config) -> Guard:
+    """Every path below a full tunnel is suspended: endpoints, rules and subflows go.
+
+    An endpoint stays while a live connection has a subflow on its address that is to go beside the tunnel: the tunnel's own,
+    it may be, or one into the local network. Deleting the endpoint would close it as well; so that no other connection
+    makes a subflow there, the limit of subflows is 0 meanwhile. So it is while several endpoints go: each takes an RCU
+    grace period, and a connection that begins meanwhile would use those that still stand.
+    """
+    tunnels = full_tunnels(facts) if config.vpn_guard else {}
+    if not tunnels:
+        return Guard(verdicts, {})
+    sides = facts.snapshot.sides
+    result: list[Verdict] = []
+    below: set[tuple[Family, int]] = set()
+    taken: set[Endpoint] = set()
+    cut: set[str] = set()
+    asks = False
+    kept = going = 0
+    for verdict in verdicts:
+        tunnel = tunnels.get(verdict.family)
+        if tunnel is None or facts.link(verdict.ifindex).loopback or _is_tunnel(facts, verdict.ifindex):
+            result.append(verdict)
+            continue
+        below.add((verdict.family, verdict.ifindex))
+        if verdict.address in facts.has_rules:
+            cut.add(verdict.address)
+        endpoint = facts.standing_endpoint(verdict)
+        if verdict.owner is Owner.OTHER or (endpoint is None and verdict.state is State.EXCLUDED):
+            result.append(verdict)
+            continue
+        reason = Reason(Why.VPN_GUARD, f"{verdict.family.label} traffic leaves by {tunnel.name}")
+        suspended = replace(verdict, state=State.SUSPENDED, reason=reason, wants_endpoint=False)
+        if endpoint is None:
+            result.append(suspended)
+            continue
+        own = facts.own_endpoint(verdict.on) is not None
+        asks |= sides is None
+        if sides is None or verdict.address in sides.beside:
+            if sides is not None and verdict.address in sides.around:
+                cut.add(verdict.address)
+            kept += 1
+            reason = Reason(Why.KEPT_BESIDE_TUNNEL, reason.detail)
+            result.append(
+                replace(suspended, reason=reason, flags=endpoint.flags, port=endpoint.port, wants_endpoint=own)
+            )
+            continue
+        going += 1
+        cut.add(verdict.address)
+        result.append(suspended)
+        if not own:
+            taken.add(Endpoint(endpoint.address, endpoint.ifindex, endpoint.flags))
+    return Guard(
+        result,
+        tunnels,
+        frozenset(below),
+        frozenset(taken),
+        frozenset(cut),
+        kept=kept > 0,
+        forbids=kept > 0 or going > 1,
+        asks=asks,
+    )
+
+
+def full_tunnels(facts: Facts) -> dict[Family, Tunnel]:
+    """The families of which all traffic leaves by a tunnel, each with that tunnel."""
+    found: dict[Family, Tunnel] = {}
+    for family, ways in facts.kernel.departures.items():
+        if ways and all(way.encrypted or _is_tunnel(facts, way.ifindex) for way in ways):
+            names = dict.fromkeys(_name(facts, way) for way in ways)
+            interfaces = frozenset(way.ifindex for way in ways if not way.encrypted)
+            found[family] = Tunnel(" and ".join(names), interfaces)
+    return found
+
+
+def _name(facts: Facts, way: Departure) -> str:
+    return "an IPsec policy" if way.encrypted else f"the tunnel {facts.link(way.ifindex).name}"
+
+
+def _is_tunnel(facts: Facts, ifindex: int) -> bool:
+    """Whether a link wraps up what goes into it and sends it by another one.
+
+    PPP that NetworkManager does not run as an uplink (PPPoE, a modem) is a tunnel (L2TP, PPTP) while one of its VPN plugins
+    is at work; else it is somebody's own uplink.
+    """
+    link = facts.kernel.links.get(ifindex)
+    if link is None:
+        return False
+    device = facts.device(ifindex)
+    if device is not None and is_uplink(device):
+        return False
+    if link.kind in TUNNEL_LINKS or (device is not None and kind_of(device).name in _TUNNEL_DEVICES):
+        return True
+    return link.kind == PPP and facts.networkmanager.vpn

@@ -1,0 +1,531 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pure: why an address is a path or none, fact by fact from the profile to the kernel, and what to type to change it.
+
+Also where a new connection to a destination goes, what follows it, and what its server learns. The answer is a document
+(``explain --json``, D-Bus); :mod:`.explain_text` is the same for a person. ``README.md`` says what each name means.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..config.settings import Config, PathOptions, Setting
+from ..dbus.names import MAKERS
+from ..kernel.route_lookup import Way
+from ..model.flags import EndpointFlag, names
+from ..model.reasons import Reason, Why
+from ..model.state import (
+    MAIN_TABLE,
+    Address,
+    AddressFlag,
+    Desired,
+    Device,
+    DeviceState,
+    Endpoint,
+    Family,
+    FlagsFrom,
+    Path,
+    Rule,
+    RuleAction,
+    Snapshot,
+    State,
+)
+from ..policy.source_routing import default_route
+from ..text import counted, printable, whole
+from ..values import field, frozen
+from .health import rule_name
+from .remedies import remedies
+from .status import Standing, priority
+
+Document = dict[str, Any]
+
+#: The longest subject that is looked up; an interface's name has 15 bytes, a profile's may have any length.
+LONGEST = 65536
+
+
+class UnknownSubject(LookupError):
+    """It is no interface, address or profile in use here, and no address that could be reached; the text says so."""
+
+
+@frozen
+class Known:
+    """All that an explanation is made of."""
+
+    snapshot: Snapshot
+    desired: Desired
+    config: Config
+    standing: Standing | None = None  #: None: nobody may see the connections
+    troubles: Mapping[str, Reason] = field(
+        default_factory=dict
+    )  #: see :mod:`~nm_mptcp.policy.reachability`, by address
+
+
+# --- what is asked about -------------------------------------------------------------------------------------------
+
+
+def subject(what: str, known: Known) -> tuple[str, list[Path]]:
+    """What ``what`` names: ``interface``, ``address`` or ``profile`` with its paths, or ``destination``.
+
+    In this order, so an interface may hide a profile of the same name (its UUID does not). Raises :class:`UnknownSubject`.
+    """
+    paths = known.desired.paths
+    if not what or len(what) > LONGEST:
+        raise UnknownSubject("nothing was asked for" if not what else f"longer than {LONGEST} characters")
+    links = {index for index, link in known.snapshot.kernel.links.items() if whole(link.name) == whole(what)}
+    if links or any(whole(device.interface) == whole(what) for device in known.snapshot.networkmanager.devices):
+        ip_interfaces = {
+            whole(device.ip_interface)
+            for device in known.snapshot.networkmanager.devices
+            if whole(device.interface) == whole(what)
+        }
+        return "interface", [p for p in paths if p.ifindex in links or whole(p.interface) in ip_interfaces]
+    address = _address(what)
+    if address:
+        mine = [path for path in paths if path.address == address]
+        if not mine:
+            _be_a_destination(what, address)
+        return ("address", mine) if mine else ("destination", [])
+    of_profile = [path for path in paths if path.profile and what in (path.uuid, path.profile, whole(path.profile))]
+    devices = [
+        device
+        for device in known.snapshot.networkmanager.devices
+        if device.profile and what in (device.profile.uuid, device.profile.id)
+    ]
+    if of_profile or devices:
+        return "profile", of_profile
+    raise UnknownSubject(
+        f"{printable(what)!r} is no interface, no address and no profile that is up"
+        " ('nmcli connection' lists the profiles, 'nmcli device' the interfaces)"
+    )
+
+
+def _be_a_destination(what: str, address: str) -> None:
+    """Raise :class:`UnknownSubject` for an address to which no connection goes, or none that another path could join."""
+    value = ipaddress.ip_address(address)
+    words = ""
+    if value.is_multicast:
+        words = "is a multicast address: no connection goes there"
+    elif address == "255.255.255.255":
+        words = "is for all machines of a link: no connection goes there"
+    elif value.is_unspecified:
+        words = "is no machine's address"
+    elif value.version == 6 and value.is_link_local:
+        words = "is link-local: a connection there goes by that link, and by no other"
+    if words:
+        raise UnknownSubject(f"{printable(what)!r} {words}")
+
+
+def destination_address(what: str) -> str:
+    """The address that ``what`` is, in the kernel's own writing."""
+    address = _address(what)
+    assert address is not None
+    return address
+
+
+def _address(what: str) -> str | None:
+    try:
+        value = ipaddress.ip_address(what.strip().strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    mapped = value.ipv4_mapped if isinstance(value, ipaddress.IPv6Address) else None
+    return str(mapped or value)
+
+
+# --- an interface, an address, a profile ---------------------------------------------------------------------------
+
+
+def explain_paths(what: str, kind: str, paths: Iterable[Path], known: Known) -> Document:
+    """The chain of facts for each address, paths first."""
+    order = list(State)
+    chosen = sorted(paths, key=lambda path: (order.index(path.state), path.interface, path.address))
+    shown: Document = {"what": whole(what), "kind": kind, "paths": [_explained(path, known) for path in chosen]}
+    if not chosen:
+        shown["facts"] = _without_address(what, known)
+    return shown
+
+
+def _explained(path: Path, known: Known) -> Document:
+    device = _device(path.interface, known)
+    address = next(
+        (a for a in known.snapshot.kernel.addresses.get(path.ifindex, ()) if a.address == path.address), None
+    )
+    return {
+        "interface": whole(path.interface),
+        "address": path.address,
+        "profile": whole(path.profile),
+        "uuid": whole(path.uuid),
+        "state": path.state.value,
+        "priority": priority(path),
+        "reason": whole(str(path.reason)),
+        "rule": rule_name(path.reason.why),
+        "facts": [
+            {"about": about, "says": printable(says, longest=600)}
+            for about, says in _chain(path, device, address, known)
+        ],
+        "commands": [{"to": to, "type": command} for to, command in remedies(path, _trouble(path, known))],
+    }
+
+
+def _chain(path: Path, device: Device | None, address: Address | None, known: Known) -> Iterable[tuple[str, str]]:
+    """The facts in the order in which they count."""
+    yield "profile", _profile(device)
+    yield "NetworkManager", _networkmanager(path, device, known)
+    yield "configuration", _configuration(path, device, known)
+    yield "link", _link(path, known)
+    if address is not None:
+        yield "address", _address_words(address)
+    yield "route", _route(path, device, known)
+    if path.family in known.desired.tunnels:
+        tunnel = known.desired.tunnels[path.family].name
+        yield "VPN", f"all {path.family.label} leaves by {tunnel}"
+    yield "decision", _decision(path)
+    if trouble := _trouble(path, known):
+        yield "trouble", f"{trouble} [rule {rule_name(trouble.why)}]"
+    yield "rules", _rules(path, known)
+    yield "endpoint", _endpoint(path, known)
+    yield "limits", _limits(known)
+    if known.standing is not None:
+        yield "connections", _connections(path, known.standing)
+
+
+def _trouble(path: Path, known: Known) -> Reason | None:
+    return known.troubles.get(path.address) if path.state is State.ACTIVE else None
+
+
+def _device(interface: str, known: Known) -> Device | None:
+    devices = known.snapshot.networkmanager.devices
+    return next((device for device in devices if device.ip_interface == interface), None)
+
+
+def _profile(device: Device | None) -> str:
+    if device is None:
+        return "none: NetworkManager has no device of this name"
+    if device.unreadable:
+        return f"cannot be read: {device.unreadable}"
+    if device.profile is None:
+        return "none is applied to this device"
+    profile = device.profile
+    flags = ", ".join(names(profile.mptcp_flags))
+    says = f"connection.mptcp-flags={flags}" if flags else "connection.mptcp-flags is not set: defaults count"
+    return f"{printable(profile.id)!r} ({profile.uuid}): {says}"
+
+
+def _networkmanager(path: Path, device: Device | None, known: Known) -> str:
+    networkmanager = known.snapshot.networkmanager
+    if networkmanager.silent:
+        return "does not answer"
+    if not networkmanager.running:
+        return "not running"
+    words = [f"version {networkmanager.version}"]
+    if device is not None:
+        state = device.state.name.lower().replace("_", " ")
+        managed = "not managed" if not device.managed else "set up by somebody else" if device.external else "managed"
+        words.append(f"{device.type_name or 'device'} {managed}, {state}")
+        words.append(f"metered: {_METERED.get(device.metered, 'unknown')}")
+        words.append(f"connectivity: {device.connectivity(path.family).name.lower()}")
+        if device.profile and not device.profile.mptcp_flags:
+            default = device.default_flags
+            where = f"[{default.section}]" if default.flags else "built in"
+            flags = ", ".join(names(default.flags or networkmanager.builtin_flags)) or "none"
+            ours = " (left to nm-mptcp)" if default.section == default.OUR_SECTION else ""
+            words.append(f"its default for mptcp-flags: {flags}, {where}{ours}")
+    return "; ".join(words)
+
+
+_METERED = {1: "yes", 2: "no", 3: "yes, it guesses", 4: "no, it guesses"}
+
+
+def _configuration(path: Path, device: Device | None, known: Known) -> str:
+    """What nm-mptcp.conf says of it, with file and section."""
+    config = known.config
+    origin = config.origins.get(("main", "mode"))
+    words = [f"mode={config.mode}" + (f", {origin}" if origin else "")]
+    if device is not None:
+        options = config.for_path(device, profile_id=path.profile, profile_uuid=path.uuid, address=path.address)
+        words += _chosen(options)
+    return "; ".join(words)
+
+
+def _chosen(options: PathOptions) -> list[str]:
+    said = []
+    for name in options.__match_args__:
+        setting: Setting[Any] = getattr(options, name)
+        if setting.origin is not None:
+            value = ",".join(names(setting.value)) if name == "flags" else str(setting.value)
+            said.append(f"{name.replace('_', '-')}={value}, {setting.origin}")
+    return said
+
+
+def _link(path: Path, known: Known) -> str:
+    link = known.snapshot.kernel.links.get(path.ifindex)
+    if link is None:
+        return "gone"
+    held = known.snapshot.held.get(path.ifindex)
+    words = (
+        f"{path.kind or 'unknown kind'}, {'up' if link.up else 'down'}, {'carrier' if link.carrier else 'no carrier'}"
+    )
+    return words + (f", came and went: held back for {held:g} s" if held else "")
+
+
+def _address_words(address: Address) -> str:
+    scope = {0: "global", 253: "link-local", 254: "host"}.get(address.scope, f"scope {address.scope}")
+    # On IPv4 the bit of "temporary" means "secondary".
+    flags = [
+        name if address.family is Family.IPV6 or name != "temporary" else "secondary"
+        for name in names(address.flags & ~AddressFlag.PERMANENT)
+    ]
+    return ", ".join([f"{address.address}/{address.prefixlen}", scope, *flags])
+
+
+def _route(path: Path, device: Device | None, known: Known) -> str:
+    table = device.profile.route_table(path.family) if device and device.profile else MAIN_TABLE
+    route = default_route(known.snapshot.kernel, path.ifindex, path.family, table, marks=known.desired.marks)
+    name = "main" if table == MAIN_TABLE else str(table)
+    if route is None:
+        return f"no {path.family.label} default route by this interface in table {name}"
+    gateway = next((hop.gateway for hop in route.hops if hop.ifindex == path.ifindex), None)
+    via = f" via {gateway}" if gateway else ""
+    return f"default{via} dev {path.interface} metric {route.metric} in table {name}"
+
+
+def _decision(path: Path) -> str:
+    flags = ", ".join(names(path.flags))
+    who = {
+        FlagsFrom.PROFILE: "the profile's",
+        FlagsFrom.CONFIG: "nm-mptcp.conf's",
+        FlagsFrom.KIND: "by kind of device",
+        FlagsFrom.NETWORKMANAGER: "NetworkManager's default",
+    }[path.flags_from]
+    what = f"; flags {flags} ({who})" if flags and path.state is not State.EXCLUDED else ""
+    return f"{path.state}: {path.reason} [rule {rule_name(path.reason.why)}]{what}"
+
+
+def _rules(path: Path, known: Known) -> str:
+    rules = sorted(
+        (rule for rule in known.snapshot.kernel.rules if rule.source == path.address), key=lambda rule: rule.priority
+    )
+    if not rules:
+        return f"none: packets from {path.address} are routed as anybody's"
+    return "; ".join(map(_rule, rules))
+
+
+def _rule(rule: Rule) -> str:
+    where = "unreachable" if rule.action is RuleAction.UNREACHABLE else f"lookup {_table(rule.table)}"
+    least = "" if rule.suppress_prefixlength is None else f" suppress_prefixlength {rule.suppress_prefixlength}"
+    return f"{rule.priority}: from {rule.source} {where}{least}"
+
+
+def _table(number: int) -> str:
+    return "main" if number == MAIN_TABLE else str(number)
+
+
+def _endpoint(path: Path, known: Known) -> str:
+    found = next((each for each in known.snapshot.kernel.endpoints if each.address == path.address), None)
+    if found is None:
+        return "none in the kernel"
+    bound = "" if found.ifindex == path.ifindex else ", bound to no interface" if not found.ifindex else ", on another"
+    return f"id {found.id}: {', '.join(names(found.flags)) or 'no flag'}, made by {MAKERS[path.owner]}{bound}"
+
+
+def _limits(known: Known) -> str:
+    kernel = known.snapshot.kernel
+    return (
+        f"{kernel.limits.subflows} additional subflows and {kernel.limits.add_addr_accepted} addresses accepted on each"
+        f" connection; {len(kernel.endpoints)} of {kernel.endpoints_max} endpoints"
+    )
+
+
+def _connections(path: Path, standing: Standing) -> str:
+    mine = [each for each in standing if path.address in each]
+    alone = sum(1 for each in mine if set(each) == {path.address})
+    subflows = sum(each.count(path.address) for each in mine)
+    return f"{counted(len(mine), 'connection')} by {counted(subflows, 'subflow')} here; {alone} depend on this address alone"
+
+
+def _without_address(what: str, known: Known) -> list[Document]:
+    """What is to say of an interface or profile without an address."""
+    found: list[tuple[str, str]] = []
+    for device in known.snapshot.networkmanager.devices:
+        mine = device.profile and what in (device.profile.uuid, device.profile.id)
+        if mine or whole(what) in (whole(device.interface), whole(device.ip_interface)):
+            found.append(("profile", _profile(device)))
+            state = device.state.name.lower().replace("_", " ")
+            found.append(("NetworkManager", f"device {device.interface} is {state}"))
+            if device.state < DeviceState.IP_CONFIG:
+                found.append(("decision", "no path: it is not connected"))
+    for link in known.snapshot.kernel.links.values():
+        if whole(link.name) == whole(what):
+            carrier = "carrier" if link.carrier else "no carrier"
+            found.append(("link", f"{'up' if link.up else 'down'}, {carrier}"))
+    found.append(("address", "it has none"))
+    return [{"about": about, "says": printable(says, longest=600)} for about, says in found]
+
+
+# --- a destination -------------------------------------------------------------------------------------------------
+
+
+def followers(destination: str, first: Way, known: Known) -> list[Endpoint]:
+    """The endpoints from which subflows could follow a connection to ``destination``, in the kernel's order of asking.
+
+    Kernel: ``mptcp_pm_create_subflow_or_signal_addr``: those with "subflow", of the family, not the first one's own.
+    """
+    family = Family.of(destination)
+    return [
+        endpoint
+        for endpoint in sorted(known.snapshot.kernel.endpoints, key=lambda each: each.id)
+        if endpoint.flags & EndpointFlag.SUBFLOW
+        and not endpoint.flags & EndpointFlag.IMPLICIT
+        and endpoint.family is family
+        and endpoint.address != first.source
+    ]
+
+
+def explain_destination(
+    what: str, destination: str, first: Way, ways: Mapping[Endpoint, Way], known: Known
+) -> Document:
+    """By which path a new connection goes, which subflows follow it, and what its server learns.
+
+    ``first`` is the route of the connection itself, ``ways`` those of :func:`followers`.
+    """
+    kernel = known.snapshot.kernel
+    works = kernel.mptcp_enabled and kernel.path_manager == "kernel" and not first.refused
+    left = kernel.limits.subflows if works and not first.local else 0
+    learns = [first.source] if first.source and not first.refused else []
+    follow = []
+    for endpoint, way in ways.items():
+        why = ""
+        if way.refused:
+            why = way.refused
+        elif not left:
+            why = _no_subflow(known, first)
+        else:
+            left -= 1
+            learns.append(endpoint.address)
+        follow.append(_follower(endpoint, way, why, known))
+    announced = [
+        endpoint.address
+        for endpoint in kernel.endpoints
+        if works and endpoint.flags & EndpointFlag.SIGNAL and endpoint.address not in learns
+    ]
+    return {
+        "what": whole(what),
+        "kind": "destination",
+        "address": destination,
+        "first": _first(first, known),
+        "subflows": follow,
+        "limit": kernel.limits.subflows,
+        "learns": learns + announced,
+        "notes": _notes(destination, first, follow, known),
+        "commands": _destination_commands(known, first),
+    }
+
+
+def _no_subflow(known: Known, first: Way) -> str:
+    kernel = known.snapshot.kernel
+    if first.refused:
+        return "there is no connection to follow"
+    if first.local:
+        return "the destination is this machine"
+    if plain := _plain(known):
+        return plain
+    if kernel.path_manager != "kernel":
+        return f"the path manager is '{kernel.path_manager}', which does not look at endpoints"
+    return f"the limit of {counted(kernel.limits.subflows, 'additional subflow')} is reached"
+
+
+def _plain(known: Known) -> str:
+    """Why all connections are plain TCP, "" when they are not."""
+    kernel = known.snapshot.kernel
+    if not kernel.path_manager:
+        return "this kernel has no MPTCP"
+    return "" if kernel.mptcp_enabled else "MPTCP is off"
+
+
+def _first(way: Way, known: Known) -> Document:
+    if way.refused:
+        return {"error": way.refused}
+    link = known.snapshot.kernel.links.get(way.ifindex)
+    path = next((p for p in known.desired.paths if p.address == way.source), None)
+    return {
+        "interface": whole(link.name) if link else str(way.ifindex),
+        "source": way.source,
+        "gateway": way.gateway,
+        "table": way.table,
+        "profile": whole(path.profile) if path else "",
+        "state": path.state.value if path else None,
+        "reason": whole(str(path.reason)) if path else "",
+    }
+
+
+def _follower(endpoint: Endpoint, way: Way, why: str, known: Known) -> Document:
+    path = next((p for p in known.desired.paths if p.address == endpoint.address), None)
+    # From an address of this machine to another of its own the way is by lo, wherever the address stands.
+    index = way.ifindex if way.ifindex and not way.local else endpoint.ifindex or (path.ifindex if path else 0)
+    link = known.snapshot.kernel.links.get(index)
+    return {
+        "interface": whole(link.name) if link else "",
+        "address": endpoint.address,
+        "endpoint_id": endpoint.id,
+        "flags": names(endpoint.flags),
+        "priority": "backup" if endpoint.flags & EndpointFlag.BACKUP else "regular",
+        "profile": whole(path.profile) if path else "",
+        "gateway": way.gateway,
+        "table": way.table or None,
+        "follows": not why,
+        "reason": why,
+    }
+
+
+def _notes(destination: str, first: Way, follow: list[Document], known: Known) -> list[str]:
+    if first.refused:
+        return ["A connection fails at once: no route leads there."]
+    notes = []
+    if first.local:
+        return ["The destination is this machine itself."]
+    if plain := _plain(known):
+        return [f"It is plain TCP: {plain}."]
+    path = next((p for p in known.desired.paths if p.address == first.source), None)
+    if path is None or path.state is State.EXCLUDED:
+        why = f" ({path.reason})" if path else ""
+        notes.append(
+            f"The connection itself leaves by what is no path of nm-mptcp's{why}; subflows by paths join it all the same."
+            if any(each["follows"] for each in follow)
+            else f"The connection leaves by what is no path of nm-mptcp's{why}."
+        )
+    notes.append("Only connections that the application makes as MPTCP, to a server that speaks it, get more subflows.")
+    other = {endpoint.family for endpoint in known.snapshot.kernel.endpoints} - {Family.of(destination)}
+    for family in sorted(other):
+        notes.append(f"{family.label} endpoints join only if the server announces an {family.label} address.")
+    return notes
+
+
+def _destination_commands(known: Known, first: Way) -> list[Document]:
+    kernel = known.snapshot.kernel
+    if first.refused:
+        return [{"to": "see which links there are, and what holds them back", "type": "nm-mptcp status"}]
+    if first.local:
+        return []
+    found = []
+    if kernel.path_manager and not kernel.mptcp_enabled:
+        found.append({"to": "turn MPTCP on", "type": "sysctl -w net.mptcp.enabled=1"})
+    path = next((p for p in known.desired.paths if p.address == first.source), None)
+    # To reapply what somebody else set up would hand it over to NetworkManager.
+    if path and path.uuid and path.reason.why not in (Why.EXTERNAL, Why.NOT_MANAGED):
+        key = "ipv4" if path.family is Family.IPV4 else "ipv6"
+        found.append(
+            {
+                "to": "have new connections begin on another link (the lowest metric counts)",
+                "type": f"nmcli connection modify uuid {path.uuid} {key}.route-metric NUMBER"
+                f" && nmcli device reapply {shlex.quote(printable(path.interface))}",
+            }
+        )
+    found.append(
+        {
+            "to": "keep a link's address from every server",
+            "type": "nmcli connection modify PROFILE connection.mptcp-flags disabled",
+        }
+    )
+    return found

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pure: what was decided and what there is, as the document that ``status --json`` and D-Bus give.
+
+The names in the document are an interface: they are kept.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .. import __version__
+from ..config.settings import Mode
+from ..dbus.names import Verdict
+from ..engine.record import Contents, GuardRecord, Since
+from ..model.flags import EndpointFlag, names
+from ..model.reasons import Reason
+from ..model.state import Desired, Path, Snapshot, State
+from ..text import printable, whole
+from .health import rule_name, verdict, waits_shortly
+
+Document = dict[str, Any]
+
+#: The live MPTCP connections: of each the local addresses of its established subflows, one an established subflow.
+Standing = tuple[tuple[str, ...], ...]
+
+#: Of several addresses the first of these states is their link's.
+_ORDER = (State.ACTIVE, State.SUSPENDED, State.WAITING, State.EXCLUDED)
+
+
+def document(
+    snapshot: Snapshot,
+    desired: Desired,
+    contents: Contents,
+    *,
+    mode: Mode,
+    service: bool,
+    troubles: Mapping[str, Reason] = {},
+    standing: Standing | None = None,
+    paused: bool = False,
+    kept: Iterable[str] = (),
+    now: float | None = None,
+) -> Document:
+    """The status document; see ``README.md`` for what each name means.
+
+    ``troubles`` is what :func:`~nm_mptcp.policy.reachability.troubles` found; ``standing`` is None where nobody may
+    see the connections
+    (that takes CAP_NET_ADMIN); ``kept`` are the addresses that a clear left for them; ``now`` is the wall clock's time.
+    """
+    now = time.time() if now is None else now
+    networkmanager = snapshot.networkmanager
+    kernel = snapshot.kernel
+    loopback = {index for index, link in kernel.links.items() if link.loopback}
+    live = None if standing is None else tuple(each for each in standing if not all(map(_is_local, each)))
+    paths = [path_document(path, contents.since, live, troubles.get(path.address)) for path in desired.paths]
+    shown: Document = {
+        "version": __version__,
+        "service": "active" if service else "absent",
+        "mode": mode.value,
+        "mode_from": "runtime" if contents.mode else "configuration",
+        "networkmanager": {
+            "running": networkmanager.running,
+            "silent": networkmanager.silent,
+            "version": networkmanager.version if networkmanager.running else "",
+            "default_flags": names(networkmanager.default_flags.flags or networkmanager.builtin_flags),
+            "default_flags_section": networkmanager.default_flags.section,
+        },
+        "kernel": {
+            "mptcp_enabled": kernel.mptcp_enabled,
+            "path_manager": kernel.path_manager,
+            "endpoints_max": kernel.endpoints_max,
+            "endpoints_used": len(kernel.endpoints),
+        },
+        "limits": {
+            "subflows": kernel.limits.subflows,
+            "add_addr_accepted": kernel.limits.add_addr_accepted,
+        },
+        "connections": None
+        if live is None
+        else {
+            "total": len(live),
+            "subflows": sum(map(len, live)),
+            "additional_most": max((len(each) - 1 for each in live), default=0),
+        },
+        "links": [
+            _link(group, snapshot, contents.since, live)
+            for ifindex, group in _by_link(desired.paths).items()
+            if ifindex not in loopback
+        ],
+        "guard": _guard(desired, contents.guard),
+        "paths": paths,
+        "paused": paused,
+        "kept": sorted(kept),
+    }
+    judged, causes = judge(snapshot, desired, contents, troubles, paused=paused, now=now)
+    return {"state": judged.value, "problems": [printable(cause, longest=300) for cause in causes], **shown}
+
+
+def _guard(desired: Desired, record: GuardRecord | None) -> Document:
+    """What is guarded now, and what the guard that is in force, or was last, has cut."""
+    now = {family.label.lower(): tunnel.name for family, tunnel in desired.tunnels.items()}
+    return {
+        "tunnels": now,
+        "since": _time(record.since) if record else None,
+        "until": _time(record.until) if record and record.until is not None else None,
+        "cut_subflows": record.cut_subflows if record else 0,
+        "cut_connections": record.cut_connections if record else 0,
+    }
+
+
+def judge(
+    snapshot: Snapshot,
+    desired: Desired,
+    contents: Contents,
+    troubles: Mapping[str, Reason],
+    *,
+    paused: bool,
+    now: float,
+) -> tuple[Verdict, list[str]]:
+    """How things stand, and why; ``now`` is the wall clock's time."""
+    loopback = {index for index, link in snapshot.kernel.links.items() if link.loopback}
+    outside = (
+        (path, waited(path, contents.since, now) if waits_shortly(path) else None)
+        for path in desired.paths
+        if path.ifindex not in loopback
+    )
+    return verdict(snapshot.kernel, snapshot.networkmanager, outside, paused=paused, troubles=troubles)
+
+
+def path_document(
+    path: Path, since: Mapping[str, Since], live: Standing | None = None, trouble: Reason | None = None
+) -> Document:
+    """One of the document's ``paths``."""
+    known = began(path, since)
+    in_trouble = trouble if path.state is State.ACTIVE else None
+    return {
+        "interface": whole(path.interface),
+        "profile": whole(path.profile),
+        "uuid": whole(path.uuid),
+        "kind": whole(path.kind),
+        "address": path.address,
+        "flags": names(path.flags),
+        "flags_from": path.flags_from.value,
+        "priority": priority(path),
+        "state": path.state.value,
+        "reason": whole(str(path.reason)),
+        "rule": rule_name(path.reason.why),
+        "since": _time(known.time) if known else None,
+        "endpoint_id": path.endpoint_id,
+        "owner": path.owner.value,
+        "table": path.table,
+        "gateway": path.gateway,
+        "subflows": None if live is None else sum(each.count(path.address) for each in live),
+        "port": path.port or None,
+        "trouble": whole(str(in_trouble)) if in_trouble else None,
+        "trouble_rule": rule_name(in_trouble.why) if in_trouble else None,
+    }
+
+
+def priority(path: Path) -> str | None:
+    """``backup`` or ``regular``; None for an address that is no path."""
+    if path.state is State.EXCLUDED:
+        return None
+    return "backup" if path.flags & EndpointFlag.BACKUP else "regular"
+
+
+def _by_link(paths: Iterable[Path]) -> dict[int, list[Path]]:
+    groups: dict[int, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(path.ifindex, []).append(path)
+    return groups
+
+
+def _link(paths: list[Path], snapshot: Snapshot, since: Mapping[str, Since], live: Standing | None) -> Document:
+    """A link with all its addresses: its state is the best of theirs."""
+    best = min(paths, key=lambda path: _ORDER.index(path.state))
+    link = snapshot.kernel.links.get(best.ifindex)
+    addresses = {path.address for path in paths}
+    known = began(best, since)
+    mine = [each for each in live or () if addresses.intersection(each)]
+    return {
+        "interface": whole(best.interface),
+        "profile": whole(best.profile),
+        "uuid": whole(best.uuid),
+        "kind": whole(best.kind),
+        "up": link.up if link else False,
+        "carrier": link.carrier if link else False,
+        "state": best.state.value,
+        "priority": priority(best),
+        "reason": whole(str(best.reason)),
+        "since": _time(known.time) if known else None,
+        "addresses": [path.address for path in paths],
+        "connections": None if live is None else len(mine),
+        "subflows": None if live is None else sum(address in addresses for each in mine for address in each),
+        "alone": None if live is None else sum(1 for each in mine if addresses.issuperset(each)),
+    }
+
+
+def began(path: Path, since: Mapping[str, Since]) -> Since | None:
+    """Since when a path is as it is; what was noted of another state counts no more."""
+    known = since.get(f"{path.address}%{path.ifindex}")
+    return known if known and known.state == path.state.value and known.why == path.reason.why.name else None
+
+
+def waited(path: Path, since: Mapping[str, Since], now: float) -> float | None:
+    """How long a path is as it is (s), None where nobody knows; ``now`` is the wall clock's time."""
+    known = began(path, since)
+    return now - known.time if known else None
+
+
+def _is_local(address: str) -> bool:
+    return ipaddress.ip_address(address).is_loopback
+
+
+def _time(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One look without the service: what ``apply``, ``clear`` and ``status`` do where none runs.
+
+netlink is imported only where it is used: its library costs a third of a second, and beside a service nobody needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from ..config.settings import DEFAULTS, Config, Mode
+from ..dbus.connection import Bus, BusError
+from ..engine.record import Record
+from ..log import logger
+from ..model.state import NetworkManager
+from ..networkmanager.client import Client
+from ..plainbus import TO_BE_LET_IN
+
+if TYPE_CHECKING:
+    from ..engine.loop import Engine
+    from ..report.status import Document
+
+_log = logger(__name__)
+
+
+async def apply(record: Record, config: Config = DEFAULTS) -> None:
+    """Bring the kernel to what is wanted now; the caller holds the record's lock."""
+    async with _engine(record, config, dry_run=False) as engine:
+        await engine.converge()
+
+
+async def set_mode(record: Record, mode: Mode | None, config: Config = DEFAULTS) -> None:
+    """Choose the mode until the next boot, None for the configured one; the caller holds the record's lock."""
+    async with _engine(record, config, dry_run=False) as engine:
+        await engine.set_mode(mode)
+
+
+async def clear(record: Record, config: Config = DEFAULTS, *, force: bool = False) -> frozenset[str]:
+    """Take out all that is ours and put back what was there before; the caller holds the record's lock.
+
+    Gives the addresses of which all was left for live connections; with ``force`` there are none.
+    """
+    async with _engine(record, config, dry_run=False) as engine:
+        await engine.clear(force=force)
+        return engine.kept
+
+
+def status(record: Record, config: Config = DEFAULTS) -> Document:
+    """The status document of one look; writes nothing."""
+
+    async def ask() -> Document:
+        async with _engine(record, config, dry_run=True) as engine:
+            await engine.converge()
+            return await engine.status(service=False)
+
+    return asyncio.run(ask())
+
+
+def explain(record: Record, what: str, config: Config = DEFAULTS) -> Document:
+    """The explanation of one look; writes nothing. Raises :class:`~nm_mptcp.report.explain.UnknownSubject`."""
+
+    async def ask() -> Document:
+        async with _engine(record, config, dry_run=True) as engine:
+            await engine.converge()
+            return await engine.explain(what)
+
+    return asyncio.run(ask())
+
+
+class UnseenError(Exception):
+    """Who asks may not see all that is decided by; the text says what."""
+
+
+async def pending(record: Record, config: Config = DEFAULTS) -> list[str]:
+    """The commands that would do what :func:`apply` would do. Raises :class:`UnseenError`.
+
+    To who may not see a profile its path is none, and the commands would take it out: only root's apply is told of.
+    """
+    from ..kernel.sock_diag import may_administer
+
+    async with _engine(record, config, dry_run=True) as engine:
+        await engine.converge()
+        assert engine.view is not None
+        networkmanager = engine.view.snapshot.networkmanager
+        if not may_administer():
+            for device in networkmanager.devices:
+                if device.unreadable:
+                    raise UnseenError(f"{device.interface}: the profile cannot be read: {device.unreadable}")
+            if networkmanager.unread:
+                raise UnseenError(f"NetworkManager's configuration cannot be read: {networkmanager.unread}")
+        return await engine.pending()
+
+
+@contextlib.asynccontextmanager
+async def _engine(record: Record, config: Config, *, dry_run: bool) -> AsyncIterator[Engine]:
+    """An engine for one look; NetworkManager not running, or no bus, are ordinary states.
+
+    Raises :class:`~nm_mptcp.kernel.errors.KernelError` where it is to write and the kernel would refuse all of it.
+    """
+    from ..engine.loop import Engine
+    from ..kernel.access import KernelAccess
+    from ..kernel.errors import KernelError
+    from ..kernel.sock_diag import may_administer
+
+    if not dry_run and not may_administer():
+        raise KernelError(errno.EPERM, "change endpoints, rules, routes and limits")
+    record.load(aside=not dry_run)
+    networkmanager = await _networkmanager()
+    kernel = KernelAccess(endpoints_max=record.contents.endpoints_max)
+    try:
+        yield Engine(kernel, lambda: networkmanager, record, config=config, dry_run=dry_run)
+    finally:
+        await kernel.close()
+
+
+async def _networkmanager() -> NetworkManager:
+    bus = Bus()
+    try:
+        await bus.connect(timeout=TO_BE_LET_IN)
+        client = Client(bus, lambda: None)
+        await client.start()
+        state = client.state
+        client.close()
+        return state
+    except BusError as error:
+        _log.warning("%s; NetworkManager counts as not running", error)
+        return NetworkManager()
+    finally:
+        bus.close()

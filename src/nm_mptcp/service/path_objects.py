@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the bus is shown: an object for each path below ``/org/nm_mptcp1``, and the properties of that object itself.
+
+Signals are bounded: what changes within a tenth of a second is told once, the last state always. ``nm-mptcp-dbus(5)`` has
+each property.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from .. import __version__
+from ..dbus.connection import Bus
+from ..dbus.names import INTERFACE, PATH, PATH_INTERFACE, PATHS
+from ..dbus.properties import Properties, Values, having, signatures
+from ..engine.record import Contents, Since
+from ..model.flags import names
+from ..model.state import Path, State
+from ..report.health import PATIENCE, is_held_back, rule_name, waits_shortly
+from ..report.status import began, judge, priority, waited
+from ..text import whole
+from .interface import METHODS, NOTHING_YET, Service
+
+if TYPE_CHECKING:
+    from ..engine.loop import View
+
+#: Seconds between two bursts of signals.
+PAUSE = 0.1
+
+#: The properties of ``org.nm_mptcp1.Path``.
+PATH_PROPERTIES = {
+    "Interface": ("s", "The network interface."),
+    "Address": ("s", "The address."),
+    "Profile": ("s", 'The connection\'s name, "" where there is none.'),
+    "Uuid": ("s", 'The connection\'s UUID, "" where there is none.'),
+    "Kind": ("s", "The kind of device."),
+    "State": ("s", "active, waiting, suspended or excluded."),
+    "Priority": ("s", 'regular or backup, "" for what is no path.'),
+    "Reason": ("s", "Why, in words."),
+    "Rule": ("s", "The name of the rule that decided."),
+    "Since": ("t", "Since when, microseconds since the epoch; 0 where nobody knows."),
+    "Flags": ("as", "The endpoint's flags by name."),
+    "FlagsFrom": ("s", "Who chose them: profile, config, kind or networkmanager."),
+    "EndpointId": ("u", "The kernel's id of the endpoint, 0 where there is none."),
+    "Owner": ("s", "Who made the endpoint: nm-mptcp, networkmanager or other."),
+    "Table": ("u", "The routing table of this address, 0 where it has none of its own."),
+    "Gateway": ("s", 'The gateway of its default route, "" where there is none.'),
+}
+
+
+@having(PATH_PROPERTIES)
+class PathObject(Properties):
+    """``org.nm_mptcp1.Path``: one address, whether it is a path, and why."""
+
+    def __init__(self, values: Values) -> None:
+        super().__init__(PATH_INTERFACE, values)
+
+
+class Objects:
+    """The objects on one bus connection. ``look`` gives what was decided last, ``contents`` since when."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        service: Service,
+        look: Callable[[], View | None],
+        contents: Callable[[], Contents],
+        paused: Callable[[], bool],
+    ) -> None:
+        self._bus = bus
+        self._service = service
+        self._look = look
+        self._contents = contents
+        self._paused = paused
+        self._shown: dict[str, PathObject] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._told = -PAUSE
+        bus.manage_objects(PATH)
+        service.values = self._manager()
+        bus.export(PATH, service)
+        bus.answer(PATH, INTERFACE, signatures(METHODS), service.answer)
+        self._publish()
+
+    def changed(self) -> None:
+        """Something may have changed: tell of it now, or when the pause is over."""
+        self._wait(max(0.0, self._told + PAUSE - time.monotonic()))
+
+    def close(self) -> None:
+        """Tell of nothing any more; the connection is gone, or goes."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        self._look = lambda: None
+
+    def _wait(self, delay: float) -> None:
+        """Publish after that time, or sooner where that is due already."""
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            if self._timer.when() <= loop.time() + delay:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_later(delay, self._publish)
+
+    def _publish(self) -> None:
+        self._timer = None
+        view = self._look()
+        if view is None or self._bus.lost.done():
+            return
+        loopback = {index for index, link in view.snapshot.kernel.links.items() if link.loopback}
+        since = self._contents().since
+        wanted = {
+            object_path(path): path_values(path, since)
+            for path in view.desired.paths
+            if path.ifindex not in loopback and (path.profile or path.state is not State.EXCLUDED)
+        }
+        for gone in self._shown.keys() - wanted.keys():
+            self._bus.unexport(gone, self._shown.pop(gone))
+        for place, values in wanted.items():
+            if place in self._shown:
+                self._shown[place].update(values)
+            else:
+                self._shown[place] = PathObject(values)
+                self._bus.export(place, self._shown[place])
+        self._service.update(self._manager())
+        self._told = time.monotonic()
+        now = time.time()
+        if any(waits_shortly(path) and not is_held_back(path, waited(path, since, now)) for path in view.desired.paths):
+            self._wait(PATIENCE)  # then it is no short wait any more
+
+    def _manager(self) -> Values:
+        """The properties of the manager itself."""
+        view = self._look()
+        if view is None:
+            return NOTHING_YET
+        kernel = view.snapshot.kernel
+        judged, causes = judge(
+            view.snapshot, view.desired, self._contents(), view.troubles, paused=self._paused(), now=time.time()
+        )
+        return {
+            "Version": __version__,
+            "State": judged.value,
+            "Problems": [whole(cause) for cause in causes],
+            "Mode": view.mode.value,
+            "ModeFrom": "runtime" if self._contents().mode else "configuration",
+            "Paused": self._paused(),
+            "NetworkManagerRunning": view.snapshot.networkmanager.running,
+            "MptcpEnabled": kernel.mptcp_enabled,
+            "PathManager": whole(kernel.path_manager),
+            "EndpointsMax": kernel.endpoints_max,
+            "EndpointsUsed": len(kernel.endpoints),
+            "LimitSubflows": kernel.limits.subflows,
+            "LimitAddAddrAccepted": kernel.limits.add_addr_accepted,
+        }
+
+
+def object_path(path: Path) -> str:
+    """The object of an address on an interface; the same after a restart of the service."""
+    return f"{PATHS}/{path.ifindex}_{ipaddress.ip_address(path.address).packed.hex()}"
+
+
+def path_values(path: Path, since: Mapping[str, Since]) -> Values:
+    """The properties of a path's object."""
+    known = began(path, since)
+    return {
+        "Interface": whole(path.interface),
+        "Address": path.address,
+        "Profile": whole(path.profile),
+        "Uuid": whole(path.uuid),
+        "Kind": whole(path.kind),
+        "State": path.state.value,
+        "Priority": priority(path) or "",
+        "Reason": whole(str(path.reason)),
+        "Rule": rule_name(path.reason.why),
+        "Since": int(known.time * 1_000_000) if known else 0,
+        "Flags": names(path.flags),
+        "FlagsFrom": path.flags_from.value,
+        "EndpointId": path.endpoint_id or 0,
+        "Owner": path.owner.value,
+        "Table": path.table or 0,
+        "Gateway": path.gateway or "",
+    }

@@ -1,0 +1,435 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the kernel changes in silence, one by one, and what the mirror's views promise. (All together: the random test.)"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from nm_mptcp.kernel import sysctl
+from nm_mptcp.kernel.fib import NOTHING, Changes, Mirror
+from nm_mptcp.kernel.rtnl_parse import AddressEvent, LinkEvent, NexthopEvent, RouteEvent, RuleEvent
+from nm_mptcp.model.state import MAIN_TABLE, Address, AddressFlag, Family, Hop, Link, Route, RouteType, Rule
+from nm_mptcp.values import replace
+from tests.support.network import batch, ip, veth, wait_for
+
+from .subject import Subject
+
+
+@pytest.fixture
+def links(subject: Subject) -> tuple[int, int]:
+    """va and vb, each with addresses."""
+    indexes = (veth("va", "va-peer"), veth("vb", "vb-peer"))
+    for number, name in ((1, "va"), (2, "vb")):
+        ip(f"addr add 10.{number}.0.1/24 dev {name}")
+        ip(f"addr add 2001:db8:{number}::1/64 dev {name}")
+    wait_for("both links", lambda: subject.settled() and len(subject.mirror.links) == 5)
+    wait_for("no doubt", subject.look)
+    return indexes
+
+
+def destinations(subject: Subject, index: int, table: int = MAIN_TABLE) -> set[str]:
+    return {route.destination for route in subject.mirror.routes.get((table, index), ())}
+
+
+# Each: what there is, what is done, whether the mirror has to know without a look.
+SILENT: list[tuple[str, list[str], list[str], bool]] = [
+    (
+        "ipv4 routes vanish with a link that goes down",
+        ["route add 10.9.0.0/16 via 10.1.0.2", "route add default via 10.1.0.2 table 100"],
+        ["link set va down"],
+        True,
+    ),
+    (
+        "of an ipv4 multipath route the hop dies with its link",
+        ["route add 10.9.0.0/16 nexthop via 10.1.0.2 nexthop via 10.2.0.2"],
+        ["link set va down"],
+        True,
+    ),
+    (
+        "an ipv4 multipath route goes with its last link",
+        ["route add 10.9.0.0/16 nexthop via 10.1.0.2 nexthop via 10.2.0.2"],
+        ["link set va down", "link set vb down"],
+        True,
+    ),
+    (
+        "a dead hop revives with its link",
+        ["route add 10.9.0.0/16 nexthop via 10.1.0.2 nexthop via 10.2.0.2", "link set va down"],
+        ["link set va up"],
+        False,
+    ),
+    (
+        "ipv4 routes vanish with the last address",
+        ["route add 10.9.0.0/16 via 10.1.0.2", "route add 10.8.0.0/16 dev va"],
+        ["addr del 10.1.0.1/24 dev va"],
+        True,
+    ),
+    (
+        "ipv4 routes stay while there is another address",
+        ["addr add 10.5.0.1/24 dev va", "route add 10.9.0.0/16 via 10.1.0.2"],
+        ["addr del 10.1.0.1/24 dev va"],
+        True,
+    ),
+    (
+        "ipv4 routes vanish with the address that is their source hint",
+        ["addr add 10.5.0.1/32 dev va", "route add 10.9.0.0/16 dev vb src 10.5.0.1"],
+        ["addr del 10.5.0.1/32 dev va"],
+        True,
+    ),
+    (
+        "but not while another link has it",
+        ["addr add 10.5.0.1/32 dev va", "addr add 10.5.0.1/32 dev vb", "route add 10.9.0.0/16 dev vb src 10.5.0.1"],
+        ["addr del 10.5.0.1/32 dev va"],
+        True,
+    ),
+    (
+        "nor in a table of ours",
+        ["addr add 10.5.0.1/32 dev va", "route add 10.9.0.0/16 dev vb src 10.5.0.1 table 42000"],
+        ["addr del 10.5.0.1/32 dev va"],
+        True,
+    ),
+    (
+        "nor in another table, which might be a vrf's",
+        ["addr add 10.5.0.1/32 dev va", "route add 10.9.0.0/16 dev vb src 10.5.0.1 table 100"],
+        ["addr del 10.5.0.1/32 dev va"],
+        False,
+    ),
+    (
+        "an ipv6 route loses the source hint with the address",
+        ["addr add 2001:db8:5::1/128 dev va nodad", "-6 route add 2001:db8:9::/48 dev va src 2001:db8:5::1"],
+        ["addr del 2001:db8:5::1/128 dev va"],
+        True,
+    ),
+    (
+        "an ipv4 multipath route goes when one of its links is deleted",
+        ["route add 10.9.0.0/16 nexthop via 10.1.0.2 nexthop via 10.2.0.2"],
+        ["link del va"],
+        True,
+    ),
+    ("everything of a deleted link goes", ["-6 route add default via fe80::2 dev va"], ["link del va"], True),
+    (
+        "an ipv6 sibling dies with its link",
+        ["-6 route add 2001:db8:9::/48 nexthop via fe80::2 dev va nexthop via fe80::2 dev vb"],
+        ["link set va down"],
+        True,
+    ),
+    (
+        "an ipv6 sibling revives with its link",
+        [
+            "-6 route add 2001:db8:9::/48 nexthop via fe80::2 dev va nexthop via fe80::2 dev vb",
+            "link set va down",
+        ],
+        ["link set va up"],
+        False,
+    ),
+    (
+        "a sibling is added and taken away",
+        ["-6 route add default proto ra metric 1024 via fe80::2 dev va"],
+        ["-6 route append default proto ra metric 1024 via fe80::3 dev va"],
+        True,
+    ),
+    (
+        "of the siblings that stay others may be told",
+        [
+            "-6 route add default metric 1024 via fe80::2 dev va mtu 1300",
+            "-6 route append default metric 1024 via fe80::3 dev va",
+        ],
+        ["-6 route del default metric 1024 via fe80::2 dev va"],
+        False,
+    ),
+    (
+        "a replaced ipv4 route",
+        ["route add 10.9.0.0/16 via 10.1.0.2"],
+        ["route replace 10.9.0.0/16 via 10.2.0.2"],
+        True,
+    ),
+    (
+        "replaced ipv6 siblings",
+        ["-6 route add 2001:db8:9::/48 nexthop via fe80::2 dev va nexthop via fe80::2 dev vb"],
+        ["-6 route replace 2001:db8:9::/48 via fe80::7 dev va"],
+        True,
+    ),
+    (
+        "a replaced one of several ipv4 routes",
+        ["route add 10.9.0.0/16 via 10.1.0.2", "route append 10.9.0.0/16 via 10.1.0.3"],
+        ["route replace 10.9.0.0/16 via 10.2.0.2"],
+        False,
+    ),
+    (
+        "a link's mtu that bounds its routes' own",
+        ["-6 route add 2001:db8:9::/48 dev va mtu 1450"],
+        ["link set va mtu 1400"],
+        False,
+    ),
+    (
+        "a nexthop object that is deleted",
+        ["nexthop add id 7 via 10.1.0.2 dev va", "route add 10.9.0.0/16 nhid 7"],
+        ["nexthop del id 7"],
+        False,
+    ),
+    (
+        "a nexthop object that is replaced",
+        ["nexthop add id 7 via 10.1.0.2 dev va", "route add 10.9.0.0/16 nhid 7"],
+        ["nexthop replace id 7 via 10.2.0.2 dev vb"],
+        False,
+    ),
+    (
+        "a renamed link",
+        ["route add 10.9.0.0/16 via 10.1.0.2", "link set va down"],
+        ["link set va name other", "link set other up"],
+        True,
+    ),
+    (
+        "rules that look the same",
+        ["rule add from 10.1.0.1 fwmark 1 lookup 100 pref 5", "rule add from 10.1.0.1 fwmark 2 lookup 100 pref 5"],
+        ["rule del from 10.1.0.1 fwmark 1 lookup 100 pref 5"],
+        False,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("before", "commands", "known"), [case[1:] for case in SILENT], ids=[case[0] for case in SILENT]
+)
+@pytest.mark.usefixtures("links")
+def test_silent_changes_are_known_or_doubted(
+    subject: Subject, before: list[str], commands: list[str], known: bool
+) -> None:
+    for command in before:
+        ip(command)
+    wait_for("a look", subject.look)
+    for command in commands:
+        ip(command)
+    subject.monitor.read()
+    if known:
+        wait_for("the same without a look", lambda: not subject.difference())
+        assert not subject.mirror.doubtful
+    else:
+        wait_for("doubt", lambda: subject.monitor.read() or subject.mirror.doubtful)
+    wait_for("the same after a look", lambda: subject.look() and not subject.difference())
+
+
+def test_ipv6_switched_off_is_doubted_where_siblings_stay(subject: Subject, links: tuple[int, int]) -> None:
+    ip("-6 route add 2001:db8:9::/48 nexthop via fe80::2 dev va nexthop via fe80::2 dev vb")
+    wait_for("a look", subject.look)
+    sysctl.write(sysctl.interface("ipv6", "va", "disable_ipv6"), 1)
+    wait_for("doubt", lambda: subject.monitor.read() or subject.mirror.doubtful)
+    wait_for("the same after a look", lambda: subject.look() and not subject.difference())
+    assert "2001:db8:9::/48" not in destinations(subject, links[0])
+    assert "2001:db8:9::/48" in destinations(subject, links[1])
+
+
+def test_a_multipath_route_stands_under_each_of_its_links_that_is_alive(
+    subject: Subject, links: tuple[int, int]
+) -> None:
+    va, vb = links
+    ip("route add 10.9.0.0/16 nexthop via 10.1.0.2 weight 3 nexthop via 10.2.0.2")
+    subject.monitor.read()
+    (whole,) = [route for route in subject.mirror.routes[MAIN_TABLE, va] if route.destination == "10.9.0.0/16"]
+    assert whole.hops == (Hop(va, "10.1.0.2", weight=3), Hop(vb, "10.2.0.2"))
+    assert whole in subject.mirror.routes[MAIN_TABLE, vb]
+    ip("link set va down")
+    subject.monitor.read()
+    (left,) = [route for route in subject.mirror.routes[MAIN_TABLE, vb] if route.destination == "10.9.0.0/16"]
+    assert left.hops == (Hop(vb, "10.2.0.2"),)
+    assert "10.9.0.0/16" not in destinations(subject, va)
+
+
+def lost_links(subject: Subject, *commands: str, until: int) -> frozenset[int]:
+    """What is told as lost, until the link ``until`` is: the kernel tells of each end of a pair by itself."""
+    subject.monitor.read()
+    subject.changes.clear()
+    for command in commands:
+        ip(command)
+
+    def lost() -> frozenset[int]:
+        subject.monitor.read()
+        return frozenset[int]().union(*(change.lost_links for change in subject.changes))
+
+    wait_for("the loss", lambda: until in lost())
+    return lost()
+
+
+@pytest.mark.parametrize("command", ["link set va-peer down", "link set va down", "link del va"])
+def test_the_loss_of_a_link_is_told(subject: Subject, links: tuple[int, int], command: str) -> None:
+    va, vb = links
+    assert vb not in lost_links(subject, command, until=va)
+    assert va not in lost_links(subject, "link set vb-peer down", until=vb)
+
+
+def test_the_loss_of_an_address_is_told(subject: Subject, links: tuple[int, int]) -> None:
+    subject.changes.clear()
+    ip("addr del 10.1.0.1/24 dev va")
+    wait_for("the change", lambda: subject.monitor.read() or subject.changes)
+    lost = frozenset[Address]().union(*(change.lost_addresses for change in subject.changes))
+    assert lost == {Address(links[0], "10.1.0.1", 24, flags=AddressFlag.PERMANENT)}
+
+
+def test_a_loss_that_only_a_look_sees_is_told_too(subject: Subject, links: tuple[int, int]) -> None:
+    """Events were lost meanwhile."""
+    subject.changes.clear()
+    held = subject.monitor._subscription.socket
+    subject.monitor._subscription.socket = None
+    ip("addr del 10.1.0.1/24 dev va")
+    ip("link set vb down")
+    fresh = Subject()
+    subject.monitor.begin_look()
+    subject.monitor.end_look(fresh.mirror)
+    subject.monitor._subscription.socket = held
+    fresh.close()
+    (change,) = subject.changes
+    assert links[1] in change.lost_links
+    assert "10.1.0.1" in {address.address for address in change.lost_addresses}
+    assert change.routes
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_routes_of_a_link_without_carrier_are_there_also_where_the_kernel_ignores_them(
+    subject: Subject, links: tuple[int, int], family: int
+) -> None:
+    """Nobody is told when they are ignored; what is ours among them has to be taken away all the same."""
+    place, gateway = ("10.9.0.0/16", "10.1.0.2") if family == 4 else ("2001:db8:9::/48", "2001:db8:1::2")
+    ip(f"-{family} route add {place} via {gateway} dev va table 42000 proto 77")
+    sysctl.write(f"net/ipv{family}/conf/va/ignore_routes_with_linkdown", 1)
+    ip("link set va-peer down")
+    wait_for("no carrier", lambda: subject.monitor.read() or not subject.mirror.links[links[0]].carrier)
+
+    def shown() -> set[str]:
+        return {route.destination for route in subject.mirror.routes.get((42000, links[0]), ())}
+
+    assert shown() == {place}
+    assert not subject.difference()
+    subject.look()
+    assert shown() == {place}
+    ip(f"-{family} route del {place} via {gateway} dev va table 42000 proto 77")
+    wait_for("it is gone", lambda: subject.monitor.read() or not shown())
+    assert not subject.difference()
+
+
+# --- views, without a kernel
+
+VA, VB = Link(2, "va"), Link(3, "vb")
+ROUTES = [Route(f"10.{i // 250}.{i % 250}.0/24", hops=(Hop(2 + i % 2, "10.9.9.9"),)) for i in range(1000)]
+RULE = Rule(Family.IPV4, 32000, "10.0.0.1", 42000, protocol=77)
+ADDRESS = Address(2, "10.0.0.1", 24)
+
+
+def loaded() -> Mirror:
+    mirror = Mirror()
+    mirror.load([VA, VB], [ADDRESS, Address(3, "10.0.1.1", 24)], ROUTES, [RULE])
+    return mirror
+
+
+def test_views_are_snapshots() -> None:
+    mirror = loaded()
+    before = (mirror.links, mirror.addresses, mirror.routes, mirror.rules)
+    copies = tuple(map(repr, before))
+    mirror.update(RouteEvent(True, (Route("192.0.2.0/24", hops=(Hop(2),)),)))
+    mirror.update(AddressEvent(False, ADDRESS))
+    mirror.update(LinkEvent(False, VB))
+    mirror.update(RuleEvent(False, RULE))
+    assert (mirror.links, mirror.addresses, mirror.routes, mirror.rules) != before
+    assert tuple(map(repr, before)) == copies
+
+
+def test_what_did_not_change_is_the_same_object() -> None:
+    mirror = loaded()
+    links, addresses, routes, rules = mirror.links, mirror.addresses, mirror.routes, mirror.rules
+    mirror.update(RouteEvent(True, (Route("192.0.2.0/24", hops=(Hop(2),)),)))
+    assert mirror.links is links
+    assert mirror.addresses is addresses
+    assert mirror.rules is rules
+    assert mirror.routes[MAIN_TABLE, 3] is routes[MAIN_TABLE, 3]
+    assert mirror.routes[MAIN_TABLE, 2] != routes[MAIN_TABLE, 2]
+    routes = mirror.routes
+    assert mirror.routes is routes
+
+
+def test_a_look_that_finds_the_same_changes_nothing() -> None:
+    mirror = loaded()
+    routes, addresses = mirror.routes, mirror.addresses
+    found = mirror.load([VB, VA], [Address(3, "10.0.1.1", 24), ADDRESS], list(reversed(ROUTES)), [RULE])
+    assert not found
+    assert all(mirror.routes[place] is group for place, group in routes.items())
+    assert all(mirror.addresses[place] is group for place, group in addresses.items())
+
+
+REPEATED: list[Callable[[], object]] = [
+    lambda: LinkEvent(True, VA),
+    lambda: AddressEvent(True, ADDRESS),
+    lambda: RouteEvent(True, (ROUTES[0],)),
+    lambda: RouteEvent(False, (Route("192.0.2.0/24", hops=(Hop(2),)),)),
+    lambda: AddressEvent(False, Address(2, "192.0.2.1", 24)),
+    lambda: LinkEvent(False, Link(9, "vz")),
+    lambda: RuleEvent(False, Rule(Family.IPV6, 1)),
+    lambda: NexthopEvent(False),
+    lambda: RouteEvent(True, (Route("10.0.0.0/8", table=255, hops=(Hop(2),)),)),
+    lambda: RouteEvent(True, (Route("224.0.0.0/4", hops=(Hop(2),), type=RouteType.MULTICAST),)),
+]
+
+
+@pytest.mark.parametrize("event", REPEATED)
+def test_an_event_that_tells_nothing_new_changes_nothing(event: Callable[[], object]) -> None:
+    mirror = loaded()
+    assert mirror.update(event()) is NOTHING  # type: ignore[arg-type]
+    assert not mirror.doubtful
+
+
+def test_a_rule_that_is_added_once_more_stands_there_twice_and_the_first_goes_first() -> None:
+    mirror = loaded()
+    other = replace(RULE, source="10.0.0.9")
+    for event in (RuleEvent(True, other), RuleEvent(True, RULE)):
+        assert mirror.update(event).rules
+    assert mirror.rules == (RULE, other, RULE)
+    mirror.update(RuleEvent(False, RULE))
+    assert mirror.rules == (other, RULE)
+
+
+def test_refreshed_lifetimes_are_shown_and_are_no_change() -> None:
+    mirror = loaded()
+    assert not mirror.update(AddressEvent(True, Address(2, "10.0.0.1", 24, preferred=5, valid=9)))
+    assert mirror.addresses[2][0].valid == 9
+    assert not mirror.load([VA, VB], [Address(2, "10.0.0.1", 24, valid=7), Address(3, "10.0.1.1", 24)], ROUTES, [RULE])
+    assert mirror.addresses[2][0].valid == 7
+
+
+def test_events_that_a_look_already_contains_do_no_harm() -> None:
+    """They were told before the dump and are replayed after it."""
+    mirror = loaded()
+    extra = Route("192.0.2.0/24", hops=(Hop(2),))
+    fresh = Mirror.of([VA, VB], [ADDRESS, Address(3, "10.0.1.1", 24)], [*ROUTES, extra], [RULE])
+    gone = Route("198.51.100.0/24", hops=(Hop(3),))
+    changes = mirror.adopt(
+        fresh,
+        [
+            RouteEvent(True, (gone,)),
+            RouteEvent(True, (extra,)),
+            RouteEvent(False, (gone,)),
+            RuleEvent(False, RULE),
+            RuleEvent(True, RULE),
+        ],
+    )
+    assert changes == Changes(routes=True)
+    assert {extra, *ROUTES} == {route for group in mirror.routes.values() for route in group}
+    assert mirror.rules == (RULE,)
+
+
+def test_changes_are_joined() -> None:
+    one = Changes(links=True, lost_links=frozenset({1}))
+    other = Changes(addresses=True, lost_links=frozenset({2}), doubtful=True)
+    assert one | other == Changes(links=True, addresses=True, lost_links=frozenset({1, 2}), doubtful=True)
+    assert (one | NOTHING) is one
+    assert (NOTHING | one) is one
+    assert not NOTHING
+
+
+def test_thousands_of_routes_are_followed(subject: Subject, links: tuple[int, int]) -> None:
+    places = [f"10.{100 + i // 256}.{i % 256}.0/24" for i in range(3000)]
+    batch("\n".join(f"route add {place} via 10.1.0.2" for place in places))
+    wait_for("all of them", lambda: subject.monitor.read() or destinations(subject, links[0]) >= set(places))
+    ip("link set va down")
+    wait_for("none of them", lambda: subject.monitor.read() or not destinations(subject, links[0]) & set(places))
+    assert not subject.difference()
+    assert socket.if_nametoindex("va") == links[0]

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What links and subflows have carried, as the kernel counts it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from nm_mptcp.kernel.fib import Changes, Mirror
+from nm_mptcp.kernel.link_stats import Counters
+from nm_mptcp.kernel.monitor import LINKS_AND_ADDRESSES, Monitor, look_at_links
+from nm_mptcp.kernel.routing import Routing
+from nm_mptcp.kernel.sock_diag import subflows
+from tests.support.mptcp import Echo, two_paths
+from tests.support.network import Network, ip, wait_for
+
+DATA = bytes(100_000)
+
+
+def test_the_bytes_of_links_and_of_it_those_of_a_subflow(network: Network, far: Network) -> None:
+    first, second = two_paths(network, far)
+    with Counters() as counters, Echo(far, "10.9.0.1") as echo:
+        before = counters.links()
+        (old,) = subflows()
+        echo.echo(DATA)
+
+        def acknowledged() -> bool:
+            (now,) = subflows()
+            return now.sent - old.sent >= len(DATA)
+
+        wait_for("all is acknowledged", acknowledged)
+        after = counters.links()
+        (new,) = subflows()
+        # MPTCP may send what it has sent already once more, as new data of the subflow.
+        assert len(DATA) <= new.sent - old.sent < 2 * len(DATA)
+        assert len(DATA) <= new.received - old.received < 2 * len(DATA)
+        assert 0 < new.rtt < 10
+        assert after[first].sent - before[first].sent > len(DATA)
+        assert after[first].received - before[first].received > len(DATA)
+        assert after[second].sent - before[second].sent < len(DATA)
+
+
+def test_the_counters_are_those_that_ip_shows(network: Network, far: Network) -> None:
+    two_paths(network, far)
+    with Counters() as counters:
+
+        def same() -> bool:
+            shown = {link["ifindex"]: link["stats64"] for link in json.loads(ip("-s -j link"))}
+            found = counters.links()
+            return {index: (each["rx"]["bytes"], each["tx"]["bytes"]) for index, each in shown.items()} == {
+                index: (each.received, each.sent) for index, each in found.items()
+            }
+
+        # Router solicitations may come between the two.
+        wait_for("both show the same", same)
+
+
+def test_who_wants_links_and_addresses_alone_is_told_of_no_route(network: Network, far: Network) -> None:
+    first, _ = two_paths(network, far)
+    loop = asyncio.new_event_loop()
+    changes: list[Changes] = []
+    mirror = Mirror()
+    monitor = Monitor(mirror, changes.append, lambda: None, groups=LINKS_AND_ADDRESSES)
+    monitor.start(loop)
+    try:
+        with Routing() as routing:
+            monitor.begin_look()
+            assert monitor.end_look(look_at_links(routing))
+        changes.clear()
+        ip("route add 198.51.100.0/24 via 10.1.0.2")
+        monitor.read()
+        assert not changes
+        ip("address add 10.1.0.77/24 dev v1")
+        ip("link set v1 down")
+        monitor.read()
+        assert any(each.address == "10.1.0.77" for each in mirror.addresses[first])
+        assert not mirror.links[first].up
+        assert not mirror.routes
+    finally:
+        monitor.close()
+        loop.close()

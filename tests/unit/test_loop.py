@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The loop itself, with kernels that only say what they are asked to do; what it does in a real one the other tests see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from nm_mptcp.engine import loop
+from nm_mptcp.engine.record import Contents, Record, StateError
+from nm_mptcp.kernel.access import KernelAccess
+from nm_mptcp.kernel.errors import KernelError
+from nm_mptcp.kernel.fib import Changes
+from nm_mptcp.model.state import Action, Endpoint, Kernel, Limits, NetworkManager, Operation
+from nm_mptcp.policy import decide
+from nm_mptcp.report.status import Document, document
+from nm_mptcp.values import replace
+
+from .situations import Situation
+
+
+class Quiet:
+    """A kernel with nothing in it."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    async def look(self, *, thorough: bool = False, at_once: bool = False) -> Kernel:  # noqa: ARG002
+        self.looks += 1
+        return Kernel()
+
+    async def connections(self, *, at_once: bool = False) -> Mapping[frozenset[str], int]:  # noqa: ARG002
+        return {}
+
+    async def answers(self, *_: object) -> Mapping[str, object]:
+        return {}
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_it_ends_when_it_is_told_to_in_whatever_moment_of_a_loss(
+    turns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With asyncio.wait_for of Python 3.11 a cancellation in the moment of an event is lost, and the loop never ends."""
+    monkeypatch.setattr(loop, "_COALESCE", 5.0)
+
+    async def story() -> bool:
+        kernel = Quiet()
+        subject = loop.Engine(cast(KernelAccess, kernel), NetworkManager, Record(tmp_path))
+        running = asyncio.create_task(subject.run())
+        async with asyncio.timeout(10):
+            while not kernel.looks:
+                await asyncio.sleep(0)
+        for _ in range(10):
+            await asyncio.sleep(0)  # it waits for more of the burst now
+        subject.changed(Changes(lost_links=frozenset({2})))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        done, _ = await asyncio.wait([running], timeout=2)
+        running.cancel()
+        return bool(done)
+
+    assert asyncio.run(story())
+
+
+class Obedient:
+    """A kernel as it was before anything that is done to it; it keeps what the record held when each thing was done."""
+
+    def __init__(self, kernel: Kernel, record: Path) -> None:
+        self.kernel = kernel
+        self.done: list[tuple[Operation, str]] = []
+        self.done_at_once: list[Operation] = []
+        self.cut_subflows = self.cut_connections = 0
+        self.on_done: Callable[[Operation], None] = lambda _: None
+        self._record = record
+
+    async def look(self, *, thorough: bool = False, at_once: bool = False) -> Kernel:  # noqa: ARG002
+        return self.kernel
+
+    async def connections(self, *, at_once: bool = False) -> Mapping[frozenset[str], int]:  # noqa: ARG002
+        return {}
+
+    async def glance(self, before: Kernel) -> Kernel:  # noqa: ARG002
+        return self.kernel
+
+    async def answers(self, *_: object) -> Mapping[str, object]:
+        return {}
+
+    async def standing(self) -> tuple[tuple[str, ...], ...]:
+        return ()
+
+    async def execute(
+        self,
+        operations: tuple[Operation, ...],
+        *,
+        at_once: bool = False,
+    ) -> list[tuple[Operation, KernelError]]:
+        self.done_at_once += operations if at_once else ()
+        return (await self.begin(operations, unless=lambda: False))[0]
+
+    async def begin(
+        self, operations: tuple[Operation, ...], *, unless: Callable[[], bool]
+    ) -> tuple[list[tuple[Operation, KernelError]], tuple[Operation, ...]]:
+        text = self._record.read_text() if self._record.exists() else ""
+        for number, operation in enumerate(operations):
+            self.done.append((operation, text))
+            self.on_done(operation)
+            if unless():
+                return [], operations[number + 1 :]
+        return [], ()
+
+
+def lost(tmp_path: Path) -> tuple[Obedient, loop.Engine]:
+    """Two links with endpoints of ours, of which one has lost its carrier."""
+    situation = Situation()
+    for number in (1, 2):
+        ifindex = situation.link(f"e{number}", f"10.0.{number}.2/24")
+        situation.endpoint(f"10.0.{number}.2", ifindex, ours=True)
+    situation.links[2] = replace(situation.links[2], carrier=False)
+    snapshot = situation.snapshot()
+    record = Record(tmp_path)
+    record.save(Contents(snapshot.ours))
+    kernel = Obedient(snapshot.kernel, record.file)
+    return kernel, loop.Engine(cast(KernelAccess, kernel), lambda: snapshot.networkmanager, record)
+
+
+def test_a_lost_links_endpoint_goes_before_the_record_is_written_and_all_else_after_it(tmp_path: Path) -> None:
+    """The file takes some milliseconds, and has nothing to tell of an endpoint that is gone."""
+    kernel, subject = lost(tmp_path)
+    before = subject._record.file.read_text()
+    subject._compared = kernel.kernel.routes
+    asyncio.run(subject.converge(loss=True))
+    (first, then), (second, later), *_ = kernel.done
+    assert (first.action, then) == (Action.DELETE, before)
+    assert kernel.done_at_once == [first]
+    assert second.action is not Action.DELETE
+    assert later == subject._record.file.read_text() != before
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_an_address_that_is_away_for_a_moment_keeps_its_endpoint(tmp_path: Path, comes_back: bool) -> None:
+    """NetworkManager takes it away and adds it again, where the order of addresses changes."""
+    kernel, subject = lost(tmp_path)
+    there = replace(kernel.kernel, links={**kernel.kernel.links, 2: replace(kernel.kernel.links[2], carrier=True)})
+    away = replace(there, addresses={index: group for index, group in there.addresses.items() if index != 2})
+
+    async def story() -> None:
+        kernel.kernel = there
+        running = asyncio.create_task(subject.run())
+        try:
+            async with asyncio.timeout(10):
+                while subject.view is None:
+                    await asyncio.sleep(0.001)
+            async with subject._turn:  # it has done what it began
+                kernel.done.clear()
+                kernel.kernel = away
+            subject.changed(Changes(lost_addresses=frozenset(there.addresses[2])))
+            await asyncio.sleep(0.005)  # as long as NetworkManager was seen to take
+            if comes_back:
+                kernel.kernel = there
+            before = subject.view
+            async with asyncio.timeout(10):
+                while subject.view is before:
+                    await asyncio.sleep(0.001)
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+    asyncio.run(story())
+    gone = [operation for operation, _ in kernel.done if operation.action is Action.DELETE]
+    assert any(isinstance(operation.value, Endpoint) for operation in gone) is not comes_back
+
+
+def test_a_record_that_cannot_be_written_keeps_no_dead_endpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would have to be put back is not begun then."""
+
+    def full(*_: object) -> None:
+        raise StateError("state.json: cannot be written: No space left on device")
+
+    kernel, subject = lost(tmp_path)
+    monkeypatch.setattr(Record, "save", full)
+    with pytest.raises(StateError):
+        asyncio.run(subject.converge(loss=True))
+    assert [operation.action for operation, _ in kernel.done] == [Action.DELETE]
+
+
+def test_a_record_that_could_not_be_written_names_nothing_that_was_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what somebody else adds there meanwhile would be taken for ours."""
+    _, subject = missing(tmp_path)
+    before = subject._ours.endpoints
+    with monkeypatch.context() as full:
+        full.setattr(Record, "save", no_space)
+        with pytest.raises(StateError):
+            asyncio.run(subject.converge())
+    assert subject._ours.endpoints == before
+    asyncio.run(subject.converge())
+    assert len(subject._ours.endpoints) == len(before) + 1
+
+
+def no_space(*_: object) -> None:
+    raise StateError("state.json: cannot be written: No space left on device")
+
+
+def missing(tmp_path: Path) -> tuple[Obedient, loop.Engine]:
+    """Two links, of which one has no endpoint yet."""
+    situation = Situation()
+    for number in (1, 2):
+        situation.link(f"e{number}", f"10.0.{number}.2/24")
+    situation.endpoint("10.0.1.2", 2, ours=True)
+    snapshot = situation.snapshot()
+    record = Record(tmp_path)
+    record.save(Contents(snapshot.ours))
+    kernel = Obedient(snapshot.kernel, record.file)
+    return kernel, loop.Engine(cast(KernelAccess, kernel), lambda: snapshot.networkmanager, record)
+
+
+class Failing(Quiet):
+    """A kernel that cannot be looked at, or refuses what is to be done, until it is well again."""
+
+    def __init__(self, kernel: Kernel, *, refuses: bool) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.refuses = refuses
+        self.well = False
+        self.done: list[Operation] = []
+        self.cut_subflows = self.cut_connections = 0
+
+    async def look(self, *, thorough: bool = False, at_once: bool = False) -> Kernel:  # noqa: ARG002
+        self.looks += 1
+        if not self.well and not self.refuses:
+            raise KernelError(11, "list addresses")
+        return self.kernel
+
+    async def execute(
+        self,
+        operations: tuple[Operation, ...],
+        *,
+        at_once: bool = False,  # noqa: ARG002
+    ) -> list[tuple[Operation, KernelError]]:
+        return (await self.begin(operations, unless=lambda: False))[0]
+
+    async def begin(
+        self,
+        operations: tuple[Operation, ...],
+        *,
+        unless: Callable[[], bool],  # noqa: ARG002
+    ) -> tuple[list[tuple[Operation, KernelError]], tuple[Operation, ...]]:
+        if not self.well:
+            return [(operation, KernelError(11, "do it")) for operation in operations], ()
+        self.done += operations
+        return [], ()
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_what_fails_is_tried_again_for_ever_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refuses: bool
+) -> None:
+    """No event comes any more: a kernel that is short of memory for some seconds, a full /run."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(loop, "RETRY", (0.001, 0.004))
+    monkeypatch.setattr(loop, "LOOKS", ())
+    monkeypatch.setattr(loop, "_COALESCE", 0.0)
+    obedient, its_engine = missing(tmp_path)
+    failing = Failing(obedient.kernel, refuses=refuses)
+    subject = loop.Engine(cast(KernelAccess, failing), its_engine._networkmanager, Record(tmp_path))
+
+    async def story() -> None:
+        running = asyncio.create_task(subject.run())
+        async with asyncio.timeout(10):
+            await subject.first_look.wait()
+            while failing.looks < 50:
+                await asyncio.sleep(0.001)
+            failing.well = True
+            while not failing.done:
+                await asyncio.sleep(0.001)
+            async with subject._turn:
+                said = len(caplog.messages)
+            failing.well = False
+            subject.wake()
+            while len(caplog.messages) == said:
+                await asyncio.sleep(0.001)
+        running.cancel()
+
+    asyncio.run(story())
+    if not refuses:
+        said = [line for line in caplog.messages if "reconcile" in line]
+        assert [line.partition(":")[0] for line in said] == [
+            "reconcile failed, retrying within 0.004 s",
+            "reconcile works again",
+            "reconcile failed, retrying within 0.004 s",
+        ]
+
+
+class Asked(Obedient):
+    """One whose glances take as long as the test says."""
+
+    def __init__(self, kernel: Kernel, record: Path) -> None:
+        super().__init__(kernel, record)
+        self.glances = 0
+        self.may = asyncio.Event()
+
+    async def glance(self, before: Kernel) -> Kernel:
+        self.glances += 1
+        await self.may.wait()
+        return before
+
+    async def standing(self) -> tuple[tuple[str, ...], ...]:
+        return ()
+
+
+def test_a_lost_link_does_not_wait_for_those_who_ask_how_things_stand(tmp_path: Path) -> None:
+    obedient, its_engine = lost(tmp_path)
+
+    async def story() -> None:
+        kernel = Asked(obedient.kernel, tmp_path / "state.json")
+        subject = loop.Engine(cast(KernelAccess, kernel), its_engine._networkmanager, its_engine._record)
+        there = replace(kernel.kernel.links[2], carrier=True)
+        kernel.kernel = replace(kernel.kernel, links={**kernel.kernel.links, 2: there})
+        await subject.converge()
+        kernel.done.clear()
+        asked = [asyncio.ensure_future(subject.status(service=True)) for _ in range(1000)]
+        async with asyncio.timeout(10):
+            while not kernel.glances:
+                await asyncio.sleep(0)
+        kernel.kernel = obedient.kernel
+        assert await subject.converge(loss=True)
+        assert kernel.done[0][0].action is Action.DELETE
+        assert kernel.glances == 1
+        assert not any(each.done() for each in asked)
+        kernel.may.set()
+        assert all(document["paths"] for document in await asyncio.gather(*asked))
+        assert kernel.glances == 1
+
+    asyncio.run(story())
+
+
+def test_a_loss_in_the_midst_of_writing_goes_before_the_rest_of_it(tmp_path: Path) -> None:
+    kernel, subject = lost(tmp_path)
+    dead = kernel.kernel.links[2]
+    kernel.kernel = replace(kernel.kernel, links={**kernel.kernel.links, 2: replace(dead, carrier=True)})
+    begun: list[int] = []
+
+    def lose(operation: Operation) -> None:
+        if operation.action is Action.ADD and not begun:
+            begun.append(len(kernel.done))
+            kernel.kernel = replace(kernel.kernel, links={**kernel.kernel.links, 2: dead})
+            subject.changed(Changes(lost_links=frozenset({2})))
+
+    kernel.on_done = lose
+    asyncio.run(subject.converge())
+    (place,) = begun
+    done = [operation for operation, _ in kernel.done]
+    following = done[place]
+    assert following.action is Action.DELETE
+    assert isinstance(following.value, Endpoint)
+    assert following.value.ifindex == 2
+    assert kernel.done_at_once == [following]
+    assert sum(operation.action is Action.ADD for operation in done[place:]) > 1  # the rest follows
+
+
+@pytest.mark.parametrize(
+    "by_hand",
+    [{"mptcp_enabled": False}, {"path_manager": "userspace"}, {"limits": Limits(0, 0)}, {"endpoints": ()}],
+    ids=["net.mptcp.enabled=0", "net.mptcp.path_manager=userspace", "limits", "an endpoint deleted"],
+)
+def test_status_is_true_of_what_was_changed_by_hand_with_no_event(tmp_path: Path, by_hand: dict[str, object]) -> None:
+    """The kernel tells nobody of these; who asks is told what is so now, and it is acted on."""
+    kernel, subject = lost(tmp_path)
+    link = replace(kernel.kernel.links[2], carrier=True)
+    kernel.kernel = replace(kernel.kernel, links={**kernel.kernel.links, 2: link}, limits=Limits(8, 8))
+
+    async def story() -> tuple[Document, Document]:
+        await subject.converge()
+        kernel.done.clear()
+        before = await subject.status(service=True)
+        assert not kernel.done, "nothing was changed"
+        kernel.kernel = replace(kernel.kernel, **by_hand)
+        return before, await subject.status(service=True)
+
+    before, after = asyncio.run(story())
+    assert after != before
+    assert kernel.done
+    view = subject.view
+    assert view is not None
+    assert view.snapshot.kernel == kernel.kernel
+    now = document(
+        *(view.snapshot, decide(view.snapshot, subject.config), subject._record.contents),
+        mode=view.mode,
+        service=True,
+        standing=(),
+        paused=False,
+    )
+    assert after["paths"] == now["paths"]

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an address is for, and what the kernel's answers mean for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nm_mptcp.engine.record import Contents
+from nm_mptcp.kernel.route_lookup import PROBES, Answer, Way, on_link
+from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.state import MARKS, Family, Hop, Link, Route, RouteType, Rule, RuleAction
+from nm_mptcp.policy import decide, reachability
+from nm_mptcp.report.status import judge
+from nm_mptcp.values import replace
+
+from .situations import SUBFLOW, Situation
+
+A, B = "10.0.1.2", "10.0.2.2"
+ALSO = {"mptcp_flags": ProfileFlag.ENABLED | ProfileFlag.SUBFLOW | ProfileFlag.ALSO_WITHOUT_DEFAULT_ROUTE}
+
+
+def laptop(**second: Any) -> Situation:
+    """Two links that are paths; the second one as is said."""
+    situation = Situation()
+    one = situation.link("wlan0", f"{A}/24")
+    two = situation.link("wwan0", f"{B}/24", **second)
+    for address, index in ((A, one), (B, two)):
+        situation.endpoint(address, index, SUBFLOW, ours=not second)
+    return situation
+
+
+def purpose(situation: Situation, address: str, ifindex: int) -> reachability.Purpose:
+    return reachability.Purposes(situation.snapshot().kernel).of(address, ifindex)
+
+
+def told(situation: Situation, ways: dict[str, Way], *, live: tuple[str, ...] = ()) -> dict[str, Why]:
+    """What is in trouble where all of an address's questions are answered like that, bound or not."""
+    snapshot = situation.snapshot()
+    asked = reachability.cases(snapshot.kernel, decide(snapshot).paths)
+    answers = {
+        each.question.address: tuple(
+            Answer(way, way)
+            for way in [ways.get(each.question.address, Way(each.ifindex))] * len(each.question.destinations)
+        )
+        for each in asked
+    }
+    found = reachability.troubles(snapshot.kernel, snapshot.networkmanager, asked, answers, live, MARKS)
+    return {address: reason.why for address, reason in found.items()}
+
+
+# --- what an address is for
+
+
+def test_with_a_default_route_it_is_for_all_the_world() -> None:
+    found = purpose(laptop(), A, 2)
+    assert (found.destinations, found.default) == (PROBES[Family.IPV4], True)
+
+
+def test_without_one_it_is_for_what_its_own_routes_lead_to() -> None:
+    situation = laptop(gateway=False)
+    assert purpose(situation, B, 3) == reachability.Purpose(("10.0.2.1",), networks=("10.0.2.0/24",))
+    situation.routes.append(Route("172.20.0.0/16", hops=(Hop(3, "10.0.2.1"),)))
+    assert purpose(situation, B, 3) == reachability.Purpose(
+        ("172.20.0.1", "10.0.2.1"), beyond=True, networks=("10.0.2.0/24",)
+    )
+
+
+def test_routes_that_rejects_or_are_of_every_link_are_no_purpose() -> None:
+    situation = Situation()
+    situation.link("eth0", "2001:db8:1::2/64", gateway=False)
+    situation.routes = [
+        Route("fe80::/64", hops=(Hop(2),)),
+        Route("ff00::/8", hops=(Hop(2),)),
+        Route("::/0", type=RouteType.UNREACHABLE),
+    ]
+    assert purpose(situation, "2001:db8:1::2", 2) == reachability.Purpose()
+
+
+def test_the_tables_that_its_rules_lead_to_count() -> None:
+    situation = laptop(gateway=False)
+    situation.routes.append(Route("0.0.0.0/0", 500, (Hop(3, "10.0.2.1"),)))
+    for rule, default in (
+        (Rule(Family.IPV4, 100, A, 500), False),
+        (Rule(Family.IPV4, 100, B, 500, foreign=True), False),
+        (Rule(Family.IPV4, 100, B, action=RuleAction.UNREACHABLE), False),
+        (Rule(Family.IPV4, 100, B, 500), True),
+        (Rule(Family.IPV4, 100, "10.0.2.0/24", 500), True),
+        (Rule(Family.IPV4, 100, None, 500), True),
+    ):
+        situation.rules = [rule]
+        assert purpose(situation, B, 3).default is default, rule
+
+
+def test_its_own_address_and_its_peers_are_told_apart() -> None:
+    situation = Situation()
+    situation.link("ppp0", "10.0.1.1/24", gateway=False)
+    assert purpose(situation, "10.0.1.1", 2).destinations == ("10.0.1.2",)
+    situation.addresses[2] = [replace(situation.addresses[2][0], prefixlen=32, peer="10.9.9.9")]
+    situation.routes = [Route("10.9.9.9/32", hops=(Hop(2),))]
+    assert purpose(situation, "10.0.1.1", 2) == reachability.Purpose(("10.9.9.9",), networks=("10.9.9.9/32",))
+
+
+# --- what is wrong
+
+
+REFUSED = Way(refused="an 'unreachable' route or rule")
+
+
+@pytest.mark.parametrize(
+    ("ways", "wanted"),
+    [
+        ({}, {}),
+        ({A: REFUSED}, {A: Why.NO_WAY}),
+        ({A: REFUSED, B: REFUSED}, {A: Why.NO_WAY, B: Why.NO_WAY}),
+        ({A: Way(refused=on_link("85.85.85.85", "wlan0"))}, {A: Why.NO_WAY}),
+        ({A: Way(3)}, {A: Why.NO_WAY}),
+        ({A: Way(1, local=True)}, {}),
+    ],
+)
+def test_where_nothing_gets_out_there_is_trouble(ways: dict[str, Way], wanted: dict[str, Why]) -> None:
+    assert told(laptop(), ways) == wanted
+
+
+def test_half_of_the_world_is_something() -> None:
+    snapshot = laptop().snapshot()
+    (first, _) = reachability.cases(snapshot.kernel, decide(snapshot).paths)
+    answers = {A: (Answer(REFUSED, REFUSED), Answer(Way(2), Way(2)))}
+    assert reachability.troubles(snapshot.kernel, snapshot.networkmanager, [first], answers, (), MARKS) == {}
+
+
+@pytest.mark.parametrize(
+    ("second", "live", "wanted"),
+    [
+        ({"gateway": False, "profile": ALSO}, (), {B: Why.OWN_NETWORK}),
+        ({"gateway": False, "profile": {**ALSO, "ipv4_never_default": True}}, (), {B: Why.REFUSES_DEFAULT}),
+        ({"gateway": False, "profile": ALSO}, (B,), {}),
+        ({"gateway": False, "profile": ALSO}, (A,), {B: Why.OWN_NETWORK}),
+    ],
+)
+def test_where_others_lead_into_the_world_its_own_network_is_little(
+    second: dict[str, Any], live: tuple[str, ...], wanted: dict[str, Why]
+) -> None:
+    assert told(laptop(**second), {}, live=live) == wanted
+
+
+def test_who_serves_is_come_to() -> None:
+    situation = laptop(gateway=False, profile=ALSO)
+    situation.endpoints[1] = replace(situation.endpoints[1], flags=EndpointFlag.SIGNAL)
+    assert told(situation, {}) == {}
+
+
+def test_where_nobody_leads_into_the_world_its_own_network_is_all() -> None:
+    situation = laptop(gateway=False, profile=ALSO)
+    situation.routes = [route for route in situation.routes if not route.is_default]
+    situation.device("wlan0", profile=replace(situation.devices["wlan0"].profile, **ALSO))  # type: ignore[type-var]
+    assert told(situation, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("ports", "words"),
+    [
+        ([], None),
+        ([Link(8, "eth0", carrier=False), Link(9, "vnet0", "tun")], "no carrier on eth0"),
+        ([Link(8, "eth0", up=False), Link(9, "veth7", "veth")], "no carrier on eth0"),
+        ([Link(8, "eth0"), Link(9, "vnet0", "tun")], None),
+        ([Link(8, "bond0", "bond", carrier=False), Link(9, "eth1")], None),
+        (
+            [Link(9, "vnet0", "tun"), Link(8, "veth7", "veth")],
+            "of its ports none leads out of this machine (veth7, vnet0)",
+        ),
+    ],
+)
+def test_a_bridge_leads_out_by_what_is_no_containers_port(ports: list[Link], words: str | None) -> None:
+    situation = Situation()
+    index = situation.link("br0", f"{A}/24")
+    situation.links[index] = replace(situation.links[index], kind="bridge")
+    situation.links |= {port.index: replace(port, master=index) for port in ports}
+    reason = reachability.without_uplink(situation.snapshot().kernel, index, {"br0"})
+    assert (reason.detail if reason else None) == words
+
+
+# --- how it stands
+
+
+@pytest.mark.parametrize(
+    ("ways", "state"),
+    [({}, "good"), ({A: REFUSED}, "held-back"), ({B: REFUSED}, "held-back"), ({A: REFUSED, B: REFUSED}, "not-working")],
+)
+def test_a_verdict_minds_trouble(ways: dict[str, Way], state: str) -> None:
+    situation = laptop()
+    snapshot = situation.snapshot()
+    desired = decide(snapshot)
+    asked = reachability.cases(snapshot.kernel, desired.paths)
+    said = {each.question.address: ways.get(each.question.address, Way(each.ifindex)) for each in asked}
+    answers = {address: (Answer(way, way),) for address, way in said.items()}
+    troubles = reachability.troubles(snapshot.kernel, snapshot.networkmanager, asked, answers, (), MARKS)
+    judged, causes = judge(snapshot, desired, Contents(), troubles, paused=False, now=0.0)
+    assert judged.value == state
+    assert len(causes) == len(ways)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""When a Wi-Fi signal counts as weak, and when as strong again."""
+
+from __future__ import annotations
+
+import pytest
+
+from nm_mptcp.config.settings import WeakSignal
+from nm_mptcp.engine.signal_hysteresis import HOLD, Strengths
+
+BOUNDS = WeakSignal(leave=40, enter=50)
+WLAN = ("wlan0", BOUNDS)
+
+
+def told(*steps: tuple[float, int | None], bounds: WeakSignal = BOUNDS) -> list[bool]:
+    """Whether it is weak after each look; the steps are seconds and strengths."""
+    strengths, found = Strengths(), []
+    for now, strength in steps:
+        strengths.look({("wlan0", bounds): strength}, now)
+        found.append(bool(strengths.weak()))
+    return found
+
+
+@pytest.mark.parametrize(("strength", "weak"), [(100, False), (40, False), (39, True), (0, True)])
+def test_what_is_met_for_the_first_time_is_what_it_is(strength: int, weak: bool) -> None:
+    assert told((0.0, strength)) == [weak]
+
+
+def test_a_signal_is_weak_when_it_stayed_below_for_long_enough() -> None:
+    assert told((0, 60), (1, 39), (1 + HOLD - 0.1, 39), (1 + HOLD, 38)) == [False, False, False, True]
+
+
+def test_a_dip_that_the_next_look_of_networkmanager_does_not_confirm_is_none() -> None:
+    assert not any(told((0, 60), (1, 30), (7, 41), (8, 30), (14, 45), (30, 60)))
+
+
+def test_it_is_strong_again_when_it_stayed_above_the_upper_bound_for_long_enough() -> None:
+    assert told((0, 30), (10, 49), (20, 49), (30, 50), (30 + HOLD, 55)) == [True, True, True, True, False]
+
+
+def test_between_the_bounds_nothing_changes() -> None:
+    assert told((0, 60), (10, 45), (20, 41), (60, 49)) == [False] * 4
+    assert told((0, 30), (10, 45), (20, 41), (60, 49)) == [True] * 4
+
+
+def test_while_the_strength_is_not_known_the_past_stands_and_no_hold_runs() -> None:
+    assert told((0, 30), (1, None), (60, None), (61, 30)) == [True] * 4
+    assert told((0, 60), (1, 30), (5, None), (9, 30), (9 + HOLD - 0.1, 30)) == [False] * 5
+    assert told((0, None), (100, None)) == [False, False]
+
+
+def test_a_bound_of_nought_never_lets_go() -> None:
+    assert not any(told((0, 0), (100, 0), bounds=WeakSignal(leave=0, enter=0)))
+
+
+def test_what_is_gone_is_forgotten_and_so_is_everything_after_a_sleep() -> None:
+    strengths = Strengths()
+    strengths.look({WLAN: 30}, 0.0)
+    strengths.look({}, 1.0)
+    assert not strengths.weak()
+    strengths.look({WLAN: 30}, 2.0)
+    strengths.forget()
+    assert not strengths.weak()
+    assert not strengths.knows("wlan0")
+
+
+def test_each_of_several_bounds_counts_for_itself() -> None:
+    strict = ("wlan0", WeakSignal(leave=70, enter=80))
+    strengths = Strengths()
+    strengths.look({WLAN: 60, strict: 60}, 0.0)
+    assert strengths.weak() == {strict}
+
+
+def test_the_end_of_a_hold_is_known() -> None:
+    strengths = Strengths()
+    strengths.look({WLAN: 60}, 0.0)
+    assert strengths.next_end(0.0) is None
+    strengths.look({WLAN: 30}, 5.0)
+    assert strengths.next_end(5.0) == 5.0 + HOLD
+    strengths.look({WLAN: 30}, 5.0 + HOLD)
+    assert strengths.next_end(5.0 + HOLD) is None
+
+
+@pytest.mark.parametrize(
+    ("past", "now", "matters"),
+    [
+        ([60], 55, False),  # strong, stays strong
+        ([60], 39, True),  # a hold begins
+        ([60, 39], 35, False),  # it goes on
+        ([60, 39], 41, True),  # it ends in nothing
+        ([60, 39], None, True),
+        ([30], 49, False),  # weak, stays weak
+        ([30], 50, True),
+        ([30], None, False),
+        ([], 60, True),  # nothing known yet
+        ([], None, False),
+    ],
+)
+def test_only_a_strength_that_means_something_is_worth_a_look(past: list[int], now: int | None, matters: bool) -> None:
+    strengths = Strengths()
+    for second, strength in enumerate(past):
+        strengths.look({WLAN: strength}, float(second))
+    assert strengths.moved([("wlan0", now), ("wlan1", None)]) is matters

@@ -1,0 +1,477 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What counts as a full tunnel, what lies below it, and what is done there first of all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nm_mptcp.config.settings import Config
+from nm_mptcp.engine.record import GuardRecord, decided, guarded, with_limits
+from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.state import (
+    MARKS,
+    Action,
+    AddressFlag,
+    Cut,
+    Departure,
+    Desired,
+    DeviceState,
+    Endpoint,
+    Family,
+    Limits,
+    Link,
+    Operation,
+    Owner,
+    Path,
+    Profile,
+    Rule,
+    Sides,
+    Snapshot,
+    State,
+    Tunnel,
+    Written,
+)
+from nm_mptcp.policy import decide
+from nm_mptcp.policy.plan import plan
+from nm_mptcp.values import replace
+
+from .situations import BACKUP, MODEM, SUBFLOW, TUN, WIREGUARD, Situation
+from .test_plan import A as STRAY
+from .test_plan import apply, ends_subflows, situations
+
+A, B, A6, B6, INNER = "10.0.1.2", "10.0.2.2", "2001:db8:1::2", "2001:db8:2::2", "10.8.0.2"
+IPV4, IPV6 = Family.IPV4, Family.IPV6
+
+PPP, GENERIC, ETHERNET = 23, 14, 1
+
+
+class Laptop(Situation):
+    """Two links with both families and all their endpoints, and an interface that everything of IPv4 goes into."""
+
+    def __init__(self, *, kind: str | None = "tun", families: tuple[Family, ...] = (IPV4,), **device: object) -> None:
+        super().__init__()
+        for name, addresses in (("e1", (A, A6)), ("e2", (B, B6))):
+            index = self.link(name, *(f"{each}/{64 if ':' in each else 24}" for each in addresses))
+            for address in addresses:
+                self.endpoint(address, index, ours=True)
+        self.tunnel = self.link("tun0", f"{INNER}/24", gateway=False, **{"type": TUN, "external": True, **device})  # type: ignore[arg-type]
+        self.links[self.tunnel] = Link(self.tunnel, "tun0", kind)
+        self.leads(dict.fromkeys(families, (self.tunnel, self.tunnel)))
+        self.route_as_wanted()
+
+    def leads(self, ways: Mapping[Family, tuple[int, int]], *, encrypted: bool = False) -> None:
+        """By which interfaces the probes of each family leave; the rest leaves by the first link."""
+        self.kernel["departures"] = {
+            family: tuple(Departure(index, encrypted) for index in ways.get(family, (2, 2))) for family in Family
+        }
+
+    def route_as_wanted(self) -> None:
+        """The rules of a moment ago, when there was no tunnel."""
+        known, self.kernel["departures"] = self.kernel["departures"], {}
+        self.rules = list(decide(self.snapshot()).rules)
+        self.kernel["departures"] = known
+
+    def decide(self, config: Config | None = None) -> Desired:
+        return decide(self.snapshot(), config or Config())
+
+    def operations(self) -> tuple[Operation, ...]:
+        desired, snapshot = self.decide(), self.snapshot()
+        return plan(desired, snapshot.kernel, decided(snapshot.ours, snapshot.kernel, desired))
+
+
+def path(desired: Desired, address: str) -> Path:
+    return next(path for path in desired.paths if path.address == address)
+
+
+def wished(desired: Desired) -> set[str]:
+    return {endpoint.address for endpoint in desired.endpoints}
+
+
+# --- what a full tunnel is
+
+
+@pytest.mark.parametrize(
+    "kind", ["tun", "wireguard", "amneziawg", "ovpn", "xfrm", "vti", "ipip", "sit", "gre", "dummy"]
+)
+def test_a_link_that_wraps_up_what_goes_into_it_is_a_tunnel(kind: str) -> None:
+    assert Laptop(kind=kind).decide().tunnels == {IPV4: Tunnel("the tunnel tun0", frozenset({4}))}
+
+
+@pytest.mark.parametrize("kind", [None, "bridge", "veth", "bond", "vlan", "macvlan"])
+def test_any_other_link_is_none_whoever_made_it(kind: str | None) -> None:
+    assert not Laptop(kind=kind, type=ETHERNET).decide().tunnels
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"type": TUN, "external": True},
+        {"type": TUN, "external": False},
+        {"type": WIREGUARD, "external": False},
+        {"type": GENERIC, "external": False},
+        {"type": TUN, "managed": False, "external": False, "profile": None, "state": DeviceState.UNMANAGED},
+    ],
+)
+def test_it_is_one_whatever_networkmanager_knows_of_it(changes: Mapping[str, object]) -> None:
+    assert Laptop(**changes).decide().tunnels
+
+
+def test_it_is_one_that_networkmanager_does_not_know_at_all() -> None:
+    laptop = Laptop()
+    del laptop.devices["tun0"]
+    assert laptop.decide().tunnels
+
+
+def test_what_networkmanager_runs_as_an_uplink_is_none() -> None:
+    assert not Laptop(type=MODEM, external=False).decide().tunnels
+
+
+def test_ppp_is_a_tunnel_only_beside_a_vpn_plugin_that_is_at_work() -> None:
+    laptop = Laptop(kind="ppp", type=PPP)
+    assert not laptop.decide().tunnels
+    laptop.vpn = True
+    assert laptop.decide().tunnels
+
+
+def test_pppoe_beside_a_vpn_is_an_uplink() -> None:
+    laptop = Laptop(kind="ppp", type=ETHERNET, external=False)
+    laptop.vpn = True
+    assert not laptop.decide().tunnels
+
+
+@pytest.mark.parametrize("ways", [(4, 2), (2, 4), (4, 0), (0, 0), (2, 2)])
+def test_half_a_tunnel_is_none(ways: tuple[int, int]) -> None:
+    laptop = Laptop()
+    laptop.leads({IPV4: ways})
+    desired = laptop.decide()
+    assert not desired.tunnels
+    assert wished(desired) == {A, B, A6, B6}
+
+
+def test_an_ipsec_policy_is_a_tunnel_without_an_interface() -> None:
+    laptop = Laptop()
+    laptop.leads({IPV4: (2, 2)}, encrypted=True)
+    desired = laptop.decide()
+    assert desired.tunnels[IPV4] == Tunnel("an IPsec policy")
+    assert str(path(desired, A).reason) == "all IPv4 traffic leaves by an IPsec policy: nothing goes around it"
+
+
+# --- what lies below it
+
+
+def test_what_lies_below_is_suspended_in_the_families_of_the_tunnel() -> None:
+    desired = Laptop().decide()
+    for address in (A, B):
+        found = path(desired, address)
+        assert (found.state, found.reason.why) == (State.SUSPENDED, Why.VPN_GUARD)
+        assert str(found.reason) == "all IPv4 traffic leaves by the tunnel tun0: nothing goes around it"
+        assert found.table is None
+    assert wished(desired) == {A6, B6}
+    assert {rule.source for rule in desired.rules} == {A6, B6}
+    assert desired.cut == {A, B}
+
+
+def test_both_families_are_suspended_by_a_tunnel_of_both() -> None:
+    desired = Laptop(families=(IPV4, IPV6)).decide()
+    assert not wished(desired)
+    assert not desired.rules
+    assert set(desired.tunnels) == {IPV4, IPV6}
+
+
+def test_switched_off_it_does_nothing() -> None:
+    desired = Laptop().decide(Config(vpn_guard=False))
+    assert not desired.tunnels
+    assert not desired.cut
+    assert wished(desired) == {A, B, A6, B6}
+
+
+def test_a_lone_link_is_no_exception() -> None:
+    laptop = Laptop()
+    laptop.device("e2", state=DeviceState.DISCONNECTED)
+    assert path(laptop.decide(), A).state is State.SUSPENDED
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"carrier": False},
+        {"up": False, "carrier": False},
+    ],
+)
+def test_a_lost_link_below_a_tunnel_leaves_nothing_behind(changes: Mapping[str, bool]) -> None:
+    laptop = Laptop()
+    laptop.links[2] = replace(laptop.links[2], **changes)
+    desired = laptop.decide()
+    assert wished(desired) == {B6} or wished(desired) == {A6, B6}
+    assert path(desired, A).reason.why is Why.VPN_GUARD
+    assert not [place for place in desired.linkdown if place[0] is IPV4]
+
+
+def test_a_deprecated_address_keeps_no_endpoint() -> None:
+    laptop = Laptop(families=(IPV4, IPV6))
+    laptop.addresses[2] = [replace(each, flags=each.flags | 0x20) for each in laptop.addresses[2]]
+    desired = laptop.decide()
+    assert not wished(desired)
+    assert A6 in desired.cut
+
+
+def test_what_was_kept_without_networkmanager_is_not_kept() -> None:
+    laptop = Laptop()
+    laptop.running = False
+    assert wished(laptop.decide()) == {A6, B6}
+
+
+def test_networkmanagers_endpoint_is_taken_and_remembered() -> None:
+    laptop = Laptop()
+    e3 = laptop.link("e3", "10.0.3.2/24", profile={"mptcp_flags": ProfileFlag(0x62)})
+    laptop.endpoint("10.0.3.2", e3, BACKUP, ours=False)
+    desired = laptop.decide()
+    assert desired.taken == {Endpoint("10.0.3.2", e3, BACKUP)}
+    assert "10.0.3.2" in desired.cut
+    kept = decided(laptop.ours, laptop.snapshot().kernel, desired)
+    laptop.ours = kept
+    laptop.endpoints = [endpoint for endpoint in laptop.endpoints if endpoint.address != "10.0.3.2"]
+    assert decided(kept, laptop.snapshot().kernel, laptop.decide()).taken == desired.taken
+    laptop.leads({})
+    assert Endpoint("10.0.3.2", e3, BACKUP) in laptop.decide().endpoints
+
+
+def test_somebody_elses_endpoint_is_left_to_him_but_not_routed() -> None:
+    laptop = Laptop()
+    e3 = laptop.link("e3", "10.0.3.2/24")
+    laptop.endpoint("10.0.3.2", e3, EndpointFlag.SUBFLOW | EndpointFlag.FULLMESH, ours=False)
+    desired = laptop.decide()
+    assert path(desired, "10.0.3.2").reason.why is Why.SOMEBODY_ELSE_OWNS
+    assert not desired.taken
+    assert "10.0.3.2" not in {rule.source for rule in desired.rules}
+
+
+def test_a_tunnel_with_flags_of_its_own_is_a_path_and_guards_all_the_same() -> None:
+    laptop = Laptop(
+        type=TUN,
+        external=False,
+        profile={
+            "type": "tun",
+            "mptcp_flags": ProfileFlag.ENABLED | ProfileFlag.SUBFLOW | ProfileFlag.ALSO_WITHOUT_DEFAULT_ROUTE,
+        },
+    )
+    laptop.endpoint(INNER, laptop.tunnel, SUBFLOW, ours=False)
+    desired = laptop.decide()
+    assert path(desired, INNER).state is State.ACTIVE
+    assert INNER not in {endpoint.address for endpoint in desired.taken}
+    assert path(desired, A).reason.why is Why.VPN_GUARD
+
+
+def test_a_temporary_address_is_cut_while_it_has_rules() -> None:
+    laptop = Laptop(families=(IPV6,))
+    temporary = "2001:db8:1::7777"
+    laptop.address(2, f"{temporary}/64", flags=0x01)
+    laptop.route_as_wanted()
+    desired = laptop.decide()
+    assert temporary in desired.cut
+    assert path(desired, temporary).reason.why is Why.TEMPORARY
+    assert not [rule for rule in desired.rules if rule.source == temporary]
+
+
+# --- connections beside the tunnel
+
+
+def test_before_an_endpoint_goes_it_is_asked_who_stands_beside_the_tunnel() -> None:
+    laptop = Laptop()
+    laptop.sides = None
+    desired = laptop.decide()
+    assert desired.asks_sides
+    assert wished(desired) == {A, B, A6, B6}
+
+
+def test_an_endpoint_stays_for_a_connection_beside_the_tunnel_and_no_subflow_is_made() -> None:
+    laptop = Laptop()
+    laptop.sides = Sides(beside=frozenset({A}))
+    desired = laptop.decide()
+    assert path(desired, A).reason.why is Why.KEPT_BESIDE_TUNNEL
+    assert wished(desired) == {A, A6, B6}
+    assert desired.limits == Limits(0, 0)
+    assert desired.awaits_connections
+    assert desired.cut == {A, B}
+
+
+def test_what_stands_around_the_tunnel_on_such_an_address_is_cut_also_later() -> None:
+    laptop = Laptop()
+    laptop.rules = []
+    laptop.sides = Sides(beside=frozenset({A}))
+    assert laptop.decide().cut == {B}
+    laptop.sides = Sides(beside=frozenset({A}), around=frozenset({A}))
+    assert laptop.decide().cut == {A, B}
+
+
+def test_networkmanagers_endpoint_stays_for_it_as_well() -> None:
+    laptop = Laptop()
+    e3 = laptop.link("e3", "10.0.3.2/24", profile={"mptcp_flags": ProfileFlag(0x22)})
+    laptop.endpoint("10.0.3.2", e3, ours=False)
+    laptop.sides = Sides(beside=frozenset({"10.0.3.2"}))
+    desired = laptop.decide()
+    assert not desired.taken
+    assert "10.0.3.2" not in wished(desired)
+
+
+def test_the_limits_come_back_as_they_were() -> None:
+    laptop = Laptop()
+    laptop.leads({})
+    laptop.kernel["limits"] = Limits(0, 8)
+    laptop.ours = replace(laptop.ours, limits={"subflows": Written(8, 0)})
+    assert laptop.decide().limits == Limits(8, 8)
+    for name in ("e1", "e2"):  # also when no path is left meanwhile
+        laptop.device(name, state=DeviceState.DISCONNECTED)
+    assert laptop.decide().limits == Limits(8, 8)
+
+
+# --- what is done first
+
+
+def test_no_subflow_is_allowed_then_subflows_and_rules_go_and_then_the_endpoints() -> None:
+    forbidden, cut, *others = Laptop().operations()
+    assert (forbidden.action, forbidden.value) == (Action.SET, Limits(0, 0))
+    assert cut.action is Action.CUT
+    assert isinstance(cut.value, Cut)
+    assert cut.value.addresses == {A, B}
+    gone = [operation.value for operation in others if operation.action is Action.DELETE]
+    rules = [value for value in gone if isinstance(value, Rule)]
+    assert {rule.source for rule in rules} == {A, B}
+    assert gone[: len(rules)] == rules
+    assert [value.address for value in gone[len(rules) : len(rules) + 2] if isinstance(value, Endpoint)] == [A, B]
+
+
+def test_a_lone_endpoint_goes_at_once_and_needs_no_such_limit() -> None:
+    laptop = Laptop()
+    laptop.endpoints = [endpoint for endpoint in laptop.endpoints if endpoint.address != B]
+    assert laptop.operations()[0].action is Action.CUT
+
+
+def test_the_limit_is_put_back_when_the_endpoints_are_gone() -> None:
+    laptop = Laptop()
+    laptop.endpoints = [endpoint for endpoint in laptop.endpoints if endpoint.address in (A6, B6)]
+    laptop.rules = [rule for rule in laptop.rules if rule.source in (A6, B6)]
+    laptop.kernel["limits"] = Limits(0, 2)
+    laptop.ours = replace(laptop.ours, limits={"subflows": Written(5, 0)})
+    assert laptop.decide().limits == Limits(5, 2)
+
+
+def test_nothing_is_written_once_nothing_is_left() -> None:
+    laptop = Laptop()
+    for _ in range(2):
+        for operation in laptop.operations():
+            value = operation.value
+            if isinstance(value, Endpoint) and operation.action is Action.DELETE:
+                laptop.endpoints = [each for each in laptop.endpoints if each.address != value.address]
+            if isinstance(value, Rule):
+                laptop.rules = [each for each in laptop.rules if each != value]
+    found = laptop.operations()
+    assert not [op for op in found if op.action is Action.CUT or isinstance(op.value, Rule | Endpoint)]
+
+
+# --- the record
+
+
+def test_the_record_begins_anew_with_each_tunnel_and_remembers_the_last() -> None:
+    assert guarded(None, {}, 1.0) is None
+    first = guarded(None, {IPV4: "tun0"}, 1.0)
+    assert first == GuardRecord({IPV4: "tun0"}, 1.0)
+    counted = first.counted(3, 1)
+    assert guarded(counted, {IPV4: "tun0"}, 2.0) is counted
+    more = guarded(counted, {IPV4: "tun0", IPV6: "tun0"}, 3.0)
+    assert more == GuardRecord({IPV4: "tun0", IPV6: "tun0"}, 1.0, None, 3, 1)
+    ended = guarded(more, {}, 4.0)
+    assert ended == GuardRecord({IPV4: "tun0", IPV6: "tun0"}, 1.0, 4.0, 3, 1)
+    assert guarded(ended, {}, 5.0) is ended
+    assert guarded(ended, {IPV4: "wg0"}, 6.0) == GuardRecord({IPV4: "wg0"}, 6.0)
+
+
+def test_a_vpn_profile_counts_as_a_tunnel_by_its_type() -> None:
+    laptop = Laptop(kind=None, type=ETHERNET, external=False)
+    laptop.devices["tun0"] = replace(laptop.devices["tun0"], profile=Profile("VPN", "uuid", "vpn"))
+    assert laptop.decide().tunnels
+
+
+# --- the laws, for any situation
+
+
+TENTATIVE = AddressFlag.TENTATIVE
+LASTING = (Why.FLAGS_OF_KIND, Why.FLAGS_OF_PROFILE, Why.FLAGS_OF_NETWORKMANAGER, Why.NETWORKMANAGER_OWNS)
+
+
+def settle(snapshot: Snapshot) -> Snapshot:
+    """The same after a few looks, when nothing is left to do (connections the model has none of, which end)."""
+    for _ in range(4):
+        desired = decide(snapshot)
+        ours = decided(snapshot.ours, snapshot.kernel, desired)
+        operations = plan(desired, snapshot.kernel, ours)
+        for limits in (op.value for op in operations if isinstance(op.value, Limits)):
+            ours = with_limits(ours, snapshot.kernel.limits, limits)
+        kernel, ours = apply([op for op in operations if op.action is not Action.CUT], snapshot.kernel, ours)
+        snapshot = replace(snapshot, kernel=kernel, ours=ours)
+    assert all(map(ends_subflows, plan(decide(snapshot), snapshot.kernel, snapshot.ours)))
+    return snapshot
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(situations(), st.data())
+def test_in_any_situation_nothing_is_left_below_a_tunnel_and_all_returns_after_it(
+    situation: Situation, data: st.DataObject
+) -> None:
+    before = settle(situation.snapshot())
+    tunnel = 77
+    kernel = replace(
+        before.kernel,
+        links={**before.kernel.links, tunnel: Link(tunnel, "tun0", "tun")},
+        departures={IPV4: (Departure(tunnel),) * 2},
+    )
+    addresses = sorted({endpoint.address for endpoint in kernel.endpoints})
+    beside = frozenset(data.draw(st.sets(st.sampled_from(addresses)))) if addresses else frozenset[str]()
+    below = settle(replace(before, kernel=kernel, sides=Sides(beside)))
+
+    # What NetworkManager itself runs as a tunnel may be a path by its profile's flags.
+    others = {path.address for path in decide(below).paths if path.kind != "tun"} - {STRAY}
+    assert not [
+        rule for rule in below.kernel.rules if MARKS.on_rule(rule) and rule.family is IPV4 and rule.source in others
+    ]
+    standing = {
+        e.address for e in below.kernel.endpoints if e.address in others and e.family is IPV4 and below.ours.owns(e)
+    }
+    assert standing <= beside
+    assert (below.kernel.limits.subflows == 0) or not standing
+    theirs = {e for e in before.kernel.endpoints if not before.ours.owns(e) and not e.flags & EndpointFlag.IMPLICIT}
+    assert theirs - set(below.kernel.endpoints) <= {replace(e, id=0) for e in below.ours.taken} | {
+        e for e in theirs if any(e.place == taken.place for taken in below.ours.taken)
+    }
+
+    after = settle(replace(below, kernel=replace(below.kernel, departures={})))
+    # What was only kept, for want of another path or of NetworkManager, has no reason to come back; and a slot that was
+    # free meanwhile may have found somebody else.
+    if any(path.reason.why is Why.NO_SLOT for path in (*decide(before).paths, *decide(after).paths)):
+        return
+    # What NetworkManager made where it would make none now (no default route in main, say) does not, either.
+    tentative = {each.address for group in kernel.addresses.values() for each in group if each.flags & TENTATIVE}
+    paths = {
+        p.address
+        for p in decide(before).paths
+        if p.state is State.ACTIVE
+        and p.reason.why in LASTING
+        and p.gateway
+        and (p.owner is Owner.OURS or p.table in MARKS.now.tables)
+    }
+    up = {device.ip_interface for device in before.networkmanager.devices if device.state is DeviceState.ACTIVATED}
+    paths = {p.address for p in decide(before).paths if p.address in paths - tentative and p.interface in up}
+    if not kernel.mptcp_enabled:
+        return
+    for kept in (endpoint for endpoint in before.kernel.endpoints if endpoint.address in paths):
+        assert [e.flags for e in after.kernel.endpoints if e.key == kept.key] == [kept.flags]
+    routed = [
+        {(rule.source, rule.priority) for rule in each.kernel.rules if rule.source in paths} for each in (before, after)
+    ]
+    assert routed[0] == routed[1]  # the table may be another
+    assert after.kernel.limits.subflows >= situation.kernel["limits"].subflows
