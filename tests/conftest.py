@@ -8,8 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from nm_mptcp import log
-
 from . import versions
 
 ELSEWHERE = pytest.StashKey[list[versions.Row]]()
@@ -42,9 +40,3 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[pytest.TestReport]:
             if story := getattr(used, "story", None):
                 report.sections += story().items()
     return report
-
-
-@pytest.fixture(autouse=True)
-def _nobody_logs_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A level that a test's command chose and did not use is not set up in the midst of another."""
-    monkeypatch.setattr(log, "_chosen", None)

@@ -18,8 +18,19 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from .log import LEVELS
 from .text import printable, whole
+
+#: ``--log-level``: NetworkManager's names and Python's, as ``logging`` counts; ``off`` is above everything.
+LEVELS = {
+    "off": 60,
+    "err": 40,
+    "error": 40,
+    "warn": 30,
+    "warning": 30,
+    "info": 20,
+    "debug": 10,
+    "trace": 5,
+}
 
 #: Where the journal takes entries with fields.
 SOCKET = "/run/systemd/journal/socket"

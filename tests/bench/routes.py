@@ -13,12 +13,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import finish
 from pathlib import Path
 
 from nm_mptcp.engine.loop import Engine
 from nm_mptcp.kernel.path_manager import PathManager
 from nm_mptcp.model.state import TABLES, Endpoint
-from nm_mptcp.values import finish
 
 from ..support.network import Network
 from ..support.running import many_routes, no_more_routes, running, until, uplinks

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,6 @@ from nm_mptcp.kernel import sysctl
 from nm_mptcp.kernel.fib import NOTHING, Changes, Mirror
 from nm_mptcp.kernel.rtnl_parse import AddressEvent, LinkEvent, NexthopEvent, RouteEvent, RuleEvent
 from nm_mptcp.model.state import MAIN_TABLE, Address, AddressFlag, Family, Hop, Link, Route, RouteType, Rule
-from nm_mptcp.values import replace
 from tests.support.network import batch, ip, veth, wait_for
 
 from .subject import Subject

@@ -11,6 +11,7 @@ import contextlib
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -36,7 +37,6 @@ from nm_mptcp.model.state import (
     Severance,
     Tunnel,
 )
-from nm_mptcp.values import replace
 from tests.support.mptcp import Echo, two_paths
 from tests.support.network import Network, wait_for
 

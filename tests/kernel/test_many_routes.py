@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,6 @@ from nm_mptcp.kernel.netlink import Netlink
 from nm_mptcp.kernel.path_manager import PathManager
 from nm_mptcp.kernel.routing import Routing
 from nm_mptcp.model.state import PROTOCOL, TABLES, Action, Endpoint, Hop, Operation, Route
-from nm_mptcp.values import replace
 from tests.support.network import Network, veth
 from tests.support.running import many_routes, no_more_routes, running, until, uplinks
 

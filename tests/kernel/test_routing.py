@@ -7,6 +7,7 @@ import errno
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -28,7 +29,6 @@ from nm_mptcp.model.state import (
     Rule,
     RuleAction,
 )
-from nm_mptcp.values import replace
 from tests.support.network import Network, batch, ip, veth, wait_for
 
 from .subject import Subject

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,6 @@ from nm_mptcp.kernel.path_manager import PathManager
 from nm_mptcp.kernel.sock_diag import Sockets, Subflow, TCPState, destroy, subflows
 from nm_mptcp.model.flags import EndpointFlag
 from nm_mptcp.model.state import Endpoint, Family
-from nm_mptcp.values import replace
 from tests.support.mptcp import Echo, two_paths
 from tests.support.network import Network, wait_for
 

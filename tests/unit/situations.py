@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from nm_mptcp.config.settings import Config
@@ -29,7 +30,6 @@ from nm_mptcp.model.state import (
     Sides,
     Snapshot,
 )
-from nm_mptcp.values import replace
 
 ETHERNET, WIFI, BLUETOOTH, MODEM, BRIDGE, TUN, VETH, WIREGUARD = 1, 2, 5, 8, 13, 16, 20, 29
 

@@ -7,6 +7,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from nm_mptcp.model.state import Action, Device, Endpoint, Kernel, Operation
 from nm_mptcp.networkmanager import names
 from nm_mptcp.networkmanager.client import Client
 from nm_mptcp.networkmanager.defaults import Configuration, Defaults
-from nm_mptcp.values import replace
 
 from .private_bus import private_bus
 from .situations import BACKUP, SUBFLOW, WIFI, Situation

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from nm_mptcp.engine.address_grace import GONE, GONE_WITH_THE_LINK, Absences
 from nm_mptcp.model.state import Address, DeviceState, Link
-from nm_mptcp.values import replace
 
 from .situations import Situation
 

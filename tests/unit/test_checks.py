@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from nm_mptcp.cli import check as command
 from nm_mptcp.kernel.route_lookup import Answer, Way
 from nm_mptcp.model.state import Address, Endpoint, EndpointFlag, Hop, Kernel, Limits, Link, Route, Rule, RuleAction
 from nm_mptcp.model.state import Family as F
-from nm_mptcp.values import replace
 
 GOOD, WARNING, BAD, UNKNOWN, MOOT = Result.GOOD, Result.WARNING, Result.BAD, Result.UNKNOWN, Result.NOT_APPLICABLE
 README = Path(__file__).parents[2] / "README.md"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from nm_mptcp.cli import COMMANDS, parser_of
-from nm_mptcp.config.settings import Mode
-from nm_mptcp.log import LEVELS
+from nm_mptcp.journal import LEVELS
+from nm_mptcp.model.state import Mode
 
 from ..support.shells import COMPLETIONS, FILES, offers, taken, there
 

@@ -22,7 +22,6 @@ from nm_mptcp.config.settings import (
     IPv6Address,
     LimitsPolicy,
     MeteredPolicy,
-    Mode,
     PathOptions,
     RoamingPolicy,
     Routing,
@@ -30,7 +29,7 @@ from nm_mptcp.config.settings import (
     WeakSignal,
 )
 from nm_mptcp.model.flags import ProfileFlag
-from nm_mptcp.model.state import Device, DeviceState
+from nm_mptcp.model.state import Device, DeviceState, Mode
 
 from .bad_configuration import BAD, Bad
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from nm_mptcp.config.files import Source
 from nm_mptcp.config.settings import Config
-from nm_mptcp.engine.record import Contents, Record, decided
+from nm_mptcp.engine.record import Record
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.record import Contents, decided
 from nm_mptcp.model.state import (
     Connectivity,
     DefaultFlags,
@@ -27,7 +29,6 @@ from nm_mptcp.model.state import (
 )
 from nm_mptcp.policy import decide
 from nm_mptcp.policy.plan import plan, restore
-from nm_mptcp.values import replace
 
 from .situations import BACKUP, MODEM, SUBFLOW, TUN, WIFI, Situation
 from .test_plan import apply

@@ -7,28 +7,18 @@ With the table for one link (``ONE_LINK``) every rule has at least one row.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from nm_mptcp.config.selector import Selector
-from nm_mptcp.config.settings import (
-    Config,
-    Failover,
-    IPv6Address,
-    MeteredPolicy,
-    Mode,
-    PathSection,
-    RoamingPolicy,
-    Setting,
-)
+from nm_mptcp.config.settings import Config, Failover, IPv6Address, MeteredPolicy, PathSection, RoamingPolicy, Setting
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
-from nm_mptcp.model.state import Connectivity, DefaultFlags, Departure, DeviceState, Family, Sides, State
+from nm_mptcp.model.state import Connectivity, DefaultFlags, Departure, DeviceState, Family, Mode, Sides, State
 from nm_mptcp.nmsyntax.device_match import DeviceMatch
 from nm_mptcp.policy import decide
-from nm_mptcp.values import replace
 
 from .situations import BACKUP, BLUETOOTH, BRIDGE, ETHERNET, MODEM, SUBFLOW, TUN, WIFI, Situation
 from .test_policy import ONE_LINK

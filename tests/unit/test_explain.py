@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,7 +28,6 @@ from nm_mptcp.report.explain import (
 )
 from nm_mptcp.report.explain_text import text
 from nm_mptcp.report.remedies import remedies
-from nm_mptcp.values import replace
 
 from .situations import BACKUP, SUBFLOW, Situation
 from .test_status import HOSTILE, A, B, laptop

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nm_mptcp.config.settings import Config, Failover
-from nm_mptcp.engine.record import decided
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.record import decided
 from nm_mptcp.model.state import (
     MAIN_TABLE,
     Action,
@@ -28,7 +30,6 @@ from nm_mptcp.model.state import (
 )
 from nm_mptcp.policy import decide
 from nm_mptcp.policy.plan import needed, plan, restore
-from nm_mptcp.values import replace
 
 from .situations import BACKUP, MODEM, SUBFLOW, Situation
 

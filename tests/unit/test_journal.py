@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 from nm_mptcp import cli, journal
-from nm_mptcp.journal import Event, JournalHandler, PlainFormatter, told
-from nm_mptcp.log import LEVELS, logger
+from nm_mptcp.journal import LEVELS, Event, JournalHandler, PlainFormatter, told
 
 HOSTILE = "Wi-Fi\x1b[31m\nEVIL=1 \u202eevil\u2066 \x07\x9b" + "\udcff"
 
@@ -179,7 +178,6 @@ def test_log_level_takes_networkmanagers_names(level: str, capsys: pytest.Captur
     handlers, before = logging.getLogger().handlers[:], logging.getLogger().level
     try:
         assert cli.main(["--log-level", level, "config", "--json"]) == 0
-        logger("nm_mptcp.somebody")
         assert logging.getLogger().level == LEVELS[level.lower()]
     finally:
         logging.getLogger().handlers[:] = handlers

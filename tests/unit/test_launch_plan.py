@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import io
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 from nm_mptcp.launch.elf import Elf, read
 from nm_mptcp.launch.plan import SETTING, Facts, Obstacle, godebug, plan, preload, refusal
 from nm_mptcp.launch.programs import Form, Program, Wrapper
-from nm_mptcp.values import replace
 
 from .elves import elf, go_build
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from nm_mptcp.engine import loop
-from nm_mptcp.engine.record import Contents, Record, StateError
+from nm_mptcp.engine.record import Record, StateError
 from nm_mptcp.kernel.access import KernelAccess
 from nm_mptcp.kernel.errors import KernelError
 from nm_mptcp.kernel.fib import Changes
+from nm_mptcp.model.record import Contents
 from nm_mptcp.model.state import Action, Endpoint, Kernel, Limits, NetworkManager, Operation
 from nm_mptcp.policy import decide
 from nm_mptcp.report.status import Document, document
-from nm_mptcp.values import replace
 
 from .situations import Situation
 

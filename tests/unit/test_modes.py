@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from nm_mptcp.config.selector import Selector, addresses
-from nm_mptcp.config.settings import Config, MeteredPolicy, Mode, Origin, PathSection, Setting
+from nm_mptcp.config.settings import Config, MeteredPolicy, Origin, PathSection, Setting
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
-from nm_mptcp.model.state import Action, DefaultFlags, Desired, Endpoint, State
+from nm_mptcp.model.state import Action, DefaultFlags, Desired, Endpoint, Mode, State
 from nm_mptcp.policy import decide
 from nm_mptcp.policy.plan import plan
-from nm_mptcp.values import replace
 
 from .situations import BACKUP, MODEM, SUBFLOW, WIFI, Situation
 

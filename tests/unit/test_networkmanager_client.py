@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,6 @@ from nm_mptcp.networkmanager import modems, names
 from nm_mptcp.networkmanager.client import Client
 from nm_mptcp.networkmanager.defaults import Configuration, Defaults, Section
 from nm_mptcp.nmsyntax.device_match import DeviceMatch
-from nm_mptcp.values import replace
 
 DEVICE = names.DEVICES + "2"
 ACTIVE = names.ACTIVE_CONNECTIONS + "1"

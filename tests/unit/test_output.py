@@ -75,7 +75,7 @@ def test_what_goes_wrong_is_not_told_in_the_output() -> None:
 def test_a_terminal_that_has_not_all_of_unicode_shows_the_rest_of_a_name() -> None:
     shown = {"what": "Caf\u00e9 \u5bb6", "kind": "profile", "paths": [], "facts": []}
     code = (
-        "import sys; from nm_mptcp import cli; from nm_mptcp.cli import remote;"
+        "import sys; from nm_mptcp import cli; from nm_mptcp.service import remote;"
         f" remote.explain = lambda _: {shown!a}; sys.exit(cli.main(['explain', 'x']))"
     )
     environment = os.environ | {"PYTHONIOENCODING": "latin-1"}

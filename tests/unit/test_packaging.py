@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,16 +30,14 @@ from nm_mptcp.config.settings import (
     IPv6Address,
     LimitsPolicy,
     MeteredPolicy,
-    Mode,
     PathOptions,
     RoamingPolicy,
     Setting,
 )
-from nm_mptcp.model.state import PROTOCOL, TABLES, DefaultFlags, Device, DeviceState
+from nm_mptcp.model.state import PROTOCOL, TABLES, DefaultFlags, Device, DeviceState, Mode
 from nm_mptcp.nmsyntax.keyfile import parse
 from nm_mptcp.service.interface import METHODS, PROPERTIES
 from nm_mptcp.service.path_objects import PATH_PROPERTIES
-from nm_mptcp.values import replace
 
 from ..networkmanager.bed import NEEDED
 from .private_bus import PrivateBus, private_bus

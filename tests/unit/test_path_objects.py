@@ -5,19 +5,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from nm_mptcp.config.settings import Mode
 from nm_mptcp.engine.loop import View
-from nm_mptcp.engine.record import Contents, since
 from nm_mptcp.model.reasons import Reason, Why
-from nm_mptcp.model.state import State
+from nm_mptcp.model.record import Contents, since
+from nm_mptcp.model.state import Mode, State
 from nm_mptcp.policy import decide
 from nm_mptcp.service.interface import NOTHING_YET, PROPERTIES, Service
 from nm_mptcp.service.path_objects import PATH_PROPERTIES, Objects, PathObject, object_path, path_values
-from nm_mptcp.values import replace
 
 from .situations import SUBFLOW, Situation
 

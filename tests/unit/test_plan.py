@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 
 from nm_mptcp.config.selector import Selector
 from nm_mptcp.config.settings import Config, IPv6Address, PathSection, Setting
-from nm_mptcp.engine.record import decided, seen, with_endpoints, with_linkdown
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
+from nm_mptcp.model.record import decided, seen, with_endpoints, with_linkdown
 from nm_mptcp.model.state import (
     MARKS,
     PROTOCOL,
@@ -38,7 +39,6 @@ from nm_mptcp.model.state import (
 from nm_mptcp.policy import decide
 from nm_mptcp.policy.plan import plan, restore, unrecorded
 from nm_mptcp.policy.source_routing import Source, rank, routing
-from nm_mptcp.values import replace
 
 from .situations import BACKUP, LEFT_TO_US, MODEM, SUBFLOW, WIFI, Situation, grouped
 

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from nm_mptcp.config.settings import Config, Mode
-from nm_mptcp.engine.record import decided
+from nm_mptcp.config.settings import Config
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.record import decided
 from nm_mptcp.model.state import (
     DefaultFlags,
     Desired,
@@ -18,13 +19,13 @@ from nm_mptcp.model.state import (
     FlagsFrom,
     Limits,
     Link,
+    Mode,
     Owner,
     Path,
     State,
     Written,
 )
 from nm_mptcp.policy import decide
-from nm_mptcp.values import replace
 
 from .situations import BACKUP, BLUETOOTH, BRIDGE, LEFT_TO_US, MODEM, SUBFLOW, TUN, VETH, WIFI, WIREGUARD, Situation
 

@@ -4,20 +4,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path as File
 
 import pytest
 
 from nm_mptcp.config.selector import Selector
 from nm_mptcp.config.settings import Config, PathSection, Setting
-from nm_mptcp.engine.record import Contents, Record, decided, seen, with_endpoints, without_endpoints
+from nm_mptcp.engine.record import Record
 from nm_mptcp.kernel.ip_commands import command
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.record import Contents, decided, seen, with_endpoints, without_endpoints
 from nm_mptcp.model.state import Action, Endpoint, Operation, Ours, OwnEndpoint, Owner, State
 from nm_mptcp.policy import decide
 from nm_mptcp.policy.plan import plan, restore
-from nm_mptcp.values import replace
 
 from .situations import SUBFLOW, Situation
 from .test_policy import path

@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from nm_mptcp.engine.record import Contents
 from nm_mptcp.kernel.route_lookup import PROBES, Answer, Way, on_link
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.record import Contents
 from nm_mptcp.model.state import MARKS, Family, Hop, Link, Route, RouteType, Rule, RuleAction
 from nm_mptcp.policy import decide, reachability
 from nm_mptcp.report.status import judge
-from nm_mptcp.values import replace
 
 from .situations import SUBFLOW, Situation
 

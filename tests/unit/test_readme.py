@@ -5,20 +5,20 @@ from __future__ import annotations
 
 import datetime
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nm_mptcp.cli import COMMANDS, parser_of
-from nm_mptcp.config.settings import DEFAULTS, Mode
-from nm_mptcp.engine.record import Contents, since
-from nm_mptcp.model.state import Limits
+from nm_mptcp.config.settings import DEFAULTS
+from nm_mptcp.model.record import Contents, since
+from nm_mptcp.model.state import Limits, Mode
 from nm_mptcp.policy import decide
 from nm_mptcp.report.explain import Known, Way, explain_destination, followers
 from nm_mptcp.report.explain_text import text
 from nm_mptcp.report.status import Standing, document
 from nm_mptcp.report.status_text import plain, screen
-from nm_mptcp.values import replace
 
 from .situations import BACKUP, MODEM, SUBFLOW, WIFI, Situation
 

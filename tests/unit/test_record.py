@@ -6,6 +6,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path as File
 from typing import Any
 
@@ -13,14 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nm_mptcp.config.settings import Mode
-from nm_mptcp.engine.record import (
+from nm_mptcp.engine.record import Record, StateError, _encode
+from nm_mptcp.model.flags import EndpointFlag
+from nm_mptcp.model.reasons import Reason, Why
+from nm_mptcp.model.record import (
     Contents,
     GuardRecord,
-    Record,
     Since,
-    StateError,
-    _encode,
     decided,
     seen,
     since,
@@ -28,8 +28,6 @@ from nm_mptcp.engine.record import (
     with_limits,
     without_endpoints,
 )
-from nm_mptcp.model.flags import EndpointFlag
-from nm_mptcp.model.reasons import Reason, Why
 from nm_mptcp.model.state import (
     Action,
     Desired,
@@ -37,6 +35,7 @@ from nm_mptcp.model.state import (
     Family,
     Kernel,
     Limits,
+    Mode,
     Numbering,
     Ours,
     OwnEndpoint,
@@ -47,7 +46,6 @@ from nm_mptcp.model.state import (
 from nm_mptcp.policy import decide
 from nm_mptcp.policy.plan import plan
 from nm_mptcp.report.status import document
-from nm_mptcp.values import replace
 
 from .situations import BACKUP, SUBFLOW, Situation
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path as File
 
 import pytest
@@ -17,7 +18,6 @@ from nm_mptcp.model.reasons import Reason, Why
 from nm_mptcp.model.state import Connectivity, Departure, Family, Link, Path, State
 from nm_mptcp.policy import decide
 from nm_mptcp.report.remedies import remedies
-from nm_mptcp.values import replace
 from tests.support import followed
 
 from .test_decisions import C, Laptop, W

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nm_mptcp.config.selector import Selector, addresses
 from nm_mptcp.config.settings import Config, PathSection, Setting
-from nm_mptcp.engine.record import decided
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.record import decided
 from nm_mptcp.model.state import Action, Desired, Endpoint, Operation, Snapshot, State
 from nm_mptcp.policy import decide
 from nm_mptcp.policy.plan import plan
-from nm_mptcp.values import replace
 
 from .situations import SUBFLOW, TUN, Situation
 from .test_plan import apply

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nm_mptcp.model.state import MAIN_TABLE, PROTOCOL, Address, Family, Hop, Kernel, Route, RouteType, Rule, RuleAction
 from nm_mptcp.policy.source_routing import Routing, Source, copies, default_route, gateway, routing
-from nm_mptcp.values import replace
 
 from .situations import grouped
 

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from nm_mptcp.config.settings import Config, Mode, Routing
+from nm_mptcp.config.settings import Config, Routing
 from nm_mptcp.model.flags import ProfileFlag
-from nm_mptcp.model.state import Connectivity, DefaultFlags, DeviceState
+from nm_mptcp.model.state import Connectivity, DefaultFlags, DeviceState, Mode
 from nm_mptcp.policy import decide
-from nm_mptcp.values import replace
 
 from .situations import BRIDGE, WIFI, Situation
 

@@ -41,13 +41,13 @@ def test_who_wants_all_of_pyroute2_has_it_before_and_after() -> None:
 EARLY = """
 import os, signal, sys
 from nm_mptcp.cli import daemon, main
-original = daemon.loading
+original = daemon.record_of
 
-def loading():
+def record_of(arguments):
     os.kill(os.getpid(), signal.SIGHUP)
-    return original()
+    return original(arguments)
 
-daemon.loading = loading
+daemon.record_of = record_of
 sys.exit(main())
 """
 

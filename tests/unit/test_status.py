@@ -7,21 +7,20 @@ import datetime
 import io
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from nm_mptcp.config.settings import Mode
 from nm_mptcp.dbus.names import Verdict
-from nm_mptcp.engine.record import Contents, Since, since
 from nm_mptcp.model.flags import ProfileFlag
 from nm_mptcp.model.reasons import Why
-from nm_mptcp.model.state import AddressFlag, Connectivity, DeviceState, Link
+from nm_mptcp.model.record import Contents, Since, since
+from nm_mptcp.model.state import AddressFlag, Connectivity, DeviceState, Link, Mode
 from nm_mptcp.policy import decide
 from nm_mptcp.report.status import Standing, document
 from nm_mptcp.report.status_text import plain, screen, show
 from nm_mptcp.text import cells
-from nm_mptcp.values import replace
 
 from .situations import BACKUP, MODEM, SUBFLOW, Situation
 

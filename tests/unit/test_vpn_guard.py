@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nm_mptcp.config.settings import Config
-from nm_mptcp.engine.record import GuardRecord, decided, guarded, with_limits
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
+from nm_mptcp.model.record import GuardRecord, decided, guarded, with_limits
 from nm_mptcp.model.state import (
     MARKS,
     Action,
@@ -38,7 +39,6 @@ from nm_mptcp.model.state import (
 )
 from nm_mptcp.policy import decide
 from nm_mptcp.policy.plan import plan
-from nm_mptcp.values import replace
 
 from .situations import BACKUP, MODEM, SUBFLOW, TUN, WIREGUARD, Situation
 from .test_plan import A as STRAY

@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,7 +19,6 @@ from nm_mptcp.model.flags import EndpointFlag
 from nm_mptcp.model.state import Address, Endpoint, Family, Link
 from nm_mptcp.report.styles import render, text_of
 from nm_mptcp.text import cells
-from nm_mptcp.values import replace
 from nm_mptcp.watch.events import Happening, Name, of_event
 from nm_mptcp.watch.render import Canvas, draw, spark, speed
 from nm_mptcp.watch.scene import Scene, scene, uplinks

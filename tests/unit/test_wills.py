@@ -6,10 +6,11 @@ known of it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from nm_mptcp.config.settings import Config, Mode
+from nm_mptcp.config.settings import Config
 from nm_mptcp.model.flags import ProfileFlag
 from nm_mptcp.model.reasons import Why
 from nm_mptcp.model.state import (
@@ -21,10 +22,10 @@ from nm_mptcp.model.state import (
     DeviceState,
     Family,
     Link,
+    Mode,
     State,
 )
 from nm_mptcp.policy import decide
-from nm_mptcp.values import replace
 
 from .situations import TUN, Situation
 

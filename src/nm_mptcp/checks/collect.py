@@ -16,11 +16,12 @@ import socket
 import subprocess
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..config.files import Source
-from ..dbus.names import INTERFACE, NAME, PATH
+from ..dbus.connection import BusError
 from ..engine.record import Record, StateError
 from ..kernel import sysctl
 from ..kernel.errors import KernelError
@@ -31,9 +32,8 @@ from ..kernel.routing import Routing
 from ..kernel.sock_diag import subflows
 from ..model.flags import EndpointFlag
 from ..model.state import MAIN_TABLE, Kernel, Limits, NetworkManager, RouteType, marks_of
-from ..plainbus import PlainBusError, Question
 from ..policy import reachability
-from ..values import replace
+from ..service import remote
 from . import system, tools
 from .facts import STARTING, Facts, Firewall, Process
 from .mptcpsocket import IPPROTO_MPTCP, speaks_here
@@ -65,14 +65,13 @@ _DROPIN = "NetworkManager/conf.d/10-nm-mptcp.conf"
 
 def gather(record: Record, source: Source) -> Facts:
     """Look all of it up, in the network namespace of this thread."""
-    # The service and programs of others work while we do.
-    question = Question(NAME, PATH, INTERFACE, "Status", timeout=_PATIENCE)
+    # Other programs work meanwhile.
     nft = _program("nft", "list", "ruleset") if os.geteuid() == 0 else None
     iproute = _program("ip", "-V")
     kernel, kernel_error = _kernel()
     reading = source.read()
     options, options_file = _options(os.uname().release)
-    status, status_error, service_error = _status(question, record, source)
+    bus, status, status_error, service_error = _status(record, source)
     counters = _counters()
     processes = tuple(_processes())
     dropin, masked = _dropin()
@@ -99,7 +98,7 @@ def gather(record: Record, source: Source) -> Facts:
         networkd=_networkd() if any(each.name.startswith("systemd-network") for each in processes) else {},
         cloud_setup=any(Path("/etc/systemd/system").glob("*.wants/nm-cloud-setup.timer")),
         tools={name: _where(name) for name in tools.TOOLS},
-        bus=question.bus,
+        bus=bus,
         status=status,
         status_error=status_error,
         service_error=service_error,
@@ -121,17 +120,22 @@ def gather(record: Record, source: Source) -> Facts:
 # --- the service, or NetworkManager
 
 
-def _status(question: Question, record: Record, source: Source) -> tuple[Mapping[str, Any], str, str]:
-    """The status document, or {} and why there is none; and what is wrong with the service if it should have told."""
+def _status(record: Record, source: Source) -> tuple[bool, Mapping[str, Any], str, str]:
+    """Whether there is a bus; the status document, or {} and why there is none; and what is wrong with the service if it
+    should have answered.
+    """
+    bus = True
     try:
-        said = question.answer()
+        said = remote.read("Status")
         if said is not None:
             starting = STARTING if said == "{}" else ""
-            return json.loads(said), starting, starting
-    except (PlainBusError, ValueError) as error:
-        words = f"the service does not answer: {error}"
-        return {}, words, words
-    return *_own_look(record, source), ""
+            return bus, json.loads(said), starting, starting
+    except (BusError, ValueError) as error:
+        bus = not (isinstance(error, BusError) and error.name == BusError.NO_SERVER)
+        if bus:
+            words = f"the service does not answer: {error}"
+            return bus, {}, words, words
+    return bus, *_own_look(record, source), ""
 
 
 def _own_look(record: Record, source: Source) -> tuple[Mapping[str, Any], str]:

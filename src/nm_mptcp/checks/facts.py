@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..kernel.route_lookup import Answers
@@ -12,13 +13,12 @@ from ..model.reasons import Reason
 from ..model.state import Endpoint, Kernel, Numbering
 from ..policy.reachability import Case
 from ..report.health import LOST, rule_name, why_of
-from ..values import field, frozen
 
 #: What is wrong with a service that has not looked at anything yet.
 STARTING = "the service is just starting"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Process:
     """A running program that may get in our way."""
 
@@ -27,7 +27,7 @@ class Process:
     unit: str = ""  #: its systemd service, "" when it is of none
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Firewall:
     """Reverse-path matches in the packet filter."""
 
@@ -36,7 +36,7 @@ class Firewall:
     firewalld: str = ""  #: ``IPv6_rpfilter=`` of a running firewalld, "" when there is none or it cannot be read
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Trouble:
     """What is wrong with an address that should carry (:mod:`~nm_mptcp.policy.reachability`): the rule, and the words."""
 
@@ -49,7 +49,7 @@ class Trouble:
         return why_of(self.rule) in LOST
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Place:
     """An address that carries, or should carry: one of a path that is active, or of an endpoint in the kernel."""
 
@@ -70,7 +70,7 @@ class Place:
         return self.path is not None and self.path["state"] == "active" and self.path["table"] is not None
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All that the checks look at."""
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-
-from ..values import frozen
+from dataclasses import dataclass
 
 
 class Result(enum.StrEnum):
@@ -19,7 +18,7 @@ class Result(enum.StrEnum):
     NOT_APPLICABLE = "not-applicable"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Remedy:
     """What makes it good: commands for a root shell, in this order, or words where no command can."""
 
@@ -28,7 +27,7 @@ class Remedy:
     safe: bool = False  #: ``--fix`` may do it: it only brings back what nm-mptcp, or its installation, would make
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One check of one thing."""
 

@@ -8,10 +8,10 @@ import os
 import socket
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from ..model.state import Family
 from ..text import printable
-from ..values import frozen
 from .facts import Facts, Place
 from .finding import Finding, advice, bad, good, moot, unknown, warning
 from .mptcpsocket import IPPROTO_MPTCP, abandon, speaks_mptcp
@@ -22,7 +22,7 @@ _PATIENCE = 8.0
 _CHECK = "reach"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _Try:
     """What came of a connection from one address."""
 

@@ -6,19 +6,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import gc
 import importlib
 import io
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from .. import __version__
-from ..log import LEVELS, choose
+from ..journal import LEVELS, set_up
 
 if TYPE_CHECKING:
     from ..dbus.connection import BusError
@@ -43,34 +42,6 @@ COMMANDS = {
 _TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
-#: How wide help is where there is no terminal.
-_COLUMNS = 80
-
-
-class Help(argparse.HelpFormatter):
-    """Help as wide as the terminal.
-
-    argparse makes one for each option, and looks the width up with shutil, which loads all that compresses.
-    """
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_columns() - 2)
-
-
-class RawHelp(Help, argparse.RawDescriptionHelpFormatter):
-    """The same, with the lines of descriptions and epilogs as they are written."""
-
-
-def _columns() -> int:
-    """As ``shutil.get_terminal_size`` has it."""
-    with contextlib.suppress(ValueError):
-        if (columns := int(os.environ.get("COLUMNS", ""))) > 0:
-            return columns
-    with contextlib.suppress(OSError, ValueError):
-        return os.get_terminal_size(sys.stdout.fileno()).columns or _COLUMNS
-    return _COLUMNS
-
-
 class Parser(argparse.ArgumentParser):
     """A parser that says in one line what is wrong with what was typed."""
 
@@ -93,16 +64,12 @@ class Subparser(Parser):
         return parsed, unknown
 
 
-def parser_of(commands: Iterable[str], *, alone: bool = False) -> tuple[Parser, dict[str, ModuleType]]:
-    """The parser, and the modules of those subcommands; the others are not imported and have no options in it.
-
-    ``alone``: it need not even know that there are others.
-    """
+def parser_of(commands: Iterable[str]) -> tuple[Parser, dict[str, ModuleType]]:
+    """The parser, and the modules of those subcommands; the others are not imported and have no options in it."""
     parser = Parser(
         prog="nm-mptcp",
         description="Make every connection that NetworkManager brings up a working path for Multipath TCP.",
         epilog="Begin with 'nm-mptcp status'. 'nm-mptcp COMMAND --help' tells the options of each; see nm-mptcp(8).",
-        formatter_class=Help,
     )
     parser.add_argument("--version", action="version", version=f"nm-mptcp {__version__}", help="show the version")
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="folder of the record (default: /run/nm-mptcp)")
@@ -118,10 +85,8 @@ def parser_of(commands: Iterable[str], *, alone: bool = False) -> tuple[Parser, 
     )
     modules = {}
     for name, words in COMMANDS.items():
-        if alone and name not in commands:
-            continue
         description = words[0].upper() + words[1:] + "."
-        subparser = subparsers.add_parser(name, help=words, description=description, formatter_class=Help)
+        subparser = subparsers.add_parser(name, help=words, description=description)
         if name in commands:
             modules[name] = importlib.import_module(f".{name}", __name__)
             modules[name].options(subparser)
@@ -158,27 +123,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _drop(sys.stderr)
 
 
-@contextlib.contextmanager
-def loading() -> Iterator[None]:
-    """What is loaded stays: to look for garbage among it, now and when Python ends, is a tenth of a short command's time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
 def _run(arguments: Sequence[str] | None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
-    with loading():
-        if words and words[0] in COMMANDS:
-            parser, modules = parser_of(words[:1], alone=True)
-        else:
-            # Which of these words is the command, the parser knows; the modules of others need not be imported.
-            parser, modules = parser_of(COMMANDS.keys() & set(words))
+    # Which of these words is the command, the parser knows; the modules of others need not be imported.
+    parser, modules = parser_of(COMMANDS.keys() & set(words))
     parsed = parser.parse_args(words)
-    choose(parsed.log_level or ("info" if parsed.command == "daemon" else "warning"))
+    set_up(parsed.log_level or ("info" if parsed.command == "daemon" else "warning"))
     return int(modules[parsed.command].main(parsed))
 
 

@@ -9,8 +9,9 @@ import os
 
 from ..dbus.connection import BusError
 from ..engine.record import StateError
+from ..service import remote
 from ..text import printable
-from . import fail, record_of, refused, remote, settings, tell_what_is_missing
+from . import fail, record_of, refused, settings, tell_what_is_missing
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,7 @@ def main(arguments: argparse.Namespace) -> int:
                 "".join(f"{line}\n" for line in asyncio.run(pending(record, settings.config_of(arguments)))),
                 end="",
             )
-        elif not remote.have_done(record, members, lambda: asyncio.run(apply(record, settings.config_of(arguments)))):
+        elif not remote.order_or_do(record, members, lambda: asyncio.run(apply(record, settings.config_of(arguments)))):
             tell_what_is_missing()
     except BusError as error:
         return refused(error)

@@ -21,7 +21,7 @@ from ..config.files import Source
 from ..engine.record import Record
 from ..report.styles import Line, Span, Style, rendered
 from ..text import printable, width_of, wrapped
-from . import RawHelp, fail, record_of
+from . import fail, record_of
 
 #: Result -> exit status.
 _STATUS = {Result.BAD: 2, Result.WARNING: 1}
@@ -41,7 +41,7 @@ _PATIENCE = 60
 
 def options(parser: argparse.ArgumentParser) -> None:
     """``--fix``, ``--reach``, ``--report``, ``--json`` and what belongs to them."""
-    parser.formatter_class = RawHelp
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "Exit status: 0 all is good; 1 there are warnings; 2 something does not work.\n"
         "It only reads, but for --fix and --report. Root sees more."

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from ..dbus.connection import BusError
 from ..engine.record import StateError
-from ..plainbus import PlainBusError
-from . import fail, record_of, refused, remote, settings
+from ..service import remote
+from . import fail, record_of, refused, settings
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -34,9 +34,9 @@ def main(arguments: argparse.Namespace) -> int:
         kept = asyncio.run(clear(record, settings.config_of(arguments), force=arguments.force))
 
     try:
-        if remote.have_done(record, ("ClearAll" if arguments.force else "Clear",), ourselves):
+        if remote.order_or_do(record, ("ClearAll" if arguments.force else "Clear",), ourselves):
             print("The running service has cleared; 'nm-mptcp apply' lets it work again.")
-            with contextlib.suppress(PlainBusError):
+            with contextlib.suppress(BusError):
                 kept = (remote.status() or {}).get("kept", ())
     except BusError as error:
         return refused(error)

@@ -13,8 +13,9 @@ from typing import Any
 
 from ..config.files import Given, Reading, Source, name_of
 from ..config.keys import KEYS, PATH
+from ..service import remote
 from ..text import printable
-from . import fail, refused, remote
+from . import fail, refused
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +54,7 @@ def _reload() -> int:
     from ..dbus.connection import BusError
 
     try:
-        if remote.ask("Reload") is None:
+        if not remote.order("Reload"):
             return fail("no service is on the system bus")
     except BusError as error:
         return refused(error)

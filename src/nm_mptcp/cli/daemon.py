@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 
-from . import fail, loading, record_of, settings
+from . import fail, record_of, settings
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -23,14 +22,12 @@ def main(arguments: argparse.Namespace) -> int:
     """
     hung_up: list[int] = []  # while nobody reads the configuration again yet: who asks for that must not end us
     signal.signal(signal.SIGHUP, lambda number, _: hung_up.append(number))
-    with loading():
-        _load_asyncio()
-        from ..config.files import Source
-        from ..dbus.connection import BusError
-        from ..engine.record import StateError
-        from ..kernel.errors import KernelError
-        from ..service.daemon import run
-        from . import remote
+    from ..config.files import Source
+    from ..dbus.connection import BusError
+    from ..engine.record import StateError
+    from ..kernel.errors import KernelError
+    from ..service import remote
+    from ..service.daemon import run
 
     record = record_of(arguments)
     source = Source(arguments.config)
@@ -44,19 +41,8 @@ def main(arguments: argparse.Namespace) -> int:
             record.load()
             run(record, reading.config, source, hung_up)
 
-        if remote.have_done(record, (), serve):
+        if remote.order_or_do(record, (), serve):
             return fail("a service is running already: see 'nm-mptcp status' or 'systemctl status nm-mptcp'")
     except (BusError, KernelError, StateError) as error:
         return fail(error)
     return 0
-
-
-def _load_asyncio() -> None:
-    """Without ``ssl``: asyncio does without where there is none, the service has no use for it, and to load it takes a tenth of
-    the processor time that a boot waits for. Who imports it later gets it.
-    """
-    if not sys.modules.keys() & {"asyncio", "ssl"}:
-        sys.modules["ssl"] = None  # type: ignore[assignment]
-        import asyncio  # noqa: F401
-
-        del sys.modules["ssl"]

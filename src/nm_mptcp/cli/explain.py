@@ -10,11 +10,12 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+from ..dbus.connection import BusError
 from ..dbus.names import WRONG
-from ..plainbus import PlainBusError
 from ..report.explain_text import text
+from ..service import remote
 from ..text import width_of
-from . import fail, record_of, remote
+from . import fail, record_of
 
 if TYPE_CHECKING:
     from ..report.status import Document
@@ -52,7 +53,7 @@ def main(arguments: argparse.Namespace) -> int:
                 "kind": "host",
                 "destinations": [_explain(arguments, address) for address in addresses],
             }
-    except PlainBusError as error:
+    except BusError as error:
         return fail(f"the service does not answer: {error}")
     except _Unknown as error:
         return fail(error)
@@ -67,7 +68,7 @@ def main(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace, what: str) -> Document:
     try:
         shown = remote.explain(what.encode("utf-8", "replace").decode("utf-8").replace("\0", "?"))
-    except PlainBusError as error:
+    except BusError as error:
         if error.name == WRONG:
             raise _Unknown(error.text) from None
         raise

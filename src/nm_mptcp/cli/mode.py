@@ -8,10 +8,11 @@ import asyncio
 import json
 
 from ..config.files import Source
-from ..config.settings import Mode
 from ..dbus.connection import BusError
 from ..engine.record import StateError
-from . import RawHelp, fail, record_of, refused, remote, settings
+from ..model.state import Mode
+from ..service import remote
+from . import fail, record_of, refused, settings
 
 #: What each mode does, for the help.
 _WORDS = {
@@ -25,7 +26,7 @@ _WORDS = {
 def options(parser: argparse.ArgumentParser) -> None:
     """The mode, or ``--reset``."""
     settings.option(parser)
-    parser.formatter_class = RawHelp
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "modes:\n" + "\n".join(f"  {mode:<10}  {words}" for mode, words in _WORDS.items())
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -50,7 +51,7 @@ def main(arguments: argparse.Namespace) -> int:
             return _show(arguments)
         mode = Mode(arguments.mode) if arguments.mode else None
         config = settings.config_of(arguments)
-        remote.have_done(record, (("SetMode", mode or ""),), lambda: asyncio.run(set_mode(record, mode, config)))
+        remote.order_or_do(record, (("SetMode", mode or ""),), lambda: asyncio.run(set_mode(record, mode, config)))
     except BusError as error:
         return refused(error)
     except (KernelError, StateError) as error:

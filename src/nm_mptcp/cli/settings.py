@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from ..log import logger
 
 if TYPE_CHECKING:
     from ..config.files import Reading
@@ -39,6 +38,6 @@ def config_of(arguments: argparse.Namespace) -> Config:
 def tell(reading: Reading) -> None:
     """Tell of what is left out, a line each."""
     for problem in reading.problems[:_TOLD]:
-        logger(__name__).error("%s; left out", problem)
+        logging.getLogger(__name__).error("%s; left out", problem)
     if (more := len(reading.problems) - _TOLD) > 0:
-        logger(__name__).error("and %d problems more: see 'nm-mptcp config --check'", more)
+        logging.getLogger(__name__).error("and %d problems more: see 'nm-mptcp config --check'", more)

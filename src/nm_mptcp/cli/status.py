@@ -7,9 +7,10 @@ import argparse
 import json
 import sys
 
+from ..dbus.connection import BusError
 from ..dbus.names import Verdict
-from ..plainbus import PlainBusError
-from . import fail, record_of, remote, tell_what_is_missing
+from ..service import remote
+from . import fail, record_of, tell_what_is_missing
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Ask the service, or look ourselves; reads only, works for everybody."""
     try:
         shown = remote.status()
-    except PlainBusError as error:
+    except BusError as error:
         return fail(f"the service could not be asked: {error}", Verdict.NOT_WORKING.status)
     if not shown:
         from ..engine.record import StateError

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..model.flags import ProfileFlag
 from ..nmsyntax.keyfile import Files, Line, contents, lines
 from ..text import listed, printable
-from ..values import field, frozen
 from .keys import KEYS, PATH, keys_of
 from .selector import Selector
 from .settings import Config, Origin, PathSection, Routing, Setting
@@ -33,7 +33,7 @@ _MATCH = "match-"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Problem:
     """What is no good, and where; as text one line."""
 
@@ -63,7 +63,7 @@ class ConfigError(Exception):
         self.problems = problems
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Given:
     """A value as it was written, what it means, and where."""
 
@@ -76,7 +76,7 @@ class Given:
 _Sections = dict[str, dict[str, Given]]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What the files say, merged."""
 
@@ -87,7 +87,7 @@ class Reading:
     given: Mapping[str, Mapping[str, Given]] = field(default_factory=dict)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Source:
     """What is read: all files in their order, or one that somebody named instead."""
 

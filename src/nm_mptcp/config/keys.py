@@ -9,24 +9,16 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..model.flags import ProfileFlag, names
+from ..model.state import Mode
 from ..nmsyntax.device_match import DeviceMatch
 from ..nmsyntax.keyfile import boolean
 from ..text import listed
-from ..values import frozen
 from .selector import addresses, connections
-from .settings import (
-    ConnectivityPolicy,
-    Failover,
-    IPv6Address,
-    LimitsPolicy,
-    MeteredPolicy,
-    Mode,
-    RoamingPolicy,
-    WeakSignal,
-)
+from .settings import ConnectivityPolicy, Failover, IPv6Address, LimitsPolicy, MeteredPolicy, RoamingPolicy, WeakSignal
 
 #: The sections for paths begin with this.
 PATH = "path-"
@@ -85,7 +77,7 @@ _FLAGS = {
 }
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Key:
     """A key: how its value is read, and what counts where it is not given."""
 

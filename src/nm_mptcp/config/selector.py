@@ -9,18 +9,18 @@ from __future__ import annotations
 import fnmatch
 import ipaddress
 import re
+from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
 from ..model.state import Device
 from ..nmsyntax.device_match import DeviceMatch, decide, split
-from ..values import frozen
 
 _EXCEPT = "except:"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ConnectionTerm:
     """A profile's id (``*``, ``?`` and ``[...]`` stand for what they do in a shell) or UUID."""
 
@@ -50,7 +50,7 @@ class ConnectionTerm:
         return same_uuid or (self.tag != "uuid" and (self.value == id_ or fnmatch.fnmatchcase(id_, self.value)))
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class AddressTerm:
     """An address, or all of a prefix."""
 
@@ -76,7 +76,7 @@ class AddressTerm:
         return address in self.network
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Selector:
     """What a section is for: all that is given has to match; one without anything is for every path."""
 

@@ -8,23 +8,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from ..model.flags import ProfileFlag
-from ..model.state import Device, Numbering
-from ..values import field, frozen, replace
+from ..model.state import Device, Mode, Numbering
 from .selector import Selector
 
 _Value = TypeVar("_Value")
-
-
-class Mode(enum.StrEnum):
-    """Which paths carry, as long as no profile and no section says otherwise."""
-
-    AUTO = "auto"  #: by kind: cellular, Bluetooth and metered links are backup
-    HANDOVER = "handover"  #: only the link with the best route metric carries, all others are backup
-    AGGREGATE = "aggregate"  #: all carry
-    OFF = "off"  #: nothing is made a path
 
 
 class Failover(enum.StrEnum):
@@ -73,7 +64,7 @@ class IPv6Address(enum.StrEnum):
     ALL = "all"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class WeakSignal:
     """Strengths of a Wi-Fi signal (percent): below ``leave`` its path becomes backup, at ``enter`` it carries again."""
 
@@ -84,7 +75,7 @@ class WeakSignal:
         return f"{self.leave},{self.enter}" if self.leave else "0"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Where a value comes from."""
 
@@ -96,7 +87,7 @@ class Origin:
         return f"[{self.section}] in {self.file}"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Setting(Generic[_Value]):
     """A value, and where it comes from; two that say the same are equal."""
 
@@ -107,7 +98,7 @@ class Setting(Generic[_Value]):
         return str(self.origin) if self.origin else "the default"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Routing:
     """Tables and rules for paths: whether there are any, and the numbers that are ours."""
 
@@ -122,7 +113,7 @@ class Routing:
         return Numbering(self.protocol, self.tables, self.rule_priority)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class PathOptions:
     """All that can be chosen for a path, and where each choice comes from."""
 
@@ -138,7 +129,7 @@ class PathOptions:
     signal_port: Setting[int] = Setting(0)  #: 0: none
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class PathSection:
     """A ``[path-NAME]`` section: which paths it is for, and what it says of them."""
 
@@ -147,7 +138,7 @@ class PathSection:
     settings: Mapping[str, Setting[Any]] = field(default_factory=dict)  #: by the names in :class:`PathOptions`
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings, with their defaults."""
 

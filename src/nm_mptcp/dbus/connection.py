@@ -13,15 +13,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import logging
 import os
 import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..log import logger
 from ..text import printable
-from ..values import frozen
 
 __all__ = [
     "LIBRARY",
@@ -43,13 +43,16 @@ __all__ = [
     "unpack",
 ]
 
-_log = logger(__name__)
+_log = logging.getLogger(__name__)
 
 _OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
 
 #: ``org.freedesktop.DBus``, its path and interface: the bus itself.
 DAEMON = "org.freedesktop.DBus"
 DAEMON_PATH = "/org/freedesktop/DBus"
+
+#: Seconds to connect and authenticate: a bus that works takes milliseconds.
+CONNECT_TIMEOUT = 2.0
 
 #: Characters of an error's text: it is somebody else's.
 _LONGEST = 300
@@ -154,12 +157,14 @@ class BusError(Exception):
     """A call, or the connection, failed. ``name`` is the D-Bus error name; ``text`` is one line for a person, harmless to a
     terminal and cut where it is long.
 
-    Errors of our own: ``Disconnected`` (the connection is gone or could not be made) and ``NoReply`` (time-out), under
-    the names that the bus itself gives them.
+    Errors of our own: ``Disconnected`` (the connection is gone or could not be made), ``NoServer`` (there is no bus) and
+    ``NoReply`` (time-out), under the names that libdbus gives them.
     """
 
     DISCONNECTED = "org.freedesktop.DBus.Error.Disconnected"
     NO_REPLY = "org.freedesktop.DBus.Error.NoReply"
+    NO_SERVER = "org.freedesktop.DBus.Error.NoServer"
+    NO_OWNER = "org.freedesktop.DBus.Error.NameHasNoOwner"
 
     def __init__(self, name: str, text: str, sender: str = "") -> None:
         self.name = printable(name, _LONGEST)
@@ -177,7 +182,8 @@ class BusError(Exception):
         """Whether the object, its service or the connection is not there (any more): ordinary where things vanish."""
         return self.name in (
             self.DISCONNECTED,
-            "org.freedesktop.DBus.Error.NameHasNoOwner",
+            self.NO_SERVER,
+            self.NO_OWNER,
             "org.freedesktop.DBus.Error.ServiceUnknown",
             "org.freedesktop.DBus.Error.UnknownInterface",
             "org.freedesktop.DBus.Error.UnknownMethod",  # what GDBus answers for a path that it does not know
@@ -185,7 +191,7 @@ class BusError(Exception):
         )
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Signal:
     """A signal as it came; ``body`` holds Variants where the signature has ``v`` (see :func:`unpack`)."""
 
@@ -196,7 +202,7 @@ class Signal:
     body: Sequence[Any]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Who calls a method of ours: a unique name on the bus, and whether the bus may ask a person for a password."""
 
@@ -310,7 +316,10 @@ class Bus:
             raise
         except TimeoutError:
             self.close()
-            raise BusError(BusError.DISCONNECTED, f"no answer from the system bus within {timeout:g} s") from None
+            raise BusError(BusError.DISCONNECTED, f"the system bus does not answer within {timeout:g} s") from None
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            self.close()
+            raise BusError(BusError.NO_SERVER, f"no system bus: {_reason(error)}") from None
         except Exception as error:  # anything: sockets, addresses, authentication, by library and version
             self.close()
             raise BusError(BusError.DISCONNECTED, f"no connection to the system bus: {_reason(error)}") from None
@@ -396,7 +405,7 @@ class Bus:
         try:
             (owner,) = await self.call(DAEMON, DAEMON_PATH, DAEMON, "GetNameOwner", "s", name)
         except BusError as error:
-            if error.name == "org.freedesktop.DBus.Error.NameHasNoOwner":
+            if error.name == BusError.NO_OWNER:
                 return ""
             raise
         return str(owner)

@@ -9,9 +9,9 @@ from an interface that is set down: NetworkManager adds them when it is up again
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from ..model.state import Address, DeviceState, Endpoint, Kernel, NetworkManager
-from ..values import frozen
 
 #: Seconds after which an address counts as gone whose link was there all the time. NetworkManager adds a fixed one again after
 #: some milliseconds; a router's only when that has answered it, which may take 3.5 s (RFC 4861, 6.2.6: MIN_DELAY_BETWEEN_RAS).
@@ -22,7 +22,7 @@ GONE = 5.0
 GONE_WITH_THE_LINK = 15.0
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _Past:
     """Until when an address may come back (s, on the caller's clock), in which activation, and what was known of it."""
 

@@ -8,8 +8,7 @@ event tells of either.
 from __future__ import annotations
 
 from collections.abc import Set
-
-from ..values import mutable
+from dataclasses import dataclass
 
 #: Seconds before the first try; doubled with each, up to the second.
 _DELAY = (1.0, 300.0)
@@ -17,7 +16,7 @@ _DELAY = (1.0, 300.0)
 _Place = tuple[str, int]
 
 
-@mutable
+@dataclass(slots=True, eq=False)
 class _Refusal:
     """What was said, how often, and when to try next (the caller's clock, s)."""
 

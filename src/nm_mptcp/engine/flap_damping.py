@@ -9,8 +9,7 @@ the endpoint twice (seen on 6.18: 8 of 73 lost under load at once, none of 40 ha
 from __future__ import annotations
 
 from collections.abc import Set
-
-from ..values import mutable
+from dataclasses import dataclass
 
 #: Seconds that a link is held back after its second loss in a row; doubled each time, up to the second.
 _HOLD = (0.5, 30.0)
@@ -22,7 +21,7 @@ SETTLED = 0.4
 FORGIVEN = 10.0
 
 
-@mutable
+@dataclass(slots=True, eq=False)
 class _Past:
     """What is remembered of a link; times on the caller's clock, in seconds."""
 

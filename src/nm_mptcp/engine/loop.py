@@ -10,20 +10,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field, replace
 
-from ..config.settings import DEFAULTS, Config, Mode
+from ..config.settings import DEFAULTS, Config
 from ..fault_log import Complaints
-from ..journal import Event, told
+from ..journal import LEVELS, Event, told
 from ..kernel.access import KernelAccess
 from ..kernel.errors import KernelError
 from ..kernel.fib import Changes
 from ..kernel.ip_commands import closing, command
 from ..kernel.path_manager_events import PathManagerEvent
-from ..log import LEVELS, logger
 from ..model.flags import names
 from ..model.reasons import Reason, Why
+from ..model.record import (
+    Contents,
+    adopted,
+    decided,
+    guarded,
+    seen,
+    since,
+    with_endpoints,
+    with_limits,
+    with_linkdown,
+    without_endpoints,
+)
 from ..model.state import (
     Action,
     Desired,
@@ -31,6 +44,7 @@ from ..model.state import (
     Kernel,
     Limits,
     LinkdownSetting,
+    Mode,
     NetworkManager,
     Numbering,
     Operation,
@@ -48,29 +62,15 @@ from ..report.health import rule_name
 from ..report.status import Document, Standing, document
 from ..service.shared_answer import PAUSE, Shared
 from ..text import printable
-from ..values import field, frozen, replace
 from .address_grace import Absences
 from .endpoint_retry import Refusals
 from .flap_damping import Flaps
 from .neighbour_probes import Arrivals
-from .record import (
-    Contents,
-    Record,
-    StateError,
-    adopted,
-    decided,
-    guarded,
-    seen,
-    since,
-    with_endpoints,
-    with_limits,
-    with_linkdown,
-    without_endpoints,
-)
+from .record import Record, StateError
 from .signal_hysteresis import Key, Strengths
 from .subflow_retry import Healing
 
-_log = logger(__name__)
+_log = logging.getLogger(__name__)
 _DEBUG = LEVELS["debug"]
 
 #: How often one convergence plans again, when the world changed under it, before it leaves the rest to the next look.
@@ -101,7 +101,7 @@ _OVERDUE = 0.9
 _UNTOLD = ("mptcp_enabled", "path_manager", "limits", "endpoints")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class View:
     """What the last look saw and decided."""
 

@@ -10,9 +10,9 @@ where rates have fallen and a walk of some metres ends it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from ..config.settings import WeakSignal
-from ..values import mutable
 
 #: Seconds that a signal has to stay beyond its bound. NetworkManager looks every 6 s, and what it then sees is the strength of
 #: one frame: a bound counts when the next look confirms it.
@@ -22,7 +22,7 @@ HOLD = 7.0
 Key = tuple[str, WeakSignal]
 
 
-@mutable
+@dataclass(slots=True, eq=False)
 class _Past:
     """What is remembered of a signal; times on the caller's clock, in seconds."""
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Set
+from dataclasses import dataclass, field
 
 from ..kernel.path_manager_events import EventName, PathManagerEvent
-from ..values import field, mutable
 
 #: Seconds before the first try; doubled with each, up to the second.
 _DELAY = (1.0, 300.0)
@@ -35,7 +35,7 @@ _CROWD = 1000
 _Subflow = tuple[str, int, str, int]
 
 
-@mutable
+@dataclass(slots=True, eq=False)
 class _Wound:
     """An address whose subflows died: which connections lost one, and when to try next (the caller's clock, s)."""
 

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ..model.state import (
@@ -34,7 +35,6 @@ from ..model.state import (
     Sides,
     Tunnel,
 )
-from ..values import frozen, replace
 from . import messages as _messages  # noqa: F401  # now, not in front of the first write
 from . import sysctl
 from .connections import Connections, standing
@@ -65,7 +65,7 @@ _READS = 4
 _SLICE = 0.002
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _Settings:
     """What hardly anybody changes, and nobody is told of: a loss, which cannot wait, does without asking."""
 

@@ -8,10 +8,10 @@ machine without a VPN never asks.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from ..fault_log import Complaints
-from ..log import logger
 from ..model.device_types import PPP, TUNNEL_LINKS
 from ..model.state import Departure, Family, Link, Sides, Tunnel
 from .errors import KernelError
@@ -20,7 +20,7 @@ from .route_lookup import NO_WAY, PROBES, lookup
 from .sock_diag import Subflow
 from .xfrm import Policies, Policy, PolicyEvents, encrypted
 
-_log = logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Departures(Requester):

@@ -25,10 +25,10 @@ route that it has already; that IPv6 is switched off on a link which has multipa
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from ..model.state import MAIN_TABLE, TABLES, Address, Family, Link, Route, RouteType, Rule
-from ..values import frozen, replace
 from .rtnl_parse import LOCAL_TABLE, AddressEvent, Event, LinkEvent, NexthopEvent, RouteEvent, RuleEvent
 
 _Group = tuple[int, int]  # table, ifindex
@@ -43,7 +43,7 @@ _RTPROT_RA = 9
 _LOOKS_AT_DEAD = 2
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Changes:
     """Which kinds of things changed, and what was lost; true when anything changed or became doubtful."""
 

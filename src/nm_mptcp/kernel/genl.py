@@ -6,8 +6,8 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from ..values import frozen
 from .errors import KernelError
 from .netlink import Netlink, attributes
 
@@ -21,7 +21,7 @@ _FAMILY_ID, _FAMILY_NAME, _MCAST_GROUPS = 1, 2, 7
 _GROUP_NAME, _GROUP_ID = 1, 2
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class GenericFamily:
     """A family's number and the numbers of its multicast groups by name."""
 

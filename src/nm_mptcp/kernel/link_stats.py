@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from ..values import frozen
 from .netlink import ROUTE, Requester, attributes
 
 _RTM_GETSTATS = 94
@@ -18,7 +18,7 @@ _REQUEST = struct.Struct("=BxxxII")  # struct if_stats_msg: family, ifindex, fil
 _BYTES = struct.Struct("=16xQQ")  # in struct rtnl_link_stats64, after the packets of both directions
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class LinkCounters:
     """Bytes of an interface since it is there."""
 

@@ -11,17 +11,17 @@ import asyncio
 import contextlib
 import enum
 import errno
+import logging
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from ..log import logger
-from ..values import frozen
 from . import genl
 from .errors import KernelError
 from .netlink import GENERIC, Message, Netlink, Subscription, attributes, messages
 
-_log = logger(__name__)
+_log = logging.getLogger(__name__)
 
 _ROOM = 4 * 1024 * 1024
 _BATCH = 512
@@ -46,7 +46,7 @@ class EventName(enum.IntEnum):
     LISTENER_CLOSED = 16
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class PathManagerEvent:
     """One event; what it does not tell is None (numbers that have a natural nothing: 0)."""
 

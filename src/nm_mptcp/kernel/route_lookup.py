@@ -8,9 +8,9 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from ..model.state import AddressFlag, Family, Kernel, Lookup, Route, RouteType, RuleAction
-from ..values import frozen, replace
 from . import rtnl_parse
 from .errors import KernelError
 from .netlink import ROUTE, Netlink, Requester
@@ -73,7 +73,7 @@ def lookup(netlink: Netlink, destination: str, source: str | None = None, ifinde
     raise KernelError(_REJECTS.get(found, errno.ENETUNREACH), what)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Way:
     """Where a packet leaves; ``refused`` says in words why it does not, "" when it does."""
 
@@ -85,7 +85,7 @@ class Way:
     local: bool = False  #: to this machine itself
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Question:
     """What is asked about an address."""
 
@@ -94,7 +94,7 @@ class Question:
     destinations: tuple[str, ...]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Answer:
     """By which way packets from an address go to a destination."""
 

@@ -13,9 +13,9 @@ import socket
 import struct
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from ..model.state import Address, AddressFlag, Family, Hop, Link, Lookup, Route, RouteType, Rule, RuleAction
-from ..values import frozen
 from .netlink import NLM_F_APPEND, NLM_F_REPLACE, Message, attributes
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -80,7 +80,7 @@ _BYTE = struct.Struct("=B")
 _ntop = socket.inet_ntop
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class LinkEvent:
     """A link is there or changed (``new``), or it is gone."""
 
@@ -88,7 +88,7 @@ class LinkEvent:
     link: Link
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class AddressEvent:
     """An address is there or changed (``new``), or it is gone."""
 
@@ -96,7 +96,7 @@ class AddressEvent:
     address: Address
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class RouteEvent:
     """A route is there (``new``), or it is gone; several for IPv6 multipath siblings told in one message."""
 
@@ -106,7 +106,7 @@ class RouteEvent:
     append: bool = False  #: NLM_F_APPEND: it stands beside others with the same destination and metric
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class RuleEvent:
     """A rule is there (``new``), or it is gone."""
 
@@ -114,7 +114,7 @@ class RuleEvent:
     rule: Rule
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class NexthopEvent:
     """A nexthop object (``ip nexthop``) changed or is gone: its routes may have, without a word of it."""
 

@@ -11,10 +11,10 @@ import enum
 import ipaddress
 import socket
 import struct
+from dataclasses import dataclass, field
 from pathlib import Path as File
 
 from ..model.state import Family
-from ..values import field, frozen
 from .netlink import SOCK_DIAG, Message, Requester, attributes
 
 #: The older request, which asks for both families at once, as ss(8) does.
@@ -99,7 +99,7 @@ def may_administer() -> bool:
     return bool(int(held, 16) & 1 << _CAP_NET_ADMIN)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Subflow:
     """A TCP socket that is a subflow of an MPTCP connection."""
 

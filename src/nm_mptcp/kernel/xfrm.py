@@ -13,10 +13,10 @@ import errno
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from ..model.state import Family
-from ..values import frozen
 from .errors import KernelError
 from .netlink import XFRM, Message, Requester, Subscription, attributes, messages
 
@@ -42,7 +42,7 @@ _ROOM = 256 * 1024
 _MISSING = frozenset((errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES))
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Policy:
     """An outgoing policy that may decide about ordinary TCP packets."""
 

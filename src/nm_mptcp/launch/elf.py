@@ -12,9 +12,8 @@ import os
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
-
-from ..values import frozen
 
 MAGIC = b"\x7fELF"
 
@@ -45,7 +44,7 @@ class ElfError(ValueError):
     """The file is no ELF file, or a broken one."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Elf:
     """What an ELF file tells."""
 
@@ -70,7 +69,7 @@ class Elf:
         return (int(found[1]), int(found[2])) if found else None
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _Segment:
     type: int
     flags: int

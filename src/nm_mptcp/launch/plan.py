@@ -15,8 +15,8 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from ..values import field, frozen
 from .elf import Elf
 from .programs import Form, Program, Wrapper
 
@@ -56,7 +56,7 @@ class Obstacle(enum.Enum):
     UNKNOWN = "unknown"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Finding:
     """An obstacle, and a sentence for a person: what, and what to do."""
 
@@ -64,7 +64,7 @@ class Finding:
     text: str
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What a plan is made from."""
 
@@ -75,7 +75,7 @@ class Facts:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What to execute. ``file`` is the program, ``arguments`` are all of them, with the one that names it."""
 

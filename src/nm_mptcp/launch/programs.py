@@ -12,9 +12,9 @@ import shlex
 import socket
 import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from ..values import frozen
 from .elf import MAGIC, Elf, ElfError, read
 
 #: Missing in Python's socket module before 3.10, and in builds on old headers.
@@ -46,7 +46,7 @@ class Form(enum.Enum):
     UNKNOWN = "unknown"  #: no ELF file that can be read: another format, or no right to read it
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Program:
     """What would run for a command."""
 
@@ -65,7 +65,7 @@ class Program:
         return self.script[-1] if self.script else self.path
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Wrapper:
     """A ``libmptcpwrap.so``: the library, made by mptcpd's project, that turns TCP sockets into MPTCP sockets."""
 

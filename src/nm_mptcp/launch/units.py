@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-
-from ..values import field, frozen
+from dataclasses import dataclass, field
 
 #: Where an administrator's drop-ins are, and ours among them.
 DIRECTORY = "/etc/systemd/system"
@@ -44,7 +43,7 @@ class UnitError(Exception):
     """What cannot be done with a unit, in a line for a person."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Unit:
     """What systemd says of a unit."""
 

@@ -9,11 +9,12 @@ a bridge, bond or team have no addresses.
 
 from __future__ import annotations
 
-from ..values import frozen
+from dataclasses import dataclass
+
 from .state import Device
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of device as policy sees it."""
 

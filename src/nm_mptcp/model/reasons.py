@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import enum
-
-from ..values import frozen
+from dataclasses import dataclass
 
 
 class Why(enum.Enum):
@@ -78,7 +77,7 @@ class Why(enum.Enum):
     NO_SLOT = "left out: the kernel takes {0}"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Reason:
     """A rule and what it found."""
 

@@ -12,8 +12,8 @@ import functools
 import math
 import socket
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from ..values import field, frozen
 from .flags import CHANGEABLE, EndpointFlag, ProfileFlag
 from .reasons import Reason
 
@@ -64,7 +64,7 @@ class Family(enum.IntEnum):
 # --- what the kernel has -------------------------------------------------------------------------------------------
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Link:
     """A network interface (``RTM_NEWLINK``)."""
 
@@ -91,7 +91,7 @@ class AddressFlag(enum.IntFlag):
     NOPREFIXROUTE = 0x200  #: no route to its prefix came with it
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Address:
     """An address on an interface (``RTM_NEWADDR``). ``address`` is ours (``IFA_LOCAL`` where there is one)."""
 
@@ -116,7 +116,7 @@ class Address:
         return Family.of(self.address)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Hop:
     """A next hop of a route."""
 
@@ -140,7 +140,7 @@ class RouteType(enum.IntEnum):
     PROHIBIT = 8
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Route:
     """A route (``RTM_NEWROUTE``), with all that is needed to copy it faithfully.
 
@@ -172,7 +172,7 @@ class Route:
         return self.destination == self.family.default
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Lookup:
     """What the kernel answers when asked how it would route a packet (``RTM_GETROUTE``)."""
 
@@ -191,7 +191,7 @@ class RuleAction(enum.IntEnum):
     UNREACHABLE = 7
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Rule:
     """A policy routing rule (``RTM_NEWRULE``); selectors other than the source only matter as ``foreign``."""
 
@@ -205,7 +205,7 @@ class Rule:
     foreign: bool = False  #: it has selectors that we never write (mark, oif, invert, ...)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """An MPTCP endpoint (kernel: ``mptcp_pm.yaml``). ``id`` is 0 in one that is not in the kernel yet."""
 
@@ -231,7 +231,7 @@ class Endpoint:
         return (self.address, self.ifindex, self.port)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Limits:
     """The path manager's limits, for each connection."""
 
@@ -239,7 +239,7 @@ class Limits:
     add_addr_accepted: int = 0  #: addresses accepted from the peer
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Departure:
     """Where a packet leaves that nobody bound to anything (``RTM_GETROUTE`` without source or mark)."""
 
@@ -247,7 +247,7 @@ class Departure:
     encrypted: bool = False  #: an IPsec policy (xfrm) wraps it up on its way, whatever the interface
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Kernel:
     """What the kernel has, at one look."""
 
@@ -304,7 +304,7 @@ class Connectivity(enum.IntEnum):
     FULL = 4
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Profile:
     """The applied connection of a device (``Device.GetAppliedConnection``), what we use of it."""
 
@@ -333,7 +333,7 @@ class Profile:
         return (self.ipv4_method if family is Family.IPV4 else self.ipv6_method) == "shared"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class DefaultFlags:
     """What NetworkManager's configuration says for a device whose profile leaves the flags at 0."""
 
@@ -344,7 +344,7 @@ class DefaultFlags:
     OUR_SECTION = "connection-nm-mptcp"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Device:
     """A device as NetworkManager sees it."""
 
@@ -375,7 +375,7 @@ class Device:
         return self.ipv4_connectivity if family is Family.IPV4 else self.ipv6_connectivity
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class NetworkManager:
     """What NetworkManager says, at one look."""
 
@@ -417,10 +417,19 @@ def _at_least(version: str, *wanted: int) -> bool:
     return len(parts) == 2 and all(part.isdigit() for part in parts) and tuple(map(int, parts)) >= wanted
 
 
+class Mode(enum.StrEnum):
+    """Which paths carry, as long as no profile and no section says otherwise."""
+
+    AUTO = "auto"  #: by kind: cellular, Bluetooth and metered links are backup
+    HANDOVER = "handover"  #: only the link with the best route metric carries, all others are backup
+    AGGREGATE = "aggregate"  #: all carry
+    OFF = "off"  #: nothing is made a path
+
+
 # --- what is ours --------------------------------------------------------------------------------------------------
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Numbering:
     """The numbers by which routes and rules are known to be ours."""
 
@@ -429,7 +438,7 @@ class Numbering:
     rule_priority: int = RULE_PRIORITY  #: of all rules
 
 
-@frozen(eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Marks:
     """How routes and rules are known to be ours: by the numbers that count now, or by those that counted before.
 
@@ -465,7 +474,7 @@ def marks_of(now: Numbering, before: frozenset[Numbering] = frozenset()) -> Mark
 MARKS = marks_of(Numbering())
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class OwnEndpoint:
     """An endpoint that we added, as the record under /run tells it. ``id`` is 0 from the record to the first look.
 
@@ -507,7 +516,7 @@ class OwnEndpoint:
         )
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Written:
     """A kernel value that we changed: what it was, and what we wrote."""
 
@@ -515,7 +524,7 @@ class Written:
     written: int
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Ours:
     """What is ours in the kernel and cannot be told from the kernel itself (routes and rules can: :class:`Numbering`)."""
 
@@ -540,7 +549,7 @@ class Ours:
         return any(own.is_edited(endpoint) for own in self.endpoints)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All the facts of one look: what policy decides from."""
 
@@ -566,7 +575,7 @@ class Snapshot:
     absent: frozenset[Address] = frozenset()
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Sides:
     """On which local addresses subflows stand that go beside full tunnels, or around them."""
 
@@ -605,7 +614,7 @@ class Owner(enum.StrEnum):
     OTHER = "other"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Path:
     """What was decided for one address, and why."""
 
@@ -631,7 +640,7 @@ class Path:
         return Family.of(self.address)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Tunnel:
     """What carries all of a family's traffic."""
 
@@ -639,7 +648,7 @@ class Tunnel:
     interfaces: frozenset[int] = frozenset()  #: none where it is IPsec without an interface of its own
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Desired:
     """What should be in the kernel of ours."""
 
@@ -680,7 +689,7 @@ class Action(enum.StrEnum):
     CUT = "cut"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class LinkdownSetting:
     """The sysctl ``ignore_routes_with_linkdown`` of an interface."""
 
@@ -690,7 +699,7 @@ class LinkdownSetting:
     ignored: bool
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Severance:
     """The end of those subflows on ``addresses`` whose connection has an established one outside of ``lost``."""
 
@@ -698,7 +707,7 @@ class Severance:
     lost: frozenset[str]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Cut:
     """The end of all subflows on ``addresses``, save those whose peer is reached beside the tunnels."""
 
@@ -706,7 +715,7 @@ class Cut:
     tunnels: Mapping[Family, Tunnel]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Operation:
     """One write to the kernel. For SET_FLAGS ``value`` is the endpoint as it is to be, with its id."""
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Set
 from typing import Any
 
 from ..dbus.connection import Bus, BusError, Signal, unpack
 from ..fault_log import Complaints
-from ..log import logger
 from . import names
 
-_log = logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class AccessPoints:

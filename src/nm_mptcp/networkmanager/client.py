@@ -14,22 +14,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ..dbus.connection import Bus, BusError, Signal, unpack
 from ..fault_log import Complaints
-from ..log import logger
 from ..model.flags import ProfileFlag
 from ..model.state import Connectivity, Device, DeviceState, Family, NetworkManager, Profile
 from ..text import printable
-from ..values import field, mutable, replace
 from . import names
 from .access_points import AccessPoints
 from .defaults import Configuration, Defaults
 from .modems import Modems
 
-_log = logger(__name__)
+_log = logging.getLogger(__name__)
 
 _Value = TypeVar("_Value", str, int, bool)
 _Enum = TypeVar("_Enum", bound=enum.IntEnum)
@@ -92,7 +92,7 @@ class _Malformed(Exception):
         super().__init__(printable(words, _LONGEST))
 
 
-@mutable
+@dataclass(slots=True, eq=False)
 class _Tracked:
     """A device object: what it said, and the applied connection that was read for it.
 

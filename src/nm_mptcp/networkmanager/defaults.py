@@ -14,21 +14,21 @@ Read from the files as NetworkManager reads them (``nm-config.c``, ``nm-config-d
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ..log import logger
 from ..model.flags import ProfileFlag
 from ..model.state import DefaultFlags, Device, Family
 from ..nmsyntax import keyfile
 from ..nmsyntax.device_match import DeviceMatch, decide, split
-from ..values import field, frozen
 
-_log = logger(__name__)
+_log = logging.getLogger(__name__)
 
 _FLAGS = "connection.mptcp-flags"
 _PREFIX = "connection"
@@ -37,7 +37,7 @@ _STOP = "stop-match"
 _NUMBER = re.compile(r"\s*\+?(0x[0-9a-f]+|[0-9]+)\s*", re.IGNORECASE | re.ASCII)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Section:
     """A ``[connection*]`` section, ready to be asked."""
 
@@ -47,7 +47,7 @@ class Section:
     values: Mapping[str, str] = field(default_factory=dict)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Files(keyfile.Files):
     """Where NetworkManager's configuration is; the defaults are what it is built with on every distribution we know."""
 
@@ -71,7 +71,7 @@ class Files(keyfile.Files):
         return cls(main=places["config"], system=places["system-config-dir"], etc=places["config-dir"])
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """What the files say of connection defaults, merged."""
 

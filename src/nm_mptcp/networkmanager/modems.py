@@ -9,15 +9,15 @@ While it is away what it last said is kept, since NetworkManager takes its modem
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..dbus.connection import Bus, BusError, Signal, unpack
 from ..fault_log import Complaints
-from ..log import logger
 from . import names
 
-_log = logger(__name__)
+_log = logging.getLogger(__name__)
 
 SERVICE = "org.freedesktop.ModemManager1"
 PATH = "/org/freedesktop/ModemManager1"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
 from ..model.state import Device
-from ..values import frozen
 
 _SEPARATORS = ",;"
 _ESCAPES = {"s": " ", "n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
@@ -35,7 +35,7 @@ class Kind(enum.Enum):
     PLAIN = ""  #: no tag: an interface name or a MAC address
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Term:
     """One term: ``interface-name:wl*``, ``except:type:gsm``, ..."""
 
@@ -102,7 +102,7 @@ class Term:
                 return value == device.interface or _same_mac(value, device.hardware_address)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class DeviceMatch:
     """A list of terms: any positive term takes a device in, any ``except:`` keeps it out, whatever their order.
 

@@ -11,11 +11,11 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from ..text import printable
-from ..values import frozen
 
 #: Longest file that is read, in bytes: configuration is short, and a mistake must not fill the memory.
 LIMIT = 1 << 20
@@ -34,7 +34,7 @@ _KINDS = (
 )
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Files:
     """Where a program's configuration is: the file that people edit, and the directories of its drop-ins."""
 
@@ -62,7 +62,7 @@ class Files:
         return tuple(_stamp(path) for path in self.in_order())
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Line:
     """A line that says something: a section's header (no ``key``), a value, or what is neither (``problem``)."""
 

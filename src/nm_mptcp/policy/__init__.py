@@ -8,12 +8,12 @@ nothing else is there, what finds a slot. Endpoints, routes, rules and limits fo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ..config.settings import DEFAULTS, Config, LimitsPolicy
 from ..model.device_types import kind_of
 from ..model.flags import EndpointFlag
 from ..model.state import Desired, Endpoint, Limits, Path, Route, Snapshot, State
-from ..values import replace
 from .classify import judge, strangers
 from .facts import Facts, Verdict
 from .failover_routes import Detours, detours

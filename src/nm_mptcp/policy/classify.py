@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+from dataclasses import replace
 
 from ..config.settings import IPv6Address
 from ..model.device_types import PPP
@@ -22,7 +23,6 @@ from ..model.state import (
     Profile,
     State,
 )
-from ..values import replace
 from .facts import Facts, Verdict
 from .identity_cache import remembered
 from .intent import intent_of

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
+from dataclasses import dataclass
 
 from ..config.settings import DEFAULTS, Config, PathOptions
 from ..model.flags import EndpointFlag
@@ -24,7 +25,6 @@ from ..model.state import (
     State,
     marks_of,
 )
-from ..values import frozen
 from .identity_cache import remembered
 from .source_routing import default_route, own_rules
 
@@ -32,7 +32,7 @@ from .source_routing import default_route, own_rules
 FOLLOWED = frozenset({Why.DEPRECATED, Why.NO_LONGER_CHOSEN})
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What was decided for an address, before it becomes a :class:`Path`."""
 

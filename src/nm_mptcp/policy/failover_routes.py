@@ -18,9 +18,9 @@ from __future__ import annotations
 import functools
 import socket
 from collections.abc import Collection, Mapping, Set
+from dataclasses import dataclass, replace
 
 from ..model.state import MAIN_TABLE, MARKS, Family, Kernel, Marks, Route, RouteType
-from ..values import frozen, replace
 from .identity_cache import remembered
 
 #: Destination and type of service: of the routes that share them the kernel uses the one with the lowest metric.
@@ -36,7 +36,7 @@ MOST = 256
 _Prefix = tuple[int, int]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Detours:
     """The routes that lead around, and which links' routes they are wholly in front of."""
 
@@ -114,7 +114,7 @@ def has_detours(routes: tuple[Route, ...], marks: Marks) -> bool:
     return any(route.table == MAIN_TABLE and marks.on_route(route) for route in routes)
 
 
-@frozen(eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Best:
     """The best route of somebody else's by a link to each destination, and what it takes to find one that covers another."""
 

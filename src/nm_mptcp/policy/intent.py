@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from ..config.settings import MeteredPolicy, PathOptions
 from ..model.device_types import kind_of
 from ..model.flags import EndpointFlag, ProfileFlag, endpoint_flags
 from ..model.reasons import Reason, Why
 from ..model.state import DefaultFlags, Device, FlagsFrom, NetworkManager, Owner
-from ..values import field, frozen
 from .facts import Facts
 from .metered import metered_by
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Intent:
     """What a device's profile and defaults ask for."""
 

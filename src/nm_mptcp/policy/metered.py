@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..config.settings import MeteredPolicy, PathOptions, RoamingPolicy
 from ..model.device_types import is_metered
 from ..model.flags import EndpointFlag
 from ..model.reasons import Reason, Why
 from ..model.state import Device, FlagsFrom, State
-from ..values import replace
 from .facts import Verdict
 
 #: Verdicts against a path only because of what it costs. Live connections keep their last subflow there, and no other one.

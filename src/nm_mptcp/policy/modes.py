@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from ..config.settings import Config, MeteredPolicy, Mode, RoamingPolicy
+from dataclasses import replace
+
+from ..config.settings import Config, MeteredPolicy, RoamingPolicy
 from ..model.flags import EndpointFlag
 from ..model.reasons import Reason, Why
-from ..model.state import Owner, State
-from ..values import replace
+from ..model.state import Mode, Owner, State
 from .facts import Facts, Verdict
 from .metered import COSTS, metered_by
 

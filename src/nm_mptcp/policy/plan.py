@@ -8,6 +8,7 @@ each connection and never again, so its address, routes and rules have to be the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
+from dataclasses import replace
 from itertools import takewhile
 
 from ..model.flags import CHANGEABLE, EndpointFlag
@@ -31,7 +32,6 @@ from ..model.state import (
     RuleAction,
     Severance,
 )
-from ..values import replace
 from .failover_routes import has_detours
 from .identity_cache import remembered
 from .source_routing import defaults, rank

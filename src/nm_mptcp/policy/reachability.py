@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 from collections.abc import Collection, Container, Iterable
+from dataclasses import dataclass
 
 from ..kernel.route_lookup import NO_WAY, PROBES, Answer, Answers, Question, Way
 from ..model.flags import EndpointFlag
@@ -28,7 +29,6 @@ from ..model.state import (
     RuleAction,
     State,
 )
-from ..values import frozen
 
 #: Ports of a bridge that containers and virtual machines hang on, where NetworkManager does not say otherwise.
 _INNER_PORTS = frozenset({"veth", "tun", "macvtap", "macvlan", "dummy"})
@@ -37,7 +37,7 @@ _INNER_PORTS = frozenset({"veth", "tun", "macvtap", "macvlan", "dummy"})
 _ENOUGH = 4
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Purpose:
     """What an address is for, as its routes tell."""
 
@@ -47,7 +47,7 @@ class Purpose:
     networks: tuple[str, ...] = ()  #: its own, where it is not for all the world
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Case:
     """An address that carries: where it is, what it is for, and what is asked of the kernel about it."""
 

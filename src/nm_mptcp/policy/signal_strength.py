@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..model.flags import EndpointFlag
 from ..model.reasons import Reason, Why
 from ..model.state import Family, State
-from ..values import replace
 from .facts import Facts, Verdict
 from .metered import metered_by
 

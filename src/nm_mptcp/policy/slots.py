@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import dataclass, replace
 
 from ..model.flags import EndpointFlag
 from ..model.reasons import Reason, Why
 from ..model.state import AddressFlag, Endpoint, Family, State
-from ..values import frozen, replace
 from .facts import Facts, Verdict
 from .suspension import KEPT_FOR_CONNECTIONS
 
@@ -49,7 +49,7 @@ def _claim(facts: Facts, verdict: Verdict) -> tuple[bool, bool, bool]:
     )
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Slots:
     """The verdicts after it was seen what finds a place, and what has to be known or to go for that."""
 
@@ -97,7 +97,7 @@ def fill_slots(facts: Facts, verdicts: list[Verdict], lost: Set[str] = frozenset
     return Slots(told, frozenset(stale), asks)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _Choice:
     """By address: who finds no place, and who has one only for the connections on it."""
 

@@ -21,15 +21,15 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from ..model.state import MAIN_TABLE, MARKS, Family, Kernel, Marks, Numbering, Route, RouteType, Rule, RuleAction
-from ..values import frozen, replace
 from .identity_cache import remembered
 
 _DEFAULTS = frozenset(family.default for family in Family)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Source:
     """An address that is to be routed by its own interface."""
 
@@ -48,7 +48,7 @@ class Source:
 _Group = tuple[int, frozenset[str]]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Routing:
     """The routes and rules that some sources need, and the table each uses."""
 

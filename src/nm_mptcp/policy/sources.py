@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from ..config.settings import Mode
 from ..model.device_types import is_uplink
 from ..model.reasons import Why
-from ..model.state import DeviceState, State
+from ..model.state import DeviceState, Mode, State
 from .facts import Facts, Verdict
 from .metered import COSTS
 from .source_routing import Source

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
 
 from ..config.settings import Config, ConnectivityPolicy, Failover
 from ..model.flags import EndpointFlag
 from ..model.reasons import Reason, Why
 from ..model.state import Connectivity, Endpoint, Family, Owner, State
-from ..values import frozen, replace
 from .facts import FOLLOWED, Facts, Verdict
 from .metered import COSTS
 
@@ -132,7 +132,7 @@ def mind_connectivity(facts: Facts, verdicts: list[Verdict]) -> list[Verdict]:
     return result
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Leaving:
     """The verdicts after it was seen what may go, and what has to be done for live connections."""
 

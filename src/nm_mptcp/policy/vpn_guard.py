@@ -9,19 +9,19 @@ tunnel whose profile has flags of its own is a path like any other, and what lie
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from ..config.settings import Config
 from ..model.device_types import PPP, TUNNEL_LINKS, is_uplink, kind_of
 from ..model.reasons import Reason, Why
 from ..model.state import Departure, Endpoint, Family, Owner, State, Tunnel
-from ..values import frozen, replace
 from .facts import Facts, Verdict
 
 #: Kinds of device that NetworkManager runs and that wrap up what goes into them.
 _TUNNEL_DEVICES = frozenset({"tun", "ip-tunnel", "tunnel", "wireguard", "vpn"})
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Guard:
     """The verdicts after full tunnels were minded, and what has to end."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import shlex
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..config.settings import Config, PathOptions, Setting
@@ -35,7 +36,6 @@ from ..model.state import (
 )
 from ..policy.source_routing import default_route
 from ..text import counted, printable, whole
-from ..values import field, frozen
 from .health import rule_name
 from .remedies import remedies
 from .status import Standing, priority
@@ -50,7 +50,7 @@ class UnknownSubject(LookupError):
     """It is no interface, address or profile in use here, and no address that could be reached; the text says so."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Known:
     """All that an explanation is made of."""
 

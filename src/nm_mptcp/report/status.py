@@ -13,12 +13,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import __version__
-from ..config.settings import Mode
 from ..dbus.names import Verdict
-from ..engine.record import Contents, GuardRecord, Since
 from ..model.flags import EndpointFlag, names
 from ..model.reasons import Reason
-from ..model.state import Desired, Path, Snapshot, State
+from ..model.record import Contents, GuardRecord, Since
+from ..model.state import Desired, Mode, Path, Snapshot, State
 from ..text import printable, whole
 from .health import rule_name, verdict, waits_shortly
 

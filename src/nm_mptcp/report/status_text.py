@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from ..dbus.names import MAKERS
 from ..text import cells, counted, fit, listed, printable, width_of, wrapped
-from ..values import frozen
 from .styles import Line, Span, Style, rendered, text_of
 
 #: What is left out unless all is asked for: addresses that nobody would take for a path.
@@ -33,7 +33,7 @@ _NAMED = 3
 _STYLES = {"active": Style.GOOD, "suspended": Style.WARNING, "waiting": Style.WARNING, "excluded": Style.DIM}
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Row:
     """A line of a table, the state that colours it, and the words below it."""
 
@@ -42,7 +42,7 @@ class Row:
     words: tuple[str, ...] = ()
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Screen:
     """What is shown: lines, two tables, and what was left out."""
 

@@ -18,7 +18,6 @@ from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from .. import values
 from ..config.files import ConfigError, Source
 from ..config.settings import Config
 from ..dbus.connection import Bus, BusError, Signal
@@ -30,7 +29,6 @@ from ..journal import Event
 from ..journal import told as log_fields
 from ..kernel.access import KernelAccess
 from ..kernel.errors import KernelError
-from ..log import logger
 from ..model.state import NetworkManager
 from ..networkmanager.client import Client
 from . import sd_notify
@@ -38,16 +36,13 @@ from .interface import Service
 from .path_objects import Objects
 from .shared_answer import Shared
 
-_log = logger(__name__)
+_log = logging.getLogger(__name__)
 
 #: Seconds between two tries to reach a bus that is away; doubled up to the second.
 _RETRY = (0.2, 5.0)
 
 #: logind's interface (``org.freedesktop.login1(5)``), on the name without its last part.
 _LOGIN = "org.freedesktop.login1.Manager"
-
-#: Seconds after it is ready in which a machine that boots is busy with what waited for it.
-_BUSTLE = 0.5
 
 #: Seconds that the first look waits for the bus and for NetworkManager: then links are looked after without them.
 _FIRST_WORD = 2.5
@@ -128,8 +123,6 @@ class Daemon:
         self._ready = True
         await sd_notify.announce("READY=1")
         _log.info("ready")
-        # Not when a link is lost, nor while others, who waited for us, begin their work at boot.
-        asyncio.get_running_loop().call_later(_BUSTLE, values.finish)
         interval = sd_notify.watchdog_interval()
         while True:
             if interval is None:

@@ -4,22 +4,22 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from .. import __version__
 from ..config.files import ConfigError
-from ..config.settings import Mode
 from ..dbus.connection import Caller, DBusError
 from ..dbus.names import INTERFACE, WRONG
 from ..dbus.polkit import Permission
 from ..dbus.properties import Methods, Properties, Values, having
 from ..engine.record import StateError
 from ..kernel.errors import KernelError
-from ..log import logger
+from ..model.state import Mode
 from ..report.status import Document
 
-_log = logger(__name__)
+_log = logging.getLogger(__name__)
 
 _FAILED = "org.nm_mptcp1.Error.Failed"
 

@@ -9,22 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from ..config.settings import DEFAULTS, Config, Mode
-from ..dbus.connection import Bus, BusError
+from ..config.settings import DEFAULTS, Config
+from ..dbus.connection import CONNECT_TIMEOUT, Bus, BusError
 from ..engine.record import Record
-from ..log import logger
-from ..model.state import NetworkManager
+from ..model.state import Mode, NetworkManager
 from ..networkmanager.client import Client
-from ..plainbus import TO_BE_LET_IN
 
 if TYPE_CHECKING:
     from ..engine.loop import Engine
     from ..report.status import Document
 
-_log = logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 async def apply(record: Record, config: Config = DEFAULTS) -> None:
@@ -120,7 +119,7 @@ async def _engine(record: Record, config: Config, *, dry_run: bool) -> AsyncIter
 async def _networkmanager() -> NetworkManager:
     bus = Bus()
     try:
-        await bus.connect(timeout=TO_BE_LET_IN)
+        await bus.connect(timeout=CONNECT_TIMEOUT)
         client = Client(bus, lambda: None)
         await client.start()
         state = client.state

@@ -17,8 +17,8 @@ from .. import __version__
 from ..dbus.connection import Bus
 from ..dbus.names import INTERFACE, PATH, PATH_INTERFACE, PATHS
 from ..dbus.properties import Properties, Values, having, signatures
-from ..engine.record import Contents, Since
 from ..model.flags import names
+from ..model.record import Contents, Since
 from ..model.state import Path, State
 from ..report.health import PATIENCE, is_held_back, rule_name, waits_shortly
 from ..report.status import began, judge, priority, waited

@@ -9,10 +9,10 @@ import errno
 import ipaddress
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ..kernel.path_manager_events import EventName, PathManagerEvent
 from ..text import printable, whole, wrapped
-from ..values import field, frozen
 
 
 class Name(enum.StrEnum):
@@ -72,7 +72,7 @@ _BAD = frozenset(
 _GOOD = frozenset((Name.LINK_BACK, Name.ENDPOINT_IN, Name.SUBFLOW_UP, Name.SERVICE_UP, Name.NETWORKMANAGER_UP))
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Happening:
     """Something that happened: its name, when, the words for a person, and the facts for a program."""
 

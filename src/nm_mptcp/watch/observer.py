@@ -12,9 +12,11 @@ import asyncio
 import contextlib
 import errno
 import json
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from ..dbus.connection import DAEMON, Bus, BusError, Signal
@@ -27,16 +29,14 @@ from ..kernel.path_manager import PathManager
 from ..kernel.path_manager_events import PathManagerEvent, PathManagerEvents
 from ..kernel.routing import Routing
 from ..kernel.sock_diag import Sockets
-from ..log import logger
 from ..model.device_types import kind_of
 from ..networkmanager.client import Client
-from ..values import replace
 from .events import Happening, Name, of_event
 from .scene import uplinks
 from .snapshot import DeviceView, Look, devices_of, differences, paths_of
 from .traffic import Traffic
 
-_log = logger(__name__)
+_log = logging.getLogger(__name__)
 
 #: Seconds after something happened at which endpoints and subflows are looked at again: what follows from it comes later.
 _AFTER = (0.05, 0.3)

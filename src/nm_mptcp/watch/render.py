@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from ..report.styles import Line, Span, Style, text_of
 from ..text import cells, counted, fit, wrapped
-from ..values import frozen
 from .events import Happening, clock
 from .scene import ConnectionRow, LinkRow, Scene
 from .traffic import Rates
@@ -39,7 +39,7 @@ _WIDE = 72
 _EVENTS = 4
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Canvas:
     """What there is to draw on."""
 

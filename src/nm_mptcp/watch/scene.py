@@ -6,13 +6,13 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Self
 
 from ..kernel.sock_diag import Subflow, SubflowFlag
 from ..model.flags import names
 from ..model.state import Endpoint, Link
 from ..text import printable
-from ..values import frozen
 from .events import Happening, socket_name
 from .snapshot import DeviceView, Look, PathView, trouble_of
 from .traffic import Rates, SubflowRates, Traffic
@@ -29,7 +29,7 @@ _MOST = 200
 _STATES = ("excluded", "waiting", "suspended", "active")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class LinkRow:
     """A link as it is shown."""
 
@@ -48,7 +48,7 @@ class LinkRow:
         return self.rates[-1] if self.rates else Rates()
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class SubflowRow:
     """A subflow as it is shown."""
 
@@ -59,7 +59,7 @@ class SubflowRow:
     rtt: float  #: seconds
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ConnectionRow:
     """A connection and its subflows."""
 
@@ -67,7 +67,7 @@ class ConnectionRow:
     subflows: tuple[SubflowRow, ...]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Scene:
     """All that is shown at one moment."""
 
@@ -138,7 +138,7 @@ def _ordinary(path: PathView) -> bool:
     return path.state == "excluded" and path.rule in _ORDINARY
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _Places:
     """What is known, by interface."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..kernel.link_stats import LinkCounters
@@ -12,13 +13,12 @@ from ..kernel.sock_diag import Subflow, SubflowFlag
 from ..model.flags import EndpointFlag, names
 from ..model.state import Address, Endpoint, Link
 from ..text import printable
-from ..values import field, frozen
 from .events import Happening, Name, socket_name
 
 _RT_SCOPE_LINK = 253
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class PathView:
     """What is known of an address: from the service's status document, or from NetworkManager alone."""
 
@@ -31,7 +31,7 @@ class PathView:
     endpoint_id: int | None = None
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class DeviceView:
     """What NetworkManager says of an interface."""
 
@@ -40,7 +40,7 @@ class DeviceView:
     kind: str = ""
 
 
-@frozen(eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Look:
     """What there is. None means: it is not known (yet), or may not be seen."""
 

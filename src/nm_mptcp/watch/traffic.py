@@ -5,17 +5,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from ..kernel.link_stats import LinkCounters
 from ..kernel.sock_diag import Subflow
-from ..values import frozen
 from .snapshot import Look
 
 #: How many rates are remembered: more than a screen is wide.
 MEMORY = 400
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Rates:
     """Bits per second. ``mptcp_in`` and ``mptcp_out`` are payload of TCP, so a little less than the link carries for it;
     None where subflows may not be seen.
@@ -27,7 +27,7 @@ class Rates:
     mptcp_out: float | None = None
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class SubflowRates:
     """Bits per second of one subflow's payload."""
 
