@@ -22,7 +22,7 @@ _MOST = 1000
 _WAYS = 20
 
 
-class Complaints:
+class FaultLog:
     """What was said of each thing that is wrong, until it is right. ``prefix`` stands before all that is said."""
 
     def __init__(self, log: Logger, prefix: str = "") -> None:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from .text import printable, whole
+from .text import printable, utf8_safe
 
 #: ``--log-level``: NetworkManager's names and Python's, as ``logging`` counts; ``off`` is above everything.
 LEVELS = {
@@ -61,7 +61,7 @@ class Event(enum.Enum):
     REFUSED_BY_KERNEL = "03dfae9cdd224127a0bc712fd10e8c35"
 
 
-def told(event: Event, **fields: object) -> dict[str, Any]:
+def log_fields(event: Event, **fields: object) -> dict[str, Any]:
     """For a log call's ``extra``: what it is about. Names become ``NM_MPTCP_...``; what is None is left out."""
     return {"event": event, "fields": {name: value for name, value in fields.items() if value is not None}}
 
@@ -208,7 +208,7 @@ def entry(record: logging.LogRecord) -> bytes:
         fields["NM_DEVICE"] = known["interface"]
     if known.get("uuid"):
         fields["NM_CONNECTION"] = known["uuid"]
-    return b"".join(_field(name, whole(str(value))) for name, value in fields.items())
+    return b"".join(_field(name, utf8_safe(str(value))) for name, value in fields.items())
 
 
 def _field(name: str, value: str) -> bytes:

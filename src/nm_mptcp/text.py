@@ -20,7 +20,7 @@ def printable(text: str, longest: int = 64) -> str:
     return "".join(char if char.isprintable() else "?" for char in text[:longest])
 
 
-def whole(text: str) -> str:
+def utf8_safe(text: str) -> str:
     """Somebody's text as Unicode that every reader takes: what was no UTF-8 (an interface's name may be any bytes) is "?"."""
     return text.encode("utf-8", "replace").decode("utf-8")
 

@@ -83,7 +83,7 @@ async def _lose(far: Network, engine: Engine, deleted: list[tuple[float, Endpoin
     wait = max(0.0, next(when for when, each in deleted if each.address == "10.2.0.1") - begin)
     await until("it is seen to be gone", lambda: _endpoints(engine) == 1, seconds=_LONGEST)
     far.ip("link set p2 up")
-    engine.awoke()  # nothing is held against the link
+    engine.on_resume()  # nothing is held against the link
     await until("it is back", lambda: _endpoints(engine) == 2, seconds=_LONGEST)
     return wait * 1000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 
-from nm_mptcp.kernel.fib import Changes, Mirror
+from nm_mptcp.kernel.fib import FIB, Changes
 from nm_mptcp.kernel.monitor import Monitor, look
 from nm_mptcp.kernel.routing import Routing
 from tests.support.network import wait_for
@@ -19,7 +19,7 @@ class Subject:
         self.losses = 0
         self.last_difference = ""
         self.loop = asyncio.new_event_loop()
-        self.mirror = Mirror()
+        self.mirror = FIB()
         self.monitor = Monitor(self.mirror, self.changes.append, self._on_lost)
         self.monitor.start(self.loop)
         self.routing = Routing()

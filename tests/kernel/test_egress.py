@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from nm_mptcp.kernel import egress, xfrm
-from nm_mptcp.kernel.egress import Departures
+from nm_mptcp.kernel.egress import EgressLookup
 from nm_mptcp.kernel.errors import KernelError
 from nm_mptcp.kernel.netlink import Message
 from nm_mptcp.kernel.path_manager import PathManager
@@ -21,7 +21,7 @@ from nm_mptcp.kernel.routing import Routing
 from nm_mptcp.kernel.sock_diag import subflows
 from nm_mptcp.kernel.xfrm import Policies, PolicyEvents
 from nm_mptcp.model.flags import EndpointFlag
-from nm_mptcp.model.state import Departure, Endpoint, Family, Link, Sides, Tunnel
+from nm_mptcp.model.state import Egress, Endpoint, Family, Link, Tunnel, TunnelBypass
 from tests.support.mptcp import Echo, two_paths
 from tests.support.network import Network, ip, veth, wait_for
 
@@ -29,8 +29,8 @@ IPV4, IPV6 = Family.IPV4, Family.IPV6
 
 
 @pytest.fixture
-def asked(network: Network) -> Iterator[Departures]:  # noqa: ARG001
-    with Departures() as made:
+def asked(network: Network) -> Iterator[EgressLookup]:  # noqa: ARG001
+    with EgressLookup() as made:
         yield made
 
 
@@ -60,21 +60,21 @@ def links() -> Mapping[int, Link]:
         return {link.index: link for link in routing.links()}
 
 
-def leaves(asked: Departures) -> tuple[set[int], set[int]]:
+def leaves(asked: EgressLookup) -> tuple[set[int], set[int]]:
     """By which interfaces the probes leave, by family."""
     found = asked.look(links(), afresh=True)
     return {way.ifindex for way in found[IPV4]}, {way.ifindex for way in found[IPV6]}
 
 
-def test_without_anything_like_a_tunnel_nothing_is_asked(asked: Departures, uplink: int) -> None:  # noqa: ARG001
+def test_without_anything_like_a_tunnel_nothing_is_asked(asked: EgressLookup, uplink: int) -> None:  # noqa: ARG001
     assert asked.look(links(), afresh=True) == {}
 
 
-def test_a_tunnel_without_routes_changes_nothing(asked: Departures, uplink: int, tunnel: int) -> None:  # noqa: ARG001
+def test_a_tunnel_without_routes_changes_nothing(asked: EgressLookup, uplink: int, tunnel: int) -> None:  # noqa: ARG001
     assert leaves(asked) == ({uplink}, {uplink})
 
 
-def test_a_better_default_leads_into_the_tunnel(asked: Departures, uplink: int, tunnel: int) -> None:
+def test_a_better_default_leads_into_the_tunnel(asked: EgressLookup, uplink: int, tunnel: int) -> None:
     ip("route add default dev tun0 metric 50")
     assert leaves(asked) == ({tunnel}, {uplink})
     ip("-6 route add default dev tun0 metric 50")
@@ -91,7 +91,7 @@ def test_a_better_default_leads_into_the_tunnel(asked: Departures, uplink: int, 
     ],
 )
 def test_halves_lead_into_the_tunnel(
-    asked: Departures, uplink: int, tunnel: int, family: Family, halves: tuple[str, ...]
+    asked: EgressLookup, uplink: int, tunnel: int, family: Family, halves: tuple[str, ...]
 ) -> None:
     for half in halves:
         ip(f"route add {half} dev tun0")
@@ -101,14 +101,14 @@ def test_halves_lead_into_the_tunnel(
 
 
 @pytest.mark.parametrize("flag", ["-4", "-6"])
-def test_rules_by_mark_lead_into_the_tunnel(asked: Departures, uplink: int, tunnel: int, flag: str) -> None:
+def test_rules_by_mark_lead_into_the_tunnel(asked: EgressLookup, uplink: int, tunnel: int, flag: str) -> None:
     ip(f"{flag} route add default dev tun0 table 51820")
     ip(f"{flag} rule add not fwmark 51820 table 51820")
     ip(f"{flag} rule add table main suppress_prefixlength 0")
     assert leaves(asked) == (({tunnel}, {uplink}) if flag == "-4" else ({uplink}, {tunnel}))
 
 
-def test_rules_for_one_source_lead_nobody_else(asked: Departures, uplink: int, tunnel: int) -> None:  # noqa: ARG001
+def test_rules_for_one_source_lead_nobody_else(asked: EgressLookup, uplink: int, tunnel: int) -> None:  # noqa: ARG001
     ip("route add default dev tun0 table 42000")
     ip("rule add from 10.0.0.2 table 42000")
     assert leaves(asked) == ({uplink}, {uplink})
@@ -117,13 +117,13 @@ def test_rules_for_one_source_lead_nobody_else(asked: Departures, uplink: int, t
 @pytest.mark.usefixtures("tunnel")
 @pytest.mark.parametrize("kind", ["", "unreachable", "blackhole", "prohibit"])
 @pytest.mark.parametrize("flag", ["-4", "-6"])
-def test_where_nothing_leads_there_nothing_leaves(asked: Departures, flag: str, kind: str) -> None:
+def test_where_nothing_leads_there_nothing_leaves(asked: EgressLookup, flag: str, kind: str) -> None:
     if kind:
         ip(f"{flag} route add {kind} default metric 1")
     assert leaves(asked) == ({0}, {0})
 
 
-def test_the_same_objects_get_the_same_answer_unasked(asked: Departures, uplink: int, tunnel: int) -> None:
+def test_the_same_objects_get_the_same_answer_unasked(asked: EgressLookup, uplink: int, tunnel: int) -> None:
     there, routes = links(), object()
     first = asked.look(there, routes)
     ip("route add default dev tun0 metric 50")
@@ -142,7 +142,7 @@ def policy(words: str, *, template: str = "tmpl src 10.0.0.2 dst 192.0.2.1 proto
         pytest.skip(f"this kernel has no IPsec: {error}")
 
 
-def encrypted(asked: Departures) -> list[bool]:
+def encrypted(asked: EgressLookup) -> list[bool]:
     return [way.encrypted for way in asked.look(links(), afresh=True).get(IPV4, ())]
 
 
@@ -158,7 +158,7 @@ class TestPolicies:
             "src 0.0.0.0/0 dst 0.0.0.0/0 dir out priority 7",
         ],
     )
-    def test_one_that_covers_what_leaves_is_seen(self, asked: Departures, words: str) -> None:
+    def test_one_that_covers_what_leaves_is_seen(self, asked: EgressLookup, words: str) -> None:
         policy(words)
         assert encrypted(asked) == [True, True]
         assert [way.encrypted for way in asked.look(links(), afresh=True)[IPV6]] == [False, False]
@@ -179,11 +179,11 @@ class TestPolicies:
             "src 0.0.0.0/0 dst 0.0.0.0/0 dir out action block",
         ],
     )
-    def test_one_about_something_else_is_not(self, asked: Departures, words: str) -> None:
+    def test_one_about_something_else_is_not(self, asked: EgressLookup, words: str) -> None:
         policy(words)
         assert not any(encrypted(asked))
 
-    def test_one_without_a_template_or_with_an_optional_one_wraps_nothing_up(self, asked: Departures) -> None:
+    def test_one_without_a_template_or_with_an_optional_one_wraps_nothing_up(self, asked: EgressLookup) -> None:
         policy("src 0.0.0.0/0 dst 0.0.0.0/0 dir out", template="")
         assert not any(encrypted(asked))
         ip("xfrm policy flush")
@@ -193,12 +193,12 @@ class TestPolicies:
         )
         assert not any(encrypted(asked))
 
-    def test_the_one_with_the_lowest_priority_decides(self, asked: Departures) -> None:
+    def test_the_one_with_the_lowest_priority_decides(self, asked: EgressLookup) -> None:
         policy("src 0.0.0.0/0 dst 0.0.0.0/0 dir out priority 20")
         policy("src 10.0.0.2/32 dst 0.0.0.0/1 dir out priority 10", template="")
         assert encrypted(asked) == [False, True]
 
-    def test_the_source_is_the_one_that_the_route_chooses(self, asked: Departures) -> None:
+    def test_the_source_is_the_one_that_the_route_chooses(self, asked: EgressLookup) -> None:
         policy("src 10.7.0.7/32 dst 0.0.0.0/0 dir out")
         assert encrypted(asked) == [False, False]
         ip("addr add 10.7.0.7/32 dev va")
@@ -206,7 +206,7 @@ class TestPolicies:
         ip("route add default via 10.0.0.1 dev va src 10.7.0.7 table 220")
         assert encrypted(asked) == [True, True]
 
-    def test_a_change_is_told(self, asked: Departures) -> None:
+    def test_a_change_is_told(self, asked: EgressLookup) -> None:
         loop = asyncio.new_event_loop()
         told: list[None] = []
         asked.follow(loop, lambda: told.append(None))
@@ -252,7 +252,7 @@ def test_a_policy_is_read_as_a_kernel_told_it() -> None:
 # --- what stands already
 
 
-def test_subflows_are_told_apart_by_the_way_to_their_peer(network: Network, far: Network, asked: Departures) -> None:
+def test_subflows_are_told_apart_by_the_way_to_their_peer(network: Network, far: Network, asked: EgressLookup) -> None:
     first, second = two_paths(network, far)
     far.ip("addr add 10.9.0.3/32 dev lo")
     with PathManager() as manager:
@@ -264,16 +264,18 @@ def test_subflows_are_told_apart_by_the_way_to_their_peer(network: Network, far:
         ip("route add 10.9.0.3/32 dev v2")
         tunnels = {IPV4: Tunnel("v1", frozenset({first}))}
         there = subflows()
-        assert asked.sides(there, tunnels) == Sides(frozenset({"10.1.0.1", "10.2.0.1"}), frozenset({"10.2.0.1"}))
+        assert asked.bypass(there, tunnels) == TunnelBypass(
+            frozenset({"10.1.0.1", "10.2.0.1"}), frozenset({"10.2.0.1"})
+        )
         assert {each.remote for each in asked.tunnelled(there, tunnels)} == {"10.9.0.1"}
-        assert asked.sides(there, {IPV6: Tunnel("v1", frozenset({first}))}) == Sides()
+        assert asked.bypass(there, {IPV6: Tunnel("v1", frozenset({first}))}) == TunnelBypass()
 
 
-def test_an_answer_that_is_no_answer_is_an_error(asked: Departures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_is_no_answer_is_an_error(asked: EgressLookup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(egress, "NO_WAY", {})
     with pytest.raises(KernelError, match=r"cannot find the route to 85\.85\.85\.85"):
         asked.of("85.85.85.85")
 
 
-def test_nowhere_is_what_a_lonely_machine_gets(asked: Departures) -> None:
-    assert asked.of("85.85.85.85") == Departure()
+def test_nowhere_is_what_a_lonely_machine_gets(asked: EgressLookup) -> None:
+    assert asked.of("85.85.85.85") == Egress()

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from nm_mptcp.kernel import sysctl
-from nm_mptcp.kernel.fib import NOTHING, Changes, Mirror
+from nm_mptcp.kernel.fib import FIB, NOTHING, Changes
 from nm_mptcp.kernel.rtnl_parse import AddressEvent, LinkEvent, NexthopEvent, RouteEvent, RuleEvent
 from nm_mptcp.model.state import MAIN_TABLE, Address, AddressFlag, Family, Hop, Link, Route, RouteType, Rule
 from tests.support.network import batch, ip, veth, wait_for
@@ -316,8 +316,8 @@ RULE = Rule(Family.IPV4, 32000, "10.0.0.1", 42000, protocol=77)
 ADDRESS = Address(2, "10.0.0.1", 24)
 
 
-def loaded() -> Mirror:
-    mirror = Mirror()
+def loaded() -> FIB:
+    mirror = FIB()
     mirror.load([VA, VB], [ADDRESS, Address(3, "10.0.1.1", 24)], ROUTES, [RULE])
     return mirror
 
@@ -399,7 +399,7 @@ def test_events_that_a_look_already_contains_do_no_harm() -> None:
     """They were told before the dump and are replayed after it."""
     mirror = loaded()
     extra = Route("192.0.2.0/24", hops=(Hop(2),))
-    fresh = Mirror.of([VA, VB], [ADDRESS, Address(3, "10.0.1.1", 24)], [*ROUTES, extra], [RULE])
+    fresh = FIB.of([VA, VB], [ADDRESS, Address(3, "10.0.1.1", 24)], [*ROUTES, extra], [RULE])
     gone = Route("198.51.100.0/24", hops=(Hop(3),))
     changes = mirror.adopt(
         fresh,

@@ -22,19 +22,19 @@ from nm_mptcp.kernel.sock_diag import subflows
 from nm_mptcp.model.flags import EndpointFlag
 from nm_mptcp.model.state import (
     Action,
-    Cut,
     Endpoint,
     Family,
     Hop,
     Kernel,
+    LeakingSubflows,
     Limits,
     LinkdownSetting,
     Operation,
+    RedundantSubflows,
     Route,
     RouteType,
     Rule,
     RuleAction,
-    Severance,
     Tunnel,
 )
 from tests.support.mptcp import Echo, two_paths
@@ -261,8 +261,8 @@ def conversations(network: Network, far: Network) -> Iterator[Conversations]:
         made.close()
 
 
-SEVER = Operation(Action.SEVER, Severance(frozenset({A}), frozenset({A})))
-CUT = Operation(Action.CUT, Cut(frozenset({A}), {IPV4: Tunnel("tun0", frozenset({99}))}))
+SEVER = Operation(Action.CLOSE_REDUNDANT, RedundantSubflows(frozenset({A}), frozenset({A})))
+CUT = Operation(Action.CLOSE_ALL, LeakingSubflows(frozenset({A}), {IPV4: Tunnel("tun0", frozenset({99}))}))
 
 
 def test_severing_closes_only_what_has_a_sibling(conversations: Conversations) -> None:
@@ -282,7 +282,7 @@ def test_cutting_closes_what_goes_around_the_tunnel_and_no_other_socket(
 ) -> None:
     # All leaves by what is taken for the tunnel, and so nothing is beside it.
     index = socket.if_nametoindex("v1")
-    cut = Operation(Action.CUT, Cut(frozenset({A}), {IPV4: Tunnel("v1", frozenset({index}))}))
+    cut = Operation(Action.CLOSE_ALL, LeakingSubflows(frozenset({A}), {IPV4: Tunnel("v1", frozenset({index}))}))
     lines = [each for each in asyncio.run(_typed([cut])) if not each.startswith("#")]
     assert len(lines) == 2
     assert network

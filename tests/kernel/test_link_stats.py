@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 
-from nm_mptcp.kernel.fib import Changes, Mirror
+from nm_mptcp.kernel.fib import FIB, Changes
 from nm_mptcp.kernel.link_stats import Counters
 from nm_mptcp.kernel.monitor import LINKS_AND_ADDRESSES, Monitor, look_at_links
 from nm_mptcp.kernel.routing import Routing
@@ -59,7 +59,7 @@ def test_who_wants_links_and_addresses_alone_is_told_of_no_route(network: Networ
     first, _ = two_paths(network, far)
     loop = asyncio.new_event_loop()
     changes: list[Changes] = []
-    mirror = Mirror()
+    mirror = FIB()
     monitor = Monitor(mirror, changes.append, lambda: None, groups=LINKS_AND_ADDRESSES)
     monitor.start(loop)
     try:

@@ -157,7 +157,7 @@ def test_a_loss_goes_before_the_rest_of_a_long_write(far: Network, tmp_path: Pat
                 await until("it is seen to be gone", lambda: len(endpoints(engine)) == 1)
                 await until("all is written", lambda: (copied(engine) > MANY) is there)  # noqa: B023
                 far.ip("link set p2 up")
-                engine.awoke()  # holds nothing against the link
+                engine.on_resume()  # holds nothing against the link
                 await until("it is back", lambda: len(endpoints(engine)) == 2)
 
     asyncio.run(story())

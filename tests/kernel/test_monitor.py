@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from nm_mptcp.kernel.fib import Changes, Mirror
+from nm_mptcp.kernel.fib import FIB, Changes
 from nm_mptcp.kernel.monitor import Monitor, look
 from nm_mptcp.kernel.routing import Routing
 from nm_mptcp.model.state import MAIN_TABLE, Route
@@ -26,7 +26,7 @@ class Watcher:
     def __init__(self) -> None:
         self.changes: list[Changes] = []
         self.losses = 0
-        self.mirror = Mirror()
+        self.mirror = FIB()
         self.monitor = Monitor(self.mirror, self.changes.append, self._on_lost)
         self.routing = Routing()
         self.worker = ThreadPoolExecutor(1)

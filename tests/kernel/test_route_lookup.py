@@ -8,11 +8,11 @@ import socket
 
 import pytest
 
-from nm_mptcp.kernel.egress import Departures
-from nm_mptcp.kernel.fib import Mirror
+from nm_mptcp.kernel.egress import EgressLookup
+from nm_mptcp.kernel.fib import FIB
 from nm_mptcp.kernel.route_lookup import PROBES, Way, Ways
 from nm_mptcp.kernel.routing import Routing
-from nm_mptcp.model.state import Departure, Family, Kernel
+from nm_mptcp.model.state import Egress, Family, Kernel
 from tests.support.network import Network, veth
 
 
@@ -34,7 +34,7 @@ def routed(network: Network) -> Network:
 
 def test_all_who_ask_are_told_what_ip_route_get_tells(routed: Network) -> None:
     sources = {Family.IPV4: ("10.1.0.1", "10.2.0.1"), Family.IPV6: ("2001:db8:1::1", "2001:db8:2::1")}
-    with Ways() as ways, Departures() as departures:
+    with Ways() as ways, EgressLookup() as egress:
         for family, probes in PROBES.items():
             for probe in probes:
                 for source in ("", *sources[family]):
@@ -46,7 +46,7 @@ def test_all_who_ask_are_told_what_ip_route_get_tells(routed: Network) -> None:
                     assert str(way.table) == told.get("table", "254")
                     if not source:
                         assert way.source == told["prefsrc"]
-                        assert departures.of(probe) == Departure(way.ifindex)
+                        assert egress.of(probe) == Egress(way.ifindex)
                         assert way.table == 254
                     else:
                         assert way.table == 100 + int(source.split(".")[1] if "." in source else source.split(":")[2])
@@ -63,26 +63,26 @@ def test_all_who_ask_are_told_what_ip_route_get_tells(routed: Network) -> None:
 def test_a_route_that_rejects_is_told_as_what_it_is(routed: Network, kind: str, words: str) -> None:
     routed.ip(f"route add {kind} 198.51.100.0/24")
     routed.ip(f"-6 route add {kind} 2001:db8:dead::/48")
-    with Ways() as ways, Departures() as departures:
+    with Ways() as ways, EgressLookup() as egress:
         for destination in ("198.51.100.1", "2001:db8:dead::1"):
             assert ways.of(destination, "") == Way(refused=words)
-            assert departures.of(destination) == Departure()
+            assert egress.of(destination) == Egress()
 
 
 def test_without_any_route_there_is_no_way(network: Network) -> None:
     veth("v1", "far1")
     network.ip("addr add 10.1.0.1/24 dev v1")
-    with Ways() as ways, Departures() as departures:
+    with Ways() as ways, EgressLookup() as egress:
         for probes in PROBES.values():
             for probe in probes:
                 assert ways.of(probe, "") == Way(refused="no route")
-                assert departures.of(probe) == Departure()
+                assert egress.of(probe) == Egress()
 
 
 def kernel() -> Kernel:
     """What the kernel has."""
     with Routing() as routing:
-        mirror = Mirror.of(routing.links(), routing.addresses(), routing.routes(), routing.rules())
+        mirror = FIB.of(routing.links(), routing.addresses(), routing.routes(), routing.rules())
     return Kernel(links=mirror.links, addresses=mirror.addresses, routes=mirror.routes, rules=mirror.rules)
 
 

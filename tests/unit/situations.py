@@ -27,8 +27,8 @@ from nm_mptcp.model.state import (
     Profile,
     Route,
     Rule,
-    Sides,
     Snapshot,
+    TunnelBypass,
 )
 
 ETHERNET, WIFI, BLUETOOTH, MODEM, BRIDGE, TUN, VETH, WIREGUARD = 1, 2, 5, 8, 13, 16, 20, 29
@@ -69,9 +69,9 @@ class Situation:
         self.refused: dict[tuple[str, int], str] = {}
         self.connections: dict[frozenset[str], int] | None = {}
         self.held: dict[int, float] = {}
-        self.wilted: frozenset[str] = frozenset()
+        self.subflow_retry_due: frozenset[str] = frozenset()
         self.weak: frozenset[str] = frozenset()
-        self.sides: Sides | None = Sides()
+        self.bypass: TunnelBypass | None = TunnelBypass()
         self.absent: frozenset[Address] = frozenset()
         self.config = Config()
         self.vpn = False
@@ -187,8 +187,8 @@ class Situation:
             self.refused,
             self.connections,
             self.held,
-            self.wilted,
+            self.subflow_retry_due,
             self.weak,
-            self.sides,
+            self.bypass,
             self.absent,
         )

@@ -27,7 +27,7 @@ from nm_mptcp.model.state import (
     Snapshot,
     State,
 )
-from nm_mptcp.policy import decide
+from nm_mptcp.policy.decide import decide
 from nm_mptcp.policy.plan import plan, restore
 
 from .situations import BACKUP, MODEM, SUBFLOW, TUN, WIFI, Situation

@@ -16,9 +16,9 @@ from nm_mptcp.config.selector import Selector
 from nm_mptcp.config.settings import Config, Failover, IPv6Address, MeteredPolicy, PathSection, RoamingPolicy, Setting
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
-from nm_mptcp.model.state import Connectivity, DefaultFlags, Departure, DeviceState, Family, Mode, Sides, State
+from nm_mptcp.model.state import Connectivity, DefaultFlags, DeviceState, Egress, Family, Mode, State, TunnelBypass
 from nm_mptcp.nmsyntax.device_match import DeviceMatch
-from nm_mptcp.policy import decide
+from nm_mptcp.policy.decide import decide
 
 from .situations import BACKUP, BLUETOOTH, BRIDGE, ETHERNET, MODEM, SUBFLOW, TUN, WIFI, Situation
 from .test_policy import ONE_LINK
@@ -103,7 +103,7 @@ class Laptop(Situation):
         """With a tunnel that all traffic of these families leaves by (IPv4's, unless others are named)."""
         tunnel = self.link("tun0", f"{T}/24", gateway=False, **{"type": TUN, "external": True} | device)
         self.links[tunnel] = replace(self.links[tunnel], kind=kind)
-        self.kernel["departures"] = {family: (Departure(tunnel),) * 2 for family in families or (Family.IPV4,)}
+        self.kernel["egress"] = {family: (Egress(tunnel),) * 2 for family in families or (Family.IPV4,)}
         return self
 
     def lost(self, name: str, **change: bool) -> Laptop:
@@ -172,7 +172,7 @@ ROWS: dict[str, Callable[[], Row]] = {
         Laptop(standing=True).cellular(roaming=True).tunnelled(), {C: GUARDED_RESERVE}
     ),
     "VPN over a connection of its own": lambda: Row(
-        Laptop(standing=True).wifi().cellular().tunnelled().with_(sides=Sides(frozenset({W}))),
+        Laptop(standing=True).wifi().cellular().tunnelled().with_(bypass=TunnelBypass(frozenset({W}))),
         {W: (State.SUSPENDED, Why.KEPT_BESIDE_TUNNEL, SUBFLOW), C: GUARDED_RESERVE},
     ),
     "a bridge with the best route is no VPN": lambda: Row(
@@ -465,11 +465,17 @@ def test_the_tables_have_a_row_for_every_rule() -> None:
 @pytest.mark.parametrize("config", [DEFAULTS, SAFE_FAILOVER, NO_FAILOVER])
 def test_subflows_that_need_not_cost_are_closed_also_where_no_endpoint_is(config: Config) -> None:
     began_there = Laptop().wifi().cellular(roaming=True).carrying((C, W))
-    assert decide(began_there.snapshot(), config).unseated == {C}
+    assert decide(began_there.snapshot(), config).close_initial_subflows == {C}
     only_there = Laptop().wifi().cellular(roaming=True).carrying((C,))
-    assert not decide(only_there.snapshot(), config).unseated
+    assert not decide(only_there.snapshot(), config).close_initial_subflows
     both = Laptop().wifi().cellular(roaming=True).carrying((C,), (C, W))
-    assert (decide(both.snapshot(), config).unseated, decide(both.snapshot(), config).severed) == (set(), {C})
+    assert (
+        decide(both.snapshot(), config).close_initial_subflows,
+        decide(both.snapshot(), config).close_redundant,
+    ) == (
+        set(),
+        {C},
+    )
 
 
 def test_the_connections_are_asked_for_before_anything_is_closed() -> None:
@@ -483,7 +489,7 @@ def test_one_that_stays_for_its_connections_becomes_backup_and_what_has_a_siblin
     regular = Laptop(standing=True).wifi().wired(roaming=True).carrying((E,), (W, E))
     desired = decide(regular.snapshot())
     assert {(endpoint.address, endpoint.flags) for endpoint in desired.endpoints} == {(W, SUBFLOW), (E, BACKUP)}
-    assert desired.severed == {E}
+    assert desired.close_redundant == {E}
     assert desired.awaits_connections
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nm_mptcp.cli.exec import document
-from nm_mptcp.launch.plan import DOORS, Facts, Obstacle, plan
+from nm_mptcp.launch.plan import ENVIRONMENT_BOUNDARIES, Facts, Obstacle, plan
 from nm_mptcp.launch.programs import Form, Program
 from nm_mptcp.launch.units import FILE, SOCKET_SINCE
 
@@ -47,7 +47,7 @@ def test_every_name_in_the_documents_is_told() -> None:
 def test_facts_that_are_written_twice_are_the_same() -> None:
     assert f"version {SOCKET_SINCE}" in TEXT
     assert f"NAME.d/{FILE}" in TEXT
-    assert DOORS.keys() <= WORDS
+    assert ENVIRONMENT_BOUNDARIES.keys() <= WORDS
 
 
 @pytest.mark.skipif(None in (shutil.which("man"), shutil.which("scdoc")), reason="man or scdoc is not installed")

@@ -16,7 +16,7 @@ from nm_mptcp.kernel.route_lookup import Way
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Reason, Why
 from nm_mptcp.model.state import Limits, Path, Rule, State
-from nm_mptcp.policy import decide
+from nm_mptcp.policy.decide import decide
 from nm_mptcp.report.explain import (
     Known,
     UnknownSubject,

@@ -23,12 +23,12 @@ from nm_mptcp.model.state import (
     LinkdownSetting,
     Operation,
     Path,
+    RedundantSubflows,
     RouteType,
     RuleAction,
-    Severance,
     State,
 )
-from nm_mptcp.policy import decide
+from nm_mptcp.policy.decide import decide
 from nm_mptcp.policy.plan import needed, plan, restore
 
 from .situations import BACKUP, MODEM, SUBFLOW, Situation
@@ -135,8 +135,8 @@ def test_an_endpoint_stays_for_connections_that_have_no_other_subflow() -> None:
     assert path(desired, A).state is State.SUSPENDED
     assert desired.awaits_connections
     # and those that have one are moved
-    (sever,) = [operation for operation in operations(situation) if operation.action is Action.SEVER]
-    assert sever.value == Severance(frozenset({A}), frozenset({A}))
+    (sever,) = [operation for operation in operations(situation) if operation.action is Action.CLOSE_REDUNDANT]
+    assert sever.value == RedundantSubflows(frozenset({A}), frozenset({A}))
 
 
 def test_when_all_have_another_subflow_nothing_is_severed_but_the_endpoint_goes() -> None:
@@ -144,7 +144,7 @@ def test_when_all_have_another_subflow_nothing_is_severed_but_the_endpoint_goes(
     situation.connections = {frozenset({A, B}): 3}
     verbs = [operation.action for operation in operations(situation)]
     assert verbs[0] is Action.DELETE
-    assert Action.SEVER not in verbs
+    assert Action.CLOSE_REDUNDANT not in verbs
 
 
 def test_siblings_on_lost_links_do_not_count() -> None:
@@ -170,7 +170,7 @@ def test_the_initial_subflow_on_a_temporary_address_moves_too() -> None:
     situation.connections = {frozenset({TEMPORARY}): 1, frozenset({TEMPORARY, B6}): 1}
     done = operations(situation)
     assert Endpoint(TEMPORARY) not in [op.value for op in done]
-    assert done[0].value == Severance(frozenset({TEMPORARY}), frozenset({A6, TEMPORARY}))
+    assert done[0].value == RedundantSubflows(frozenset({TEMPORARY}), frozenset({A6, TEMPORARY}))
 
 
 def test_networkmanagers_own_endpoint_is_taken_out_and_comes_back_the_same() -> None:
@@ -183,7 +183,7 @@ def test_networkmanagers_own_endpoint_is_taken_out_and_comes_back_the_same() -> 
     snapshot = situation.snapshot()
     desired = decide(snapshot)
     situation.ours = decided(snapshot.ours, snapshot.kernel, desired)
-    assert situation.ours.taken == {Endpoint(A, e1, BACKUP)}
+    assert situation.ours.withdrawn == {Endpoint(A, e1, BACKUP)}
     first, *_ = plan(desired, snapshot.kernel, situation.ours)
     assert first == Operation(Action.DELETE, theirs)
 
@@ -199,7 +199,7 @@ def test_what_networkmanager_adds_again_while_the_reason_lasts_is_taken_out_agai
     e2 = situation.link("e2", f"{B}/24")
     situation.endpoint(B, e2, ours=True)
     lose(situation, e1)
-    situation.ours = replace(situation.ours, taken=frozenset({Endpoint(A, e1, SUBFLOW)}))
+    situation.ours = replace(situation.ours, withdrawn=frozenset({Endpoint(A, e1, SUBFLOW)}))
     again = situation.endpoint(A, e1, SUBFLOW, ours=False)
     assert operations(situation)[0] == Operation(Action.DELETE, again)
 
@@ -207,7 +207,7 @@ def test_what_networkmanager_adds_again_while_the_reason_lasts_is_taken_out_agai
 def test_clear_gives_networkmanager_back_what_was_taken() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24", profile={"mptcp_flags": ProfileFlag(0x22)})
-    situation.ours = replace(situation.ours, taken=frozenset({Endpoint(A, e1, SUBFLOW), Endpoint("192.0.2.9", 9)}))
+    situation.ours = replace(situation.ours, withdrawn=frozenset({Endpoint(A, e1, SUBFLOW), Endpoint("192.0.2.9", 9)}))
     snapshot = situation.snapshot()
     assert [op.value for op in restore(snapshot.kernel, snapshot.ours) if op.action is Action.ADD] == [
         Endpoint(A, e1, SUBFLOW)
@@ -397,7 +397,7 @@ def test_an_endpoint_whose_subflows_died_is_renewed_when_none_stands_on_it() -> 
     situation.links[2] = Link(2, "e1")
     situation.endpoints[0] = replace(situation.endpoints[0], flags=SUBFLOW)
     situation.device("e1", type=1)
-    situation.wilted = frozenset({A})
+    situation.subflow_retry_due = frozenset({A})
     situation.connections = {frozenset({B}): 1}
     renewed = [op for op in operations(situation) if isinstance(op.value, Endpoint)]
     assert renewed == [

@@ -8,7 +8,7 @@ from dataclasses import replace
 from nm_mptcp.config.settings import Config, Failover
 from nm_mptcp.model.reasons import Why
 from nm_mptcp.model.state import MAIN_TABLE, PROTOCOL, Action, Family, Hop, LinkdownSetting, Route
-from nm_mptcp.policy import decide
+from nm_mptcp.policy.decide import decide
 from nm_mptcp.policy.failover_routes import MOST, detours
 from nm_mptcp.policy.plan import plan
 

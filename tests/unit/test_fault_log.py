@@ -7,16 +7,16 @@ import logging
 
 import pytest
 
-from nm_mptcp.fault_log import Complaints
+from nm_mptcp.fault_log import FaultLog
 
 
 @pytest.fixture
-def complaints() -> Complaints:
-    return Complaints(logging.getLogger("test"), "NetworkManager: ")
+def complaints() -> FaultLog:
+    return FaultLog(logging.getLogger("test"), "NetworkManager: ")
 
 
 def test_what_stays_wrong_is_said_once_and_what_comes_back_again(
-    complaints: Complaints, caplog: pytest.LogCaptureFixture
+    complaints: FaultLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(3):
         complaints.say("device", "State is missing", "eth0")
@@ -27,21 +27,21 @@ def test_what_stays_wrong_is_said_once_and_what_comes_back_again(
     assert caplog.messages == ["NetworkManager: State is missing"] * 3
 
 
-def test_another_fault_of_the_same_thing_is_said(complaints: Complaints, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_fault_of_the_same_thing_is_said(complaints: FaultLog, caplog: pytest.LogCaptureFixture) -> None:
     for words in ("one", "other", "one"):
         complaints.say("device", words, "eth0")
     assert len(caplog.messages) == 2
 
 
 def test_what_is_wrong_in_another_way_each_time_does_not_fill_the_log(
-    complaints: Complaints, caplog: pytest.LogCaptureFixture
+    complaints: FaultLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(1000):
         complaints.say("device", f"State is {number}", "eth0")
     assert len(caplog.messages) == 20
 
 
-def test_all_of_a_kind_are_right_but_these(complaints: Complaints, caplog: pytest.LogCaptureFixture) -> None:
+def test_all_of_a_kind_are_right_but_these(complaints: FaultLog, caplog: pytest.LogCaptureFixture) -> None:
     for about in "abc":
         complaints.say("rule", "no", about)
     complaints.say("route", "no", "a")
@@ -53,7 +53,7 @@ def test_all_of_a_kind_are_right_but_these(complaints: Complaints, caplog: pytes
     assert len(caplog.messages) == 2
 
 
-def test_it_does_not_grow_without_a_bound(complaints: Complaints) -> None:
+def test_it_does_not_grow_without_a_bound(complaints: FaultLog) -> None:
     for about in range(5000):
         complaints.say("device", "broken", about)
     assert len(complaints._said) <= 1000

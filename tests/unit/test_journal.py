@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from nm_mptcp import cli, journal
-from nm_mptcp.journal import LEVELS, Event, JournalHandler, PlainFormatter, told
+from nm_mptcp.journal import LEVELS, Event, JournalHandler, PlainFormatter, log_fields
 
 HOSTILE = "Wi-Fi\x1b[31m\nEVIL=1 \u202eevil\u2066 \x07\x9b" + "\udcff"
 
@@ -64,7 +64,9 @@ def test_an_entry_has_message_priority_and_what_it_is_about(log: logging.Logger,
     log.info(
         "%s is suspended",
         "10.0.0.1",
-        extra=told(Event.PATH_SUSPENDED, interface="wlan0", address="10.0.0.1", endpoint_id=3, uuid="u", profile=None),
+        extra=log_fields(
+            Event.PATH_SUSPENDED, interface="wlan0", address="10.0.0.1", endpoint_id=3, uuid="u", profile=None
+        ),
     )
     found = read(listener.recv(65536))
     assert found["MESSAGE"] == "10.0.0.1 is suspended"
@@ -89,7 +91,7 @@ def test_a_level_has_syslogs_priority(log: logging.Logger, listener: socket.sock
 def test_what_others_wrote_makes_no_field_and_no_line_of_its_own() -> None:
     # Not by a logger: pytest keeps what is logged, and what is no UTF-8 breaks its own channels.
     record = logging.LogRecord("x", logging.WARNING, "file", 1, "%s", (HOSTILE,), None)
-    record.__dict__.update(told(Event.PATH_ACTIVE, profile=HOSTILE))
+    record.__dict__.update(log_fields(Event.PATH_ACTIVE, profile=HOSTILE))
     found = read(journal.entry(record))
     assert "EVIL" not in found
     assert found["MESSAGE"].isprintable()
@@ -193,7 +195,7 @@ def test_what_others_wrote_is_cut_and_harmless_in_fields_and_tracebacks(
     try:
         raise ValueError("\x1b[2J" + "x" * 100_000)
     except ValueError:
-        log.exception("a signal", extra=told(Event.PATH_EXCLUDED, reason="y" * 100_000))
+        log.exception("a signal", extra=log_fields(Event.PATH_EXCLUDED, reason="y" * 100_000))
     entry = read(listener.recv(1_000_000))
     assert len(entry["NM_MPTCP_REASON"]) <= 8192
     assert max(map(len, entry["MESSAGE"].splitlines())) <= 2000

@@ -18,7 +18,7 @@ from nm_mptcp.kernel.errors import KernelError
 from nm_mptcp.kernel.fib import Changes
 from nm_mptcp.model.record import Contents
 from nm_mptcp.model.state import Action, Endpoint, Kernel, Limits, NetworkManager, Operation
-from nm_mptcp.policy import decide
+from nm_mptcp.policy.decide import decide
 from nm_mptcp.report.status import Document, document
 
 from .situations import Situation

@@ -13,7 +13,7 @@ from nm_mptcp.config.settings import Config, MeteredPolicy, Origin, PathSection,
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
 from nm_mptcp.model.state import Action, DefaultFlags, Desired, Endpoint, Mode, State
-from nm_mptcp.policy import decide
+from nm_mptcp.policy.decide import decide
 from nm_mptcp.policy.plan import plan
 
 from .situations import BACKUP, MODEM, SUBFLOW, WIFI, Situation
@@ -158,7 +158,7 @@ def test_off_leaves_an_endpoint_to_the_connections_that_stand_on_nothing_else() 
     situation.connections = {frozenset({CABLE}): 1, frozenset({CABLE, AIR}): 2}
     desired = decided(situation, OFF)
     assert {endpoint.address for endpoint in desired.endpoints} == {CABLE, AIR}
-    assert not desired.severed
+    assert not desired.close_redundant
     assert desired.awaits_connections
 
 

@@ -14,7 +14,7 @@ from nm_mptcp.engine.loop import View
 from nm_mptcp.model.reasons import Reason, Why
 from nm_mptcp.model.record import Contents, since
 from nm_mptcp.model.state import Mode, State
-from nm_mptcp.policy import decide
+from nm_mptcp.policy.decide import decide
 from nm_mptcp.service.interface import NOTHING_YET, PROPERTIES, Service
 from nm_mptcp.service.path_objects import PATH_PROPERTIES, Objects, PathObject, object_path, path_values
 

@@ -33,10 +33,10 @@ from nm_mptcp.model.state import (
     OwnEndpoint,
     Route,
     Rule,
+    SavedSetting,
     Snapshot,
-    Written,
 )
-from nm_mptcp.policy import decide
+from nm_mptcp.policy.decide import decide
 from nm_mptcp.policy.plan import plan, restore, unrecorded
 from nm_mptcp.policy.source_routing import Source, rank, routing
 
@@ -213,7 +213,7 @@ def test_a_recreated_interface_moves_its_endpoint() -> None:
 
 
 def test_restoring_gives_back_a_limit_only_where_it_holds_what_we_wrote() -> None:
-    ours = Ours(limits={"subflows": Written(2, 4), "add_addr_accepted": Written(0, 2)})
+    ours = Ours(limits={"subflows": SavedSetting(2, 4), "add_addr_accepted": SavedSetting(0, 2)})
     (operation,) = restore(Kernel(limits=Limits(4, 3)), ours)
     assert operation == Operation(Action.SET, Limits(2, 3))
 
@@ -311,7 +311,7 @@ def _matches(asked: Rule, rule: Rule) -> bool:
 def ends_subflows(operation: Operation) -> bool:
     """Whether it is for live connections alone, which the model has not: once done, there is nothing more to end."""
     value = operation.value
-    return operation.action is Action.SEVER or (
+    return operation.action is Action.CLOSE_REDUNDANT or (
         isinstance(value, Endpoint) and not value.id and operation.action is Action.DELETE
     )
 
@@ -426,7 +426,7 @@ def test_any_situation_is_settled_by_one_plan_that_touches_nothing_foreign(
     kernel, after = apply(operations, snapshot.kernel, ours)
     assert len(kernel.endpoints) <= kernel.endpoints_max
     again = replace(snapshot, kernel=kernel, ours=after)
-    assert _foreign(again, desired.taken) == _foreign(replace(snapshot, ours=ours), desired.taken)
+    assert _foreign(again, desired.withdrawn) == _foreign(replace(snapshot, ours=ours), desired.withdrawn)
 
     # A second look may see that a replacement works now, and then leave what it replaced; a third has nothing to do.
     kernel, after = apply(plan(decide(again, config), kernel, after), kernel, after)
@@ -439,7 +439,7 @@ def test_any_situation_is_settled_by_one_plan_that_touches_nothing_foreign(
     assert all(map(ends_subflows, plan(decide(settled, config), kernel, after)))
 
     # And all of it can be taken back; what was taken from NetworkManager is given back, and so is there again.
-    given_back = {endpoint.place for endpoint in after.taken}
+    given_back = {endpoint.place for endpoint in after.withdrawn}
     kernel, after = apply(restore(kernel, after), kernel, after)
     assert not [route for group in kernel.routes.values() for route in group if MARKS.on_route(route)]
     assert not [rule for rule in kernel.rules if MARKS.on_rule(rule)]
@@ -461,6 +461,6 @@ def test_only_what_is_to_be_put_back_has_to_be_recorded_before_it_is_deleted() -
     ours, theirs = Endpoint("10.0.1.2", 2, SUBFLOW, 1), Endpoint("10.0.2.2", 3, SUBFLOW, 2)
     deletes = [Operation(Action.DELETE, ours), Operation(Action.DELETE, theirs)]
     added = Operation(Action.ADD, replace(ours, id=0))
-    assert unrecorded([*deletes, added], taken=frozenset()) == 2
-    assert unrecorded([*deletes, added], taken={replace(theirs, id=0)}) == 1
-    assert unrecorded([added, *deletes], taken=frozenset()) == 0
+    assert unrecorded([*deletes, added], withdrawn=frozenset()) == 2
+    assert unrecorded([*deletes, added], withdrawn={replace(theirs, id=0)}) == 1
+    assert unrecorded([added, *deletes], withdrawn=frozenset()) == 0

@@ -22,10 +22,10 @@ from nm_mptcp.model.state import (
     Mode,
     Owner,
     Path,
+    SavedSetting,
     State,
-    Written,
 )
-from nm_mptcp.policy import decide
+from nm_mptcp.policy.decide import decide
 
 from .situations import BACKUP, BLUETOOTH, BRIDGE, LEFT_TO_US, MODEM, SUBFLOW, TUN, VETH, WIFI, WIREGUARD, Situation
 
@@ -370,7 +370,7 @@ def test_an_endpoint_on_an_address_that_networkmanager_did_not_configure_is_left
     desired = decide(situation.snapshot())
     assert path(desired, A).state is State.ACTIVE
     assert not desired.endpoints
-    assert not desired.taken
+    assert not desired.withdrawn
 
 
 def test_what_pppd_adds_for_networkmanager_is_a_path_and_so_is_a_service_address_on_loopback() -> None:
@@ -518,7 +518,9 @@ def test_a_limit_that_an_administrator_changed_since_is_his() -> None:
     situation = Situation(limits=Limits(1, 2))
     situation.link("e1", f"{A}/24")
     situation.link("e2", f"{B}/24")
-    situation.ours = replace(situation.ours, limits={"subflows": Written(2, 4), "add_addr_accepted": Written(0, 2)})
+    situation.ours = replace(
+        situation.ours, limits={"subflows": SavedSetting(2, 4), "add_addr_accepted": SavedSetting(0, 2)}
+    )
     assert decide(situation.snapshot()).limits is None
 
 

@@ -17,7 +17,7 @@ from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
 from nm_mptcp.model.record import Contents, decided, seen, with_endpoints, without_endpoints
 from nm_mptcp.model.state import Action, Endpoint, Operation, Ours, OwnEndpoint, Owner, State
-from nm_mptcp.policy import decide
+from nm_mptcp.policy.decide import decide
 from nm_mptcp.policy.plan import plan, restore
 
 from .situations import SUBFLOW, Situation
@@ -129,7 +129,7 @@ def test_with_the_port_only_its_own_subflows_go_so_the_first_ones_are_ended_as_w
     situation.links[e1] = replace(situation.links[e1], carrier=False)
     situation.connections = {frozenset({A, B}): 1}
     desired = decide(situation.snapshot(), listening())
-    assert desired.unseated == {A}
+    assert desired.close_initial_subflows == {A}
     assert desired.endpoints == {Endpoint(B, e2, SIGNAL, port=443)}
 
 

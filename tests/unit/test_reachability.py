@@ -13,7 +13,8 @@ from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
 from nm_mptcp.model.record import Contents
 from nm_mptcp.model.state import MARKS, Family, Hop, Link, Route, RouteType, Rule, RuleAction
-from nm_mptcp.policy import decide, reachability
+from nm_mptcp.policy import reachability
+from nm_mptcp.policy.decide import decide
 from nm_mptcp.report.status import judge
 
 from .situations import SUBFLOW, Situation

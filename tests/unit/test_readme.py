@@ -14,7 +14,7 @@ from nm_mptcp.cli import COMMANDS, parser_of
 from nm_mptcp.config.settings import DEFAULTS
 from nm_mptcp.model.record import Contents, since
 from nm_mptcp.model.state import Limits, Mode
-from nm_mptcp.policy import decide
+from nm_mptcp.policy.decide import decide
 from nm_mptcp.report.explain import Known, Way, explain_destination, followers
 from nm_mptcp.report.explain_text import text
 from nm_mptcp.report.status import Standing, document

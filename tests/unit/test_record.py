@@ -40,10 +40,10 @@ from nm_mptcp.model.state import (
     Ours,
     OwnEndpoint,
     Path,
+    SavedSetting,
     State,
-    Written,
 )
-from nm_mptcp.policy import decide
+from nm_mptcp.policy.decide import decide
 from nm_mptcp.policy.plan import plan
 from nm_mptcp.report.status import document
 
@@ -51,7 +51,9 @@ from .situations import BACKUP, SUBFLOW, Situation
 
 A = Endpoint("10.0.1.2", 2, SUBFLOW)
 OURS = Ours(
-    frozenset({OwnEndpoint("10.0.1.2", 2, SUBFLOW, SUBFLOW, 7)}), frozenset({":1.5/9"}), {"subflows": Written(2, 4)}
+    frozenset({OwnEndpoint("10.0.1.2", 2, SUBFLOW, SUBFLOW, 7)}),
+    frozenset({":1.5/9"}),
+    {"subflows": SavedSetting(2, 4)},
 )
 
 
@@ -142,7 +144,7 @@ WELL = _encode(
         Ours(
             OURS.endpoints,
             OURS.claims,
-            {"subflows": Written(2, 4)},
+            {"subflows": SavedSetting(2, 4)},
             frozenset({replace(A, flags=BACKUP)}),
             frozenset({(Family.IPV4, 2)}),
             frozenset({Numbering(78, range(50000, 50100), 1000)}),
@@ -336,9 +338,9 @@ def test_an_endpoint_that_could_not_be_added_is_not_ours() -> None:
 
 def test_the_limit_before_the_first_write_is_what_is_put_back() -> None:
     once = with_limits(Ours(), Limits(2, 0), Limits(4, 0))
-    assert once.limits == {"subflows": Written(2, 4)}
+    assert once.limits == {"subflows": SavedSetting(2, 4)}
     twice = with_limits(once, Limits(4, 0), Limits(6, 3))
-    assert twice.limits == {"subflows": Written(2, 6), "add_addr_accepted": Written(0, 3)}
+    assert twice.limits == {"subflows": SavedSetting(2, 6), "add_addr_accepted": SavedSetting(0, 3)}
 
 
 def test_since_stays_while_state_and_reason_stay() -> None:
@@ -351,9 +353,9 @@ def test_since_stays_while_state_and_reason_stay() -> None:
 
 def test_a_limit_that_is_as_it_was_before_us_is_ours_no_more() -> None:
     lowered = with_limits(Ours(), Limits(8, 2), Limits(0, 2))
-    assert lowered.limits == {"subflows": Written(8, 0)}
+    assert lowered.limits == {"subflows": SavedSetting(8, 0)}
     raised = with_limits(lowered, Limits(0, 2), Limits(8, 2))
-    assert decided(raised, Kernel(limits=Limits(0, 2)), Desired()).limits == {"subflows": Written(8, 8)}
+    assert decided(raised, Kernel(limits=Limits(0, 2)), Desired()).limits == {"subflows": SavedSetting(8, 8)}
     assert decided(raised, Kernel(limits=Limits(8, 2)), Desired()).limits == {}
 
 

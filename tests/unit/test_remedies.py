@@ -15,8 +15,8 @@ from nm_mptcp.config.files import Source
 from nm_mptcp.config.settings import Config
 from nm_mptcp.engine.signal_hysteresis import Strengths
 from nm_mptcp.model.reasons import Reason, Why
-from nm_mptcp.model.state import Connectivity, Departure, Family, Link, Path, State
-from nm_mptcp.policy import decide
+from nm_mptcp.model.state import Connectivity, Egress, Family, Link, Path, State
+from nm_mptcp.policy.decide import decide
 from nm_mptcp.report.remedies import remedies
 from tests.support import followed
 
@@ -108,7 +108,7 @@ def _held() -> Laptop:
 
 
 def _tunnelled() -> Laptop:
-    laptop = Laptop(departures={Family.IPV4: (Departure(9), Departure(9))}).wifi()
+    laptop = Laptop(egress={Family.IPV4: (Egress(9), Egress(9))}).wifi()
     laptop.links[9] = Link(9, "tun0", "tun")
     return laptop
 

@@ -13,7 +13,7 @@ from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
 from nm_mptcp.model.record import decided
 from nm_mptcp.model.state import Action, Desired, Endpoint, Operation, Snapshot, State
-from nm_mptcp.policy import decide
+from nm_mptcp.policy.decide import decide
 from nm_mptcp.policy.plan import plan
 
 from .situations import SUBFLOW, TUN, Situation
@@ -193,7 +193,7 @@ def test_networkmanagers_suspended_endpoint_comes_back_before_any_of_ours() -> N
         ifindex = situation.link(f"e{number}", f"{address}/24", metric=100)
         situation.endpoint(address, ifindex, ours=True)
     e3 = situation.link("e3", f"{C}/24", metric=900, profile=EXPLICIT)
-    situation.ours = replace(situation.ours, taken=frozenset({Endpoint(C, e3, SUBFLOW)}))
+    situation.ours = replace(situation.ours, withdrawn=frozenset({Endpoint(C, e3, SUBFLOW)}))
     assert set(wished(decide(situation.snapshot()))) == {A, C}
 
 

@@ -11,7 +11,7 @@ import pytest
 from nm_mptcp.config.settings import Config, Routing
 from nm_mptcp.model.flags import ProfileFlag
 from nm_mptcp.model.state import Connectivity, DefaultFlags, DeviceState, Mode
-from nm_mptcp.policy import decide
+from nm_mptcp.policy.decide import decide
 
 from .situations import BRIDGE, WIFI, Situation
 

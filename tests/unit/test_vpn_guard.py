@@ -18,12 +18,12 @@ from nm_mptcp.model.state import (
     MARKS,
     Action,
     AddressFlag,
-    Cut,
-    Departure,
     Desired,
     DeviceState,
+    Egress,
     Endpoint,
     Family,
+    LeakingSubflows,
     Limits,
     Link,
     Operation,
@@ -31,13 +31,13 @@ from nm_mptcp.model.state import (
     Path,
     Profile,
     Rule,
-    Sides,
+    SavedSetting,
     Snapshot,
     State,
     Tunnel,
-    Written,
+    TunnelBypass,
 )
-from nm_mptcp.policy import decide
+from nm_mptcp.policy.decide import decide
 from nm_mptcp.policy.plan import plan
 
 from .situations import BACKUP, MODEM, SUBFLOW, TUN, WIREGUARD, Situation
@@ -66,15 +66,15 @@ class Laptop(Situation):
 
     def leads(self, ways: Mapping[Family, tuple[int, int]], *, encrypted: bool = False) -> None:
         """By which interfaces the probes of each family leave; the rest leaves by the first link."""
-        self.kernel["departures"] = {
-            family: tuple(Departure(index, encrypted) for index in ways.get(family, (2, 2))) for family in Family
+        self.kernel["egress"] = {
+            family: tuple(Egress(index, encrypted) for index in ways.get(family, (2, 2))) for family in Family
         }
 
     def route_as_wanted(self) -> None:
         """The rules of a moment ago, when there was no tunnel."""
-        known, self.kernel["departures"] = self.kernel["departures"], {}
+        known, self.kernel["egress"] = self.kernel["egress"], {}
         self.rules = list(decide(self.snapshot()).rules)
-        self.kernel["departures"] = known
+        self.kernel["egress"] = known
 
     def decide(self, config: Config | None = None) -> Desired:
         return decide(self.snapshot(), config or Config())
@@ -173,7 +173,7 @@ def test_what_lies_below_is_suspended_in_the_families_of_the_tunnel() -> None:
         assert found.table is None
     assert wished(desired) == {A6, B6}
     assert {rule.source for rule in desired.rules} == {A6, B6}
-    assert desired.cut == {A, B}
+    assert desired.close_all == {A, B}
 
 
 def test_both_families_are_suspended_by_a_tunnel_of_both() -> None:
@@ -186,7 +186,7 @@ def test_both_families_are_suspended_by_a_tunnel_of_both() -> None:
 def test_switched_off_it_does_nothing() -> None:
     desired = Laptop().decide(Config(vpn_guard=False))
     assert not desired.tunnels
-    assert not desired.cut
+    assert not desired.close_all
     assert wished(desired) == {A, B, A6, B6}
 
 
@@ -217,7 +217,7 @@ def test_a_deprecated_address_keeps_no_endpoint() -> None:
     laptop.addresses[2] = [replace(each, flags=each.flags | 0x20) for each in laptop.addresses[2]]
     desired = laptop.decide()
     assert not wished(desired)
-    assert A6 in desired.cut
+    assert A6 in desired.close_all
 
 
 def test_what_was_kept_without_networkmanager_is_not_kept() -> None:
@@ -231,12 +231,12 @@ def test_networkmanagers_endpoint_is_taken_and_remembered() -> None:
     e3 = laptop.link("e3", "10.0.3.2/24", profile={"mptcp_flags": ProfileFlag(0x62)})
     laptop.endpoint("10.0.3.2", e3, BACKUP, ours=False)
     desired = laptop.decide()
-    assert desired.taken == {Endpoint("10.0.3.2", e3, BACKUP)}
-    assert "10.0.3.2" in desired.cut
+    assert desired.withdrawn == {Endpoint("10.0.3.2", e3, BACKUP)}
+    assert "10.0.3.2" in desired.close_all
     kept = decided(laptop.ours, laptop.snapshot().kernel, desired)
     laptop.ours = kept
     laptop.endpoints = [endpoint for endpoint in laptop.endpoints if endpoint.address != "10.0.3.2"]
-    assert decided(kept, laptop.snapshot().kernel, laptop.decide()).taken == desired.taken
+    assert decided(kept, laptop.snapshot().kernel, laptop.decide()).withdrawn == desired.withdrawn
     laptop.leads({})
     assert Endpoint("10.0.3.2", e3, BACKUP) in laptop.decide().endpoints
 
@@ -247,7 +247,7 @@ def test_somebody_elses_endpoint_is_left_to_him_but_not_routed() -> None:
     laptop.endpoint("10.0.3.2", e3, EndpointFlag.SUBFLOW | EndpointFlag.FULLMESH, ours=False)
     desired = laptop.decide()
     assert path(desired, "10.0.3.2").reason.why is Why.SOMEBODY_ELSE_OWNS
-    assert not desired.taken
+    assert not desired.withdrawn
     assert "10.0.3.2" not in {rule.source for rule in desired.rules}
 
 
@@ -263,7 +263,7 @@ def test_a_tunnel_with_flags_of_its_own_is_a_path_and_guards_all_the_same() -> N
     laptop.endpoint(INNER, laptop.tunnel, SUBFLOW, ours=False)
     desired = laptop.decide()
     assert path(desired, INNER).state is State.ACTIVE
-    assert INNER not in {endpoint.address for endpoint in desired.taken}
+    assert INNER not in {endpoint.address for endpoint in desired.withdrawn}
     assert path(desired, A).reason.why is Why.VPN_GUARD
 
 
@@ -273,7 +273,7 @@ def test_a_temporary_address_is_cut_while_it_has_rules() -> None:
     laptop.address(2, f"{temporary}/64", flags=0x01)
     laptop.route_as_wanted()
     desired = laptop.decide()
-    assert temporary in desired.cut
+    assert temporary in desired.close_all
     assert path(desired, temporary).reason.why is Why.TEMPORARY
     assert not [rule for rule in desired.rules if rule.source == temporary]
 
@@ -283,39 +283,39 @@ def test_a_temporary_address_is_cut_while_it_has_rules() -> None:
 
 def test_before_an_endpoint_goes_it_is_asked_who_stands_beside_the_tunnel() -> None:
     laptop = Laptop()
-    laptop.sides = None
+    laptop.bypass = None
     desired = laptop.decide()
-    assert desired.asks_sides
+    assert desired.asks_bypass
     assert wished(desired) == {A, B, A6, B6}
 
 
 def test_an_endpoint_stays_for_a_connection_beside_the_tunnel_and_no_subflow_is_made() -> None:
     laptop = Laptop()
-    laptop.sides = Sides(beside=frozenset({A}))
+    laptop.bypass = TunnelBypass(allowed=frozenset({A}))
     desired = laptop.decide()
     assert path(desired, A).reason.why is Why.KEPT_BESIDE_TUNNEL
     assert wished(desired) == {A, A6, B6}
     assert desired.limits == Limits(0, 0)
     assert desired.awaits_connections
-    assert desired.cut == {A, B}
+    assert desired.close_all == {A, B}
 
 
 def test_what_stands_around_the_tunnel_on_such_an_address_is_cut_also_later() -> None:
     laptop = Laptop()
     laptop.rules = []
-    laptop.sides = Sides(beside=frozenset({A}))
-    assert laptop.decide().cut == {B}
-    laptop.sides = Sides(beside=frozenset({A}), around=frozenset({A}))
-    assert laptop.decide().cut == {A, B}
+    laptop.bypass = TunnelBypass(allowed=frozenset({A}))
+    assert laptop.decide().close_all == {B}
+    laptop.bypass = TunnelBypass(allowed=frozenset({A}), leaking=frozenset({A}))
+    assert laptop.decide().close_all == {A, B}
 
 
 def test_networkmanagers_endpoint_stays_for_it_as_well() -> None:
     laptop = Laptop()
     e3 = laptop.link("e3", "10.0.3.2/24", profile={"mptcp_flags": ProfileFlag(0x22)})
     laptop.endpoint("10.0.3.2", e3, ours=False)
-    laptop.sides = Sides(beside=frozenset({"10.0.3.2"}))
+    laptop.bypass = TunnelBypass(allowed=frozenset({"10.0.3.2"}))
     desired = laptop.decide()
-    assert not desired.taken
+    assert not desired.withdrawn
     assert "10.0.3.2" not in wished(desired)
 
 
@@ -323,7 +323,7 @@ def test_the_limits_come_back_as_they_were() -> None:
     laptop = Laptop()
     laptop.leads({})
     laptop.kernel["limits"] = Limits(0, 8)
-    laptop.ours = replace(laptop.ours, limits={"subflows": Written(8, 0)})
+    laptop.ours = replace(laptop.ours, limits={"subflows": SavedSetting(8, 0)})
     assert laptop.decide().limits == Limits(8, 8)
     for name in ("e1", "e2"):  # also when no path is left meanwhile
         laptop.device(name, state=DeviceState.DISCONNECTED)
@@ -336,8 +336,8 @@ def test_the_limits_come_back_as_they_were() -> None:
 def test_no_subflow_is_allowed_then_subflows_and_rules_go_and_then_the_endpoints() -> None:
     forbidden, cut, *others = Laptop().operations()
     assert (forbidden.action, forbidden.value) == (Action.SET, Limits(0, 0))
-    assert cut.action is Action.CUT
-    assert isinstance(cut.value, Cut)
+    assert cut.action is Action.CLOSE_ALL
+    assert isinstance(cut.value, LeakingSubflows)
     assert cut.value.addresses == {A, B}
     gone = [operation.value for operation in others if operation.action is Action.DELETE]
     rules = [value for value in gone if isinstance(value, Rule)]
@@ -349,7 +349,7 @@ def test_no_subflow_is_allowed_then_subflows_and_rules_go_and_then_the_endpoints
 def test_a_lone_endpoint_goes_at_once_and_needs_no_such_limit() -> None:
     laptop = Laptop()
     laptop.endpoints = [endpoint for endpoint in laptop.endpoints if endpoint.address != B]
-    assert laptop.operations()[0].action is Action.CUT
+    assert laptop.operations()[0].action is Action.CLOSE_ALL
 
 
 def test_the_limit_is_put_back_when_the_endpoints_are_gone() -> None:
@@ -357,7 +357,7 @@ def test_the_limit_is_put_back_when_the_endpoints_are_gone() -> None:
     laptop.endpoints = [endpoint for endpoint in laptop.endpoints if endpoint.address in (A6, B6)]
     laptop.rules = [rule for rule in laptop.rules if rule.source in (A6, B6)]
     laptop.kernel["limits"] = Limits(0, 2)
-    laptop.ours = replace(laptop.ours, limits={"subflows": Written(5, 0)})
+    laptop.ours = replace(laptop.ours, limits={"subflows": SavedSetting(5, 0)})
     assert laptop.decide().limits == Limits(5, 2)
 
 
@@ -371,7 +371,7 @@ def test_nothing_is_written_once_nothing_is_left() -> None:
             if isinstance(value, Rule):
                 laptop.rules = [each for each in laptop.rules if each != value]
     found = laptop.operations()
-    assert not [op for op in found if op.action is Action.CUT or isinstance(op.value, Rule | Endpoint)]
+    assert not [op for op in found if op.action is Action.CLOSE_ALL or isinstance(op.value, Rule | Endpoint)]
 
 
 # --- the record
@@ -412,7 +412,7 @@ def settle(snapshot: Snapshot) -> Snapshot:
         operations = plan(desired, snapshot.kernel, ours)
         for limits in (op.value for op in operations if isinstance(op.value, Limits)):
             ours = with_limits(ours, snapshot.kernel.limits, limits)
-        kernel, ours = apply([op for op in operations if op.action is not Action.CUT], snapshot.kernel, ours)
+        kernel, ours = apply([op for op in operations if op.action is not Action.CLOSE_ALL], snapshot.kernel, ours)
         snapshot = replace(snapshot, kernel=kernel, ours=ours)
     assert all(map(ends_subflows, plan(decide(snapshot), snapshot.kernel, snapshot.ours)))
     return snapshot
@@ -428,11 +428,11 @@ def test_in_any_situation_nothing_is_left_below_a_tunnel_and_all_returns_after_i
     kernel = replace(
         before.kernel,
         links={**before.kernel.links, tunnel: Link(tunnel, "tun0", "tun")},
-        departures={IPV4: (Departure(tunnel),) * 2},
+        egress={IPV4: (Egress(tunnel),) * 2},
     )
     addresses = sorted({endpoint.address for endpoint in kernel.endpoints})
     beside = frozenset(data.draw(st.sets(st.sampled_from(addresses)))) if addresses else frozenset[str]()
-    below = settle(replace(before, kernel=kernel, sides=Sides(beside)))
+    below = settle(replace(before, kernel=kernel, bypass=TunnelBypass(beside)))
 
     # What NetworkManager itself runs as a tunnel may be a path by its profile's flags.
     others = {path.address for path in decide(below).paths if path.kind != "tun"} - {STRAY}
@@ -445,11 +445,11 @@ def test_in_any_situation_nothing_is_left_below_a_tunnel_and_all_returns_after_i
     assert standing <= beside
     assert (below.kernel.limits.subflows == 0) or not standing
     theirs = {e for e in before.kernel.endpoints if not before.ours.owns(e) and not e.flags & EndpointFlag.IMPLICIT}
-    assert theirs - set(below.kernel.endpoints) <= {replace(e, id=0) for e in below.ours.taken} | {
-        e for e in theirs if any(e.place == taken.place for taken in below.ours.taken)
+    assert theirs - set(below.kernel.endpoints) <= {replace(e, id=0) for e in below.ours.withdrawn} | {
+        e for e in theirs if any(e.place == taken.place for taken in below.ours.withdrawn)
     }
 
-    after = settle(replace(below, kernel=replace(below.kernel, departures={})))
+    after = settle(replace(below, kernel=replace(below.kernel, egress={})))
     # What was only kept, for want of another path or of NetworkManager, has no reason to come back; and a slot that was
     # free meanwhile may have found somebody else.
     if any(path.reason.why is Why.NO_SLOT for path in (*decide(before).paths, *decide(after).paths)):

@@ -17,15 +17,15 @@ from nm_mptcp.model.state import (
     Address,
     AddressFlag,
     DefaultFlags,
-    Departure,
     Desired,
     DeviceState,
+    Egress,
     Family,
     Link,
     Mode,
     State,
 )
-from nm_mptcp.policy import decide
+from nm_mptcp.policy.decide import decide
 
 from .situations import TUN, Situation
 
@@ -253,7 +253,7 @@ def test_the_guard_of_a_full_tunnel_is_a_will() -> None:
     situation = on_two_links("no_carrier", connections={frozenset({A}): 1})
     tunnel = situation.link("tun0", "2001:db8:9::2/64", type=16)
     situation.links[tunnel] = replace(situation.links[tunnel], kind="tun")
-    situation.kernel["departures"] = {Family.IPV6: (Departure(tunnel), Departure(tunnel))}
+    situation.kernel["egress"] = {Family.IPV6: (Egress(tunnel), Egress(tunnel))}
     assert A not in wished(decision(situation))
 
 

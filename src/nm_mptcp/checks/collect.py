@@ -25,7 +25,7 @@ from ..dbus.connection import BusError
 from ..engine.record import Record, StateError
 from ..kernel import sysctl
 from ..kernel.errors import KernelError
-from ..kernel.fib import Mirror
+from ..kernel.fib import FIB
 from ..kernel.path_manager import PathManager
 from ..kernel.route_lookup import Ways
 from ..kernel.routing import Routing
@@ -153,7 +153,7 @@ def _own_look(record: Record, source: Source) -> tuple[Mapping[str, Any], str]:
 def _kernel() -> tuple[Kernel, str]:
     """What the kernel has, and why endpoints and limits could not be read."""
     with Routing() as routing:
-        mirror = Mirror.of(routing.links(), routing.addresses(), routing.routes(), routing.rules())
+        mirror = FIB.of(routing.links(), routing.addresses(), routing.routes(), routing.rules())
     kernel = Kernel(
         mptcp_enabled=sysctl.mptcp_enabled(),
         path_manager=sysctl.path_manager(),

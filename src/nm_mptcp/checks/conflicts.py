@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .facts import Facts, Process
-from .finding import Finding, Remedy, commands, good, moot, warning
+from .finding import Finding, Remedy, commands, good, not_applicable, warning
 
 #: Both keys of networkd.conf(5) that make it delete what it did not make; the default is yes.
 _NETWORKD = ("ManageForeignRoutingPolicyRules", "ManageForeignRoutes")
@@ -80,7 +80,7 @@ def strongswan(facts: Facts) -> Iterator[Finding]:
         words = f"strongSwan's table {_STRONGSWAN} comes first: what goes to {where} takes the tunnel, by whatever path"
         yield warning("strongswan", words, remedy=commands(f"ip route show table {_STRONGSWAN}", words="to see it"))
     else:
-        yield moot("strongswan", f"strongSwan runs; its table {_STRONGSWAN} is empty")
+        yield not_applicable("strongswan", f"strongSwan runs; its table {_STRONGSWAN} is empty")
 
 
 def _stopped(process: Process) -> Remedy:

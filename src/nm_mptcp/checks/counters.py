@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .facts import Facts
-from .finding import Finding, advice, good, moot, warning
+from .finding import Finding, advice, good, not_applicable, warning
 
 #: Failures of joins by our side, with what each means (kernel: net/mptcp/mib.h).
 _JOINS = {
@@ -40,7 +40,7 @@ def joins(facts: Facts) -> Iterator[Finding]:
     """Additional subflows that failed."""
     have = facts.counters
     if "MPJoinSynAckRx" not in have:
-        yield moot("joins", "this kernel does not count")
+        yield not_applicable("joins", "this kernel does not count")
         return
     failed = {name: have[name] for name in _JOINS if have.get(name)}
     if have.get("MPCapableSYNRX"):
@@ -58,14 +58,14 @@ def joins(facts: Facts) -> Iterator[Finding]:
     elif tried:
         yield good("joins", words)
     else:
-        yield moot("joins", "none was tried so far")
+        yield not_applicable("joins", "none was tried so far")
 
 
 def fallbacks(facts: Facts) -> Iterator[Finding]:
     """Connections that became TCP."""
     have = facts.counters
     if "MPCapableSYNACKRX" not in have:
-        yield moot("fallback", "this kernel does not count")
+        yield not_applicable("fallback", "this kernel does not count")
         return
     asked, agreed = have.get("MPCapableSYNTX", 0), have["MPCapableSYNACKRX"]
     served = have.get("MPCapableSYNRX", 0)
@@ -86,4 +86,4 @@ def fallbacks(facts: Facts) -> Iterator[Finding]:
                 "fallback", f"{agreed} of {asked} servers spoke MPTCP{served_words}; few or none fell back later"
             )
         else:
-            yield moot("fallback", "no connection asked for MPTCP so far")
+            yield not_applicable("fallback", "no connection asked for MPTCP so far")

@@ -43,7 +43,7 @@ def good(check: str, evidence: str, subject: str = "") -> Finding:
     return Finding(check, Result.GOOD, evidence, subject)
 
 
-def moot(check: str, evidence: str, subject: str = "") -> Finding:
+def not_applicable(check: str, evidence: str, subject: str = "") -> Finding:
     """There is nothing to check."""
     return Finding(check, Result.NOT_APPLICABLE, evidence, subject)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ..model.state import DefaultFlags
 from ..text import printable
 from .facts import STARTING, Facts
-from .finding import Finding, advice, bad, commands, good, moot, unknown, warning
+from .finding import Finding, advice, bad, commands, good, not_applicable, unknown, warning
 
 _DROPIN = "/usr/lib/NetworkManager/conf.d/10-nm-mptcp.conf"
 
@@ -46,7 +46,7 @@ def dropin(facts: Facts) -> Iterator[Finding]:
     told = facts.status.get("networkmanager", {})
     if not told.get("running") or told.get("silent"):
         why = "NetworkManager does not answer" if told.get("silent") else "NetworkManager does not run"
-        yield moot("drop-in", why if facts.bus else _NO_BUS)
+        yield not_applicable("drop-in", why if facts.bus else _NO_BUS)
         return
     section = told["default_flags_section"]
     if section == DefaultFlags.OUR_SECTION:

@@ -14,7 +14,7 @@ from ..model.state import AddressFlag, Family
 from ..report.health import held_back
 from ..text import printable
 from .facts import Facts, Place
-from .finding import Finding, Remedy, advice, bad, commands, good, moot, unknown, warning
+from .finding import Finding, Remedy, advice, bad, commands, good, not_applicable, unknown, warning
 from .system import NEWER, TURN_ON
 
 #: Reasons why an address is no path that somebody may wonder about -> what to do; by the names of the rules.
@@ -40,9 +40,9 @@ def paths(facts: Facts) -> Iterator[Finding]:
     elif active:
         yield good("paths", f"one link carries ({interfaces[0]}): there is nothing to fail over to")
     elif facts.status["mode"] == "off":
-        yield moot("paths", "the mode is off: no link is made a path")
+        yield not_applicable("paths", "the mode is off: no link is made a path")
     elif facts.tunnels:
-        yield moot("paths", f"all leaves by the full tunnel {', '.join(sorted(set(facts.tunnels.values())))}")
+        yield not_applicable("paths", f"all leaves by the full tunnel {', '.join(sorted(set(facts.tunnels.values())))}")
     elif not facts.kernel.path_manager:
         yield bad("paths", "no address is a path: this kernel has no MPTCP", remedy=advice(NEWER))
     elif not facts.kernel.mptcp_enabled:
@@ -85,11 +85,11 @@ def endpoints(facts: Facts) -> Iterator[Finding]:
         yield unknown("endpoint", facts.kernel_error)
         return
     if not facts.kernel.path_manager:
-        yield moot("endpoint", "this kernel has no MPTCP")
+        yield not_applicable("endpoint", "this kernel has no MPTCP")
         return
     places = list(facts.places())
     if not places:
-        yield moot("endpoint", "there is no endpoint")
+        yield not_applicable("endpoint", "there is no endpoint")
     for place in places:
         subject = f"{place.interface} {place.address}".strip()
         if place.endpoint is not None:
@@ -194,7 +194,7 @@ def limits(facts: Facts) -> Iterator[Finding]:
         yield unknown("limits", facts.kernel_error)
         return
     if not facts.kernel.path_manager:
-        yield moot("limits", "this kernel has no MPTCP")
+        yield not_applicable("limits", "this kernel has no MPTCP")
         return
     places = [
         place for place in facts.places() if place.endpoint is None or place.endpoint.flags & EndpointFlag.SUBFLOW
@@ -206,7 +206,7 @@ def limits(facts: Facts) -> Iterator[Finding]:
     paths = len(places)
     needed = min(max(0, paths - 1), most)
     if not places:
-        yield moot("limits", f"{told}; there is no endpoint that opens subflows")
+        yield not_applicable("limits", f"{told}; there is no endpoint that opens subflows")
         return
     wanted = max(have.subflows, min(2 * paths, most)), max(have.add_addr_accepted, min(paths, most))
     fix = commands(

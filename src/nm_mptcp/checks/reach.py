@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..model.state import Family
 from ..text import printable
 from .facts import Facts, Place
-from .finding import Finding, advice, bad, good, moot, unknown, warning
+from .finding import Finding, advice, bad, good, not_applicable, unknown, warning
 from .mptcpsocket import IPPROTO_MPTCP, abandon, speaks_mptcp
 
 #: Seconds for one connection: the kernel tries without MPTCP after some 3 s where its SYNs with MPTCP are dropped.
@@ -50,7 +50,9 @@ def reach(facts: Facts, host: str, port: int) -> list[Finding]:
     with ThreadPoolExecutor(max_workers=max(1, len(tried))) as workers:
         tries = list(workers.map(lambda place: _connect(place, servers[Family.of(place.address)], port), tried))
     findings = [
-        moot(_CHECK, f"{printable(host)} has no {family.label} address") for family in Family if family not in servers
+        not_applicable(_CHECK, f"{printable(host)} has no {family.label} address")
+        for family in Family
+        if family not in servers
     ]
     return findings + list(_judge(facts, tries))
 

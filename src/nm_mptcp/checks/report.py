@@ -54,7 +54,7 @@ _CHOSEN = re.compile(r"match-connection=[^\n]*")
 _COMMENT = re.compile(r"^[ \t]*[#;].*\n?", re.MULTILINE)
 _SECTION = re.compile(r"\[path-([^\]\n]+)\]")
 _ALIAS = re.compile(r"^(\s+alias ).*$", re.MULTILINE)
-#: Written by the kernel and by everybody in the same way: they tell nothing of anyone.
+#: SavedSetting by the kernel and by everybody in the same way: they tell nothing of anyone.
 _COMMON = frozenset(("0.0.0.0", "127.0.0.1", "127.0.0.0", "127.255.255.255", "255.255.255.255", "::", "::1"))
 
 

@@ -15,7 +15,7 @@ from ..policy.plan import in_order
 from ..report.remedies import own_table
 from ..text import printable
 from .facts import Facts, Place, Trouble
-from .finding import Finding, Remedy, advice, bad, commands, good, moot, unknown, warning
+from .finding import Finding, Remedy, advice, bad, commands, good, not_applicable, unknown, warning
 
 #: Where a table is looked for that nobody uses, for addresses that nm-mptcp does not route.
 _FREE_TABLES = range(10000, 11000)
@@ -25,7 +25,7 @@ def ways(facts: Facts) -> Iterator[Finding]:
     """Which way the kernel sends packets from each address, as it says itself, and whether they get to what it is for."""
     places = _carrying(facts)
     if not places:
-        yield moot("route", "no address carries")
+        yield not_applicable("route", "no address carries")
     for place in places:
         subject = f"{place.interface} {place.address}"
         trouble, astray = facts.trouble(place), _astray(facts, place)
@@ -44,11 +44,11 @@ def ways(facts: Facts) -> Iterator[Finding]:
 def rules(facts: Facts) -> Iterator[Finding]:
     """Whether our tables and rules are as they should be."""
     if not facts.routing:
-        yield moot("rules", "the configuration says [routing] enabled=no")
+        yield not_applicable("rules", "the configuration says [routing] enabled=no")
         return
     places = [place for place in _carrying(facts) if place.ours]
     if not places:
-        yield moot("rules", "nm-mptcp routes no address")
+        yield not_applicable("rules", "nm-mptcp routes no address")
         return
     faulty = dict(_faults(facts, places))
     for place in places:
@@ -118,7 +118,7 @@ def reverse_path(facts: Facts) -> Iterator[Finding]:
     dropped = facts.counters.get("IPReversePathFilter", 0)
     places = [place for place in _carrying(facts) if Family.of(place.address) is Family.IPV4]
     if not places:
-        yield moot("reverse-path", "no IPv4 address carries")
+        yield not_applicable("reverse-path", "no IPv4 address carries")
     for place in places:
         subject = f"{place.interface} {place.address}"
         own = int(facts.sysctls.get(f"net/ipv4/conf/{place.interface}/rp_filter", "0"))
@@ -148,7 +148,7 @@ def firewall(facts: Facts) -> Iterator[Finding]:
     rule = known.rules[0]
     places = _carrying(facts)
     if not places:
-        yield moot("firewall", f"'{rule}', but no address carries{whose}")
+        yield not_applicable("firewall", f"'{rule}', but no address carries{whose}")
     for place in places:
         subject = f"{place.interface} {place.address}"
         bound = (each.bound for each in _answers(facts, place))
@@ -171,7 +171,7 @@ def one_subnet(facts: Facts) -> Iterator[Finding]:
     carrying = {place.ifindex for place in _carrying(facts)}
     shared = {subnet: links for subnet, links in at.items() if len(links) > 1 and carrying & set(links)}
     if not shared:
-        yield moot("arp", "no two links are on one IPv4 subnet")
+        yield not_applicable("arp", "no two links are on one IPv4 subnet")
     for network, links in shared.items():
         for name in sorted(links.values()):
             ignore, announce, filter_ = (_arp(facts, name, key) for key in ("arp_ignore", "arp_announce", "arp_filter"))

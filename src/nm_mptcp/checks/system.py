@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator
 
 from .facts import Facts
-from .finding import Finding, Remedy, advice, bad, commands, good, moot, unknown, warning
+from .finding import Finding, Remedy, advice, bad, commands, good, not_applicable, unknown, warning
 
 #: MPTCP version 1 as clients and servers speak it; the path manager's endpoints came with 5.7.
 _FIRST = (5, 7)
@@ -128,7 +128,7 @@ def path_manager(facts: Facts) -> Iterator[Finding]:
     """The path manager of new connections."""
     manager = facts.kernel.path_manager
     if not manager:
-        yield moot("path-manager", "this kernel has no MPTCP")
+        yield not_applicable("path-manager", "this kernel has no MPTCP")
     elif manager == "kernel":
         yield good("path-manager", "the kernel manages the paths")
     else:
@@ -144,7 +144,7 @@ def join_initial(facts: Facts) -> Iterator[Finding]:
     """``net.mptcp.allow_join_initial_addr_port``: for those who serve."""
     value = facts.sysctls.get("net/mptcp/allow_join_initial_addr_port")
     if value is None:
-        yield moot("join-initial-address", "this kernel has no net.mptcp.allow_join_initial_addr_port")
+        yield not_applicable("join-initial-address", "this kernel has no net.mptcp.allow_join_initial_addr_port")
     elif value == "0":
         words = "net.mptcp.allow_join_initial_addr_port is 0: peers may not join at the address that they connected to"
         fix = commands(
@@ -161,7 +161,7 @@ def blackhole(facts: Facts) -> Iterator[Finding]:
     timeout = facts.sysctls.get("net/mptcp/blackhole_timeout")
     seen = facts.counters.get("Blackhole", 0)
     if timeout is None:
-        yield moot("blackhole", "this kernel does not look for networks that drop MPTCP (6.12 does)")
+        yield not_applicable("blackhole", "this kernel does not look for networks that drop MPTCP (6.12 does)")
     elif facts.blackholed:
         words = f"a network dropped MPTCP ({seen} times): new connections do without it, for {timeout} s and more"
         fix = commands(

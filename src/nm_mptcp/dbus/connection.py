@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The system bus: the one module that knows of dbus-fast and dbus-next.
 
-Written to the subset that both share; dbus-fast is taken where it is installed, dbus-next otherwise. The environment
+SavedSetting to the subset that both share; dbus-fast is taken where it is installed, dbus-next otherwise. The environment
 variable ``NM_MPTCP_DBUS`` (``fast`` or ``next``) forces one of them. What their users have to know and handle (calls
 that hang when the daemon dies, errors that are not raised, a constructor that connects) is handled here once.
 

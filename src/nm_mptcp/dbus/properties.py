@@ -38,7 +38,7 @@ class Properties(ServiceInterface):
 _Class = TypeVar("_Class", bound=type[Properties])
 
 
-def having(table: Table, methods: Methods | None = None) -> Callable[[_Class], _Class]:
+def with_properties(table: Table, methods: Methods | None = None) -> Callable[[_Class], _Class]:
     """A class decorator: give the interface these properties, and show these methods."""
 
     def add(interface: _Class) -> _Class:

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from ..config.settings import DEFAULTS, Config
-from ..fault_log import Complaints
-from ..journal import LEVELS, Event, told
+from ..fault_log import FaultLog
+from ..journal import LEVELS, Event, log_fields
 from ..kernel.access import KernelAccess
 from ..kernel.errors import KernelError
 from ..kernel.fib import Changes
@@ -51,12 +51,13 @@ from ..model.state import (
     Ours,
     Owner,
     Path,
-    Sides,
     Snapshot,
     State,
+    TunnelBypass,
     marks_of,
 )
-from ..policy import decide, reachability
+from ..policy import reachability
+from ..policy.decide import decide
 from ..policy.plan import needed, plan, restore, unrecorded, urgent
 from ..report.health import rule_name
 from ..report.status import Document, Standing, document
@@ -162,7 +163,7 @@ class Engine:
         self._delay = RETRY[0]
         self._told: dict[tuple[str, int], tuple[object, ...]] = {}
         self._last_id: dict[tuple[str, int], int] = {}  #: of each address the last endpoint that it had
-        self._complaints = Complaints(_log)
+        self._complaints = FaultLog(_log)
         self._guard = record.contents.guard
         self._cut = (0, 0)
         self._compared: object = None  #: the routes that were compared last with what is desired; it is remembered
@@ -186,7 +187,7 @@ class Engine:
             self._addresses_lost = True
         self._dirty.set()
 
-    def happened(self, event: PathManagerEvent | None) -> None:
+    def on_path_manager_event(self, event: PathManagerEvent | None) -> None:
         """A connection or subflow came or went; None: some did, and nobody knows which."""
         wounded = event is not None and self._healing.event(event, time.monotonic())
         if self._healing.crowded:
@@ -200,7 +201,7 @@ class Engine:
         if self._strengths.moved((device.ip_interface, device.strength) for device in devices):
             self._dirty.set()
 
-    def awoke(self) -> None:
+    def on_resume(self) -> None:
         """The machine slept: everything is looked at afresh, and no past is held against any link."""
         self._flaps.forget()
         self._strengths.forget()
@@ -368,15 +369,15 @@ class Engine:
             self._refusals.words(),
             connections,
             held=self._flaps.held(now),
-            wilted=self._healing.due(now),
+            subflow_retry_due=self._healing.due(now),
             weak=self._weak(kernel, networkmanager, now),
             absent=self._absences.look(kernel, networkmanager, filter(ours.owns, kernel.endpoints), now),
         )
         desired = decide(snapshot, self.config, hurried=hurried)
         asks_connections = desired.asks_connections and connections is None
-        if asks_connections or desired.asks_sides:
-            if desired.asks_sides:
-                snapshot = replace(snapshot, sides=await self._sides(desired))
+        if asks_connections or desired.asks_bypass:
+            if desired.asks_bypass:
+                snapshot = replace(snapshot, bypass=await self._bypass(desired))
             if asks_connections:
                 snapshot = replace(snapshot, connections=await self._connections())
             desired = decide(snapshot, self.config, hurried=hurried)
@@ -452,14 +453,14 @@ class Engine:
         self._complaints.right("connections")
         return connections
 
-    async def _sides(self, desired: Desired) -> Sides:
+    async def _bypass(self, desired: Desired) -> TunnelBypass:
         try:
-            sides = await self._kernel.sides(desired.tunnels)
+            bypass = await self._kernel.bypass(desired.tunnels)
         except KernelError as error:
-            self._complaints.say("sides", f"{error}; connections that stand beside the tunnel may be cut")
-            return Sides()
-        self._complaints.right("sides")
-        return sides
+            self._complaints.say("bypass", f"{error}; connections that stand beside the tunnel may be cut")
+            return TunnelBypass()
+        self._complaints.right("bypass")
+        return bypass
 
     def _take_loss(self) -> bool:
         """Whether a link was lost since the last time."""
@@ -485,7 +486,7 @@ class Engine:
         limits = [op.value for op in operations if isinstance(op.value, Limits)]
         for wanted in limits:
             self._ours = with_limits(self._ours, kernel.limits, wanted)
-        taken = self.view.desired.taken if self.view else frozenset()
+        taken = self.view.desired.withdrawn if self.view else frozenset()
         numbered = self._ours.numberings != self._record.contents.ours.numberings
         first = unrecorded(operations, taken)
         ahead = min(first, 1) if at_once else 0
@@ -509,7 +510,7 @@ class Engine:
             _log.info(
                 "%s: its subflows died by an error; the endpoint is tried again",
                 address,
-                extra=told(Event.PATH_RENEWED, address=address),
+                extra=log_fields(Event.PATH_RENEWED, address=address),
             )
         for operation in operations:
             value = operation.value
@@ -553,7 +554,7 @@ class Engine:
         self._cut = cut
         if self._guard is not None and any(new):
             self._guard = self._guard.counted(*new)
-            extra = told(Event.VPN_GUARD, cut_subflows=new[0], cut_connections=new[1])
+            extra = log_fields(Event.VPN_GUARD, cut_subflows=new[0], cut_connections=new[1])
             _log.info("VPN guard: %d subflows closed, %d connections had no other", *new, extra=extra)
 
     def _mind_guard(self, desired: Desired) -> None:
@@ -568,10 +569,10 @@ class Engine:
             return
         if tunnels:
             words = ", ".join(f"all {family.label} traffic leaves by {name}" for family, name in tunnels.items())
-            extra = told(Event.VPN_GUARD, state="on", tunnels=",".join(tunnels.values()))
+            extra = log_fields(Event.VPN_GUARD, state="on", tunnels=",".join(tunnels.values()))
             _log.info("VPN guard: %s; nothing goes around it", words, extra=extra)
         else:
-            _log.info("VPN guard: no full tunnel any more", extra=told(Event.VPN_GUARD, state="off"))
+            _log.info("VPN guard: no full tunnel any more", extra=log_fields(Event.VPN_GUARD, state="off"))
 
     def _failed(self, operation: Operation, error: KernelError, kernel: Kernel) -> None:
         """An operation that the kernel refused: under races "exists" and "absent" are ordinary, the rest is told once."""
@@ -584,7 +585,7 @@ class Engine:
             value = operation.value
             place = value if isinstance(value, Endpoint) else None
             link = kernel.links.get(place.ifindex) if place else None
-            extra = told(
+            extra = log_fields(
                 Event.REFUSED_BY_KERNEL,
                 address=place and place.address,
                 interface=link and link.name,
@@ -637,7 +638,7 @@ class Engine:
             for address, ifindex in self._told.keys() - now.keys():
                 last_id = self._last_id.pop((address, ifindex), None)
                 if self._told[address, ifindex][0] is not State.EXCLUDED:
-                    extra = told(Event.PATH_GONE, address=address, endpoint_id=last_id)
+                    extra = log_fields(Event.PATH_GONE, address=address, endpoint_id=last_id)
                     _log.info("%s is gone", address, extra=extra)
         self._told = now
 
@@ -811,7 +812,7 @@ class Engine:
         async with self._turn:
             self._record.save(replace(self._record.contents, mode=mode))
         words = mode or f"{self._configured.mode}, as configured"
-        _log.info("mode %s", words, extra=told(Event.MODE, mode=self.config.mode))
+        _log.info("mode %s", words, extra=log_fields(Event.MODE, mode=self.config.mode))
         await self.converge()
 
     async def clear(self, *, force: bool = False) -> None:
@@ -826,7 +827,7 @@ class Engine:
                 kernel = await self._kernel.look(thorough=True)
                 ours = self._ours_in(kernel)
                 desired = decide(Snapshot(kernel, self._networkmanager(), ours), self.config)
-                ours = decided(ours, kernel, replace(desired, taken=frozenset(), linkdown=ours.linkdown))
+                ours = decided(ours, kernel, replace(desired, withdrawn=frozenset(), linkdown=ours.linkdown))
                 # What NetworkManager has adopted is its own by now.
                 adopted = {path.address for path in desired.paths if path.owner is Owner.NETWORKMANAGER}
                 self._ours = ours = replace(
@@ -839,7 +840,7 @@ class Engine:
                 for operation, error in await self._kernel.execute(operations):
                     self._failed(operation, error, kernel)
                 # Once is enough, also where the kernel refused: what holds something else by now is somebody else's.
-                self._ours = replace(self._ours, limits={}, taken=frozenset(), linkdown=frozenset())
+                self._ours = replace(self._ours, limits={}, withdrawn=frozenset(), linkdown=frozenset())
             left = frozenset(own for own in self._ours.endpoints if own.address in self.kept)
             numberings = self._ours.numberings if self.kept else frozenset[Numbering]()
             self._ours = Ours(left, self._ours.claims, numberings=numberings)
@@ -886,7 +887,7 @@ def _line(path: Path) -> str:
 
 def _fields(path: Path, endpoint_id: int | None) -> dict[str, object]:
     """The same for who looks for it in the journal; ``endpoint_id`` is that of the last endpoint it had."""
-    return told(
+    return log_fields(
         Event[f"PATH_{path.state.name}"],
         interface=path.interface,
         address=path.address,

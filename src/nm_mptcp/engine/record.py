@@ -21,7 +21,7 @@ from typing import Any
 
 from ..model.flags import EndpointFlag
 from ..model.record import Contents, GuardRecord, Since
-from ..model.state import Endpoint, Family, Mode, Numbering, Ours, OwnEndpoint, Written
+from ..model.state import Endpoint, Family, Mode, Numbering, Ours, OwnEndpoint, SavedSetting
 from ..text import printable
 
 #: Where the record is, unless the environment says otherwise (tests; it names a directory).
@@ -153,10 +153,10 @@ def _encode(contents: Contents) -> dict[str, Any]:
         ],
         "claims": sorted(ours.claims),
         "taken": [
-            [e.address, e.ifindex, int(e.flags)] for e in sorted(ours.taken, key=lambda e: (e.address, e.ifindex))
+            [e.address, e.ifindex, int(e.flags)] for e in sorted(ours.withdrawn, key=lambda e: (e.address, e.ifindex))
         ],
         "linkdown": sorted([int(family), ifindex] for family, ifindex in ours.linkdown),
-        "limits": {name: [value.before, value.written] for name, value in sorted(ours.limits.items())},
+        "limits": {name: [value.original, value.applied] for name, value in sorted(ours.limits.items())},
         "numberings": sorted(
             [each.protocol, each.tables.start, each.tables.stop, each.rule_priority] for each in ours.numberings
         ),
@@ -205,7 +205,7 @@ def _decode(data: Any) -> Contents:
         ),
         frozenset(_text(claim) for claim in data["claims"]),
         {
-            _text(name): Written(_number(before, 0xFFFFFFFF), _number(written, 0xFFFFFFFF))
+            _text(name): SavedSetting(_number(before, 0xFFFFFFFF), _number(written, 0xFFFFFFFF))
             for name, (before, written) in data["limits"].items()
         },
         frozenset(Endpoint(_address(a), _ifindex(ifindex), _flags(flags)) for a, ifindex, flags in data["taken"]),

@@ -20,27 +20,27 @@ from typing import TypeVar
 
 from ..model.state import (
     Action,
-    Cut,
-    Departure,
+    Egress,
     Endpoint,
     Family,
     Kernel,
+    LeakingSubflows,
     Limits,
     Link,
     LinkdownSetting,
     Operation,
+    RedundantSubflows,
     Route,
     Rule,
-    Severance,
-    Sides,
     Tunnel,
+    TunnelBypass,
 )
 from . import messages as _messages  # noqa: F401  # now, not in front of the first write
 from . import sysctl
 from .connections import Connections, standing
-from .egress import Departures
+from .egress import EgressLookup
 from .errors import KernelError
-from .fib import Changes, Mirror
+from .fib import FIB, Changes
 from .monitor import Monitor
 from .monitor import look as full_look
 from .neighbours import Neighbours
@@ -79,7 +79,7 @@ class _Known:
     tells it - once for each table and interface.
     """
 
-    def __init__(self, mirror: Mirror, routing: Routing, *, trusted: bool) -> None:
+    def __init__(self, mirror: FIB, routing: Routing, *, trusted: bool) -> None:
         self._mirror = mirror
         self._routing = routing
         self._trusted = trusted
@@ -112,14 +112,14 @@ class KernelAccess:
         self._connections = Connections(self._sockets.subflows)
         self._neighbours = Neighbours()
         self._ways = Ways()
-        self._departures = Departures()
+        self._departures = EgressLookup()
         #: subflows that were cut since this was made, and connections that had no other
         self.cut_subflows = self.cut_connections = 0
         self._linkdown: Mapping[tuple[Family, int], bool] = {}
         self._linkdown_default = frozenset(
             family for family in Family if (sysctl.read(_linkdown(family, "default")) or "0") != "0"
         )
-        self._mirror = Mirror()
+        self._mirror = FIB()
         self._monitor: Monitor | None = None
         self._events: PathManagerEvents | None = None
         self._endpoints_max = endpoints_max
@@ -187,13 +187,13 @@ class KernelAccess:
         depends = (mirror.links, mirror.routes, mirror.rules, mirror.addresses)
         read = self._at_once if at_once else self._work
         known = self._settings if at_once else None
-        endpoints, settings, departures = await read(self._ask, depends, known, thorough)
+        endpoints, settings, egress = await read(self._ask, depends, known, thorough)
         self._settings = settings
         before = Kernel(
             laminar=sysctl.knows_laminar(),
             linkdown_ignored=self._linkdown_ignored(thorough=thorough),
             linkdown_default=self._linkdown_default,
-            departures=departures,
+            egress=egress,
         )
         return self._up_to_date(before, endpoints, settings)
 
@@ -232,9 +232,9 @@ class KernelAccess:
         kept = self._connections.kept
         return kept if kept is not None else await self._at_once(self._connections.read)
 
-    async def sides(self, tunnels: Mapping[Family, Tunnel]) -> Sides:
+    async def bypass(self, tunnels: Mapping[Family, Tunnel]) -> TunnelBypass:
         """Where subflows stand beside and around these tunnels. Raises :class:`KernelError`."""
-        return await self._work(self._sides, tunnels)
+        return await self._work(self._bypass, tunnels)
 
     async def standing(self) -> tuple[tuple[str, ...], ...] | None:
         """The live MPTCP connections: of each the local addresses of its established subflows, one an established subflow.
@@ -321,7 +321,7 @@ class KernelAccess:
 
     def _ask(
         self, depends: tuple[Mapping[int, Link], object, object, object], known: _Settings | None, afresh: bool
-    ) -> tuple[tuple[Endpoint, ...], _Settings, Mapping[Family, tuple[Departure, ...]]]:
+    ) -> tuple[tuple[Endpoint, ...], _Settings, Mapping[Family, tuple[Egress, ...]]]:
         endpoints, settings = self._unannounced(known)
         return endpoints, settings, self._departures.look(*depends, afresh=afresh)
 
@@ -370,9 +370,9 @@ class KernelAccess:
                 self._path_manager.set_limits(limits)
             case Operation(Action.SET, LinkdownSetting() as setting):
                 self._set_linkdown(setting)
-            case Operation(Action.SEVER, Severance() as severance):
-                self._sever(severance)
-            case Operation(Action.CUT, Cut() as cut):
+            case Operation(Action.CLOSE_REDUNDANT, RedundantSubflows() as redundant):
+                self._sever(redundant)
+            case Operation(Action.CLOSE_ALL, LeakingSubflows() as cut):
                 self._cut(cut)
             case Operation(Action.ADD, Route() as route):
                 self._routing.add_route(route)
@@ -391,9 +391,9 @@ class KernelAccess:
 
     def _ended(self, operation: Operation) -> tuple[Subflow, ...] | None:
         match operation:
-            case Operation(Action.SEVER, Severance() as severance):
-                return tuple(self._severed(severance)) if may_administer() else None
-            case Operation(Action.CUT, Cut() as cut):
+            case Operation(Action.CLOSE_REDUNDANT, RedundantSubflows() as redundant):
+                return tuple(self._severed(redundant)) if may_administer() else None
+            case Operation(Action.CLOSE_ALL, LeakingSubflows() as cut):
                 return tuple(self._cut_of(cut, self._sockets.subflows())) if may_administer() else None
             case Operation(Action.DELETE, Endpoint(id=id_, port=port) as endpoint) if id_ and port:
                 return tuple(self._vacated(endpoint)) if may_administer() else None
@@ -412,21 +412,21 @@ class KernelAccess:
         if there == setting.ignored:
             raise KernelError(errno.EEXIST, f"set the sysctl {path} to {setting.ignored:d}", "somebody else has set it")
 
-    def _sever(self, severance: Severance) -> None:
+    def _sever(self, redundant: RedundantSubflows) -> None:
         """Looked at anew: a connection whose last sibling ended meanwhile is left alone."""
-        for subflow in self._severed(severance):
+        for subflow in self._severed(redundant):
             with contextlib.suppress(KernelError):  # gone already, or a kernel that cannot: then TCP's timers decide
                 self._end(subflow)
 
-    def _severed(self, severance: Severance) -> list[Subflow]:
+    def _severed(self, redundant: RedundantSubflows) -> list[Subflow]:
         established = [subflow for subflow in self._sockets.subflows() if subflow.established]
-        alive = {subflow.token for subflow in established if subflow.local not in severance.lost}
-        return [each for each in established if each.local in severance.addresses and each.token in alive]
+        alive = {subflow.token for subflow in established if subflow.local not in redundant.lost}
+        return [each for each in established if each.local in redundant.addresses and each.token in alive]
 
-    def _sides(self, tunnels: Mapping[Family, Tunnel]) -> Sides:
-        return self._departures.sides(self._sockets.subflows(), tunnels)
+    def _bypass(self, tunnels: Mapping[Family, Tunnel]) -> TunnelBypass:
+        return self._departures.bypass(self._sockets.subflows(), tunnels)
 
-    def _cut(self, cut: Cut) -> None:
+    def _cut(self, cut: LeakingSubflows) -> None:
         """Also what is not established yet. A reset is one packet, and nothing follows it; a subflow that is closed in order
         would go on for as long as its peer does not answer.
         """
@@ -443,7 +443,7 @@ class KernelAccess:
         alive = {subflow.token for subflow in set(there) - set(ended)}
         self.cut_connections += len({subflow.token for subflow in ended} - alive)
 
-    def _cut_of(self, cut: Cut, there: Iterable[Subflow]) -> list[Subflow]:
+    def _cut_of(self, cut: LeakingSubflows, there: Iterable[Subflow]) -> list[Subflow]:
         return self._departures.tunnelled((each for each in there if each.local in cut.addresses), cut.tunnels)
 
     def _vacate(self, endpoint: Endpoint) -> None:

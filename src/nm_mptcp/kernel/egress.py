@@ -11,9 +11,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
-from ..fault_log import Complaints
+from ..fault_log import FaultLog
 from ..model.device_types import PPP, TUNNEL_LINKS
-from ..model.state import Departure, Family, Link, Sides, Tunnel
+from ..model.state import Egress, Family, Link, Tunnel, TunnelBypass
 from .errors import KernelError
 from .netlink import ROUTE, Requester
 from .route_lookup import NO_WAY, PROBES, lookup
@@ -23,7 +23,7 @@ from .xfrm import Policies, Policy, PolicyEvents, encrypted
 _log = logging.getLogger(__name__)
 
 
-class Departures(Requester):
+class EgressLookup(Requester):
     """Asks the kernel where packets leave: synchronous, for one thread, in that thread's network namespace."""
 
     PROTOCOL = ROUTE
@@ -34,11 +34,11 @@ class Departures(Requester):
         self._events: PolicyEvents | None = None
         self._news = 0  #: counts what was told of IPsec policies
         self._outgoing: tuple[int, tuple[Policy, ...]] = (-1, ())
-        self._complaints = Complaints(_log)
+        self._complaints = FaultLog(_log)
         self._links: Mapping[int, Link] | None = None
         self._alike = False
         self._asked: tuple[object, ...] = ()
-        self._known: Mapping[Family, tuple[Departure, ...]] = {}
+        self._known: Mapping[Family, tuple[Egress, ...]] = {}
 
     def follow(self, loop: asyncio.AbstractEventLoop, on_change: Callable[[], None]) -> None:
         """Call ``on_change`` from now on when IPsec policies change. Raises :class:`KernelError`."""
@@ -62,7 +62,7 @@ class Departures(Requester):
 
     def look(
         self, links: Mapping[int, Link], *others: object, afresh: bool = False
-    ) -> Mapping[Family, tuple[Departure, ...]]:
+    ) -> Mapping[Family, tuple[Egress, ...]]:
         """Where the probes leave, nothing while there is nothing like a tunnel. ``others`` are what else it depends on: the
         same objects as at the last look, and the same answer is given (save ``afresh``). So it is when the kernel refuses to
         answer, which is told once: nothing else depends on it.
@@ -77,7 +77,7 @@ class Departures(Requester):
 
     def _look(
         self, links: Mapping[int, Link], others: tuple[object, ...], *, afresh: bool
-    ) -> Mapping[Family, tuple[Departure, ...]]:
+    ) -> Mapping[Family, tuple[Egress, ...]]:
         if links is not self._links:
             self._links = links
             self._alike = any(link.kind in TUNNEL_LINKS or link.kind == PPP for link in links.values())
@@ -95,24 +95,24 @@ class Departures(Requester):
             self._asked, self._known = depends, known
         return self._known
 
-    def of(self, destination: str) -> Departure:
+    def of(self, destination: str) -> Egress:
         """Where a packet to this address leaves. Raises :class:`KernelError`."""
         try:
             found = lookup(self._netlink, destination)
         except KernelError as error:
             if error.errno in NO_WAY:
-                return Departure()
+                return Egress()
             raise
         policies = self._outgoing[1] if found.source and not found.local else ()
         wrapped = bool(policies) and encrypted(policies, found.source or "", destination, found.ifindex)
-        return Departure(found.ifindex, encrypted=wrapped)
+        return Egress(found.ifindex, encrypted=wrapped)
 
-    def sides(self, subflows: Iterable[Subflow], tunnels: Mapping[Family, Tunnel]) -> Sides:
+    def bypass(self, subflows: Iterable[Subflow], tunnels: Mapping[Family, Tunnel]) -> TunnelBypass:
         """On which addresses these subflows stand beside, and which around the tunnels. Raises :class:`KernelError`."""
         ways = self._ways(subflows, tunnels)
-        return Sides(
-            beside=frozenset(subflow.local for subflow, beside in ways if beside),
-            around=frozenset(subflow.local for subflow, beside in ways if not beside and subflow.ifindex),
+        return TunnelBypass(
+            allowed=frozenset(subflow.local for subflow, beside in ways if beside),
+            leaking=frozenset(subflow.local for subflow, beside in ways if not beside and subflow.ifindex),
         )
 
     def tunnelled(self, subflows: Iterable[Subflow], tunnels: Mapping[Family, Tunnel]) -> list[Subflow]:
@@ -121,7 +121,7 @@ class Departures(Requester):
 
     def _ways(self, subflows: Iterable[Subflow], tunnels: Mapping[Family, Tunnel]) -> list[tuple[Subflow, bool]]:
         """Each subflow of a tunnelled family, and whether the way to its peer is beside the tunnel."""
-        known: dict[str, Departure] = {}
+        known: dict[str, Egress] = {}
         result = []
         for subflow in subflows:
             tunnel = tunnels.get(subflow.family)

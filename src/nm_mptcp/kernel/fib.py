@@ -2,7 +2,7 @@
 """What the kernel last told of links, addresses, routes and rules; pure: dumps and events in, immutable views out.
 
 An event costs microseconds however many routes there are. The kernel does not tell everything: some of what it changes in
-silence follows from what it does tell, and is followed here; for the rest :attr:`Mirror.doubtful` says that a full look
+silence follows from what it does tell, and is followed here; for the rest :attr:`FIB.doubtful` says that a full look
 is due. The silent changes, found in the kernel's source and in its behaviour (6.18):
 
 - IPv4, link administratively down: its routes vanish; of a multipath route its hops are marked dead, and the route goes
@@ -78,7 +78,7 @@ NOTHING = Changes()
 _ROUTES = Changes(routes=True)
 
 
-class Mirror:
+class FIB:
     """Links, addresses, routes and rules, kept up to date by events. For one thread at a time.
 
     The views (:attr:`links`, :attr:`addresses`, :attr:`routes`, :attr:`rules`) are snapshots in the shapes of
@@ -188,7 +188,7 @@ class Mirror:
         rules: Iterable[Rule],
     ) -> Changes:
         """Forget everything and take what a full look found; tells how that differs from what was known."""
-        fresh = Mirror()
+        fresh = FIB()
         fresh._fill(links, addresses, routes, rules)
         return self.adopt(fresh)
 
@@ -205,7 +205,7 @@ class Mirror:
         fresh._fill(links, addresses, routes, rules)
         return fresh
 
-    def adopt(self, fresh: Mirror, events: Iterable[Event] = ()) -> Changes:
+    def adopt(self, fresh: FIB, events: Iterable[Event] = ()) -> Changes:
         """Become ``fresh``, brought up to date with the events that came while it was made; tells the differences.
 
         ``fresh`` must not be used afterwards. Events that it already contains do no harm.

@@ -9,19 +9,19 @@ from collections.abc import Iterable, Mapping
 from ..model.flags import CHANGEABLE, names
 from ..model.state import (
     Action,
-    Cut,
     Endpoint,
     Family,
     Hop,
+    LeakingSubflows,
     Limits,
     Link,
     LinkdownSetting,
     Operation,
+    RedundantSubflows,
     Route,
     RouteType,
     Rule,
     RuleAction,
-    Severance,
 )
 from .rtnl_parse import METRICS
 from .sock_diag import Subflow
@@ -47,9 +47,9 @@ def command(operation: Operation, links: Mapping[int, Link]) -> str:
         # With slashes, so that a dot in the interface's name is no separator.
         setting = f"net/{family}/conf/{value.name}/ignore_routes_with_linkdown={int(value.ignored)}"
         return f"sysctl -w {shlex.quote(setting)}"
-    if isinstance(value, Severance):
+    if isinstance(value, RedundantSubflows):
         return f"# the subflows on {', '.join(sorted(value.addresses))} end whose connection has a live one elsewhere"
-    if isinstance(value, Cut):
+    if isinstance(value, LeakingSubflows):
         return (
             f"# the subflows on {', '.join(sorted(value.addresses))} end but those to what is reached beside the tunnel"
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel's events for links, addresses, routes and rules, as they come, into a :class:`~.fib.Mirror`.
+"""The kernel's events for links, addresses, routes and rules, as they come, into a :class:`~.fib.FIB`.
 
 A full look (dumps, on the worker thread) goes side by side with events::
 
@@ -25,7 +25,7 @@ import socket
 from collections.abc import Callable
 
 from . import rtnl_parse
-from .fib import NOTHING, Changes, Mirror
+from .fib import FIB, NOTHING, Changes
 from .netlink import NLMSG_OVERRUN, ROUTE, Subscription, messages
 from .routing import Routing
 
@@ -58,14 +58,14 @@ _BATCH = 128
 _WAITING = 1024
 
 
-def look(routing: Routing) -> Mirror:
+def look(routing: Routing) -> FIB:
     """A full look, for the worker thread. Raises :class:`KernelError`."""
-    return Mirror.of(routing.links(), routing.addresses(), routing.routes(), routing.rules())
+    return FIB.of(routing.links(), routing.addresses(), routing.routes(), routing.rules())
 
 
-def look_at_links(routing: Routing) -> Mirror:
+def look_at_links(routing: Routing) -> FIB:
     """A look at links and addresses alone, for :data:`LINKS_AND_ADDRESSES`. Raises :class:`KernelError`."""
-    return Mirror.of(routing.links(), routing.addresses(), (), ())
+    return FIB.of(routing.links(), routing.addresses(), (), ())
 
 
 class Monitor:
@@ -78,7 +78,7 @@ class Monitor:
 
     def __init__(
         self,
-        mirror: Mirror,
+        mirror: FIB,
         on_change: Callable[[Changes], None],
         on_lost: Callable[[], None],
         *,
@@ -122,7 +122,7 @@ class Monitor:
         self._kept = []
         self._kept_whole = True
 
-    def end_look(self, fresh: Mirror) -> bool:
+    def end_look(self, fresh: FIB) -> bool:
         """Take in a full look; ``on_change`` is called with the differences. Returns whether it is complete: False when
         events were lost while it was made, or it turned doubtful at once, and another look is due.
         """

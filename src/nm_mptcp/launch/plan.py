@@ -29,7 +29,7 @@ SETTING = "multipathtcp=1"
 INSTALL = "install mptcpize (Debian, Ubuntu: package mptcpize; Fedora, RHEL: mptcpd)"
 
 #: Programs that start another with a fresh environment or in another place: the preloaded library does not get there.
-DOORS = {
+ENVIRONMENT_BOUNDARIES = {
     "sudo": "sudo nm-mptcp exec -- COMMAND",
     "doas": "doas nm-mptcp exec -- COMMAND",
     "pkexec": "pkexec nm-mptcp exec -- COMMAND",
@@ -155,7 +155,7 @@ def _findings(facts: Facts) -> Iterator[Finding]:
     if facts.error:
         yield Finding(Obstacle.NO_MPTCP, f"{refusal(facts.error)}; this runs with plain TCP")
         return
-    if (remedy := DOORS.get(name)) is not None:
+    if (remedy := ENVIRONMENT_BOUNDARIES.get(name)) is not None:
         yield Finding(Obstacle.DOOR, door(name, remedy))
         return
     if program.form is Form.GO:

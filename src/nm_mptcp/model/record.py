@@ -19,7 +19,7 @@ from .state import (
     OwnEndpoint,
     Owner,
     Path,
-    Written,
+    SavedSetting,
     marks_of,
 )
 
@@ -116,7 +116,7 @@ def decided(ours: Ours, kernel: Kernel, desired: Desired) -> Ours:
     owned = {(path.address, path.ifindex) for path in desired.paths if path.owner is Owner.NETWORKMANAGER}
     away = {
         endpoint
-        for endpoint in ours.taken
+        for endpoint in ours.withdrawn
         if endpoint.place in owned and endpoint.place not in standing and kernel.has_address_of(endpoint)
     }
     now = desired.marks.now
@@ -126,7 +126,7 @@ def decided(ours: Ours, kernel: Kernel, desired: Desired) -> Ours:
             own for own in ours.endpoints if any(own.is_(each) or own.is_edited(each) for each in kernel.endpoints)
         ),
         claims=desired.claims,
-        taken=desired.taken | away,
+        withdrawn=desired.withdrawn | away,
         linkdown=frozenset(place for place in ours.linkdown if place[1] in kernel.links),
         numberings=frozenset(
             {now} | {known for known in ours.numberings - {now} if _stands(marks_of(known), kernel, marks_of(now))}
@@ -143,10 +143,10 @@ def _stands(marks: Marks, kernel: Kernel, now: Marks) -> bool:
     )
 
 
-def _is_back(name: str, value: Written, limits: Limits) -> bool:
+def _is_back(name: str, value: SavedSetting, limits: Limits) -> bool:
     """Whether a limit is where it was before us: there is nothing to put back any more."""
     have = {"subflows": limits.subflows, "add_addr_accepted": limits.add_addr_accepted}
-    return value.before == value.written == have[name]
+    return value.original == value.applied == have[name]
 
 
 def with_endpoints(ours: Ours, written: Iterable[Endpoint]) -> Ours:
@@ -177,7 +177,7 @@ def with_limits(ours: Ours, before: Limits, written: Limits) -> Ours:
     limits = dict(ours.limits)
     for name, (was, becomes) in values.items():
         if was != becomes:
-            limits[name] = Written(limits[name].before if name in limits else was, becomes)
+            limits[name] = SavedSetting(limits[name].original if name in limits else was, becomes)
     return replace(ours, limits=limits)
 
 

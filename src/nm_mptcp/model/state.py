@@ -240,7 +240,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Departure:
+class Egress:
     """Where a packet leaves that nobody bound to anything (``RTM_GETROUTE`` without source or mark)."""
 
     ifindex: int = 0  #: 0: nowhere
@@ -266,7 +266,7 @@ class Kernel:
     linkdown_ignored: Mapping[tuple[Family, int], bool] = field(default_factory=dict)
     linkdown_default: frozenset[Family] = frozenset()  #: families in which a new interface has it set
     #: where packets to each half of a family's public space leave; nothing while there is nothing like a tunnel
-    departures: Mapping[Family, tuple[Departure, ...]] = field(default_factory=dict)
+    egress: Mapping[Family, tuple[Egress, ...]] = field(default_factory=dict)
 
     def has_address_of(self, endpoint: Endpoint) -> bool:
         """Whether an endpoint's address is on its interface."""
@@ -517,11 +517,11 @@ class OwnEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class SavedSetting:
     """A kernel value that we changed: what it was, and what we wrote."""
 
-    before: int
-    written: int
+    original: int
+    applied: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -532,9 +532,9 @@ class Ours:
     #: activations in which NetworkManager was seen to write the endpoints: it owns them until the next activation
     claims: frozenset[str] = frozenset()
     #: "subflows" and "add_addr_accepted", as far as we raised them
-    limits: Mapping[str, Written] = field(default_factory=dict)
+    limits: Mapping[str, SavedSetting] = field(default_factory=dict)
     #: NetworkManager's endpoints that we took out for a while; they come back with the same address, interface and flags
-    taken: frozenset[Endpoint] = frozenset()
+    withdrawn: frozenset[Endpoint] = frozenset()
     #: interfaces on which we set ``ignore_routes_with_linkdown``
     linkdown: frozenset[tuple[Family, int]] = frozenset()
     #: the numbers that our routes and rules may carry: those that count now, and those before while anything has them
@@ -565,24 +565,24 @@ class Snapshot:
     #: interfaces that lost their link too often of late, and for how long each is held back (s)
     held: Mapping[int, float] = field(default_factory=dict)
     #: addresses whose subflows died by an error while their endpoint stayed, due to be renewed
-    wilted: frozenset[str] = frozenset()
+    subflow_retry_due: frozenset[str] = frozenset()
     #: addresses on a Wi-Fi whose signal has become weak
     weak: frozenset[str] = frozenset()
-    #: which subflows stand beside and around full tunnels; None: not asked
-    sides: Sides | None = None
+    #: which subflows bypass full tunnels; None: not asked
+    bypass: TunnelBypass | None = None
     #: addresses of endpoints of ours that went away a moment ago while their activation goes on: NetworkManager may be about
     #: to add them again
     absent: frozenset[Address] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
-    """On which local addresses subflows stand that go beside full tunnels, or around them."""
+class TunnelBypass:
+    """The local addresses of subflows that do not go through a full tunnel."""
 
-    #: to peers that are reached by another way than the tunnel: the tunnel's own far end, the local network
-    beside: frozenset[str] = frozenset()
-    #: bound to a device though the way to their peer is the tunnel
-    around: frozenset[str] = frozenset()
+    #: to peers whose route is another than the tunnel: the tunnel's own far end, the local network
+    allowed: frozenset[str] = frozenset()
+    #: bound to a device although the route to their peer is the tunnel
+    leaking: frozenset[str] = frozenset()
 
 
 # --- what we want --------------------------------------------------------------------------------------------------
@@ -660,17 +660,22 @@ class Desired:
     marks: Marks = MARKS  #: what carries any of these and is not wanted goes
     limits: Limits | None = None  #: None: as they are
     claims: frozenset[str] = frozenset()  #: activations whose endpoints are NetworkManager's
-    taken: frozenset[Endpoint] = frozenset()  #: NetworkManager's endpoints that must not stand now; ids are 0
-    unseated: frozenset[str] = frozenset()  #: addresses without an endpoint whose initial subflows are to end (id 0)
-    severed: frozenset[str] = frozenset()  #: addresses whose subflows are to end where a live sibling stands elsewhere
+    withdrawn: frozenset[Endpoint] = frozenset()  #: NetworkManager's endpoints that must not stand now; ids are 0
+    close_initial_subflows: frozenset[str] = (
+        frozenset()
+    )  #: addresses without an endpoint whose initial subflows are to end (id 0)
+    close_redundant: frozenset[str] = (
+        frozenset()
+    )  #: addresses whose subflows are to end where a live sibling stands elsewhere
     lost: frozenset[str] = frozenset()  #: addresses that no sibling is live on
     stale: frozenset[Endpoint] = frozenset()  #: the kernel's own (implicit) endpoints that stand in a path's way
     renewed: frozenset[str] = frozenset()  #: addresses whose endpoint is to be deleted and added again
     linkdown: frozenset[tuple[Family, int]] = frozenset()  #: where ``ignore_routes_with_linkdown`` is to be set
     tunnels: Mapping[Family, Tunnel] = field(default_factory=dict)  #: what carries all of a family, and is guarded
-    cut: frozenset[str] = frozenset()  #: addresses below a full tunnel whose subflows and rules are to end first of all
+    #: addresses below a full tunnel whose subflows and rules are to be deleted first
+    close_all: frozenset[str] = frozenset()
     asks_connections: bool = False  #: decide again with :attr:`Snapshot.connections`: something depends on them
-    asks_sides: bool = False  #: decide again with :attr:`Snapshot.sides`: an endpoint below a full tunnel is to go
+    asks_bypass: bool = False  #: decide again with :attr:`Snapshot.bypass`: an endpoint below a full tunnel is to go
     awaits_connections: bool = False  #: decide again when a connection or subflow comes or goes
 
 
@@ -685,8 +690,8 @@ class Action(enum.StrEnum):
     DELETE = "delete"
     SET_FLAGS = "set-flags"
     SET = "set"
-    SEVER = "sever"
-    CUT = "cut"
+    CLOSE_REDUNDANT = "close-redundant"
+    CLOSE_ALL = "close-all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -700,7 +705,7 @@ class LinkdownSetting:
 
 
 @dataclass(frozen=True, slots=True)
-class Severance:
+class RedundantSubflows:
     """The end of those subflows on ``addresses`` whose connection has an established one outside of ``lost``."""
 
     addresses: frozenset[str]
@@ -708,7 +713,7 @@ class Severance:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class LeakingSubflows:
     """The end of all subflows on ``addresses``, save those whose peer is reached beside the tunnels."""
 
     addresses: frozenset[str]
@@ -720,4 +725,4 @@ class Operation:
     """One write to the kernel. For SET_FLAGS ``value`` is the endpoint as it is to be, with its id."""
 
     action: Action
-    value: Endpoint | Route | Rule | Limits | LinkdownSetting | Severance | Cut
+    value: Endpoint | Route | Rule | Limits | LinkdownSetting | RedundantSubflows | LeakingSubflows

@@ -14,7 +14,7 @@ from collections.abc import Callable, Set
 from typing import Any
 
 from ..dbus.connection import Bus, BusError, Signal, unpack
-from ..fault_log import Complaints
+from ..fault_log import FaultLog
 from . import names
 
 _log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class AccessPoints:
         self._strengths: dict[str, int | None] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
-        self._complaints = Complaints(_log, "NetworkManager: ")
+        self._complaints = FaultLog(_log, "NetworkManager: ")
 
     def strength(self, path: str) -> int | None:
         """The strength of an access point that is followed (percent), None while it is not known."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ..dbus.connection import Bus, BusError, Signal, unpack
-from ..fault_log import Complaints
+from ..fault_log import FaultLog
 from ..model.flags import ProfileFlag
 from ..model.state import Connectivity, Device, DeviceState, Family, NetworkManager, Profile
 from ..text import printable
@@ -181,7 +181,7 @@ class Client:
         self._silence = asyncio.Event()  #: it is there, and has not answered for a while
         self._heard = 0.0  #: when it last said something, by the loop's clock
         self._calling: asyncio.Task[None] | None = None  #: waits for a sign of life
-        self._complaints = Complaints(_log, "NetworkManager: ")
+        self._complaints = FaultLog(_log, "NetworkManager: ")
 
     @property
     def state(self) -> NetworkManager:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..dbus.connection import Bus, BusError, Signal, unpack
-from ..fault_log import Complaints
+from ..fault_log import FaultLog
 from . import names
 
 _log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Modems:
         self._roaming: frozenset[str] = frozenset()
         self._held: list[Signal] | None = None  #: signals that wait for the answer of GetManagedObjects
         self._loading: asyncio.Task[None] | None = None
-        self._complaints = Complaints(_log, "ModemManager: ")
+        self._complaints = FaultLog(_log, "ModemManager: ")
 
     @property
     def roaming(self) -> frozenset[str]:

@@ -121,7 +121,7 @@ def _judge_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -> V
     # Where an endpoint of ours stands the address was good: NetworkManager added it again, and what stands there goes on.
     if address.flags & AddressFlag.TENTATIVE and not facts.stands(address):
         return replace(known, state=State.WAITING, reason=Reason(Why.TENTATIVE))
-    taken = facts.taken.get(address.address)
+    taken = facts.withdrawn.get(address.address)
     if taken and taken.ifindex == address.ifindex and intent.owner is Owner.NETWORKMANAGER:
         return _wished(facts, replace(known, flags=taken.flags))
     if address.flags & AddressFlag.DEPRECATED:

@@ -102,7 +102,7 @@ class Facts:
         self.device_of = {device.ip_interface: device for device in self.networkmanager.devices}
         self.has_rules = {rule.source for rule in own_rules(self.kernel.rules, self.marks)}
         self.away = self.networkmanager.away  #: why NetworkManager's will may be another one, "" where it is known
-        self.taken = {endpoint.address: endpoint for endpoint in snapshot.ours.taken}
+        self.withdrawn = {endpoint.address: endpoint for endpoint in snapshot.ours.withdrawn}
         self._absent: dict[int, tuple[Address, ...]] = {}
         for address in sorted(snapshot.absent, key=lambda address: address.address):
             self._absent[address.ifindex] = (*self._absent.get(address.ifindex, ()), address)

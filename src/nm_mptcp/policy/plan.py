@@ -16,27 +16,27 @@ from ..model.state import (
     MAIN_TABLE,
     MARKS,
     Action,
-    Cut,
     Desired,
     Endpoint,
     Family,
     Kernel,
+    LeakingSubflows,
     Limits,
     LinkdownSetting,
     Marks,
     Operation,
     Ours,
+    RedundantSubflows,
     Route,
     RouteType,
     Rule,
     RuleAction,
-    Severance,
 )
 from .failover_routes import has_detours
 from .identity_cache import remembered
 from .source_routing import defaults, rank
 
-_WITHOUT_TRACE = frozenset({Action.DELETE, Action.CUT, Action.SEVER})
+_WITHOUT_TRACE = frozenset({Action.DELETE, Action.CLOSE_ALL, Action.CLOSE_REDUNDANT})
 
 
 def plan(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
@@ -53,7 +53,7 @@ def plan(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
         *(Operation(Action.SET, setting) for setting in settings if not setting.ignored),
         *new_rules,
         *(Operation(Action.ADD, endpoint) for endpoint in new),
-        *(Operation(Action.DELETE, rule) for rule in old_rules if rule.source not in desired.cut),
+        *(Operation(Action.DELETE, rule) for rule in old_rules if rule.source not in desired.close_all),
         *old_routes,
     )
 
@@ -66,21 +66,21 @@ def urgent(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...
         # What goes around a full tunnel ends first of all; then nothing that is bound to an address leads around it.
         *(_limits(desired.limits, kernel) if _forbids(desired, kernel) else ()),
         *_cut(desired),
-        *(Operation(Action.DELETE, rule) for rule in old_rules if rule.source in desired.cut),
+        *(Operation(Action.DELETE, rule) for rule in old_rules if rule.source in desired.close_all),
         *_severed(desired),
         *(Operation(Action.DELETE, endpoint) for endpoint in gone),
-        *(Operation(Action.DELETE, Endpoint(address)) for address in sorted(desired.unseated)),
+        *(Operation(Action.DELETE, Endpoint(address)) for address in sorted(desired.close_initial_subflows)),
         *(Operation(Action.SET_FLAGS, endpoint) for endpoint in changed),
         *(Operation(Action.SET, setting) for setting in _linkdown(desired.linkdown, kernel, ours) if setting.ignored),
     )
 
 
-def unrecorded(operations: Iterable[Operation], taken: Set[Endpoint]) -> int:
+def unrecorded(operations: Iterable[Operation], withdrawn: Set[Endpoint]) -> int:
     """How many operations from the first on leave nothing behind that the record has to tell of, should we end after them.
 
-    What is deleted and was ours is nobody's; only what is ``taken`` of NetworkManager's is to be put back one day.
+    What is deleted and was ours is nobody's; only what is ``withdrawn`` of NetworkManager's is to be put back one day.
     """
-    keys = {endpoint.key for endpoint in taken}
+    keys = {endpoint.key for endpoint in withdrawn}
 
     def harmless(operation: Operation) -> bool:
         value = operation.value
@@ -113,10 +113,10 @@ def restore(
     """
     have = {"subflows": kernel.limits.subflows, "add_addr_accepted": kernel.limits.add_addr_accepted}
     before = {
-        name: ours.limits[name].before if name in ours.limits and ours.limits[name].written == value else value
+        name: ours.limits[name].original if name in ours.limits and ours.limits[name].applied == value else value
         for name, value in have.items()
     }
-    back = {endpoint for endpoint in ours.taken if kernel.has_address_of(endpoint)}
+    back = {endpoint for endpoint in ours.withdrawn if kernel.has_address_of(endpoint)}
     back |= {replace(each, id=0) for each in kernel.endpoints if each.address in kept and ours.owns(each)}
     rules = tuple(rule for rule in kernel.rules if rule.source in kept and marks.on_rule(rule) and not _ends(rule))
     tables = {rule.table for rule in rules if marks.on_table(rule.table)}
@@ -130,13 +130,13 @@ def restore(
 
 
 def _cut(desired: Desired) -> Iterable[Operation]:
-    if desired.cut:
-        yield Operation(Action.CUT, Cut(desired.cut, desired.tunnels))
+    if desired.close_all:
+        yield Operation(Action.CLOSE_ALL, LeakingSubflows(desired.close_all, desired.tunnels))
 
 
 def _severed(desired: Desired) -> Iterable[Operation]:
-    if desired.severed:
-        yield Operation(Action.SEVER, Severance(desired.severed, desired.lost))
+    if desired.close_redundant:
+        yield Operation(Action.CLOSE_REDUNDANT, RedundantSubflows(desired.close_redundant, desired.lost))
 
 
 def _linkdown(wanted: frozenset[tuple[Family, int]], kernel: Kernel, ours: Ours) -> Iterable[LinkdownSetting]:
@@ -169,7 +169,7 @@ def _endpoints(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[list[Endpo
     it goes before. What is NetworkManager's goes only while it is suspended, or is renewed.
     """
     wishes = {wish.address: wish for wish in desired.endpoints}
-    taken = {endpoint.key for endpoint in desired.taken}
+    taken = {endpoint.key for endpoint in desired.withdrawn}
     gone: list[Endpoint] = []
     changed: list[Endpoint] = []
     settled: set[str] = set()

@@ -137,9 +137,9 @@ class Leaving:
     """The verdicts after it was seen what may go, and what has to be done for live connections."""
 
     verdicts: list[Verdict]
-    taken: frozenset[Endpoint] = frozenset()
-    unseated: frozenset[str] = frozenset()
-    severed: frozenset[str] = frozenset()
+    withdrawn: frozenset[Endpoint] = frozenset()
+    close_initial_subflows: frozenset[str] = frozenset()
+    close_redundant: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
     asks: bool = False
 
@@ -161,8 +161,8 @@ def leave(facts: Facts, verdicts: list[Verdict], config: Config) -> Leaving:
     lost = frozenset(seats | {verdict.address for verdict in helpless})
     known = facts.snapshot.connections
     result: list[Verdict] = []
-    taken: set[Endpoint] = set()
-    severed: set[str] = set()
+    withdrawn: set[Endpoint] = set()
+    close_redundant: set[str] = set()
     asks = False
     for verdict in verdicts:
         endpoint = facts.standing_endpoint(verdict)
@@ -179,25 +179,25 @@ def leave(facts: Facts, verdicts: list[Verdict], config: Config) -> Leaving:
             asks |= known is None
             result.append(_kept(facts, verdict, endpoint))
             if verdict.reason.why in _CLOSING:
-                severed.add(verdict.address)
+                close_redundant.add(verdict.address)
         else:
             result.append(verdict)
             if not facts.own_endpoint(verdict.on):
-                taken.add(Endpoint(endpoint.address, endpoint.ifindex, endpoint.flags))
+                withdrawn.add(Endpoint(endpoint.address, endpoint.ifindex, endpoint.flags))
     # With an endpoint that has a port go those alone that came to this port.
     standing = {endpoint.address for endpoint in facts.kernel.endpoints if not endpoint.port}
-    unseated: set[str] = set()
+    close_initial_subflows: set[str] = set()
     if config.failover is not Failover.FAST:
         seats = {v.address for v in verdicts if v.ifindex in costly and v.family in staying}
     asks |= known is None and bool(seats)
     for address in seats - standing:
-        (severed if facts.dependents(address, lost) else unseated).add(address)
+        (close_redundant if facts.dependents(address, lost) else close_initial_subflows).add(address)
     with_sibling = _with_sibling(known or {}, lost)
     return Leaving(
         result,
-        frozenset(taken),
-        frozenset(unseated & with_sibling),
-        frozenset(severed & with_sibling),
+        frozenset(withdrawn),
+        frozenset(close_initial_subflows & with_sibling),
+        frozenset(close_redundant & with_sibling),
         lost,
         asks,
     )
@@ -226,7 +226,7 @@ def _last(facts: Facts, verdict: Verdict, endpoint: Endpoint | None) -> Verdict:
     """No other path of this family is there: what stands stays, and what was only held back comes at once."""
     own = facts.own_endpoint(verdict.on)
     if verdict.reason.why is Why.HELD_BACK:
-        wants = verdict.owner is Owner.OURS or verdict.address in facts.taken
+        wants = verdict.owner is Owner.OURS or verdict.address in facts.withdrawn
         return replace(verdict, state=State.ACTIVE, wants_endpoint=wants)
     if endpoint is None:
         return verdict
@@ -273,7 +273,7 @@ def renewed(facts: Facts, verdicts: list[Verdict]) -> frozenset[str]:
     return frozenset(
         verdict.address
         for verdict in verdicts
-        if verdict.address in facts.snapshot.wilted - carried
+        if verdict.address in facts.snapshot.subflow_retry_due - carried
         and verdict.state is State.ACTIVE
         and verdict.family in families
         and facts.standing_endpoint(verdict)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from ..config.settings import Config
 from ..model.device_types import PPP, TUNNEL_LINKS, is_uplink, kind_of
 from ..model.reasons import Reason, Why
-from ..model.state import Departure, Endpoint, Family, Owner, State, Tunnel
+from ..model.state import Egress, Endpoint, Family, Owner, State, Tunnel
 from .facts import Facts, Verdict
 
 #: Kinds of device that NetworkManager runs and that wrap up what goes into them.
@@ -28,8 +28,8 @@ class Guard:
     verdicts: list[Verdict]
     tunnels: Mapping[Family, Tunnel]
     below: frozenset[tuple[Family, int]] = frozenset()  #: families and interfaces below a full tunnel
-    taken: frozenset[Endpoint] = frozenset()
-    cut: frozenset[str] = frozenset()
+    withdrawn: frozenset[Endpoint] = frozenset()
+    close_all: frozenset[str] = frozenset()
     kept: bool = False  #: an endpoint had to stay
     forbids: bool = False  #: no connection may make another subflow now
     asks: bool = False
@@ -50,11 +50,11 @@ def mind_tunnels(facts: Facts, verdicts: list[Verdict], config: Config) -> Guard
     tunnels = full_tunnels(facts) if config.vpn_guard else {}
     if not tunnels:
         return Guard(verdicts, {})
-    sides = facts.snapshot.sides
+    bypass = facts.snapshot.bypass
     result: list[Verdict] = []
     below: set[tuple[Family, int]] = set()
-    taken: set[Endpoint] = set()
-    cut: set[str] = set()
+    withdrawn: set[Endpoint] = set()
+    close_all: set[str] = set()
     asks = False
     kept = going = 0
     for verdict in verdicts:
@@ -64,7 +64,7 @@ def mind_tunnels(facts: Facts, verdicts: list[Verdict], config: Config) -> Guard
             continue
         below.add((verdict.family, verdict.ifindex))
         if verdict.address in facts.has_rules:
-            cut.add(verdict.address)
+            close_all.add(verdict.address)
         endpoint = facts.standing_endpoint(verdict)
         if verdict.owner is Owner.OTHER or (endpoint is None and verdict.state is State.EXCLUDED):
             result.append(verdict)
@@ -75,10 +75,10 @@ def mind_tunnels(facts: Facts, verdicts: list[Verdict], config: Config) -> Guard
             result.append(suspended)
             continue
         own = facts.own_endpoint(verdict.on) is not None
-        asks |= sides is None
-        if sides is None or verdict.address in sides.beside:
-            if sides is not None and verdict.address in sides.around:
-                cut.add(verdict.address)
+        asks |= bypass is None
+        if bypass is None or verdict.address in bypass.allowed:
+            if bypass is not None and verdict.address in bypass.leaking:
+                close_all.add(verdict.address)
             kept += 1
             reason = Reason(Why.KEPT_BESIDE_TUNNEL, reason.detail)
             result.append(
@@ -86,16 +86,16 @@ def mind_tunnels(facts: Facts, verdicts: list[Verdict], config: Config) -> Guard
             )
             continue
         going += 1
-        cut.add(verdict.address)
+        close_all.add(verdict.address)
         result.append(suspended)
         if not own:
-            taken.add(Endpoint(endpoint.address, endpoint.ifindex, endpoint.flags))
+            withdrawn.add(Endpoint(endpoint.address, endpoint.ifindex, endpoint.flags))
     return Guard(
         result,
         tunnels,
         frozenset(below),
-        frozenset(taken),
-        frozenset(cut),
+        frozenset(withdrawn),
+        frozenset(close_all),
         kept=kept > 0,
         forbids=kept > 0 or going > 1,
         asks=asks,
@@ -105,7 +105,7 @@ def mind_tunnels(facts: Facts, verdicts: list[Verdict], config: Config) -> Guard
 def full_tunnels(facts: Facts) -> dict[Family, Tunnel]:
     """The families of which all traffic leaves by a tunnel, each with that tunnel."""
     found: dict[Family, Tunnel] = {}
-    for family, ways in facts.kernel.departures.items():
+    for family, ways in facts.kernel.egress.items():
         if ways and all(way.encrypted or _is_tunnel(facts, way.ifindex) for way in ways):
             names = dict.fromkeys(_name(facts, way) for way in ways)
             interfaces = frozenset(way.ifindex for way in ways if not way.encrypted)
@@ -113,7 +113,7 @@ def full_tunnels(facts: Facts) -> dict[Family, Tunnel]:
     return found
 
 
-def _name(facts: Facts, way: Departure) -> str:
+def _name(facts: Facts, way: Egress) -> str:
     return "an IPsec policy" if way.encrypted else f"the tunnel {facts.link(way.ifindex).name}"
 
 

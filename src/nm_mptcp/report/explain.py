@@ -35,7 +35,7 @@ from ..model.state import (
     State,
 )
 from ..policy.source_routing import default_route
-from ..text import counted, printable, whole
+from ..text import counted, printable, utf8_safe
 from .health import rule_name
 from .remedies import remedies
 from .status import Standing, priority
@@ -74,21 +74,21 @@ def subject(what: str, known: Known) -> tuple[str, list[Path]]:
     paths = known.desired.paths
     if not what or len(what) > LONGEST:
         raise UnknownSubject("nothing was asked for" if not what else f"longer than {LONGEST} characters")
-    links = {index for index, link in known.snapshot.kernel.links.items() if whole(link.name) == whole(what)}
-    if links or any(whole(device.interface) == whole(what) for device in known.snapshot.networkmanager.devices):
+    links = {index for index, link in known.snapshot.kernel.links.items() if utf8_safe(link.name) == utf8_safe(what)}
+    if links or any(utf8_safe(device.interface) == utf8_safe(what) for device in known.snapshot.networkmanager.devices):
         ip_interfaces = {
-            whole(device.ip_interface)
+            utf8_safe(device.ip_interface)
             for device in known.snapshot.networkmanager.devices
-            if whole(device.interface) == whole(what)
+            if utf8_safe(device.interface) == utf8_safe(what)
         }
-        return "interface", [p for p in paths if p.ifindex in links or whole(p.interface) in ip_interfaces]
+        return "interface", [p for p in paths if p.ifindex in links or utf8_safe(p.interface) in ip_interfaces]
     address = _address(what)
     if address:
         mine = [path for path in paths if path.address == address]
         if not mine:
             _be_a_destination(what, address)
         return ("address", mine) if mine else ("destination", [])
-    of_profile = [path for path in paths if path.profile and what in (path.uuid, path.profile, whole(path.profile))]
+    of_profile = [path for path in paths if path.profile and what in (path.uuid, path.profile, utf8_safe(path.profile))]
     devices = [
         device
         for device in known.snapshot.networkmanager.devices
@@ -141,7 +141,7 @@ def explain_paths(what: str, kind: str, paths: Iterable[Path], known: Known) -> 
     """The chain of facts for each address, paths first."""
     order = list(State)
     chosen = sorted(paths, key=lambda path: (order.index(path.state), path.interface, path.address))
-    shown: Document = {"what": whole(what), "kind": kind, "paths": [_explained(path, known) for path in chosen]}
+    shown: Document = {"what": utf8_safe(what), "kind": kind, "paths": [_explained(path, known) for path in chosen]}
     if not chosen:
         shown["facts"] = _without_address(what, known)
     return shown
@@ -153,13 +153,13 @@ def _explained(path: Path, known: Known) -> Document:
         (a for a in known.snapshot.kernel.addresses.get(path.ifindex, ()) if a.address == path.address), None
     )
     return {
-        "interface": whole(path.interface),
+        "interface": utf8_safe(path.interface),
         "address": path.address,
-        "profile": whole(path.profile),
-        "uuid": whole(path.uuid),
+        "profile": utf8_safe(path.profile),
+        "uuid": utf8_safe(path.uuid),
         "state": path.state.value,
         "priority": priority(path),
-        "reason": whole(str(path.reason)),
+        "reason": utf8_safe(str(path.reason)),
         "rule": rule_name(path.reason.why),
         "facts": [
             {"about": about, "says": printable(says, longest=600)}
@@ -350,14 +350,14 @@ def _without_address(what: str, known: Known) -> list[Document]:
     found: list[tuple[str, str]] = []
     for device in known.snapshot.networkmanager.devices:
         mine = device.profile and what in (device.profile.uuid, device.profile.id)
-        if mine or whole(what) in (whole(device.interface), whole(device.ip_interface)):
+        if mine or utf8_safe(what) in (utf8_safe(device.interface), utf8_safe(device.ip_interface)):
             found.append(("profile", _profile(device)))
             state = device.state.name.lower().replace("_", " ")
             found.append(("NetworkManager", f"device {device.interface} is {state}"))
             if device.state < DeviceState.IP_CONFIG:
                 found.append(("decision", "no path: it is not connected"))
     for link in known.snapshot.kernel.links.values():
-        if whole(link.name) == whole(what):
+        if utf8_safe(link.name) == utf8_safe(what):
             carrier = "carrier" if link.carrier else "no carrier"
             found.append(("link", f"{'up' if link.up else 'down'}, {carrier}"))
     found.append(("address", "it has none"))
@@ -411,7 +411,7 @@ def explain_destination(
         if works and endpoint.flags & EndpointFlag.SIGNAL and endpoint.address not in learns
     ]
     return {
-        "what": whole(what),
+        "what": utf8_safe(what),
         "kind": "destination",
         "address": destination,
         "first": _first(first, known),
@@ -450,13 +450,13 @@ def _first(way: Way, known: Known) -> Document:
     link = known.snapshot.kernel.links.get(way.ifindex)
     path = next((p for p in known.desired.paths if p.address == way.source), None)
     return {
-        "interface": whole(link.name) if link else str(way.ifindex),
+        "interface": utf8_safe(link.name) if link else str(way.ifindex),
         "source": way.source,
         "gateway": way.gateway,
         "table": way.table,
-        "profile": whole(path.profile) if path else "",
+        "profile": utf8_safe(path.profile) if path else "",
         "state": path.state.value if path else None,
-        "reason": whole(str(path.reason)) if path else "",
+        "reason": utf8_safe(str(path.reason)) if path else "",
     }
 
 
@@ -466,12 +466,12 @@ def _follower(endpoint: Endpoint, way: Way, why: str, known: Known) -> Document:
     index = way.ifindex if way.ifindex and not way.local else endpoint.ifindex or (path.ifindex if path else 0)
     link = known.snapshot.kernel.links.get(index)
     return {
-        "interface": whole(link.name) if link else "",
+        "interface": utf8_safe(link.name) if link else "",
         "address": endpoint.address,
         "endpoint_id": endpoint.id,
         "flags": names(endpoint.flags),
         "priority": "backup" if endpoint.flags & EndpointFlag.BACKUP else "regular",
-        "profile": whole(path.profile) if path else "",
+        "profile": utf8_safe(path.profile) if path else "",
         "gateway": way.gateway,
         "table": way.table or None,
         "follows": not why,

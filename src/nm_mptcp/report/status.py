@@ -18,7 +18,7 @@ from ..model.flags import EndpointFlag, names
 from ..model.reasons import Reason
 from ..model.record import Contents, GuardRecord, Since
 from ..model.state import Desired, Mode, Path, Snapshot, State
-from ..text import printable, whole
+from ..text import printable, utf8_safe
 from .health import rule_name, verdict, waits_shortly
 
 Document = dict[str, Any]
@@ -136,16 +136,16 @@ def path_document(
     known = began(path, since)
     in_trouble = trouble if path.state is State.ACTIVE else None
     return {
-        "interface": whole(path.interface),
-        "profile": whole(path.profile),
-        "uuid": whole(path.uuid),
-        "kind": whole(path.kind),
+        "interface": utf8_safe(path.interface),
+        "profile": utf8_safe(path.profile),
+        "uuid": utf8_safe(path.uuid),
+        "kind": utf8_safe(path.kind),
         "address": path.address,
         "flags": names(path.flags),
         "flags_from": path.flags_from.value,
         "priority": priority(path),
         "state": path.state.value,
-        "reason": whole(str(path.reason)),
+        "reason": utf8_safe(str(path.reason)),
         "rule": rule_name(path.reason.why),
         "since": _time(known.time) if known else None,
         "endpoint_id": path.endpoint_id,
@@ -154,7 +154,7 @@ def path_document(
         "gateway": path.gateway,
         "subflows": None if live is None else sum(each.count(path.address) for each in live),
         "port": path.port or None,
-        "trouble": whole(str(in_trouble)) if in_trouble else None,
+        "trouble": utf8_safe(str(in_trouble)) if in_trouble else None,
         "trouble_rule": rule_name(in_trouble.why) if in_trouble else None,
     }
 
@@ -181,15 +181,15 @@ def _link(paths: list[Path], snapshot: Snapshot, since: Mapping[str, Since], liv
     known = began(best, since)
     mine = [each for each in live or () if addresses.intersection(each)]
     return {
-        "interface": whole(best.interface),
-        "profile": whole(best.profile),
-        "uuid": whole(best.uuid),
-        "kind": whole(best.kind),
+        "interface": utf8_safe(best.interface),
+        "profile": utf8_safe(best.profile),
+        "uuid": utf8_safe(best.uuid),
+        "kind": utf8_safe(best.kind),
         "up": link.up if link else False,
         "carrier": link.carrier if link else False,
         "state": best.state.value,
         "priority": priority(best),
-        "reason": whole(str(best.reason)),
+        "reason": utf8_safe(str(best.reason)),
         "since": _time(known.time) if known else None,
         "addresses": [path.address for path in paths],
         "connections": None if live is None else len(mine),

@@ -25,8 +25,7 @@ from ..dbus.names import NAME
 from ..dbus.polkit import demand
 from ..engine.loop import Engine
 from ..engine.record import Record, StateError
-from ..journal import Event
-from ..journal import told as log_fields
+from ..journal import Event, log_fields
 from ..kernel.access import KernelAccess
 from ..kernel.errors import KernelError
 from ..model.state import NetworkManager
@@ -82,7 +81,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         if hung_up:
             self._hang_up()
-        await self._kernel.watch(self._engine.changed, self._engine.happened)
+        await self._kernel.watch(self._engine.changed, self._engine.on_path_manager_event)
         stopped: asyncio.Task[object] = asyncio.create_task(stop.wait())
         asked: asyncio.Task[object] = asyncio.create_task(self._asked.wait())
         tasks = [stopped, asked, asyncio.create_task(self._follow_bus())]
@@ -216,7 +215,7 @@ class Daemon:
 
         def handle(signal: Signal) -> None:
             if (signal.interface, signal.member) == (_LOGIN, "PrepareForSleep") and list(signal.body) == [False]:
-                self._engine.awoke()
+                self._engine.on_resume()
 
         bus.on_signal(handle)
         await bus.add_match(

@@ -13,7 +13,7 @@ from ..config.files import ConfigError
 from ..dbus.connection import Caller, DBusError
 from ..dbus.names import INTERFACE, WRONG
 from ..dbus.polkit import Permission
-from ..dbus.properties import Methods, Properties, Values, having
+from ..dbus.properties import Methods, Properties, Values, with_properties
 from ..engine.record import StateError
 from ..kernel.errors import KernelError
 from ..model.state import Mode
@@ -63,7 +63,7 @@ NOTHING_YET: Values = {
 } | {"Version": __version__}
 
 
-@having(PROPERTIES, METHODS)
+@with_properties(PROPERTIES, METHODS)
 class Service(Properties):
     """The interface ``org.nm_mptcp1``; what its methods do is given by the daemon.
 

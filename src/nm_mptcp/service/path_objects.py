@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..dbus.connection import Bus
 from ..dbus.names import INTERFACE, PATH, PATH_INTERFACE, PATHS
-from ..dbus.properties import Properties, Values, having, signatures
+from ..dbus.properties import Properties, Values, signatures, with_properties
 from ..model.flags import names
 from ..model.record import Contents, Since
 from ..model.state import Path, State
 from ..report.health import PATIENCE, is_held_back, rule_name, waits_shortly
 from ..report.status import began, judge, priority, waited
-from ..text import whole
+from ..text import utf8_safe
 from .interface import METHODS, NOTHING_YET, Service
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ PATH_PROPERTIES = {
 }
 
 
-@having(PATH_PROPERTIES)
+@with_properties(PATH_PROPERTIES)
 class PathObject(Properties):
     """``org.nm_mptcp1.Path``: one address, whether it is a path, and why."""
 
@@ -143,13 +143,13 @@ class Objects:
         return {
             "Version": __version__,
             "State": judged.value,
-            "Problems": [whole(cause) for cause in causes],
+            "Problems": [utf8_safe(cause) for cause in causes],
             "Mode": view.mode.value,
             "ModeFrom": "runtime" if self._contents().mode else "configuration",
             "Paused": self._paused(),
             "NetworkManagerRunning": view.snapshot.networkmanager.running,
             "MptcpEnabled": kernel.mptcp_enabled,
-            "PathManager": whole(kernel.path_manager),
+            "PathManager": utf8_safe(kernel.path_manager),
             "EndpointsMax": kernel.endpoints_max,
             "EndpointsUsed": len(kernel.endpoints),
             "LimitSubflows": kernel.limits.subflows,
@@ -166,14 +166,14 @@ def path_values(path: Path, since: Mapping[str, Since]) -> Values:
     """The properties of a path's object."""
     known = began(path, since)
     return {
-        "Interface": whole(path.interface),
+        "Interface": utf8_safe(path.interface),
         "Address": path.address,
-        "Profile": whole(path.profile),
-        "Uuid": whole(path.uuid),
-        "Kind": whole(path.kind),
+        "Profile": utf8_safe(path.profile),
+        "Uuid": utf8_safe(path.uuid),
+        "Kind": utf8_safe(path.kind),
         "State": path.state.value,
         "Priority": priority(path) or "",
-        "Reason": whole(str(path.reason)),
+        "Reason": utf8_safe(str(path.reason)),
         "Rule": rule_name(path.reason.why),
         "Since": int(known.time * 1_000_000) if known else 0,
         "Flags": names(path.flags),

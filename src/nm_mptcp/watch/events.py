@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..kernel.path_manager_events import EventName, PathManagerEvent
-from ..text import printable, whole, wrapped
+from ..text import printable, utf8_safe, wrapped
 
 
 class Name(enum.StrEnum):
@@ -164,7 +164,7 @@ def _place(interface: str, address: str | None, port: int) -> str:
 def _whole(value: object) -> object:
     """Texts as Unicode that every reader takes: an interface's name, say, may be any bytes."""
     if isinstance(value, str):
-        return whole(value)
+        return utf8_safe(value)
     if isinstance(value, Mapping):
         return {_whole(name): _whole(each) for name, each in value.items()}
     return [_whole(each) for each in value] if isinstance(value, list | tuple) else value

@@ -22,7 +22,7 @@ from typing import Any
 from ..dbus.connection import DAEMON, Bus, BusError, Signal
 from ..dbus.names import INTERFACE, NAME, PATH
 from ..kernel.errors import KernelError
-from ..kernel.fib import Changes, Mirror
+from ..kernel.fib import FIB, Changes
 from ..kernel.link_stats import Counters
 from ..kernel.monitor import LINKS_AND_ADDRESSES, Monitor, look_at_links
 from ..kernel.path_manager import PathManager
@@ -82,7 +82,7 @@ class Observer:
         self._path_manager, self._sockets = PathManager(), Sockets()
         self._privileged = True
         self._cost = 0.0  #: seconds of the processor's time that the last look took
-        self._monitor = Monitor(Mirror(), self._changed, self._links_lost, groups=LINKS_AND_ADDRESSES)
+        self._monitor = Monitor(FIB(), self._changed, self._links_lost, groups=LINKS_AND_ADDRESSES)
         self._events = PathManagerEvents(self._happened)
         self._relook = asyncio.Event()
         self._links_stale = asyncio.Event()
