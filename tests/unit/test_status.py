@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.dbus.names import Verdict
 from nm_mptcp.model.flags import ProfileFlag
 from nm_mptcp.model.reasons import Why
 from nm_mptcp.model.record import Contents, Since, since
 from nm_mptcp.model.state import AddressFlag, Connectivity, DeviceState, Link, Mode
 from nm_mptcp.policy.decide import decide
+from nm_mptcp.report.health import Verdict
 from nm_mptcp.report.status import Standing, document
 from nm_mptcp.report.status_text import plain, screen, show
 from nm_mptcp.text import cells

@@ -9,10 +9,10 @@ from typing import Any
 
 from ..kernel.route_lookup import Answers
 from ..model.flags import EndpointFlag
-from ..model.reasons import Reason
+from ..model.reasons import Reason, Why
 from ..model.state import Endpoint, Kernel, Numbering
 from ..policy.reachability import Case
-from ..report.health import LOST, rule_name, why_of
+from ..report.health import LOST
 
 #: What is wrong with a service that has not looked at anything yet.
 STARTING = "the service is just starting"
@@ -46,7 +46,7 @@ class Trouble:
     @property
     def lost(self) -> bool:
         """Whether nothing from it gets anywhere."""
-        return why_of(self.rule) in LOST
+        return Why.of_rule(self.rule) in LOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class Facts:
             words = place.path.get("trouble")
             return Trouble(str(place.path["trouble_rule"]), str(words)) if words else None
         reason = self.troubles.get(place.address)
-        return Trouble(rule_name(reason.why), str(reason)) if reason else None
+        return Trouble(reason.why.rule_name, str(reason)) if reason else None
 
     def process(self, *names: str) -> Process | None:
         """A running program of one of these names."""

@@ -8,10 +8,9 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..dbus.names import Verdict
 from ..model.flags import EndpointFlag, names
 from ..model.state import AddressFlag, Family
-from ..report.health import held_back
+from ..report.health import Verdict, held_back
 from ..text import printable
 from .facts import Facts, Place
 from .finding import Finding, Remedy, advice, bad, commands, good, not_applicable, unknown, warning

@@ -8,7 +8,7 @@ import json
 import sys
 
 from ..dbus.connection import BusError
-from ..dbus.names import Verdict
+from ..report.health import Verdict
 from ..service import remote
 from . import fail, record_of, tell_what_is_missing
 

@@ -59,7 +59,6 @@ from ..model.state import (
 from ..policy import reachability
 from ..policy.decide import decide
 from ..policy.plan import needed, plan, restore, unrecorded, urgent
-from ..report.health import rule_name
 from ..report.status import Document, Standing, document
 from ..service.shared_answer import PAUSE, Shared
 from ..text import printable
@@ -894,7 +893,7 @@ def _fields(path: Path, endpoint_id: int | None) -> dict[str, object]:
         profile=path.profile or None,
         uuid=path.uuid or None,
         state=path.state.value,
-        rule=rule_name(path.reason.why),
+        rule=path.reason.why.rule_name,
         reason=path.reason,
         flags=",".join(names(path.flags)) or None,
         endpoint_id=endpoint_id,

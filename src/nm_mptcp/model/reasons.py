@@ -76,6 +76,16 @@ class Why(enum.Enum):
     NO_LONGER_CHOSEN = "{0} takes others of this link's IPv6 addresses now"
     NO_SLOT = "left out: the kernel takes {0}"
 
+    @property
+    def rule_name(self) -> str:
+        """The rule's name in the documents, on D-Bus and in the journal: ``no-carrier``."""
+        return self.name.lower().replace("_", "-")
+
+    @classmethod
+    def of_rule(cls, name: str) -> Why | None:
+        """The rule of this name, None for one that only another release knows."""
+        return cls.__members__.get(name.upper().replace("-", "_"))
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:

@@ -613,6 +613,11 @@ class Owner(enum.StrEnum):
     NETWORKMANAGER = "networkmanager"
     OTHER = "other"
 
+    @property
+    def label(self) -> str:
+        """The owner as texts for people name it."""
+        return {"networkmanager": "NetworkManager", "other": "somebody else"}.get(self.value, self.value)
+
 
 @dataclass(frozen=True, slots=True)
 class Path:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config.settings import Config, PathOptions, Setting
-from ..dbus.names import MAKERS
 from ..kernel.route_lookup import Way
 from ..model.flags import EndpointFlag, names
 from ..model.reasons import Reason, Why
@@ -36,7 +35,6 @@ from ..model.state import (
 )
 from ..policy.source_routing import default_route
 from ..text import counted, printable, utf8_safe
-from .health import rule_name
 from .remedies import remedies
 from .status import Standing, priority
 
@@ -160,7 +158,7 @@ def _explained(path: Path, known: Known) -> Document:
         "state": path.state.value,
         "priority": priority(path),
         "reason": utf8_safe(str(path.reason)),
-        "rule": rule_name(path.reason.why),
+        "rule": path.reason.why.rule_name,
         "facts": [
             {"about": about, "says": printable(says, longest=600)}
             for about, says in _chain(path, device, address, known)
@@ -183,7 +181,7 @@ def _chain(path: Path, device: Device | None, address: Address | None, known: Kn
         yield "VPN", f"all {path.family.label} leaves by {tunnel}"
     yield "decision", _decision(path)
     if trouble := _trouble(path, known):
-        yield "trouble", f"{trouble} [rule {rule_name(trouble.why)}]"
+        yield "trouble", f"{trouble} [rule {trouble.why.rule_name}]"
     yield "rules", _rules(path, known)
     yield "endpoint", _endpoint(path, known)
     yield "limits", _limits(known)
@@ -300,7 +298,7 @@ def _decision(path: Path) -> str:
         FlagsFrom.NETWORKMANAGER: "NetworkManager's default",
     }[path.flags_from]
     what = f"; flags {flags} ({who})" if flags and path.state is not State.EXCLUDED else ""
-    return f"{path.state}: {path.reason} [rule {rule_name(path.reason.why)}]{what}"
+    return f"{path.state}: {path.reason} [rule {path.reason.why.rule_name}]{what}"
 
 
 def _rules(path: Path, known: Known) -> str:
@@ -327,7 +325,7 @@ def _endpoint(path: Path, known: Known) -> str:
     if found is None:
         return "none in the kernel"
     bound = "" if found.ifindex == path.ifindex else ", bound to no interface" if not found.ifindex else ", on another"
-    return f"id {found.id}: {', '.join(names(found.flags)) or 'no flag'}, made by {MAKERS[path.owner]}{bound}"
+    return f"id {found.id}: {', '.join(names(found.flags)) or 'no flag'}, made by {path.owner.label}{bound}"
 
 
 def _limits(known: Known) -> str:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Iterator, Mapping
 
-from ..dbus.names import Verdict
 from ..model.reasons import Reason, Why
 from ..model.state import Kernel, NetworkManager, Owner, Path, State
 
@@ -23,14 +23,17 @@ LOST = frozenset({Why.NO_WAY, Why.NO_UPLINK})
 _SOON = frozenset({Why.ACTIVATING, Why.TENTATIVE, Why.ADDRESS_AWAY, Why.WAITS_FOR_NETWORKMANAGER})
 
 
-def rule_name(why: Why) -> str:
-    """The name of a rule in the status document."""
-    return why.name.lower().replace("_", "-")
+class Verdict(enum.StrEnum):
+    """The overall state; the values are those of ``state`` in the status document and of ``State`` on D-Bus."""
 
+    GOOD = "good"
+    HELD_BACK = "held-back"
+    NOT_WORKING = "not-working"
 
-def why_of(rule: str) -> Why | None:
-    """The other way round; None: another release's service may know more."""
-    return Why.__members__.get(rule.upper().replace("-", "_"))
+    @property
+    def status(self) -> int:
+        """The exit status of ``nm-mptcp status``: 0 all paths are good, 1 degraded, 2 not working."""
+        return list(Verdict).index(self)
 
 
 def waits_shortly(path: Path) -> bool:
@@ -40,12 +43,12 @@ def waits_shortly(path: Path) -> bool:
 
 def is_held_back(path: Path, waited: float | None) -> bool:
     """Whether a path is held back; ``waited``: seconds in this state, None where nobody knows."""
-    return held_back(path.state.value, rule_name(path.reason.why), waited)
+    return held_back(path.state.value, path.reason.why.rule_name, waited)
 
 
 def held_back(state: str, rule: str, waited: float | None) -> bool:
     """The same by the names of the status document."""
-    why = why_of(rule)
+    why = Why.of_rule(rule)
     if state == State.SUSPENDED.value or why in _AGAINST:
         return True
     return why in _SOON and waited is not None and waited > PATIENCE

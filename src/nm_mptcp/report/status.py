@@ -13,13 +13,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .. import __version__
-from ..dbus.names import Verdict
 from ..model.flags import EndpointFlag, names
 from ..model.reasons import Reason
 from ..model.record import Contents, GuardRecord, Since
 from ..model.state import Desired, Mode, Path, Snapshot, State
 from ..text import printable, utf8_safe
-from .health import rule_name, verdict, waits_shortly
+from .health import Verdict, verdict, waits_shortly
 
 Document = dict[str, Any]
 
@@ -146,7 +145,7 @@ def path_document(
         "priority": priority(path),
         "state": path.state.value,
         "reason": utf8_safe(str(path.reason)),
-        "rule": rule_name(path.reason.why),
+        "rule": path.reason.why.rule_name,
         "since": _time(known.time) if known else None,
         "endpoint_id": path.endpoint_id,
         "owner": path.owner.value,
@@ -155,7 +154,7 @@ def path_document(
         "subflows": None if live is None else sum(each.count(path.address) for each in live),
         "port": path.port or None,
         "trouble": utf8_safe(str(in_trouble)) if in_trouble else None,
-        "trouble_rule": rule_name(in_trouble.why) if in_trouble else None,
+        "trouble_rule": in_trouble.why.rule_name if in_trouble else None,
     }
 
 

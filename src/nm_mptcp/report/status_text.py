@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from ..dbus.names import MAKERS
+from ..model.state import Owner
 from ..text import cells, counted, fit, listed, printable, width_of, wrapped
 from .styles import Line, Span, Style, rendered, text_of
 
@@ -177,7 +177,7 @@ def _path(path: dict[str, Any], now: datetime.datetime) -> Row:
     flags = [*path["flags"], *([f"port={path['port']}"] if path.get("port") else [])]
     told = [path["address"], path["interface"], path["state"], ",".join(flags), path["endpoint_id"]]
     theirs = path["owner"] != "nm-mptcp" and path["endpoint_id"] is not None
-    by = f"; its endpoint is {MAKERS[path['owner']]}'s" if theirs else ""
+    by = f"; its endpoint is {Owner(path['owner']).label}'s" if theirs else ""
     since = f" (since {_moment(path['since'], now)})" if path["since"] and path["state"] != "excluded" else ""
     words = [f"{printable(path['reason'], longest=300)}{by}{since}"]
     if path.get("trouble"):

@@ -20,7 +20,7 @@ from ..dbus.properties import Properties, Values, signatures, with_properties
 from ..model.flags import names
 from ..model.record import Contents, Since
 from ..model.state import Path, State
-from ..report.health import PATIENCE, is_held_back, rule_name, waits_shortly
+from ..report.health import PATIENCE, is_held_back, waits_shortly
 from ..report.status import began, judge, priority, waited
 from ..text import utf8_safe
 from .interface import METHODS, NOTHING_YET, Service
@@ -174,7 +174,7 @@ def path_values(path: Path, since: Mapping[str, Since]) -> Values:
         "State": path.state.value,
         "Priority": priority(path) or "",
         "Reason": utf8_safe(str(path.reason)),
-        "Rule": rule_name(path.reason.why),
+        "Rule": path.reason.why.rule_name,
         "Since": int(known.time * 1_000_000) if known else 0,
         "Flags": names(path.flags),
         "FlagsFrom": path.flags_from.value,
