@@ -33,11 +33,9 @@ PYTEST_ARGUMENTS ?=
 # Tests at a time: a story with a real NetworkManager mostly waits.
 JOBS ?= 4
 # Where `make` brought all that the tests need, none may be skipped for want of it.
-# What fails beside others is run once more by itself: NetworkManager, leases and links have limits of time of their own, and
-# a busy machine breaks them. What fails twice fails.
-PYTEST = run() { $(RUN) NM_MPTCP_TESTS=all $(1)/bin/python -m pytest "$$@" $(PYTEST_ARGUMENTS); }; \
-    run -n $(JOBS) $(2) || { echo "once more, by itself, what failed:"; run --last-failed $(2); }
-# A whole run that passes is kept under this name for the README's table of versions; one of chosen tests is none.
+# Only tests marked with a reason are retried (tests/support/retries.py).
+PYTEST = $(RUN) NM_MPTCP_TESTS=all $(1)/bin/python -m pytest -n $(JOBS) $(2) $(PYTEST_ARGUMENTS)
+# A whole run that passes without retries is kept under this name for the table of versions; one of chosen tests is none.
 RUN = NM_MPTCP_RUN='$(if $(PYTEST_ARGUMENTS)$(filter-out file,$(origin TESTS)),,make $@)'
 # The interpreters of `make test-matrix`: the first of each list that is there.
 OLDEST_PYTHON ?= python3.11 python3

@@ -1,16 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a whole run of tests saw is kept for the README's table of versions, where ``NM_MPTCP_RUN`` names the run."""
+"""What holds for all tests: limits of time, retries, and what a whole run saw.
+
+A run that ``NM_MPTCP_RUN`` names is kept for the table of versions when all its tests passed, without a retry.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from . import versions
+from .support import retries
+
+if TYPE_CHECKING:
+    import pluggy
 
 ELSEWHERE = pytest.StashKey[list[versions.Row]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for plugin in (retries,):
+        config.pluginmanager.register(plugin)
 
 
 def saw(config: pytest.Config, row: versions.Row) -> None:
@@ -25,18 +38,18 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         run
         and exitstatus == pytest.ExitCode.OK
         and not hasattr(session.config, "workerinput")
+        and not retries.retried(session.config)
         and versions.is_whole(session.config.args, vars(session.config.option))
     ):
         for row in session.config.stash.get(ELSEWHERE, None) or [versions.seen()]:
             versions.keep(run, row)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[pytest.TestReport]:
+@pytest.hookimpl(hookwrapper=True)  # pluggy of Debian 12 knows no other wrapper
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pluggy.Result[pytest.TestReport], None]:
     """The report of a failed test tells of what it used that has a story to tell: a bed, a system."""
-    report: pytest.TestReport = yield
+    report = (yield).get_result()
     if report.when == "call" and report.failed:
         for used in getattr(item, "funcargs", {}).values():
             if story := getattr(used, "story", None):
                 report.sections += story().items()
-    return report

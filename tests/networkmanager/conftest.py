@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +15,9 @@ from .bed import Bed, missing
 from .product import install
 from .traffic import EchoServer
 from .uplinks import Links
+
+if TYPE_CHECKING:
+    import pluggy
 
 FAILED = pytest.StashKey[bool]()
 FIGURES = pytest.StashKey[dict[str, str]]()
@@ -84,9 +88,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"{name}: {value}")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    report = yield
-    if report.failed:
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pluggy.Result[pytest.TestReport], None]:
+    if (yield).get_result().failed:
         item.stash[FAILED] = True
-    return report

@@ -654,6 +654,7 @@ def flap(link: Uplink, times: int) -> None:
         wait_for("it is in", lambda: link.bed.status().path(link.address)["rule"] not in ("no-carrier", "kept-last"))
 
 
+@pytest.mark.may_be_late(reason="status has to be asked while the link is still damped, for 2 s")
 def test_a_flapping_link_is_held_back_longer_each_time_and_comes_back_by_itself(bed: Bed, up: Links) -> None:
     connection = over_both(bed, up)
     before = bed.wait_endpoint(up.wifi.address)
@@ -705,6 +706,7 @@ def test_the_only_link_is_not_held_back(bed: Bed, lone: Uplink) -> None:
     connection.echo()
 
 
+@pytest.mark.may_be_late(reason="the losses have to come in quicker succession than their damping ends")
 def test_a_link_held_back_comes_at_once_when_it_is_the_last(bed: Bed, up: Links) -> None:
     connection = over_both(bed, up)
     flap(up.wifi, 6)

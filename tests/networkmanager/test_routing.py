@@ -455,6 +455,7 @@ def test_a_gateway_that_was_silent_for_a_while_is_asked_again_at_once(bed: Bed) 
 # --- what only a lost link led to ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.may_be_late(reason="each question takes up to 1 s, and the way around has 3 s")
 @pytest.mark.parametrize("destination", ["own subnet", "static route"])
 def test_what_only_a_lost_link_led_to_is_reached_by_another(bed: Bed, up: Links, destination: str) -> None:
     """There the far side knows a way to both; a socket of the other link's goes there as well, and by its own link."""
