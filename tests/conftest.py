@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from . import versions
-from .support import retries
+from .support import deadline, retries
 
 if TYPE_CHECKING:
     import pluggy
@@ -22,7 +22,7 @@ ELSEWHERE = pytest.StashKey[list[versions.Row]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for plugin in (retries,):
+    for plugin in (retries, deadline):
         config.pluginmanager.register(plugin)
 
 

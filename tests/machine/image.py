@@ -30,7 +30,7 @@ PACKAGES = (
     # Programs that are brought onto MPTCP: dynamic, static, in Go.
     *("mptcpize", "curl", "busybox-static", "hey"),
     # Our tests.
-    *("python3", "python3-pyroute2", "python3-pytest", "python3-hypothesis"),
+    *("python3", "python3-pyroute2", "python3-pytest", "python3-pytest-timeout", "python3-hypothesis"),
 )
 
 #: The D-Bus library that our package would bring there.

@@ -10,7 +10,9 @@ from .machine import Machine
 
 def run_tests(machine: Machine, *tests: str, seconds: float) -> None:
     """Run these there with pytest and fail with what failed there; tells how many were run or skipped and why."""
-    command = ("python3", "-m", "pytest", "-q", "-rs", "--tb=short", "-p", "no:cacheprovider", *tests)
+    # An emulated machine takes longer for a test than any other; one that hangs is named before the whole is ended.
+    options = ("-q", "-rs", "--tb=short", "-p", "no:cacheprovider", f"--timeout={seconds / 2:g}")
+    command = ("python3", "-m", "pytest", *options, *tests)
     done = machine.shell(
         f"cd /nm-mptcp; NM_MPTCP_COMMAND=/nm-mptcp/command PYTHONPATH=src exec {' '.join(command)}", seconds=seconds
     )

@@ -27,7 +27,14 @@ CACHE = HERE.parents[1] / ".cache" / "roots"
 PACKAGES = (
     *("systemd-sysv", "udev", "dbus", "dbus-bin", "kmod", "procps", "util-linux", "mount"),
     *("network-manager", "iproute2", "dnsmasq-base", "nftables", "strace", "man-db"),
-    *("python3", "python3-pyroute2", "python3-dbus-fast", "python3-pytest", "python3-hypothesis"),
+    *(
+        "python3",
+        "python3-pyroute2",
+        "python3-dbus-fast",
+        "python3-pytest",
+        "python3-pytest-timeout",
+        "python3-hypothesis",
+    ),
 )
 
 

@@ -9,12 +9,12 @@ import sys
 import textwrap
 from pathlib import Path
 
-from . import retries
+from . import deadline, retries
 
 ROOT = Path(__file__).parents[2]
 
 #: Seconds, so that nobody waits for the inner run's own waits.
-QUICK = {retries.DELAY_VARIABLE: "0"}
+QUICK = {deadline.GRACE_VARIABLE: "1", retries.DELAY_VARIABLE: "0"}
 
 
 def run(place: Path, tests: str, *arguments: str, named: str = "") -> subprocess.CompletedProcess[str]:
