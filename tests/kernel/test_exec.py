@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from nm_mptcp.kernel import sysctl
+from nm_mptcp.launch import programs
 from nm_mptcp.launch.elf import read
-from nm_mptcp.launch.plan import programs
 from tests.support.command import COMMAND, as_user
 from tests.support.debian import unpacked
 from tests.support.mptcp import IPPROTO_MPTCP

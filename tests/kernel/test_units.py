@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nm_mptcp.kernel import sysctl
-from nm_mptcp.launch.plan import programs
+from nm_mptcp.launch import programs
 from nm_mptcp.launch.units import SOCKET_SINCE
 from tests.support.command import COMMAND, as_user
 from tests.support.mptcp import IPPROTO_MPTCP
