@@ -35,7 +35,8 @@ JOBS ?= 4
 # Where `make` brought all that the tests need, none may be skipped for want of it.
 # Only tests marked with a reason are retried (tests/support/retries.py).
 PYTEST = $(RUN) NM_MPTCP_TESTS=all $(1)/bin/python -m pytest -n $(JOBS) $(2) $(PYTEST_ARGUMENTS)
-# A whole run that passes without retries is kept under this name for the table of versions; one of chosen tests is none.
+# A whole run that passes without retries is kept under this name for the table of versions in docs/testing.md; one of chosen
+# tests is none.
 RUN = NM_MPTCP_RUN='$(if $(PYTEST_ARGUMENTS)$(filter-out file,$(origin TESTS)),,make $@)'
 # The interpreters of `make test-matrix`: the first of each list that is there.
 OLDEST_PYTHON ?= python3.11 python3
@@ -68,7 +69,7 @@ help:
 	@echo "sudo make test-machine the tests inside Debian machines that boot in qemu (MACHINES=bookworm trixie)"
 	@echo "sudo make test-wifi    of these the package on real Wi-Fi, on trixie, but for the long stories"
 	@echo "sudo make pictures     the README's pictures, made by the commands themselves on a link that is lost"
-	@echo "make versions          bring what the last runs of the tests saw into the README's table"
+	@echo "make versions          bring what the last runs of the tests saw into docs/testing.md"
 	@echo "make lint, format      ruff, mypy --strict, shellcheck; bring the code into form"
 	@echo "make deb, rpm, dist    a Debian package, an RPM, source distribution and wheel, in dist/"
 	@echo "make test-packages     build them and look at what is in them"
@@ -97,7 +98,7 @@ demo: deps venv
 pictures: deps venv
 	@$(VENV)/bin/python -m tests.pictures
 
-# The README's table of what was really run, from what the last runs of the tests saw.
+# The table of versions in docs/testing.md, from what the last runs of the tests saw.
 versions:
 	@python3 tests/versions.py
 

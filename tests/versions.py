@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The table of versions in the README: what each run of the tests saw, written by the runs themselves.
+"""The table of versions in docs/testing.md: what each run of the tests saw, written by the runs themselves.
 
 ``tests/versions.py seen``, with any Python 3, prints what there is where it runs, in JSON. A run that passed keeps it in
 ``.cache/versions`` (``tests/conftest.py``); ``make versions`` brings that into the table, row by row.
@@ -118,4 +118,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["seen"]:
         print(json.dumps(seen()))
     else:
-        print(f"README.md: {write(ROOT / 'README.md')} rows from {KEPT.relative_to(ROOT)}")
+        print(f"docs/testing.md: {write(ROOT / 'docs/testing.md')} rows from {KEPT.relative_to(ROOT)}")

@@ -11,13 +11,11 @@ import pytest
 
 from nm_mptcp.config.files import Source
 
-from .bed import REPOSITORY, SERVER, Bed
+from ..support import shown
+from .bed import SERVER, Bed
 from .namespaces import wait_for
 from .traffic import EchoServer
 from .uplinks import Links
-
-README = REPOSITORY / "README.md"
-PAGES = sorted((REPOSITORY / "packaging/man").glob("*.scd"))
 
 TOOLS = ("nm-mptcp", "nmcli", "busctl", "ip", "make", "apt", "dnf", "systemctl", "systemd-run", "bpftool", "clang")
 
@@ -32,16 +30,17 @@ LEFT_OUT = {
     "clang": "builds a BPF program that Linux 6.6 takes: needs clang and libbpf",
     "bpftool": "loads that program into the kernel of this machine",
     "systemd-run": "needs systemd",
-    "nm-mptcp --log-level DEBUG daemon": "the same, to look for faults",
+    "nm-mptcp --log-level debug daemon": "the same, to look for faults",
 }
 
 #: Commands that a sentence names; they are not typed so.
-NAMED = {"nm-mptcp explain", "nmcli connection down", "apt purge"}
+NAMED = {"nm-mptcp exec", "nm-mptcp explain", "nmcli connection down", "apt purge"}
 
 #: What stands for something of the reader's own -> what it is here.
 PLACEHOLDERS = {
     r"https://(?:HOST/LARGE-FILE|example\.org\S*)": f"http://{SERVER}/big",
     r"\bHOST\b": SERVER,
+    r"\bPORT\b": "443",
     r"\bPROFILE\b": "LTE",
     r"\buuid [0-9a-f]{8}-[0-9a-f-]{27}": "id Wi-Fi",
     r"\b(?:INTERFACE|WHAT)\b": "wlan0",
@@ -58,14 +57,7 @@ TELLING = {"nm-mptcp check": (0, 1, 2)}
 
 def examples() -> list[str]:
     """Each line that is typed, as it is printed, without what is only said of it."""
-    readme = README.read_text()
-    lines = re.findall(r"^ {4,}(.*)", readme, re.MULTILINE) + re.findall(r"`([^`\n]+ [^`\n]+)`", readme)
-    for page in PAGES:
-        text = page.read_text()
-        for block in re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-            lines += block.replace("\\\\\n", "").splitlines()
-        lines += re.findall(r"^\*(busctl [^*]*)\*", text, re.MULTILINE)
-    typed = [re.sub(r"\s+#.*|\s{2,}\S.*", "", line.strip().removeprefix("$ ")) for line in lines]
+    typed = [re.sub(r"\s+#.*|\s{2,}\S.*", "", line.removeprefix("$ ")) for line in shown.lines()]
     return list(dict.fromkeys(line for line in typed if re.match(rf"(?:sudo )?(?:{'|'.join(TOOLS)}) [a-z-]", line)))
 
 
@@ -123,14 +115,8 @@ def test_each_example_does_what_it_should(bed: Bed, up: Links) -> None:
 
 def settings() -> list[str]:
     """The configuration files that are shown."""
-    blocks = [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in _indented(README.read_text())]
-    for page in PAGES:
-        blocks += re.findall(r"^```\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
-    return [block for block in blocks if re.match(r"\[[a-z]+(-\w+)?\]\n", block)]
-
-
-def _indented(text: str) -> list[str]:
-    return re.findall(r"(?:^    .*\n(?:\n(?=    ))?)+", text, re.MULTILINE)
+    blocks = shown.blocks_of_readme() + [block for page in shown.PAGES for block in shown.blocks_of(page)]
+    return [f"{block}\n" for block in blocks if re.match(r"\[[a-z]+(-\w+)?\]\n", block)]
 
 
 def test_there_are_settings_to_try() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""nm-mptcp-exec(8) tells all that ``exec`` and ``unit`` know."""
+"""nm-mptcp-exec(8) and nm-mptcp-json(5) have all that ``exec`` and ``unit`` know."""
 
 from __future__ import annotations
 
@@ -18,9 +18,15 @@ from nm_mptcp.launch.plan import ENVIRONMENT_BOUNDARIES, Facts, Obstacle, plan
 from nm_mptcp.launch.programs import Form, Program
 from nm_mptcp.launch.units import FILE, SOCKET_SINCE
 
+from ..support import shown
+
 PAGE = Path(__file__).parents[2] / "packaging/man/nm-mptcp-exec.8.scd"
 TEXT = PAGE.read_text()
 WORDS = {word.strip("_") for word in re.findall(r"[\w-]+", TEXT)}
+JSON_WORDS = {
+    command: {word.strip("_") for word in re.findall(r"[\w-]+", shown.sections("nm-mptcp-json(5)")[command])}
+    for command in ("EXEC", "UNIT")
+}
 
 
 @pytest.mark.parametrize("command", ["exec", "unit"])
@@ -37,11 +43,11 @@ def test_every_name_in_the_documents_is_told() -> None:
     facts = Facts(Program("/bin/x", Form.STATIC))
     names = document(facts, plan(facts, ["x"]), ["x"])
     inner = [name for part in names.values() if isinstance(part, dict) for name in part]
-    assert {*names, *inner, *(one.value for one in Obstacle), *(one.value for one in Form)} <= WORDS
+    assert {*names, *inner, *(one.value for one in Obstacle), *(one.value for one in Form)} <= JSON_WORDS["EXEC"]
     source = (PAGE.parents[2] / "src/nm_mptcp/cli/unit.py").read_text()
     of_units = set(re.findall(r'^            "(\w+)":', source, re.MULTILINE))
     assert "in_force" in of_units
-    assert of_units <= WORDS
+    assert of_units <= JSON_WORDS["UNIT"]
 
 
 def test_facts_that_are_written_twice_are_the_same() -> None:

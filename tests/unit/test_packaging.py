@@ -58,7 +58,10 @@ FILES = {
     "usr/share/man/man8/nm-mptcp-exec.8": 0o644,
     "usr/share/man/man5/nm-mptcp.conf.5": 0o644,
     "usr/share/man/man5/nm-mptcp-dbus.5": 0o644,
+    "usr/share/man/man5/nm-mptcp-json.5": 0o644,
+    "usr/share/man/man7/nm-mptcp.7": 0o644,
     "usr/share/man/man8/nm-mptcp.8": 0o644,
+    "usr/share/man/man8/nm-mptcp-check.8": 0o644,
     "usr/share/bash-completion/completions/nm-mptcp": 0o644,
     "usr/share/fish/vendor_completions.d/nm-mptcp.fish": 0o644,
     f"usr/share/zsh/{'vendor-completions' if DEBIAN else 'site-functions'}/_nm-mptcp": 0o644,
@@ -365,7 +368,10 @@ def test_the_commands_page_has_every_command_and_option() -> None:
     [
         ("man5/nm-mptcp.conf.5", "slot-priority=NUMBER"),
         ("man5/nm-mptcp-dbus.5", "PropertiesChanged"),
+        ("man5/nm-mptcp-json.5", "cut_connections"),
+        ("man7/nm-mptcp.7", "32765: from A lookup main suppress_prefixlength 0"),
         ("man8/nm-mptcp.8", "apply [--dry-run]"),
+        ("man8/nm-mptcp-check.8", "-> nm-mptcp apply"),
     ],
 )
 def test_man_shows_the_page(stage: Path, page: str, words: str) -> None:

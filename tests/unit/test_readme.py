@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The screens that README.md shows are what the commands print."""
+"""The screens that README.md and the manual pages show are what the commands print, and what they have typed is understood."""
 
 from __future__ import annotations
 
 import datetime
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -20,10 +19,8 @@ from nm_mptcp.report.explain_text import text
 from nm_mptcp.report.status import Standing, document
 from nm_mptcp.report.status_text import plain, screen
 
+from ..support import shown
 from .situations import BACKUP, MODEM, SUBFLOW, WIFI, Situation
-
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
 
 NOW = datetime.datetime(2026, 11, 23, 10, 31, tzinfo=datetime.UTC)
 UP = NOW.replace(minute=30, second=6)
@@ -68,33 +65,35 @@ SCREENS = {
     "nm-mptcp explain 192.0.2.1": explanation,
 }
 
-
-def blocks() -> list[str]:
-    """What README.md shows indented, without the indentation."""
-    found = re.findall(r"(?:^    .*\n(?:\n(?=    ))?)+", README, re.MULTILINE)
-    return [re.sub("^    ", "", block, flags=re.MULTILINE).rstrip("\n") for block in found]
+#: Where each is shown.
+SHOWN_IN = {
+    "nm-mptcp status": "README.md",
+    "nm-mptcp status, the Wi-Fi lost": "nm-mptcp(8)",
+    "nm-mptcp explain 192.0.2.1": "nm-mptcp(8)",
+}
 
 
 @pytest.mark.parametrize("name", SCREENS)
-def test_the_readme_shows_what_is_printed(name: str) -> None:
-    shown = {block.removeprefix(f"$ {name}\n") for block in blocks()}
-    assert SCREENS[name]() in shown, f"README.md should show:\n{SCREENS[name]()}"
+def test_what_is_shown_is_what_is_printed(name: str) -> None:
+    where = SHOWN_IN[name]
+    blocks = shown.blocks_of_readme() if where == "README.md" else shown.blocks_of(where)
+    printed = SCREENS[name]()
+    assert printed in {block.removeprefix(f"$ {name}\n") for block in blocks}, f"{where} should show:\n{printed}"
 
 
 def typed() -> list[list[str]]:
-    """The commands that README.md has somebody type, without what is optional; a mere name of a command is none."""
-    shown = [line for block in blocks() for line in block.splitlines()] + re.findall("`([^`\n]+)`", README)
-    found = [m.group(1) for line in shown if (m := re.match(r"(?:\$ )?(?:sudo )?nm-mptcp (\S.*)", line.strip()))]
+    """The commands that somebody is to type, without what is optional; a mere name of a command is none."""
+    found = [m.group(1) for line in shown.lines() if (m := re.match(r"(?:\$ )?(?:sudo )?nm-mptcp (\S.*)", line))]
     words = [re.split(r"\s+(?:#|>|&&|\|)", re.sub(r"\[[^]]*\]", "", line))[0].split() for line in found]
     return [line for line in words if line[1:] and not line[0][0].isdigit()]
 
 
-def test_the_readme_has_commands() -> None:
+def test_there_are_commands() -> None:
     assert {line[0] for line in typed() if line[0] in COMMANDS} >= {"check", "exec", "explain", "unit"}
 
 
 @pytest.mark.parametrize("words", typed(), ids=" ".join)
-def test_a_command_in_the_readme_is_understood(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_that_is_shown_is_understood(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     try:
         parser_of(COMMANDS)[0].parse_args(words)
     except SystemExit:

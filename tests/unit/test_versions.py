@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Only a whole run of tests tells the README's table of versions what passed."""
+"""Only a whole run of tests writes what passed into the table of versions."""
 
 from __future__ import annotations
 

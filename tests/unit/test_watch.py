@@ -7,7 +7,6 @@ import datetime
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -25,6 +24,7 @@ from nm_mptcp.watch.scene import Scene, scene, uplinks
 from nm_mptcp.watch.snapshot import DeviceView, Look, PathView, differences
 from nm_mptcp.watch.traffic import Traffic
 
+from ..support import shown
 from ..svg import picture
 
 NASTY = "a\x1b[2Jb\x07\n\u202eevil\u2066" + "x" * 4096 + "\udcff"
@@ -207,12 +207,9 @@ def test_a_line_of_json_has_time_and_name_and_is_utf8_whatever_an_interface_is_c
     assert text.isprintable()
 
 
-def test_every_event_is_in_the_readme_and_the_readme_has_no_others() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    section = readme[readme.index("\n## `watch`") : readme.index("\n## D-Bus")]
-    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
-    documented = [name for row in rows for name in re.findall(r"`([a-z-]+)`", row)]
-    assert sorted(documented) == sorted(["event", *(name.value for name in Name)])
+def test_every_event_is_in_the_manual_and_the_manual_has_no_others() -> None:
+    documented = shown.heads(shown.sections("nm-mptcp-json(5)")["WATCH"])
+    assert sorted(documented) == sorted(name.value for name in Name)
 
 
 # --- rates

@@ -107,7 +107,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def document(findings: list[Finding]) -> dict[str, Any]:
-    """The findings with the names that README.md tells of."""
+    """The findings; nm-mptcp-json(5) has each name."""
     return {
         "version": __version__,
         "result": worst(findings).value,

@@ -64,7 +64,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def document(facts: launch_plan.Facts, plan: launch_plan.Plan, words: list[str]) -> dict[str, object]:
-    """What ``--json`` prints; documented in nm-mptcp-exec(8)."""
+    """What ``--json`` prints; documented in nm-mptcp-json(5)."""
     program, elf = facts.program, facts.program.elf
     return {
         "command": words,

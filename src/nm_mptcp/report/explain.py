@@ -2,7 +2,7 @@
 """Pure: why an address is a path or none, fact by fact from the profile to the kernel, and what to type to change it.
 
 Also where a new connection to a destination goes, what follows it, and what its server learns. The answer is a document
-(``explain --json``, D-Bus); :mod:`.explain_text` is the same for a person. ``README.md`` says what each name means.
+(``explain --json``, D-Bus); :mod:`.explain_text` is the same for a person. nm-mptcp-json(5) has each name.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def document(
     kept: Iterable[str] = (),
     now: float | None = None,
 ) -> Document:
-    """The status document; see ``README.md`` for what each name means.
+    """The status document; nm-mptcp-json(5) has each name.
 
     ``troubles`` is what :func:`~nm_mptcp.policy.reachability.troubles` found; ``standing`` is None where nobody may
     see the connections

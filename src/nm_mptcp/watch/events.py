@@ -78,7 +78,7 @@ class Happening:
 
     name: Name
     words: str = ""  #: made harmless for a terminal
-    facts: Mapping[str, object] = field(default_factory=dict)  #: names as the README documents them
+    facts: Mapping[str, object] = field(default_factory=dict)  #: names as nm-mptcp-json(5) documents them
     time: float = 0.0  #: seconds since the epoch
 
     def document(self) -> dict[str, object]:
