@@ -14,7 +14,7 @@ import pytest
 from nm_mptcp.checks import judge
 from nm_mptcp.checks.collect import gather
 from nm_mptcp.checks.finding import Finding, Result
-from nm_mptcp.config.files import Source
+from nm_mptcp.config.files import ConfigurationFiles
 from nm_mptcp.engine.record import Record
 
 COMMAND = [sys.executable, "-c", "import sys; from nm_mptcp.cli import main; sys.exit(main())"]
@@ -29,7 +29,7 @@ class Machine:
         self.settings.write_text("")
 
     def findings(self, check: str = "") -> list[Finding]:
-        found = judge(gather(Record(self.directory), Source(self.settings)))
+        found = judge(gather(Record(self.directory), ConfigurationFiles(self.settings)))
         return [finding for finding in found if check in ("", finding.check)]
 
     def found(self, check: str, subject: str = "") -> Finding:

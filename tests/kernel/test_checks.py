@@ -23,7 +23,7 @@ from nm_mptcp.checks import counters, paths, routes, system
 from nm_mptcp.checks.collect import gather
 from nm_mptcp.checks.finding import Finding, Result
 from nm_mptcp.checks.reach import parse, reach
-from nm_mptcp.config.files import Source
+from nm_mptcp.config.files import ConfigurationFiles
 from nm_mptcp.engine.record import Record
 from nm_mptcp.kernel import sysctl
 from nm_mptcp.kernel.sock_diag import subflows
@@ -414,7 +414,7 @@ def _accept(server: socket.socket) -> None:
 
 
 def _reach(machine: Machine, target: str) -> list[Finding]:
-    return reach(gather(Record(machine.directory), Source(machine.settings)), *parse(target))
+    return reach(gather(Record(machine.directory), ConfigurationFiles(machine.settings)), *parse(target))
 
 
 @pytest.mark.usefixtures("listener")

@@ -7,7 +7,7 @@ import pytest
 
 from nm_mptcp.model.flags import ProfileFlag, endpoint_flags, names
 from nm_mptcp.model.state import Device, DeviceState
-from nm_mptcp.networkmanager.defaults import Files, read
+from nm_mptcp.networkmanager.defaults import NetworkManagerPaths, read
 
 from .bed import Bed
 
@@ -126,7 +126,7 @@ def test_the_default_is_what_networkmanager_makes_of_it(bed: Bed) -> None:
         endpoint = bed.endpoint("10.1.0.9")
         theirs[case] = None if endpoint is None else sorted(endpoint.flags - {"laminar"})
         bed.down("eth0")
-        flags = read(Files().under(bed.path("/")), version=version).flags(ETH0).flags
+        flags = read(NetworkManagerPaths().under(bed.path("/")), version=version).flags(ETH0).flags
         if flags is None:
             flags = ProfileFlag.ENABLED | ProfileFlag.SUBFLOW
         ours[case] = None if ProfileFlag.DISABLED in flags else sorted(names(endpoint_flags(flags)))

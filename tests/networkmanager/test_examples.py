@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nm_mptcp.config.files import Source
+from nm_mptcp.config.files import ConfigurationFiles
 
 from ..support import shown
 from .bed import SERVER, Bed
@@ -127,6 +127,6 @@ def test_there_are_settings_to_try() -> None:
 def test_each_configuration_that_is_shown_is_taken_whole(text: str, tmp_path: Path) -> None:
     file = tmp_path / "nm-mptcp.conf"
     file.write_text(text)
-    reading = Source(file).read()
+    reading = ConfigurationFiles(file).read()
     assert reading.problems == ()
     assert reading.given

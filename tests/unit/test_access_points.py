@@ -20,7 +20,7 @@ from nm_mptcp.engine.record import Record
 from nm_mptcp.model.state import Action, Device, Endpoint, Kernel, Operation
 from nm_mptcp.networkmanager import names
 from nm_mptcp.networkmanager.client import Client
-from nm_mptcp.networkmanager.defaults import Configuration, Defaults
+from nm_mptcp.networkmanager.defaults import ConnectionDefaults, DefaultsReader
 
 from .private_bus import private_bus
 from .situations import BACKUP, SUBFLOW, WIFI, Situation
@@ -32,9 +32,9 @@ pytestmark = [
 ]
 
 
-class NoFiles(Defaults):
-    async def read(self, **_: Any) -> Configuration:
-        return self.configuration
+class NoFiles(DefaultsReader):
+    async def read(self, **_: Any) -> ConnectionDefaults:
+        return self.defaults
 
 
 class Follower:

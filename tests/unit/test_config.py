@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nm_mptcp.cli import main
-from nm_mptcp.config.files import FILES, ConfigError, Source
+from nm_mptcp.config.files import PATHS, ConfigError, ConfigurationFiles
 from nm_mptcp.config.keys import KEYS, PATH
 from nm_mptcp.config.settings import (
     Config,
@@ -24,7 +24,7 @@ from nm_mptcp.config.settings import (
     MeteredPolicy,
     PathOptions,
     RoamingPolicy,
-    Routing,
+    RoutingOptions,
     Setting,
     WeakSignal,
 )
@@ -62,14 +62,14 @@ def write(tmp_path: Path) -> Write:
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Source:
-    return Source(files=FILES.under(tmp_path))
+def source(tmp_path: Path) -> ConfigurationFiles:
+    return ConfigurationFiles(paths=PATHS.under(tmp_path))
 
 
 def of(text: str, tmp_path: Path) -> Config:
     file = tmp_path / "nm-mptcp.conf"
     file.write_text(text)
-    return Source(file).load()
+    return ConfigurationFiles(file).load()
 
 
 def options(config: Config, *, id_: str = "Home", uuid: str = UUID, address: str = "192.0.2.7") -> PathOptions:
@@ -96,12 +96,18 @@ def options(config: Config, *, id_: str = "Home", uuid: str = UUID, address: str
             Config(metered=MeteredPolicy.IGNORE, roaming=RoamingPolicy.BACKUP),
         ),
         ("[main]\nlimits=keep\n", Config(limits=LimitsPolicy.KEEP)),
-        ("[routing]\nenabled=no\n", Config(routing=Routing(enabled=False))),
-        ("[routing]\ntables=500-600\n", Config(routing=Routing(tables=range(500, 601)))),
-        ("[routing]\ntables = 500 - 600\n", Config(routing=Routing(tables=range(500, 601)))),
-        ("[routing]\ntables=500\n", Config(routing=Routing(tables=range(500, 501)))),
-        ("[routing]\nrule-priority=31768\nprotocol=200\n", Config(routing=Routing(rule_priority=31768, protocol=200))),
-        ("[routing]\nrule-priority=32762\nprotocol=5\n", Config(routing=Routing(rule_priority=32762, protocol=5))),
+        ("[routing]\nenabled=no\n", Config(routing=RoutingOptions(enabled=False))),
+        ("[routing]\ntables=500-600\n", Config(routing=RoutingOptions(tables=range(500, 601)))),
+        ("[routing]\ntables = 500 - 600\n", Config(routing=RoutingOptions(tables=range(500, 601)))),
+        ("[routing]\ntables=500\n", Config(routing=RoutingOptions(tables=range(500, 501)))),
+        (
+            "[routing]\nrule-priority=31768\nprotocol=200\n",
+            Config(routing=RoutingOptions(rule_priority=31768, protocol=200)),
+        ),
+        (
+            "[routing]\nrule-priority=32762\nprotocol=5\n",
+            Config(routing=RoutingOptions(rule_priority=32762, protocol=5)),
+        ),
     ],
 )
 def test_a_file_says_what_it_says(text: str, config: Config, tmp_path: Path) -> None:
@@ -149,12 +155,12 @@ def test_a_section_for_paths_says_what_it_says(line: str, expected: dict[str, An
 def test_every_key_has_its_place_in_the_nouns() -> None:
     fields = {section: {key.replace("-", "_") for key in keys} for section, keys in KEYS.items()}
     assert fields["main"] == set(Config.__match_args__) - {"routing", "sections", "origins"}
-    assert fields["routing"] == set(Routing.__match_args__)
+    assert fields["routing"] == set(RoutingOptions.__match_args__)
     assert {name for name in fields[PATH] if not name.startswith("match_")} == set(PathOptions.__match_args__)
 
 
 def test_the_defaults_as_they_are_written_are_the_defaults() -> None:
-    for section, nouns in (("main", Config()), ("routing", Routing())):
+    for section, nouns in (("main", Config()), ("routing", RoutingOptions())):
         for key, known in KEYS[section].items():
             assert known.parse(known.default) == getattr(nouns, key.replace("-", "_")), key
     for key, known in KEYS[PATH].items():
@@ -207,12 +213,12 @@ def test_ids_may_look_like_anything(tmp_path: Path) -> None:
 # --- which file and section counts ---
 
 
-def test_without_any_file_all_is_at_its_default(source: Source) -> None:
+def test_without_any_file_all_is_at_its_default(source: ConfigurationFiles) -> None:
     assert source.read().config == Config()
     assert source.read().problems == ()
 
 
-def test_the_later_file_wins_key_by_key(source: Source, write: Write) -> None:
+def test_the_later_file_wins_key_by_key(source: ConfigurationFiles, write: Write) -> None:
     for value, name in (
         ("exclude", "lib/50.conf"),
         ("backup", "run/40.conf"),
@@ -230,7 +236,7 @@ def test_the_later_file_wins_key_by_key(source: Source, write: Write) -> None:
 
 @pytest.mark.parametrize("place", ["run", "etc"])
 @pytest.mark.parametrize("mask", ["an empty file", "a link to /dev/null"])
-def test_a_file_hides_the_same_name_below(source: Source, write: Write, place: str, mask: str) -> None:
+def test_a_file_hides_the_same_name_below(source: ConfigurationFiles, write: Write, place: str, mask: str) -> None:
     write("lib/10-phones.conf", "[path-phones]\nmetered=exclude\n")
     assert source.load().sections
     file = write(f"{place}/10-phones.conf", "")
@@ -240,13 +246,13 @@ def test_a_file_hides_the_same_name_below(source: Source, write: Write, place: s
     assert not source.load().sections
 
 
-def test_only_names_that_end_in_conf_count(source: Source, write: Write) -> None:
+def test_only_names_that_end_in_conf_count(source: ConfigurationFiles, write: Write) -> None:
     write("etc/10.conf~", "[main]\nmode=off\n")
     write("etc/10.conf.dpkg-new", "nonsense")
     assert source.load() == Config()
 
 
-def test_within_a_file_the_first_section_wins_of_several_the_last(source: Source, write: Write) -> None:
+def test_within_a_file_the_first_section_wins_of_several_the_last(source: ConfigurationFiles, write: Write) -> None:
     write("lib/10.conf", "[path-a]\nslot-priority=1\nmetered=ignore\n[path-b]\nslot-priority=2\nroaming=ignore\n")
     assert options(source.load()).slot_priority.value == 1
     write("etc/10-more.conf", "[path-c]\nslot-priority=3\n[path-d]\nslot-priority=4\nconnectivity=ignore\n")
@@ -257,7 +263,9 @@ def test_within_a_file_the_first_section_wins_of_several_the_last(source: Source
     assert [section.name for section in source.load().sections] == ["path-c", "path-d", "path-a", "path-b"]
 
 
-def test_a_section_that_several_files_write_is_one_in_the_place_of_the_first(source: Source, write: Write) -> None:
+def test_a_section_that_several_files_write_is_one_in_the_place_of_the_first(
+    source: ConfigurationFiles, write: Write
+) -> None:
     write("lib/10.conf", "[path-a]\nmatch-device=driver:ipheth\nslot-priority=1\nrouting=no\n")
     write("lib/20.conf", "[path-b]\nslot-priority=2\n")
     write("main", "[path-a]\nslot-priority=3\n")
@@ -280,10 +288,10 @@ def test_a_port_counts_only_where_the_flags_that_count_can_have_one(tmp_path: Pa
     assert options(config, id_="Home").signal_port.value == 0
 
 
-def test_a_named_file_counts_alone(source: Source, write: Write, tmp_path: Path) -> None:
+def test_a_named_file_counts_alone(source: ConfigurationFiles, write: Write, tmp_path: Path) -> None:
     write("main", "[main]\nmode=off\n")
     (tmp_path / "mine").write_text("[main]\nfailover=safe\n")
-    assert Source(tmp_path / "mine", source.files).load() == Config(failover=Failover.SAFE)
+    assert ConfigurationFiles(tmp_path / "mine", source.paths).load() == Config(failover=Failover.SAFE)
 
 
 # --- what is no good ---
@@ -300,7 +308,7 @@ def test_a_bad_file_gives_one_line_that_says_where_and_what_is_allowed(bad: Bad,
     file = tmp_path / "nm-mptcp.conf"
     bad.put(file)
     with pytest.raises(ConfigError) as error:
-        Source(file).load()
+        ConfigurationFiles(file).load()
     (problem,) = error.value.problems
     assert str(problem) == f"{file}{bad.said}"
     assert str(error.value) == str(problem)
@@ -308,7 +316,7 @@ def test_a_bad_file_gives_one_line_that_says_where_and_what_is_allowed(bad: Bad,
 
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
-def test_a_bad_drop_in_leaves_all_other_files_in_force(bad: Bad, source: Source, write: Write) -> None:
+def test_a_bad_drop_in_leaves_all_other_files_in_force(bad: Bad, source: ConfigurationFiles, write: Write) -> None:
     if not bad.for_root_too and os.geteuid() == 0:
         pytest.skip("root may read every file")
     write("main", "[main]\nmetered=exclude\n[path-good]\nslot-priority=7\n")
@@ -320,18 +328,18 @@ def test_a_bad_drop_in_leaves_all_other_files_in_force(bad: Bad, source: Source,
 
 
 def test_whatever_a_file_is_called_it_is_told_in_one_line_of_text(
-    source: Source, write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    source: ConfigurationFiles, write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write("etc/10.conf", "").rename(source.files.etc / os.fsdecode(b"a\nb\x1b[31m\xff.conf"))
-    (source.files.etc / os.fsdecode(b"a\nb\x1b[31m\xff.conf")).write_text("[path-x]\nflags=subflow\nrouting=x\n")
+    write("etc/10.conf", "").rename(source.paths.etc / os.fsdecode(b"a\nb\x1b[31m\xff.conf"))
+    (source.paths.etc / os.fsdecode(b"a\nb\x1b[31m\xff.conf")).write_text("[path-x]\nflags=subflow\nrouting=x\n")
     reading = source.read()
     assert (
-        str(reading.problems[0]) == f"{source.files.etc}/a?b?[31m?.conf, line 3: [path-x] routing=x: must be yes or no"
+        str(reading.problems[0]) == f"{source.paths.etc}/a?b?[31m?.conf, line 3: [path-x] routing=x: must be yes or no"
     )
-    assert str(options(reading.config).flags) == f"[path-x] in {source.files.etc}/a?b?[31m?.conf"
-    monkeypatch.setattr("nm_mptcp.cli.config.Source", lambda _: source)
+    assert str(options(reading.config).flags) == f"[path-x] in {source.paths.etc}/a?b?[31m?.conf"
+    monkeypatch.setattr("nm_mptcp.cli.config.ConfigurationFiles", lambda _: source)
     assert main(["config"]) == 1
-    assert capsys.readouterr().out.startswith(f"# {source.files.etc}/a?b?[31m?.conf\n")
+    assert capsys.readouterr().out.startswith(f"# {source.paths.etc}/a?b?[31m?.conf\n")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -342,7 +350,7 @@ def test_a_file_that_this_user_may_not_read_is_told() -> None:
         file.touch(mode=0o600)
         os.seteuid(65534)
         try:
-            (problem,) = Source(file).read().problems
+            (problem,) = ConfigurationFiles(file).read().problems
         finally:
             os.seteuid(0)
     assert str(problem) == f"{file}: cannot be read: Permission denied"
@@ -350,7 +358,7 @@ def test_a_file_that_this_user_may_not_read_is_told() -> None:
 
 @pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to(path)], ids=["a file", "a loop"])
 def test_a_directory_of_drop_ins_that_is_none_is_told(
-    make: Callable[[Path], None], source: Source, tmp_path: Path
+    make: Callable[[Path], None], source: ConfigurationFiles, tmp_path: Path
 ) -> None:
     place = tmp_path / PLACES["etc"]
     place.parent.mkdir(parents=True)
@@ -392,7 +400,7 @@ def test_of_several_problems_the_first_is_told_and_how_many_there_are(tmp_path: 
 def test_what_is_left_out_is_as_little_as_is_safe(text: str, expected: Config, tmp_path: Path) -> None:
     file = tmp_path / "x.conf"
     file.write_text(text)
-    reading = Source(file).read()
+    reading = ConfigurationFiles(file).read()
     assert reading.problems
     assert reading.config == expected
 
@@ -400,7 +408,7 @@ def test_what_is_left_out_is_as_little_as_is_safe(text: str, expected: Config, t
 def test_a_section_keeps_its_good_keys_beside_a_bad_value(tmp_path: Path) -> None:
     file = tmp_path / "x.conf"
     file.write_text("[path-x]\nmatch-device=driver:ipheth\nflags=disabled\nweak-signal=lots\n")
-    assert options(Source(file).read().config).flags.value is ProfileFlag.DISABLED
+    assert options(ConfigurationFiles(file).read().config).flags.value is ProfileFlag.DISABLED
 
 
 # --- the command ---
@@ -429,14 +437,14 @@ def test_check_refuses_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.C
 
 
 def test_config_shows_each_value_and_where_it_comes_from(
-    source: Source, write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    source: ConfigurationFiles, write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nm_mptcp.cli.config.Source", lambda _: source)
+    monkeypatch.setattr("nm_mptcp.cli.config.ConfigurationFiles", lambda _: source)
     write("main", "[main]\nmode=handover\nlimits=keep\n")
     write("etc/20.conf", "\n[main]\nlimits=auto\n[path-x]\nmatch-device=type:gsm\nflags=backup\n")
     assert main(["config"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    main_file, drop_in = source.files.main, source.files.etc / "20.conf"
+    main_file, drop_in = source.paths.main, source.paths.etc / "20.conf"
     assert lines[:2] == [f"# {main_file}", f"# {drop_in}"]
     assert f"mode=handover # {main_file}, line 2" in lines
     assert f"limits=auto # {drop_in}, line 3" in lines
@@ -456,9 +464,9 @@ def test_config_shows_each_value_and_where_it_comes_from(
 
 
 def test_config_shows_what_counts_and_fails_where_something_is_left_out(
-    source: Source, write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    source: ConfigurationFiles, write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nm_mptcp.cli.config.Source", lambda _: source)
+    monkeypatch.setattr("nm_mptcp.cli.config.ConfigurationFiles", lambda _: source)
     file = write("main", "[main]\nmode=handover\nlimits=none\n")
     assert main(["config", "--json"]) == 1
     told = capsys.readouterr()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.config.files import Source
+from nm_mptcp.config.files import ConfigurationFiles
 from nm_mptcp.config.settings import Config
 from nm_mptcp.engine.record import Record
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
@@ -41,7 +41,7 @@ A, B, C = "10.0.1.2", "10.0.2.2", "10.0.3.2"
 def config(tmp_path: Path) -> Any:
     def config(text: str) -> Config:
         (tmp_path / "x.conf").write_text(text)
-        return Source(tmp_path / "x.conf").load()
+        return ConfigurationFiles(tmp_path / "x.conf").load()
 
     return config
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nm_mptcp.config.files import Source
+from nm_mptcp.config.files import ConfigurationFiles
 from nm_mptcp.config.settings import DEFAULTS
 from nm_mptcp.engine.record import Record
 from nm_mptcp.service import daemon
@@ -35,7 +35,7 @@ def test_no_error_ends_the_following_of_the_bus(
     monkeypatch.setattr(daemon, "_RETRY", (0.001, 0.002))
 
     async def story() -> None:
-        following = asyncio.create_task(Daemon(Record(tmp_path), DEFAULTS, Source(None))._follow_bus())
+        following = asyncio.create_task(Daemon(Record(tmp_path), DEFAULTS, ConfigurationFiles(None))._follow_bus())
         async with asyncio.timeout(5):
             while tries < 10 and not following.done():
                 await asyncio.sleep(0.001)
@@ -61,7 +61,7 @@ def test_a_systemd_that_takes_nothing_keeps_no_reload_waiting(tmp_path: Path, mo
 
     async def story() -> None:
         nonlocal busy
-        subject = Daemon(Record(tmp_path), DEFAULTS, Source(tmp_path / "mine.conf"))
+        subject = Daemon(Record(tmp_path), DEFAULTS, ConfigurationFiles(tmp_path / "mine.conf"))
         subject._ready = True
         monkeypatch.setattr(subject._engine, "converge", done)
         (tmp_path / "mine.conf").touch()

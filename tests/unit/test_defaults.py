@@ -17,7 +17,7 @@ import pytest
 
 from nm_mptcp.model.flags import ProfileFlag
 from nm_mptcp.model.state import DefaultFlags, Device, DeviceState, Family
-from nm_mptcp.networkmanager.defaults import Defaults, Files, normalize, read
+from nm_mptcp.networkmanager.defaults import DefaultsReader, NetworkManagerPaths, normalize, read
 from nm_mptcp.nmsyntax import keyfile
 from nm_mptcp.nmsyntax.keyfile import parse
 
@@ -47,11 +47,11 @@ def write(tmp_path: Path) -> Write:
 
 
 def section(tmp_path: Path, version: str = "1.42.4") -> str:
-    return read(Files().under(tmp_path), version=version).flags(ETH0).section.removeprefix("connection-")
+    return read(NetworkManagerPaths().under(tmp_path), version=version).flags(ETH0).section.removeprefix("connection-")
 
 
 def test_no_files_say_nothing(tmp_path: Path) -> None:
-    assert read(Files().under(tmp_path)).flags(ETH0) == DefaultFlags(None, "")
+    assert read(NetworkManagerPaths().under(tmp_path)).flags(ETH0) == DefaultFlags(None, "")
 
 
 def test_priority_is_lib_run_main_etc_from_low_to_high(tmp_path: Path, write: Write) -> None:
@@ -68,7 +68,9 @@ def test_priority_is_lib_run_main_etc_from_low_to_high(tmp_path: Path, write: Wr
 @pytest.mark.parametrize("place", ["run", "etc"])
 def test_a_file_hides_the_same_name_below(tmp_path: Path, write: Write, place: str) -> None:
     write("lib/10-nm-mptcp.conf", SECTION.format("nm-mptcp", 1))
-    assert read(Files().under(tmp_path)).flags(ETH0) == DefaultFlags(ProfileFlag.DISABLED, DefaultFlags.OUR_SECTION)
+    assert read(NetworkManagerPaths().under(tmp_path)).flags(ETH0) == DefaultFlags(
+        ProfileFlag.DISABLED, DefaultFlags.OUR_SECTION
+    )
     write(f"{place}/10-nm-mptcp.conf", "")
     assert section(tmp_path) == ""
 
@@ -87,7 +89,7 @@ def test_files_go_by_name_sections_by_appearance(tmp_path: Path, write: Write) -
 
 def test_each_property_is_looked_for_by_itself(tmp_path: Path, write: Write) -> None:
     write("etc/10.conf", SECTION.format("a", 2) + "[connection]\nipv4.route-table=7\nipv6.route-table=0x10\n")
-    configuration = read(Files().under(tmp_path))
+    configuration = read(NetworkManagerPaths().under(tmp_path))
     assert (configuration.route_table(ETH0, Family.IPV4), configuration.route_table(ETH0, Family.IPV6)) == (7, 16)
 
 
@@ -129,18 +131,18 @@ def test_for_which_versions_a_snippet_is(tmp_path: Path, write: Write, enable: s
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], Files()),
-        (["--no-daemon"], Files()),
+        ([], NetworkManagerPaths()),
+        (["--no-daemon"], NetworkManagerPaths()),
         (
             ["--config=/a", "--config-dir=/b", "--system-config-dir=/c"],
-            Files(main=Path("/a"), etc=Path("/b"), system=Path("/c")),
+            NetworkManagerPaths(main=Path("/a"), etc=Path("/b"), system=Path("/c")),
         ),
-        (["-n", "--config", "/a", "--config-dir", "/b"], Files(main=Path("/a"), etc=Path("/b"))),
-        (["--config"], Files()),
+        (["-n", "--config", "/a", "--config-dir", "/b"], NetworkManagerPaths(main=Path("/a"), etc=Path("/b"))),
+        (["--config"], NetworkManagerPaths()),
     ],
 )
-def test_networkmanagers_own_arguments_name_the_files(arguments: list[str], expected: Files) -> None:
-    assert Files.of(arguments) == expected
+def test_networkmanagers_own_arguments_name_the_files(arguments: list[str], expected: NetworkManagerPaths) -> None:
+    assert NetworkManagerPaths.of(arguments) == expected
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,7 @@ def test_comments_space_and_repeated_sections() -> None:
 def test_what_was_read_stays_in_force_when_a_file_breaks(
     tmp_path: Path, write: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
-    defaults = Defaults(root=tmp_path)
+    defaults = DefaultsReader(root=tmp_path)
 
     async def refresh() -> str:
         return (await defaults.read(version="1.42.4")).flags(ETH0).section
@@ -210,7 +212,7 @@ def test_a_file_that_cannot_be_read_is_told_in_words(
 
     write("etc/10.conf", SECTION.format("a", 2))
     monkeypatch.setattr(keyfile, "contents", refuse)
-    asyncio.run(Defaults(root=tmp_path).read(version="1.42.4"))
+    asyncio.run(DefaultsReader(root=tmp_path).read(version="1.42.4"))
     (said,) = caplog.messages
     assert ".conf: Permission denied; its defaults" in said
     assert "Errno" not in said
@@ -227,7 +229,7 @@ def test_files_are_read_again_only_when_they_changed(
         return original(path)
 
     monkeypatch.setattr(keyfile, "contents", counting)
-    defaults = Defaults(root=tmp_path)
+    defaults = DefaultsReader(root=tmp_path)
     path = write("etc/10.conf", SECTION.format("a", 2))
 
     def refresh() -> int:
@@ -259,7 +261,7 @@ def test_who_reads_while_another_does_gets_what_that_one_finds(
     write("etc/10.conf", SECTION.format("a", 2))
 
     async def story() -> list[str]:
-        defaults = Defaults(root=tmp_path)
+        defaults = DefaultsReader(root=tmp_path)
         first = asyncio.ensure_future(defaults.read())
         await asyncio.get_running_loop().run_in_executor(None, begun.wait, 5)
         second = asyncio.ensure_future(defaults.read())
@@ -280,7 +282,7 @@ def test_a_file_that_could_not_be_read_is_tried_again(
     def busy(path: Path) -> bytes:
         raise OSError(errno.EMFILE, "Too many open files", str(path))
 
-    defaults = Defaults(root=tmp_path)
+    defaults = DefaultsReader(root=tmp_path)
     monkeypatch.setattr(keyfile, "contents", busy)
     assert asyncio.run(defaults.read()).flags(ETH0).section == ""
     monkeypatch.setattr(keyfile, "contents", original)

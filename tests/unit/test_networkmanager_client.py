@@ -19,7 +19,7 @@ from nm_mptcp.model.state import DefaultFlags, DeviceState
 from nm_mptcp.networkmanager import client as subject
 from nm_mptcp.networkmanager import modems, names
 from nm_mptcp.networkmanager.client import Client
-from nm_mptcp.networkmanager.defaults import Configuration, Defaults, Section
+from nm_mptcp.networkmanager.defaults import ConnectionDefaults, ConnectionSection, DefaultsReader
 from nm_mptcp.nmsyntax.device_match import DeviceMatch
 
 DEVICE = names.DEVICES + "2"
@@ -42,31 +42,33 @@ def objects(**more: Any) -> dict[str, Any]:
     }
 
 
-class NoFiles(Defaults):
-    async def read(self, **_: Any) -> Configuration:
-        return self.configuration
+class NoFiles(DefaultsReader):
+    async def read(self, **_: Any) -> ConnectionDefaults:
+        return self.defaults
 
 
 #: What our drop-in says, and what somebody else's file says before it.
-DROP_IN = Configuration((Section(DefaultFlags.OUR_SECTION, values={"connection.mptcp-flags": "1"}),))
-ANOTHER = Configuration((Section("connection-x", values={"connection.mptcp-flags": "0x62"}), *DROP_IN.sections))
+DROP_IN = ConnectionDefaults((ConnectionSection(DefaultFlags.OUR_SECTION, values={"connection.mptcp-flags": "1"}),))
+ANOTHER = ConnectionDefaults(
+    (ConnectionSection("connection-x", values={"connection.mptcp-flags": "0x62"}), *DROP_IN.sections)
+)
 
 
-class TheseFiles(Defaults):
+class TheseFiles(DefaultsReader):
     """Files whose reading takes as long as the test says; each reading finds what they hold when it ends."""
 
-    def __init__(self, holds: Configuration = DROP_IN) -> None:
+    def __init__(self, holds: ConnectionDefaults = DROP_IN) -> None:
         super().__init__()
         self.holds = holds
         self.readings = 0
         self.may_end = asyncio.Event()
         self.may_end.set()
 
-    async def read(self, **_: Any) -> Configuration:
+    async def read(self, **_: Any) -> ConnectionDefaults:
         self.readings += 1
         await self.may_end.wait()
-        self.configuration = self.holds
-        return self.configuration
+        self.defaults = self.holds
+        return self.defaults
 
 
 class StandIn:
@@ -634,8 +636,12 @@ def test_default_flags_count_from_when_the_activation_began() -> None:
 
 def test_default_flags_follow_what_the_device_says_of_itself_later() -> None:
     async def story(bus: StandIn, client: Client, files: TheseFiles) -> None:
-        files.holds = Configuration(
-            (Section("connection-x", DeviceMatch.lenient("driver:new"), values={"connection.mptcp-flags": "0x62"}),)
+        files.holds = ConnectionDefaults(
+            (
+                ConnectionSection(
+                    "connection-x", DeviceMatch.lenient("driver:new"), values={"connection.mptcp-flags": "0x62"}
+                ),
+            )
         )
         begins_anew(bus)
         assert await client.settled()

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from nm_mptcp.cli import COMMANDS
-from nm_mptcp.config.files import FILES as FILES_OF_OURS
-from nm_mptcp.config.files import Source
+from nm_mptcp.config.files import PATHS as OUR_PATHS
+from nm_mptcp.config.files import ConfigurationFiles
 from nm_mptcp.config.keys import KEYS, PATH
 from nm_mptcp.config.settings import (
     Config,
@@ -236,7 +236,7 @@ def test_make_deps_brings_what_the_test_bed_needs(program: str) -> None:
 
 
 def test_what_is_shipped_is_good_and_makes_phones_metered(stage: Path) -> None:
-    reading = Source(files=FILES_OF_OURS.under(stage)).read()
+    reading = ConfigurationFiles(paths=OUR_PATHS.under(stage)).read()
     assert reading.problems == ()
     assert [path.name for path in reading.files] == ["10-tethering.conf", "nm-mptcp.conf"]
     assert replace(reading.config, sections=()) == Config()

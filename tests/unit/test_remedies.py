@@ -11,7 +11,7 @@ from pathlib import Path as File
 
 import pytest
 
-from nm_mptcp.config.files import Source
+from nm_mptcp.config.files import ConfigurationFiles
 from nm_mptcp.config.settings import Config
 from nm_mptcp.engine.signal_hysteresis import Strengths
 from nm_mptcp.model.reasons import Reason, Why
@@ -147,7 +147,7 @@ def written(tmp_path: File, command: str) -> Config:
     assert found, command
     file = tmp_path / "nm-mptcp.conf"
     file.write_text(f"[{found[1]}]\n" + found[2].replace(", ", "\n") + "\n")
-    reading = Source(file).read()
+    reading = ConfigurationFiles(file).read()
     assert not reading.problems
     return reading.config
 

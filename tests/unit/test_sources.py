@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.config.settings import Config, Routing
+from nm_mptcp.config.settings import Config, RoutingOptions
 from nm_mptcp.model.flags import ProfileFlag
 from nm_mptcp.model.state import Connectivity, DefaultFlags, DeviceState, Mode
 from nm_mptcp.policy.decide import decide
@@ -119,7 +119,7 @@ def test_in_mode_off_and_without_routing_there_is_none() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     assert routed(situation, Config(mode=Mode.OFF)) == set()
-    assert routed(situation, Config(routing=Routing(enabled=False))) == set()
+    assert routed(situation, Config(routing=RoutingOptions(enabled=False))) == set()
 
 
 def test_rules_outlive_a_default_that_goes_but_not_a_profile_that_refuses_one() -> None:

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config.files import Source
+from ..config.files import ConfigurationFiles
 from ..dbus.connection import BusError
 from ..engine.record import Record, StateError
 from ..kernel import sysctl
@@ -63,15 +63,15 @@ _REVERSE_PATH = re.compile(r"\bfib (?=[^{}]*\bsaddr\b)(?=[^{}]*\. iif\b)")
 _DROPIN = "NetworkManager/conf.d/10-nm-mptcp.conf"
 
 
-def gather(record: Record, source: Source) -> Facts:
+def gather(record: Record, configuration: ConfigurationFiles) -> Facts:
     """Look all of it up, in the network namespace of this thread."""
     # Other programs work meanwhile.
     nft = _program("nft", "list", "ruleset") if os.geteuid() == 0 else None
     iproute = _program("ip", "-V")
     kernel, kernel_error = _kernel()
-    reading = source.read()
+    reading = configuration.read()
     options, options_file = _options(os.uname().release)
-    bus, status, status_error, service_error = _status(record, source)
+    bus, status, status_error, service_error = _status(record, configuration)
     counters = _counters()
     processes = tuple(_processes())
     dropin, masked = _dropin()
@@ -120,7 +120,7 @@ def gather(record: Record, source: Source) -> Facts:
 # --- the service, or NetworkManager
 
 
-def _status(record: Record, source: Source) -> tuple[bool, Mapping[str, Any], str, str]:
+def _status(record: Record, configuration: ConfigurationFiles) -> tuple[bool, Mapping[str, Any], str, str]:
     """Whether there is a bus; the status document, or {} and why there is none; and what is wrong with the service if it
     should have answered.
     """
@@ -135,14 +135,14 @@ def _status(record: Record, source: Source) -> tuple[bool, Mapping[str, Any], st
         if bus:
             words = f"the service does not answer: {error}"
             return bus, {}, words, words
-    return bus, *_own_look(record, source), ""
+    return bus, *_own_look(record, configuration), ""
 
 
-def _own_look(record: Record, source: Source) -> tuple[Mapping[str, Any], str]:
+def _own_look(record: Record, configuration: ConfigurationFiles) -> tuple[Mapping[str, Any], str]:
     from ..service.oneshot import status
 
     try:
-        return status(record, source.read().config), ""
+        return status(record, configuration.read().config), ""
     except (KernelError, StateError) as error:
         return {}, str(error)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..config.files import FILES
+from ..config.files import PATHS
 from ..text import printable
 from .facts import Facts
 
@@ -175,7 +175,7 @@ def _parts(facts: Facts, checked: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "sysctls", "\n".join(f"{name} = {value}" for name, value in sorted(facts.sysctls.items()))
     counted = {name: value for name, value in facts.counters.items() if value and name in _of_mptcp(facts)}
     yield "counters that are not 0", "\n".join(f"{name} {value}" for name, value in counted.items())
-    for path in FILES.in_order():
+    for path in PATHS.in_order():
         yield str(path), _file(path)
     for command in _COMMANDS:
         yield " ".join(command), _output(command, facts)

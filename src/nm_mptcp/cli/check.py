@@ -17,7 +17,7 @@ from ..checks import judge
 from ..checks.collect import gather
 from ..checks.facts import Facts
 from ..checks.finding import Finding, Result, worst
-from ..config.files import Source
+from ..config.files import ConfigurationFiles
 from ..engine.record import Record
 from ..report.styles import Line, Span, Style, rendered
 from ..text import printable, width_of, wrapped
@@ -76,14 +76,14 @@ def main(arguments: argparse.Namespace) -> int:
             target = reach.parse(arguments.reach)
         except ValueError as error:
             return _usage(str(error))
-    record, source = record_of(arguments), Source(arguments.config)
+    record, configuration = record_of(arguments), ConfigurationFiles(arguments.config)
     from ..kernel.errors import KernelError
 
     try:
-        facts = gather(record, source)
+        facts = gather(record, configuration)
         findings = judge(facts)
         if arguments.fix and _fix(findings, record, ask=not arguments.yes):
-            facts = gather(record, source)
+            facts = gather(record, configuration)
             findings = judge(facts)
     except KernelError as error:
         print(f"nm-mptcp: {error}", file=sys.stderr)

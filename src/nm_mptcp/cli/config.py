@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..config.files import Given, Reading, Source, name_of
+from ..config.files import ConfigurationFiles, Given, Reading, name_of
 from ..config.keys import KEYS, PATH
 from ..service import remote
 from ..text import printable
@@ -39,7 +39,7 @@ def main(arguments: argparse.Namespace) -> int:
     """
     if arguments.reload:
         return _reload()
-    reading = Source(Path(arguments.check) if arguments.check else None).read()
+    reading = ConfigurationFiles(Path(arguments.check) if arguments.check else None).read()
     if arguments.json:
         print(json.dumps(_document(reading), indent=2))
     elif arguments.check is None:

@@ -22,7 +22,7 @@ def main(arguments: argparse.Namespace) -> int:
     """
     hung_up: list[int] = []  # while nobody reads the configuration again yet: who asks for that must not end us
     signal.signal(signal.SIGHUP, lambda number, _: hung_up.append(number))
-    from ..config.files import Source
+    from ..config.files import ConfigurationFiles
     from ..dbus.connection import BusError
     from ..engine.record import StateError
     from ..kernel.errors import KernelError
@@ -30,16 +30,16 @@ def main(arguments: argparse.Namespace) -> int:
     from ..service.daemon import run
 
     record = record_of(arguments)
-    source = Source(arguments.config)
+    configuration = ConfigurationFiles(arguments.config)
     try:
-        reading = source.read()
-        if source.file and not reading.files:
+        reading = configuration.read()
+        if configuration.file and not reading.files:
             return fail(reading.problems[0])
 
         def serve() -> None:
             settings.tell(reading)
             record.load()
-            run(record, reading.config, source, hung_up)
+            run(record, reading.config, configuration, hung_up)
 
         if remote.order_or_do(record, (), serve):
             return fail("a service is running already: see 'nm-mptcp status' or 'systemctl status nm-mptcp'")

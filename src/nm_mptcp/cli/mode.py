@@ -7,7 +7,7 @@ import argparse
 import asyncio
 import json
 
-from ..config.files import Source
+from ..config.files import ConfigurationFiles
 from ..dbus.connection import BusError
 from ..engine.record import StateError
 from ..model.state import Mode
@@ -62,7 +62,7 @@ def main(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace) -> int:
     """From the record and the files: needs neither the service nor root."""
     chosen = record_of(arguments).load(aside=False).mode
-    config = Source(arguments.config).read().config
+    config = ConfigurationFiles(arguments.config).read().config
     origin = config.origins.get(("main", "mode"))
     where = "chosen with 'nm-mptcp mode', until the next boot" if chosen else f"{origin or 'the default'}"
     mode = chosen or config.mode

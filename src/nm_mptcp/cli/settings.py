@@ -28,9 +28,9 @@ def option(parser: argparse.ArgumentParser) -> None:
 
 def config_of(arguments: argparse.Namespace) -> Config:
     """The settings that count; what is no good in them is told of and left out."""
-    from ..config.files import Source
+    from ..config.files import ConfigurationFiles
 
-    reading = Source(arguments.config).read()
+    reading = ConfigurationFiles(arguments.config).read()
     tell(reading)
     return reading.config
 

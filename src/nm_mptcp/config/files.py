@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from ..model.flags import ProfileFlag
-from ..nmsyntax.keyfile import Files, Line, contents, lines
+from ..nmsyntax.keyfile import ConfigPaths, Line, contents, lines
 from ..text import listed, printable
 from .keys import KEYS, PATH, keys_of
 from .selector import Selector
-from .settings import Config, Origin, PathSection, Routing, Setting
+from .settings import Config, Origin, PathSection, RoutingOptions, Setting
 
 #: Where our configuration is.
-FILES = Files(
+PATHS = ConfigPaths(
     main=Path("/etc/nm-mptcp/nm-mptcp.conf"),
     system=Path("/usr/lib/nm-mptcp/conf.d"),
     run=Path("/run/nm-mptcp/conf.d"),
@@ -88,16 +88,16 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ConfigurationFiles:
     """What is read: all files in their order, or one that somebody named instead."""
 
     file: Path | None = None
-    files: Files = FILES
+    paths: ConfigPaths = PATHS
 
     def read(self) -> Reading:
         """Read and merge what is good, and tell of what is not. Never raises."""
-        problems = [] if self.file else _unlistable(self.files)
-        paths = [self.file] if self.file else list(self.files.in_order())
+        problems = [] if self.file else _unlistable(self.paths)
+        paths = [self.file] if self.file else list(self.paths.in_order())
         merged: _Sections = {}
         used: list[Path] = []
         for path in paths:
@@ -133,7 +133,7 @@ def name_of(path: Path) -> str:
     return printable(str(path), longest=4096)
 
 
-def _unlistable(files: Files) -> list[Problem]:
+def _unlistable(files: ConfigPaths) -> list[Problem]:
     """Directories that are there, but cannot be looked into."""
     problems = []
     for directory in (files.system, files.run, files.etc):
@@ -243,7 +243,7 @@ def _config(given: Mapping[str, Mapping[str, Given]]) -> Config:
 
     return Config(
         **values("main"),
-        routing=Routing(**values("routing")),
+        routing=RoutingOptions(**values("routing")),
         sections=tuple(_path_section(name, keys) for name, keys in given.items() if name.startswith(PATH)),
         origins={(section, key): value.origin for section in KEYS for key, value in given.get(section, {}).items()},
     )

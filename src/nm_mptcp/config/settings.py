@@ -99,7 +99,7 @@ class Setting(Generic[_Value]):
 
 
 @dataclass(frozen=True, slots=True)
-class Routing:
+class RoutingOptions:
     """Tables and rules for paths: whether there are any, and the numbers that are ours."""
 
     enabled: bool = True
@@ -148,7 +148,7 @@ class Config:
     metered: MeteredPolicy = MeteredPolicy.BACKUP
     roaming: RoamingPolicy = RoamingPolicy.EXCLUDE
     limits: LimitsPolicy = LimitsPolicy.AUTO
-    routing: Routing = Routing()
+    routing: RoutingOptions = RoutingOptions()
     sections: tuple[PathSection, ...] = ()  #: highest priority first
     #: where the values of ``[main]`` and ``[routing]`` come from, by section and key, as far as they are no defaults
     origins: Mapping[tuple[str, str], Origin] = field(default_factory=dict, compare=False)

@@ -15,7 +15,7 @@ from .state import Device
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class DeviceKind:
     """A kind of device as policy sees it."""
 
     name: str
@@ -23,51 +23,51 @@ class Kind:
     backup: bool = False  #: carries only when nothing else can
 
 
-_UNKNOWN = Kind("unknown", uplink=False)
-_GENERIC = Kind("generic")
-_TUNNEL = Kind("tunnel", uplink=False)
-_CELLULAR = Kind("cellular", backup=True)
+_UNKNOWN = DeviceKind("unknown", uplink=False)
+_GENERIC = DeviceKind("generic")
+_TUNNEL = DeviceKind("tunnel", uplink=False)
+_CELLULAR = DeviceKind("cellular", backup=True)
 
 #: NMDeviceType -> kind (NetworkManager: ``nm-dbus-interface.h``).
-_KINDS: dict[int, Kind] = {
-    1: Kind("ethernet"),  # USB adapters and phones that share their connection by USB as well; PPPoE before 1.10
-    2: Kind("wifi"),
-    5: Kind("bluetooth", backup=True),  # PAN, and DUN with a modem behind it
-    6: Kind("olpc-mesh", uplink=False),
-    7: Kind("wimax", backup=True),
+_KINDS: dict[int, DeviceKind] = {
+    1: DeviceKind("ethernet"),  # USB adapters and phones that share their connection by USB as well; PPPoE before 1.10
+    2: DeviceKind("wifi"),
+    5: DeviceKind("bluetooth", backup=True),  # PAN, and DUN with a modem behind it
+    6: DeviceKind("olpc-mesh", uplink=False),
+    7: DeviceKind("wimax", backup=True),
     8: _CELLULAR,
-    9: Kind("infiniband"),
-    10: Kind("bond"),
-    11: Kind("vlan"),
-    12: Kind("adsl"),
-    13: Kind("bridge"),
+    9: DeviceKind("infiniband"),
+    10: DeviceKind("bond"),
+    11: DeviceKind("vlan"),
+    12: DeviceKind("adsl"),
+    13: DeviceKind("bridge"),
     14: _GENERIC,
-    15: Kind("team"),
-    16: Kind("tun", uplink=False),  # and tap
-    17: Kind("ip-tunnel", uplink=False),
-    18: Kind("macvlan"),
-    19: Kind("vxlan", uplink=False),
-    20: Kind("veth"),
-    21: Kind("macsec"),
-    22: Kind("dummy", uplink=False),
-    23: Kind("ppp"),  # PPPoE
-    24: Kind("ovs-interface"),
-    25: Kind("ovs-port", uplink=False),
-    26: Kind("ovs-bridge", uplink=False),
-    27: Kind("wpan", uplink=False),
-    28: Kind("6lowpan", uplink=False),
-    29: Kind("wireguard", uplink=False),
-    30: Kind("wifi-p2p", uplink=False),
-    31: Kind("vrf", uplink=False),
-    32: Kind("loopback", uplink=False),
-    33: Kind("hsr"),
-    34: Kind("ipvlan"),
-    35: Kind("geneve", uplink=False),
+    15: DeviceKind("team"),
+    16: DeviceKind("tun", uplink=False),  # and tap
+    17: DeviceKind("ip-tunnel", uplink=False),
+    18: DeviceKind("macvlan"),
+    19: DeviceKind("vxlan", uplink=False),
+    20: DeviceKind("veth"),
+    21: DeviceKind("macsec"),
+    22: DeviceKind("dummy", uplink=False),
+    23: DeviceKind("ppp"),  # PPPoE
+    24: DeviceKind("ovs-interface"),
+    25: DeviceKind("ovs-port", uplink=False),
+    26: DeviceKind("ovs-bridge", uplink=False),
+    27: DeviceKind("wpan", uplink=False),
+    28: DeviceKind("6lowpan", uplink=False),
+    29: DeviceKind("wireguard", uplink=False),
+    30: DeviceKind("wifi-p2p", uplink=False),
+    31: DeviceKind("vrf", uplink=False),
+    32: DeviceKind("loopback", uplink=False),
+    33: DeviceKind("hsr"),
+    34: DeviceKind("ipvlan"),
+    35: DeviceKind("geneve", uplink=False),
 }
 
 #: What a profile's type says of its device, whatever carries it.
-_OF_PROFILE: dict[str, Kind] = {
-    "vpn": Kind("vpn", uplink=False),
+_OF_PROFILE: dict[str, DeviceKind] = {
+    "vpn": DeviceKind("vpn", uplink=False),
     "gsm": _CELLULAR,
     "cdma": _CELLULAR,
 }
@@ -91,7 +91,7 @@ _METERED = (1, 3)
 _CERTAIN = (1, 2)
 
 
-def kind_of(device: Device) -> Kind:
+def kind_of(device: Device) -> DeviceKind:
     """The kind of a device; a VPN's is a tunnel whatever carries it."""
     if device.profile and (kind := _OF_PROFILE.get(device.profile.type)):
         return kind

@@ -26,7 +26,7 @@ from ..model.state import Connectivity, Device, DeviceState, Family, NetworkMana
 from ..text import printable
 from . import names
 from .access_points import AccessPoints
-from .defaults import Configuration, Defaults
+from .defaults import ConnectionDefaults, DefaultsReader
 from .modems import Modems
 
 _log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class _Tracked:
     properties: dict[str, Any] = field(default_factory=dict)
     profile: Profile | None = None
     unreadable: str = ""
-    configuration: Configuration | None = None  #: None: not read since the activation began
+    defaults: ConnectionDefaults | None = None  #: None: not read since the activation began
     read_for: str = ""  #: the active connection that the three belong to
     reading: asyncio.Task[None] | None = None
     again: bool = False  #: something happened while it was being read
@@ -131,7 +131,7 @@ class _Tracked:
 
     def forget(self) -> None:
         """The activation that the profile belonged to is over."""
-        self.profile, self.unreadable, self.configuration, self.read_for = None, "", None, ""
+        self.profile, self.unreadable, self.defaults, self.read_for = None, "", None, ""
 
 
 def _version(objects: Mapping[str, Any]) -> str:
@@ -159,14 +159,14 @@ class Client:
         on_change: Callable[[], None],
         *,
         on_strength: Callable[[], None] = lambda: None,
-        defaults: Defaults | None = None,
+        defaults: DefaultsReader | None = None,
     ) -> None:
         self._bus = bus
         self._on_change = on_change
         self._on_strength = on_strength
         self._modems = Modems(lambda: self._refresh_those(lambda tracked: tracked.type == names.TYPE_MODEM))
         self._access_points = AccessPoints(lambda: self._refresh_those(lambda tracked: bool(tracked.access_point)))
-        self._defaults = defaults or Defaults()
+        self._defaults = defaults or DefaultsReader()
         self._owner = ""  #: NetworkManager's unique name, "" when it is not there
         self._owner_told = False  #: whether a signal has said who that is
         self._loaded_from = ""  #: the one that the tree was read from
@@ -318,7 +318,7 @@ class Client:
             known = before.get(path)
             if known and known.read_for and known.read_for == tracked.active and owner == self._loaded_from:
                 # This activation began before we lost our connection.
-                tracked.configuration, tracked.read_for = known.configuration, known.read_for
+                tracked.defaults, tracked.read_for = known.defaults, known.read_for
             self._wanted(path, tracked)
         reading = [each.reading for each in self._tracked.values() if each.reading is not None]
         while reading and not self._silence.is_set():
@@ -536,10 +536,10 @@ class Client:
                 state = tracked.state
                 asked = asyncio.ensure_future(self._call_applied(path))
                 try:
-                    if tracked.configuration is None:  # NetworkManager answers when its loop is free: meanwhile
-                        configuration = await self._defaults.read(pid=self._pid, version=_version_of(self._manager))
+                    if tracked.defaults is None:  # NetworkManager answers when its loop is free: meanwhile
+                        defaults = await self._defaults.read(pid=self._pid, version=_version_of(self._manager))
                         if active == tracked.active:
-                            tracked.configuration = configuration
+                            tracked.defaults = defaults
                     await asyncio.wait((asked,))
                 finally:
                     asked.cancel()
@@ -597,7 +597,7 @@ class Client:
                 running=True,
                 startup=_get(self._manager, "Startup", bool, False),
                 version=_version_of(self._manager),
-                default_flags=self._defaults.configuration.flags(_NO_DEVICE),
+                default_flags=self._defaults.defaults.flags(_NO_DEVICE),
                 unread=self._defaults.unread,
                 vpn=any(_get(active, "Vpn", bool, False) for active in self._active.values()),
                 silent=self._silence.is_set(),
@@ -659,12 +659,12 @@ class Client:
             strength=self._access_points.strength(tracked.access_point),
         )
         # Without the active connection's own object nobody knows whether it is external: wait for it.
-        if tracked.profile is None or tracked.configuration is None or known is None or broken:
+        if tracked.profile is None or tracked.defaults is None or known is None or broken:
             return device
         return replace(
             device,
-            profile=_with_route_tables(tracked.profile, tracked.configuration, device),
-            default_flags=tracked.configuration.flags(device),
+            profile=_with_route_tables(tracked.profile, tracked.defaults, device),
+            default_flags=tracked.defaults.flags(device),
         )
 
     def _connectivity(self, properties: Mapping[str, Any], name: str) -> Connectivity:
@@ -714,10 +714,10 @@ def _profile(settings: Any) -> Profile:
     )
 
 
-def _with_route_tables(profile: Profile, configuration: Configuration, device: Device) -> Profile:
+def _with_route_tables(profile: Profile, defaults: ConnectionDefaults, device: Device) -> Profile:
     """The profile, with NetworkManager's defaults for the tables where it names none."""
-    ipv4 = profile.ipv4_route_table or configuration.route_table(device, Family.IPV4)
-    ipv6 = profile.ipv6_route_table or configuration.route_table(device, Family.IPV6)
+    ipv4 = profile.ipv4_route_table or defaults.route_table(device, Family.IPV4)
+    ipv6 = profile.ipv6_route_table or defaults.route_table(device, Family.IPV6)
     if (ipv4, ipv6) == (profile.ipv4_route_table, profile.ipv6_route_table):
         return profile
     return replace(profile, ipv4_route_table=ipv4, ipv6_route_table=ipv6)

@@ -38,7 +38,7 @@ _NUMBER = re.compile(r"\s*\+?(0x[0-9a-f]+|[0-9]+)\s*", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class ConnectionSection:
     """A ``[connection*]`` section, ready to be asked."""
 
     name: str
@@ -48,7 +48,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Files(keyfile.Files):
+class NetworkManagerPaths(keyfile.ConfigPaths):
     """Where NetworkManager's configuration is; the defaults are what it is built with on every distribution we know."""
 
     main: Path = Path("/etc/NetworkManager/NetworkManager.conf")
@@ -57,7 +57,7 @@ class Files(keyfile.Files):
     etc: Path = Path("/etc/NetworkManager/conf.d")
 
     @classmethod
-    def of(cls, arguments: Iterable[str]) -> Files:
+    def of(cls, arguments: Iterable[str]) -> NetworkManagerPaths:
         """The places that a NetworkManager started with these arguments reads (``argv`` without the program's name)."""
         usual = cls()
         places = {"config": usual.main, "system-config-dir": usual.system, "config-dir": usual.etc}
@@ -72,10 +72,10 @@ class Files(keyfile.Files):
 
 
 @dataclass(frozen=True, slots=True)
-class Configuration:
+class ConnectionDefaults:
     """What the files say of connection defaults, merged."""
 
-    sections: tuple[Section, ...] = ()  #: highest priority first
+    sections: tuple[ConnectionSection, ...] = ()  #: highest priority first
     dhcp_plugin: str = "internal"  #: ``main.dhcp``
 
     def lookup(self, key: str, device: Device) -> tuple[str, str] | None:
@@ -101,7 +101,7 @@ class Configuration:
         return number if number is not None and number <= 0xFFFFFFFF else 0
 
 
-def read(files: Files, *, version: str = "", tag: str = "") -> Configuration:
+def read(files: NetworkManagerPaths, *, version: str = "", tag: str = "") -> ConnectionDefaults:
     """Read and merge the files.
 
     ``version`` is NetworkManager's and ``tag`` its ``NM_CONFIG_ENABLE_TAG`` (for ``[.config] enable=``). Raises
@@ -122,7 +122,7 @@ def read(files: Files, *, version: str = "", tag: str = "") -> Configuration:
     names = [name for name in reversed(merged) if name != _PREFIX]
     if _PREFIX in merged:
         names.append(_PREFIX)
-    return Configuration(tuple(_section(name, merged[name]) for name in names), dhcp_plugin)
+    return ConnectionDefaults(tuple(_section(name, merged[name]) for name in names), dhcp_plugin)
 
 
 def normalize(number: int) -> ProfileFlag:
@@ -136,7 +136,7 @@ def normalize(number: int) -> ProfileFlag:
     return flags
 
 
-class Defaults:
+class DefaultsReader:
     """The configuration files' defaults, read again only when the files have changed.
 
     ``root`` is where NetworkManager's file system is seen from here (another mount namespace: ``/proc/PID/root``).
@@ -144,12 +144,12 @@ class Defaults:
 
     def __init__(self, *, root: Path = Path("/")) -> None:
         self._root = root
-        self.configuration = Configuration()  #: what was read last
+        self.defaults = ConnectionDefaults()  #: what was read last
         self._read_for: object = None
         self._turn = threading.Lock()  #: who comes while another reads waits for what that one finds
         self.unread = ""  #: why the files could not be read the last time, "" when they could
 
-    async def read(self, *, pid: int = 0, version: str = "") -> Configuration:
+    async def read(self, *, pid: int = 0, version: str = "") -> ConnectionDefaults:
         """What the files hold now, read anew if they changed; never raises and never blocks the loop.
 
         ``pid`` is NetworkManager's: its arguments may name other files. Where a file cannot be used nothing is taken
@@ -162,14 +162,16 @@ class Defaults:
             if words != self.unread:
                 self.unread = words
                 _log.warning("NetworkManager's configuration: %s; its defaults stay as they were read before", words)
-        return self.configuration
+        return self.defaults
 
     def _read(self, pid: int, version: str) -> None:
-        files = Files.of(_arguments(self._root / "proc" / str(pid) / "cmdline") if pid else []).under(self._root)
+        files = NetworkManagerPaths.of(_arguments(self._root / "proc" / str(pid) / "cmdline") if pid else []).under(
+            self._root
+        )
         with self._turn:
             read_for = (files, files.signature(), version)
             if read_for != self._read_for:
-                self.configuration = read(files, version=version)
+                self.defaults = read(files, version=version)
                 self._read_for, self.unread = read_for, ""
 
 
@@ -200,9 +202,9 @@ def _escape(word: str) -> str:
     return word.replace(" ", "\\s")
 
 
-def _section(name: str, values: Mapping[str, str]) -> Section:
+def _section(name: str, values: Mapping[str, str]) -> ConnectionSection:
     match = values.get(_MATCH)
-    return Section(
+    return ConnectionSection(
         name=name,
         match=None if match is None else DeviceMatch.lenient(match),
         stop=keyfile.boolean(values.get(_STOP, "")) is True,

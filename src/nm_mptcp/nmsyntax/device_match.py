@@ -22,7 +22,7 @@ _EXCEPT = "except:"
 _MAC = re.compile(r"[0-9a-f]{1,2}([:-][0-9a-f]{1,2})+", re.IGNORECASE)
 
 
-class Kind(enum.Enum):
+class Tag(enum.Enum):
     """What a term of a match looks at; the value is its tag."""
 
     ANY = "*"
@@ -39,7 +39,7 @@ class Kind(enum.Enum):
 class Term:
     """One term: ``interface-name:wl*``, ``except:type:gsm``, ..."""
 
-    kind: Kind
+    tag: Tag
     value: str = ""
     negative: bool = False  #: ``except:``
 
@@ -48,43 +48,41 @@ class Term:
         """A term from its text, without separators and already unescaped. Whatever has no tag is a plain name."""
         negative = _tagged(text, _EXCEPT)
         rest = text[len(_EXCEPT) :] if negative else text
-        if rest == Kind.ANY.value:
-            return cls(Kind.ANY, "", negative)
-        for kind in Kind:
-            if kind not in (Kind.ANY, Kind.PLAIN) and _tagged(rest, kind.value):
-                return cls(kind, rest[len(kind.value) :], negative)
-        return cls(Kind.PLAIN, rest, negative)
+        if rest == Tag.ANY.value:
+            return cls(Tag.ANY, "", negative)
+        for tag in Tag:
+            if tag not in (Tag.ANY, Tag.PLAIN) and _tagged(rest, tag.value):
+                return cls(tag, rest[len(tag.value) :], negative)
+        return cls(Tag.PLAIN, rest, negative)
 
     def problem(self) -> str:
         """Why this term can never match, "" when it can: NetworkManager ignores that silently, a person wants to know."""
-        if self.kind is Kind.PLAIN and self.negative:
+        if self.tag is Tag.PLAIN and self.negative:
             return "'except:' needs a tag, such as 'except:interface-name:'"
-        if self.kind is Kind.PLAIN and ":" in self.value and not _MAC.fullmatch(self.value):
-            known = ", ".join(kind.value for kind in Kind if kind.value.endswith(":"))
+        if self.tag is Tag.PLAIN and ":" in self.value and not _MAC.fullmatch(self.value):
+            known = ", ".join(tag.value for tag in Tag if tag.value.endswith(":"))
             return f"unknown tag '{self.value.partition(':')[0]}:' (known: except:, {known})"
-        if self.kind is Kind.MAC and not _MAC.fullmatch(self.value):
+        if self.tag is Tag.MAC and not _MAC.fullmatch(self.value):
             return f"'{self.value}' is no hardware address"
-        if self.kind not in (Kind.ANY, Kind.PLAIN) and not self.value.lstrip(
-            "=~" if self.kind is Kind.INTERFACE else ""
-        ):
-            return f"nothing after '{self.kind.value}'"
+        if self.tag not in (Tag.ANY, Tag.PLAIN) and not self.value.lstrip("=~" if self.tag is Tag.INTERFACE else ""):
+            return f"nothing after '{self.tag.value}'"
         return ""
 
     def matches(self, device: Device, *, dhcp_plugin: str = "") -> bool:
         """Whether ``device`` is what the term names, ``except:`` left aside."""
         value = self.value
-        match self.kind:
-            case Kind.ANY:
+        match self.tag:
+            case Tag.ANY:
                 return True
-            case Kind.TYPE:
+            case Tag.TYPE:
                 return bool(value) and value == device.type_name
-            case Kind.MAC:
+            case Tag.MAC:
                 return _same_mac(value, device.hardware_address)
-            case Kind.INTERFACE:
+            case Tag.INTERFACE:
                 exact = value.startswith("=")
                 name = value[1:] if value[:1] in ("=", "~") else value
                 return name == device.interface or (not exact and _glob(name, device.interface))
-            case Kind.DRIVER:
+            case Tag.DRIVER:
                 if not device.driver:
                     return False
                 driver, slash, version = value.rpartition("/")
@@ -92,11 +90,11 @@ class Term:
                     return value == device.driver
                 # NetworkManager compares only as many characters as are written: "e1000/*" takes e1000e too.
                 return device.driver.startswith(driver) and _glob(version, device.driver_version)
-            case Kind.DHCP_PLUGIN:
+            case Tag.DHCP_PLUGIN:
                 return bool(value) and value == dhcp_plugin
-            case Kind.SUBCHANNELS:
+            case Tag.SUBCHANNELS:
                 return False  # an s390 address, which model.Device does not have
-            case Kind.PLAIN:
+            case Tag.PLAIN:
                 if self.negative:
                     return False  # "except:" takes no plain names
                 return value == device.interface or _same_mac(value, device.hardware_address)

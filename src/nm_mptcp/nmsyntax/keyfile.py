@@ -35,7 +35,7 @@ _KINDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class ConfigPaths:
     """Where a program's configuration is: the file that people edit, and the directories of its drop-ins."""
 
     main: Path

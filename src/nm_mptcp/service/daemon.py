@@ -18,7 +18,7 @@ from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from ..config.files import ConfigError, Source
+from ..config.files import ConfigError, ConfigurationFiles
 from ..config.settings import Config
 from ..dbus.connection import Bus, BusError, Signal
 from ..dbus.names import NAME
@@ -53,9 +53,9 @@ _SETTLE = 1.0
 class Daemon:
     """The whole service; :meth:`run` ends at SIGTERM or SIGINT and leaves working paths behind."""
 
-    def __init__(self, record: Record, config: Config, source: Source) -> None:
+    def __init__(self, record: Record, config: Config, configuration: ConfigurationFiles) -> None:
         self._record = record
-        self._source = source
+        self._configuration = configuration
         self._kernel = KernelAccess(endpoints_max=record.contents.endpoints_max)
         self._engine = Engine(
             self._kernel, self._networkmanager, record, config=config, on_look=self._ask_again, on_view=self._show
@@ -153,7 +153,7 @@ class Daemon:
             # A manager that is too busy to hear it need not know.
             told = self._ready and sd_notify.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
-                config = await asyncio.get_running_loop().run_in_executor(None, self._source.load)
+                config = await asyncio.get_running_loop().run_in_executor(None, self._configuration.load)
                 self._engine.configure(config)
                 _log.info("the configuration was read again", extra=log_fields(Event.CONFIGURATION_READ))
                 await self._engine.converge()
@@ -277,14 +277,15 @@ _SWITCH = 0.0005
 _GARBAGE = 20_000
 
 
-def run(record: Record, config: Config, source: Source, hung_up: Sequence[int] = ()) -> None:
-    """Run the service in this process until it is told to stop; ``source`` is where it reads its settings again, at once
-    where ``hung_up`` has something.
+def run(record: Record, config: Config, configuration: ConfigurationFiles, hung_up: Sequence[int] = ()) -> None:
+    """Run the service in this process until a signal ends it.
+
+    ``configuration`` is read again at each reload, and at once where ``hung_up`` has something.
     """
     sys.setswitchinterval(_SWITCH)
     gc.set_threshold(_GARBAGE)
 
     async def main() -> None:
-        await Daemon(record, config, source).run(hung_up)
+        await Daemon(record, config, configuration).run(hung_up)
 
     asyncio.run(main())
