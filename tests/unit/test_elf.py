@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -121,7 +122,7 @@ def test_a_damaged_file_is_read_or_refused(whole: bytes, damage: list[tuple[int,
 
 
 def test_every_number_may_be_the_worst() -> None:
-    for whole in WHOLE:
+    for whole in WHOLE[1:3]:  # of each class and each byte order one
         for place in range(len(whole)):
             for piece in (b"\xff" * 8, b"\0" * 8, b"\x7f" + b"\xff" * 7):
                 data = bytearray(whole)
@@ -138,7 +139,35 @@ def test_a_file_that_is_a_table_and_nothing_else_takes_no_time_to_speak_of() -> 
         assert read(file).go is None
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ELF is Linux's")
+def test_a_file_that_makes_much_work_is_refused_soon() -> None:
+    """Each of 1,100 dynamic segments has pyelftools go through 1,000 sections."""
+    whole = elf(needed=("libc.so.6",))
+    dynamic = whole[64 : 64 + 56]
+    headers, sections = dynamic * 1100, struct.pack("<IIQQQQIIQQ", *[0] * 10) * 1000
+    data = bytearray(whole + headers + sections)
+    struct.pack_into("<QQ", data, 32, len(whole), len(whole) + len(headers))
+    struct.pack_into("<HHHHH", data, 54, 56, 1100, 64, 1000, 0)
+    assert of(whole).needed
+    with pytest.raises(ElfError, match="too large"):
+        of(bytes(data))
+
+
+def test_more_program_headers_than_the_kernel_takes_are_an_error() -> None:
+    data = bytearray(elf(interpreter=LOADER) + b"\1" * (56 * 1200))
+    struct.pack_into("<H", data, 56, 1171)
+    with pytest.raises(ElfError, match="the kernel refuses"):
+        of(bytes(data))
+
+
+def test_a_text_without_an_end_is_not_read_to_the_end_of_a_large_file(tmp_path: Path) -> None:
+    whole = elf(needed=("libc.so.6",))
+    path = tmp_path / "large"
+    needed, behind = struct.pack("<QQ", 1, 1), struct.pack("<QQ", 1, len(whole))
+    path.write_bytes(whole.replace(needed, behind) + b"X" * (40 << 20))
+    with path.open("rb") as file, pytest.raises(ElfError, match="too large"):
+        read(file)
+
+
 def test_this_very_interpreter_is_dynamic_with_its_libraries() -> None:
     program = os.path.realpath(sys.executable)
     with open(program, "rb") as file:

@@ -1,60 +1,54 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: what an ELF file tells about how its program makes sockets: by the C library, or, as Go does, without it.
+"""What an ELF file says of how its program makes sockets: through the C library, or without it, as Go does.
 
-Everything in the file is a stranger's word: each number is held against the file's size before it is used, tables have an
-upper bound, and whatever does not fit raises :class:`ElfError`. Sources: elf(5); kernel: fs/binfmt_elf.c; Go:
-src/debug/buildinfo.
+pyelftools parses the file, but does not know Go's build information. Any file may be given, so what is read is bounded, and
+whatever pyelftools stumbles over is an :class:`ElfError`. Sources: elf(5); kernel: fs/binfmt_elf.c; Go: src/debug/buildinfo.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 MAGIC = b"\x7fELF"
 
-_PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
 _PF_WRITE = 2
-_DT_NULL, _DT_NEEDED, _DT_STRTAB = 0, 1, 5
 
-#: Bytes: the kernel takes no longer interpreter (PATH_MAX), and no library's name is longer than a file's may be.
-_PATH_MAX, _NAME_MAX = 4096, 255
+#: Bytes: what the kernel takes of program headers (load_elf_phdrs()), and of an interpreter's path (PATH_MAX).
+_HEADERS_MAX, _PATH_MAX = 65536, 4096
 
-#: Bytes of a table that are looked at: 65,535 section headers, the most there can be, are 4 MiB.
-_TABLE_MAX = 4 << 20
+#: Calls of read(), and bytes of each. Real programs take some 2,000; what a file makes pyelftools do has no other bound (it
+#: goes through all sections for each dynamic segment, and reads names until they end).
+_READS_MAX, _READ_MAX = 50_000, 1 << 20
 
-#: Entries of the dynamic section that are looked at; real ones have some 30, with a needed library each some hundred.
-_DYNAMIC_MAX = 4096
+#: Real programs have some 30, and those of the kernel's some hundred.
+_SECTIONS_MAX = 1000
 
-_GO_SECTION = b".go.buildinfo\0"
 _GO_MAGIC = b"\xff Go buildinf:"
 
-#: Bytes of the first writable segment in which Go's own tools look for the build information of a file without sections.
-_GO_SEARCHED = 1 << 20
-
+#: Bytes of Go's version, with its length, that are looked at.
+_VERSION_MAX = 2 + 255
 #: ``go1.22.1``, ``go1.22.1 X:boringcrypto``, ``devel go1.21-0123abc Tue ...``
 _GO_RELEASE = re.compile(r"\bgo(\d{1,4})\.(\d{1,4})")
 
 
 class ElfError(ValueError):
-    """The file is no ELF file, or a broken one."""
+    """The file is not an ELF file, or a broken one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Elf:
-    """What an ELF file tells."""
+    """What matters of an ELF file."""
 
     bits: int  #: 32 or 64
     big_endian: bool
     machine: int  #: ``e_machine``: 62 is x86-64, 3 i386, 183 AArch64, 40 ARM
     interpreter: str | None = None  #: PT_INTERP, the dynamic loader; None: static, or a library
     needed: tuple[str, ...] = ()  #: DT_NEEDED, the libraries it is linked with
-    #: Go's version of a Go program ("go1.22.1"); "" where it is older than 1.18 (which noted it elsewhere) or no word; None
-    #: for all other programs
+    #: Go's version of a Go program ("go1.22.1"); "" where it is older than 1.18 (which noted it elsewhere) or unreadable;
+    #: None for all other programs
     go: str | None = None
 
     @property
@@ -64,176 +58,110 @@ class Elf:
 
     @property
     def go_release(self) -> tuple[int, int] | None:
-        """Go's version as numbers: (1, 22); None where it is not told."""
+        """Go's version as numbers: (1, 22); None where it is not known."""
         found = _GO_RELEASE.search(self.go or "")
         return (int(found[1]), int(found[2])) if found else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    type: int
-    flags: int
-    offset: int
-    address: int
-    size: int
-
-
 def read(file: BinaryIO) -> Elf:
-    """Read what matters of an ELF file that can be sought in.
+    """Read an ELF file that is open for reading.
 
-    Raises :class:`ElfError` for one that is none or that the kernel would not run; OSError when it cannot be read.
+    Raises :class:`ElfError` for a file that is not ELF, or so broken that the kernel or pyelftools refuses it; OSError when it
+    cannot be read; ImportError where pyelftools is not installed.
     """
-    return _Reader(file).elf()
+    from elftools.elf.elffile import ELFFile  # here: only what examines a program needs it
+    from elftools.elf.enums import ENUM_E_MACHINE
+
+    try:
+        stream: Any = _Bounded(file)
+        elf: Any = ELFFile(stream)
+        size = elf["e_phnum"] * elf["e_phentsize"]
+        if size > _HEADERS_MAX or (size and elf["e_phentsize"] != elf.structs.Elf_Phdr.sizeof()):
+            raise ElfError("the kernel refuses its program headers")
+        interpreter = next(elf.iter_segments("PT_INTERP"), None)
+        dynamic = next(elf.iter_segments("PT_DYNAMIC"), None)
+        return Elf(
+            bits=elf.elfclass,
+            big_endian=not elf.little_endian,
+            machine=ENUM_E_MACHINE.get(elf["e_machine"], elf["e_machine"]),
+            interpreter=_path(interpreter) if interpreter else None,
+            needed=tuple(tag.needed for tag in dynamic.iter_tags("DT_NEEDED") if tag.needed) if dynamic else (),
+            go=_go(elf),
+        )
+    except (ElfError, OSError):
+        raise
+    except Exception as error:
+        # pyelftools checks little: besides its own errors there are those of struct, decoding, recursion, missing parts, ...
+        raise ElfError(f"not an ELF file, or a broken one: {error or type(error).__name__}") from error
 
 
-class _Reader:
+class _Bounded:
+    """A file that may be read neither without end nor behind its end."""
+
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._size = file.seek(0, os.SEEK_END)
-        ident = self._at(0, 16, "the file")
-        if ident[:4] != MAGIC:
-            raise ElfError("no ELF file")
-        if ident[4] not in (1, 2) or ident[5] not in (1, 2):
-            raise ElfError("an ELF file of unknown class or byte order")
-        self._wide = ident[4] == 2
-        self._order = ">" if ident[5] == 2 else "<"
+        self._left = _READS_MAX
 
-    def elf(self) -> Elf:
-        layout = "HHIQQQIHHHHHH" if self._wide else "HHIIIIIHHHHHH"
-        header = struct.unpack(
-            self._order + layout, self._at(16, struct.calcsize(self._order + layout), "the ELF header")
-        )
-        (
-            _,
-            machine,
-            _,
-            _,
-            programs,
-            sections,
-            _,
-            _,
-            program_size,
-            program_count,
-            section_size,
-            section_count,
-            names,
-        ) = header
-        segments = tuple(self._segments(programs, program_size, program_count))
-        return Elf(
-            bits=64 if self._wide else 32,
-            big_endian=self._order == ">",
-            machine=machine,
-            interpreter=self._interpreter(segments),
-            needed=self._needed(segments),
-            go=self._go(segments, sections, section_size, section_count, names),
-        )
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As a file's. Raises :class:`ElfError`."""
+        if whence == os.SEEK_SET and not 0 <= offset <= self._size:
+            raise ElfError("it refers to what is behind its end")
+        return self._file.seek(offset, whence)
 
-    def _at(self, offset: int, length: int, what: str) -> bytes:
-        """Exactly these bytes of the file."""
-        if offset < 0 or length < 0 or offset + length > self._size:
-            raise ElfError(f"{what} is cut short")
-        self._file.seek(offset)
-        data = self._file.read(length)
-        if len(data) != length:  # it shrank meanwhile
-            raise ElfError(f"{what} is cut short")
-        return data
+    def tell(self) -> int:
+        """As a file's."""
+        return self._file.tell()
 
-    def _up_to(self, offset: int, length: int) -> bytes:
-        """These bytes, as far as the file has them."""
-        if not 0 <= offset < self._size:
-            return b""
-        return self._at(offset, min(length, self._size - offset), "the file")
+    def read(self, size: int = -1) -> bytes:
+        """As a file's. Raises :class:`ElfError`."""
+        self._left -= 1
+        if self._left < 0 or not 0 <= size <= _READ_MAX:
+            raise ElfError("it is too large to be examined")
+        return self._file.read(size)
 
-    def _segments(self, offset: int, size: int, count: int) -> Iterator[_Segment]:
-        layout = self._order + ("IIQQQQQQ" if self._wide else "IIIIIIII")
-        if count and size != struct.calcsize(layout):
-            raise ElfError("the program headers have a size of their own")
-        for fields in struct.iter_unpack(layout, self._at(offset, size * count, "the table of program headers")):
-            if self._wide:
-                kind, flags, place, address, _, length = fields[:6]
-            else:
-                kind, place, address, _, length, _, flags = fields[:7]
-            yield _Segment(kind, flags, place, address, length)
 
-    def _interpreter(self, segments: tuple[_Segment, ...]) -> str | None:
-        for segment in segments:
-            if segment.type == _PT_INTERP:
-                if not 2 <= segment.size <= _PATH_MAX:
-                    raise ElfError("the interpreter's name is of no good length")
-                name = self._at(segment.offset, segment.size, "the interpreter's name")
-                if name[-1:] != b"\0":
-                    raise ElfError("the interpreter's name does not end")
-                return os.fsdecode(name.partition(b"\0")[0])
+def _path(interpreter: Any) -> str:
+    if not 2 <= interpreter["p_filesz"] <= _PATH_MAX:
+        raise ElfError("the interpreter's path is empty or too long")
+    path: bytes = interpreter.data()
+    if path[-1:] != b"\0":
+        raise ElfError("the interpreter's path does not end")
+    return os.fsdecode(path.partition(b"\0")[0])
+
+
+def _go(elf: Any) -> str | None:
+    """Go's version: from the section that its linker makes, else from where Go's own tools look for it."""
+    section = elf.get_section_by_name(".go.buildinfo") if elf.num_sections() <= _SECTIONS_MAX else None
+    if section is not None:
+        blob = _bytes(elf, section["sh_offset"], section["sh_size"])
+    else:
+        segments = elf.iter_segments("PT_LOAD")
+        data = next((each for each in segments if each["p_flags"] & _PF_WRITE), None)
+        blob = _aligned(_bytes(elf, data["p_offset"], data["p_filesz"])) if data else b""
+    if not blob.startswith(_GO_MAGIC) or len(blob) < 32:
         return None
-
-    def _needed(self, segments: tuple[_Segment, ...]) -> tuple[str, ...]:
-        """Nothing where the dynamic section makes no sense: that is the loader's business, not the kernel's."""
-        layout = self._order + ("QQ" if self._wide else "II")
-        entry = struct.calcsize(layout)
-        for segment in segments:
-            if segment.type != _PT_DYNAMIC:
-                continue
-            data = self._up_to(segment.offset, min(segment.size, entry * _DYNAMIC_MAX))
-            names, strings = [], None
-            for tag, value in struct.iter_unpack(layout, data[: len(data) // entry * entry]):
-                if tag == _DT_NULL:
-                    break
-                if tag == _DT_NEEDED:
-                    names.append(value)
-                elif tag == _DT_STRTAB:
-                    strings = self._place(value, segments)
-            if strings is not None:
-                return tuple(filter(None, (self._name(strings + name) for name in names)))
-        return ()
-
-    def _place(self, address: int, segments: tuple[_Segment, ...]) -> int | None:
-        """Where in the file that is which gets this address in memory."""
-        for segment in segments:
-            if segment.type == _PT_LOAD and segment.address <= address < segment.address + segment.size:
-                return segment.offset + address - segment.address
-        return None
-
-    def _name(self, offset: int) -> str:
-        name, end, _ = self._up_to(offset, _NAME_MAX + 1).partition(b"\0")
-        return os.fsdecode(name) if end else ""
-
-    def _go(self, segments: tuple[_Segment, ...], offset: int, size: int, count: int, names: int) -> str | None:
-        blob = self._go_section(offset, size, count, names)
-        if blob is None:
-            data = next((one for one in segments if one.type == _PT_LOAD and one.flags & _PF_WRITE), None)
-            blob = self._go_searched(data) if data else None
-        if blob is None or not blob.startswith(_GO_MAGIC) or len(blob) < 32:
-            return None
-        # Bit 1: since Go 1.18 the version follows inline; before, it had to be chased through pointers.
-        return _text_of(blob[32:]) if blob[15] & 2 else ""
-
-    def _go_section(self, offset: int, size: int, count: int, names: int) -> bytes | None:
-        """The section that Go's linker makes; None where there is none, or no sections that make sense."""
-        layout = self._order + ("IIQQQQIIQQ" if self._wide else "IIIIIIIIII")
-        if size != struct.calcsize(layout) or not 0 < names < count or size * count > _TABLE_MAX:
-            return None
-        table = self._up_to(offset, size * count)
-        if len(table) != size * count:
-            return None
-        sections = [fields[:6] for fields in struct.iter_unpack(layout, table)]
-        strings = sections[names][4]
-        for name, _, _, _, place, length in sections:
-            if self._up_to(strings + name, len(_GO_SECTION)) == _GO_SECTION:
-                return self._up_to(place, min(length, 32 + 2 + _NAME_MAX))
-        return None
-
-    def _go_searched(self, segment: _Segment) -> bytes | None:
-        data = self._up_to(segment.offset, min(segment.size, _GO_SEARCHED))
-        place = data.find(_GO_MAGIC)
-        while place >= 0:
-            if place % 16 == 0:
-                return data[place : place + 32 + 2 + _NAME_MAX]
-            place = data.find(_GO_MAGIC, place + 1)
-        return None
+    # Bit 1: since Go 1.18 the version follows inline; before, it had to be chased through pointers.
+    return _text(blob[32 : 32 + _VERSION_MAX]) if blob[15] & 2 else ""
 
 
-def _text_of(data: bytes) -> str:
-    """A string with its length in front as a varint, of one or two bytes here; "" when it is no plain text."""
+def _bytes(elf: Any, offset: int, size: int) -> bytes:
+    """As much of this as may be read at once."""
+    elf.stream.seek(offset)
+    data: bytes = elf.stream.read(min(size, _READ_MAX))
+    return data
+
+
+def _aligned(data: bytes) -> bytes:
+    """From the first place on where Go's build information begins."""
+    place = data.find(_GO_MAGIC)
+    while place % 16 and place >= 0:
+        place = data.find(_GO_MAGIC, place + 1)
+    return data[place:] if place >= 0 else b""
+
+
+def _text(data: bytes) -> str:
+    """A string with its length in front as a varint, of one or two bytes here; "" when it is not plain text."""
     if not data:
         return ""
     length, start = (data[0], 1) if data[0] < 0x80 else ((data[0] & 0x7F) | (data[1:2] or b"\0")[0] << 7, 2)
