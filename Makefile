@@ -112,7 +112,8 @@ test-unit: venv
 test-matrix: test-oldest test-middle test-newest
 
 test-oldest: deps
-	@tools/venv -p "$$(tools/python $(OLDEST_PYTHON))" .venv-oldest -e '.[test]' dbus-next==0.2.3 pyroute2==0.7.2
+	@tools/venv -p "$$(tools/python $(OLDEST_PYTHON))" .venv-oldest -e '.[test]' dbus-next==0.2.3 pyroute2==0.7.2 \
+	    pyelftools==0.29
 	@$(call PYTEST,.venv-oldest,$(filter-out tests/test_lint.py,$(TESTS)))
 
 test-middle: deps

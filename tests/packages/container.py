@@ -34,6 +34,7 @@ PACKAGES = (
         "python3-pytest",
         "python3-pytest-timeout",
         "python3-hypothesis",
+        "python3-pyelftools",
     ),
 )
 

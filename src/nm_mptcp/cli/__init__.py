@@ -38,6 +38,9 @@ COMMANDS = {
     "daemon": "run the service, in the foreground",
 }
 
+#: Libraries by the names of their modules, as the packages of Debian and Fedora are called.
+_LIBRARIES = {"pyroute2": "pyroute2", "elftools": "pyelftools"}
+
 #: What says that standard output takes no more: a full disk or quota, a file that may grow no further, a device that is gone.
 _TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
@@ -108,9 +111,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop(sys.stdout)
         return 128 + signal.SIGPIPE
     except ImportError as error:
-        if error.name not in (None, "pyroute2"):  # what is wrong with ourselves has to be seen whole
+        if error.name is None:
+            return fail(error)
+        if error.name not in _LIBRARIES:  # a fault of ours has to be seen whole
             raise
-        return fail("no pyroute2: install python3-pyroute2" if error.name else str(error))
+        library = _LIBRARIES[error.name]
+        return fail(f"no {library}: install python3-{library}")
     except OSError as error:
         if error.filename is not None or error.errno not in _TAKES_NO_MORE:
             raise
