@@ -45,7 +45,7 @@ def far(_namespaces: None) -> Iterator[Network]:
 
 @pytest.fixture
 def subject(network: Network) -> Iterator[Subject]:  # noqa: ARG001
-    """A mirror of the fresh namespace, with its monitor."""
+    """A FIB of the fresh namespace, with its monitor."""
     # The kernel's own doings in IPv6 (address detection) would only make it slower.
     for where in ("all", "default"):
         sysctl.write(f"net/ipv6/conf/{where}/accept_dad", 0)

@@ -1,28 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A mirror under test, with its monitor, and fresh dumps to hold against it."""
+"""A FIB under test, with its monitor, and fresh dumps to hold against it."""
 
 from __future__ import annotations
 
 import asyncio
 
 from nm_mptcp.kernel.fib import FIB, Changes
-from nm_mptcp.kernel.monitor import Monitor, look
-from nm_mptcp.kernel.routing import Routing
+from nm_mptcp.kernel.monitor import Monitor, full_dump
+from nm_mptcp.kernel.rtnetlink import Rtnetlink
 from tests.support.network import wait_for
 
 
 class Subject:
-    """A mirror with its monitor, and fresh dumps to hold against it."""
+    """A FIB with its monitor, and fresh dumps to hold against it."""
 
     def __init__(self) -> None:
         self.changes: list[Changes] = []
         self.losses = 0
         self.last_difference = ""
         self.loop = asyncio.new_event_loop()
-        self.mirror = FIB()
-        self.monitor = Monitor(self.mirror, self.changes.append, self._on_lost)
+        self.fib = FIB()
+        self.monitor = Monitor(self.fib, self.changes.append, self._on_lost)
         self.monitor.start(self.loop)
-        self.routing = Routing()
+        self.rtnetlink = Rtnetlink()
         self.look()
 
     def _on_lost(self) -> None:
@@ -30,32 +30,32 @@ class Subject:
 
     def close(self) -> None:
         self.monitor.close()
-        self.routing.close()
+        self.rtnetlink.close()
         self.loop.close()
 
     def look(self) -> bool:
-        self.monitor.begin_look()
-        return self.monitor.end_look(look(self.routing))
+        self.monitor.begin_dump()
+        return self.monitor.end_dump(full_dump(self.rtnetlink))
 
     def difference(self) -> str:
         """What a fresh dump shows differently, "" when nothing."""
-        fresh = look(self.routing)
+        fresh = full_dump(self.rtnetlink)
         self.monitor.read()
         words = []
         for kind in ("links", "addresses", "routes"):
-            ours, theirs = getattr(self.mirror, kind), getattr(fresh, kind)
+            ours, theirs = getattr(self.fib, kind), getattr(fresh, kind)
             for place in sorted(ours.keys() | theirs.keys()):
                 mine, told = ours.get(place, ()), theirs.get(place, ())
                 if kind == "links":
                     mine, told = (mine,), (told,)
                 for one in set(mine) - set(told):
-                    words.append(f"{kind} {place}: only the mirror has {one}")
+                    words.append(f"{kind} {place}: only the FIB has {one}")
                 for one in set(told) - set(mine):
                     words.append(f"{kind} {place}: only the kernel has {one}")
                 if len(mine) != len(set(mine)):
-                    words.append(f"{kind} {place}: the mirror has something twice")
-        if self.mirror.rules != fresh.rules:
-            words.append(f"rules: {self.mirror.rules} instead of {fresh.rules}")
+                    words.append(f"{kind} {place}: the FIB has something twice")
+        if self.fib.rules != fresh.rules:
+            words.append(f"rules: {self.fib.rules} instead of {fresh.rules}")
         return "\n".join(words)
 
     def settled(self) -> bool:
@@ -66,10 +66,10 @@ class Subject:
             nonlocal difference
             self.monitor.read()
             difference = self.difference()
-            return not difference or self.mirror.doubtful
+            return not difference or self.fib.doubtful
 
         try:
-            wait_for("the mirror shows what the kernel has", agrees, seconds=2)
+            wait_for("the FIB shows what the kernel has", agrees, seconds=2)
         except AssertionError:
             return False
         finally:

@@ -17,9 +17,9 @@ from nm_mptcp.kernel.egress import EgressLookup
 from nm_mptcp.kernel.errors import KernelError
 from nm_mptcp.kernel.netlink import Message
 from nm_mptcp.kernel.path_manager import PathManager
-from nm_mptcp.kernel.routing import Routing
+from nm_mptcp.kernel.rtnetlink import Rtnetlink
 from nm_mptcp.kernel.sock_diag import subflows
-from nm_mptcp.kernel.xfrm import Policies, PolicyEvents
+from nm_mptcp.kernel.xfrm import XfrmPolicies, XfrmPolicyEvents
 from nm_mptcp.model.flags import EndpointFlag
 from nm_mptcp.model.state import Egress, Endpoint, Family, Link, Tunnel, TunnelBypass
 from tests.support.mptcp import Echo, two_paths
@@ -56,8 +56,8 @@ def tunnel(network: Network) -> Iterator[int]:  # noqa: ARG001
 
 
 def links() -> Mapping[int, Link]:
-    with Routing() as routing:
-        return {link.index: link for link in routing.links()}
+    with Rtnetlink() as rtnetlink:
+        return {link.index: link for link in rtnetlink.links()}
 
 
 def leaves(asked: EgressLookup) -> tuple[set[int], set[int]]:
@@ -226,12 +226,12 @@ class TestPolicies:
 
 
 def test_a_kernel_without_ipsec_is_an_ordinary_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Policies, "PROTOCOL", 31)  # nobody's
+    monkeypatch.setattr(XfrmPolicies, "PROTOCOL", 31)  # nobody's
     monkeypatch.setattr(xfrm, "XFRM", 31)
-    with Policies() as policies:
+    with XfrmPolicies() as policies:
         assert policies.outgoing() == ()
     loop = asyncio.new_event_loop()
-    events = PolicyEvents(lambda: None)
+    events = XfrmPolicyEvents(lambda: None)
     events.start(loop)
     events.close()
     loop.close()
@@ -272,7 +272,7 @@ def test_subflows_are_told_apart_by_the_way_to_their_peer(network: Network, far:
 
 
 def test_an_answer_that_is_no_answer_is_an_error(asked: EgressLookup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(egress, "NO_WAY", {})
+    monkeypatch.setattr(egress, "NO_ROUTE", {})
     with pytest.raises(KernelError, match=r"cannot find the route to 85\.85\.85\.85"):
         asked.of("85.85.85.85")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel changes in silence, one by one, and what the mirror's views promise. (All together: the random test.)"""
+"""What the kernel changes in silence, one by one, and what the FIB's views promise. (All together: the random test.)"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from nm_mptcp.kernel import sysctl
-from nm_mptcp.kernel.fib import FIB, NOTHING, Changes
+from nm_mptcp.kernel.fib import FIB, NO_CHANGES, Changes
 from nm_mptcp.kernel.rtnl_parse import AddressEvent, LinkEvent, NexthopEvent, RouteEvent, RuleEvent
 from nm_mptcp.model.state import MAIN_TABLE, Address, AddressFlag, Family, Hop, Link, Route, RouteType, Rule
 from tests.support.network import batch, ip, veth, wait_for
@@ -25,16 +25,16 @@ def links(subject: Subject) -> tuple[int, int]:
     for number, name in ((1, "va"), (2, "vb")):
         ip(f"addr add 10.{number}.0.1/24 dev {name}")
         ip(f"addr add 2001:db8:{number}::1/64 dev {name}")
-    wait_for("both links", lambda: subject.settled() and len(subject.mirror.links) == 5)
+    wait_for("both links", lambda: subject.settled() and len(subject.fib.links) == 5)
     wait_for("no doubt", subject.look)
     return indexes
 
 
 def destinations(subject: Subject, index: int, table: int = MAIN_TABLE) -> set[str]:
-    return {route.destination for route in subject.mirror.routes.get((table, index), ())}
+    return {route.destination for route in subject.fib.routes.get((table, index), ())}
 
 
-# Each: what there is, what is done, whether the mirror has to know without a look.
+# Each: what there is, what is done, whether the FIB has to know without a look.
 SILENT: list[tuple[str, list[str], list[str], bool]] = [
     (
         "ipv4 routes vanish with a link that goes down",
@@ -205,9 +205,9 @@ def test_silent_changes_are_known_or_doubted(
     subject.monitor.read()
     if known:
         wait_for("the same without a look", lambda: not subject.difference())
-        assert not subject.mirror.doubtful
+        assert not subject.fib.doubtful
     else:
-        wait_for("doubt", lambda: subject.monitor.read() or subject.mirror.doubtful)
+        wait_for("doubt", lambda: subject.monitor.read() or subject.fib.doubtful)
     wait_for("the same after a look", lambda: subject.look() and not subject.difference())
 
 
@@ -215,7 +215,7 @@ def test_ipv6_switched_off_is_doubted_where_siblings_stay(subject: Subject, link
     ip("-6 route add 2001:db8:9::/48 nexthop via fe80::2 dev va nexthop via fe80::2 dev vb")
     wait_for("a look", subject.look)
     sysctl.write(sysctl.interface("ipv6", "va", "disable_ipv6"), 1)
-    wait_for("doubt", lambda: subject.monitor.read() or subject.mirror.doubtful)
+    wait_for("doubt", lambda: subject.monitor.read() or subject.fib.doubtful)
     wait_for("the same after a look", lambda: subject.look() and not subject.difference())
     assert "2001:db8:9::/48" not in destinations(subject, links[0])
     assert "2001:db8:9::/48" in destinations(subject, links[1])
@@ -227,12 +227,12 @@ def test_a_multipath_route_stands_under_each_of_its_links_that_is_alive(
     va, vb = links
     ip("route add 10.9.0.0/16 nexthop via 10.1.0.2 weight 3 nexthop via 10.2.0.2")
     subject.monitor.read()
-    (whole,) = [route for route in subject.mirror.routes[MAIN_TABLE, va] if route.destination == "10.9.0.0/16"]
+    (whole,) = [route for route in subject.fib.routes[MAIN_TABLE, va] if route.destination == "10.9.0.0/16"]
     assert whole.hops == (Hop(va, "10.1.0.2", weight=3), Hop(vb, "10.2.0.2"))
-    assert whole in subject.mirror.routes[MAIN_TABLE, vb]
+    assert whole in subject.fib.routes[MAIN_TABLE, vb]
     ip("link set va down")
     subject.monitor.read()
-    (left,) = [route for route in subject.mirror.routes[MAIN_TABLE, vb] if route.destination == "10.9.0.0/16"]
+    (left,) = [route for route in subject.fib.routes[MAIN_TABLE, vb] if route.destination == "10.9.0.0/16"]
     assert left.hops == (Hop(vb, "10.2.0.2"),)
     assert "10.9.0.0/16" not in destinations(subject, va)
 
@@ -275,8 +275,8 @@ def test_a_loss_that_only_a_look_sees_is_told_too(subject: Subject, links: tuple
     ip("addr del 10.1.0.1/24 dev va")
     ip("link set vb down")
     fresh = Subject()
-    subject.monitor.begin_look()
-    subject.monitor.end_look(fresh.mirror)
+    subject.monitor.begin_dump()
+    subject.monitor.end_dump(fresh.fib)
     subject.monitor._subscription.socket = held
     fresh.close()
     (change,) = subject.changes
@@ -294,10 +294,10 @@ def test_routes_of_a_link_without_carrier_are_there_also_where_the_kernel_ignore
     ip(f"-{family} route add {place} via {gateway} dev va table 42000 proto 77")
     sysctl.write(f"net/ipv{family}/conf/va/ignore_routes_with_linkdown", 1)
     ip("link set va-peer down")
-    wait_for("no carrier", lambda: subject.monitor.read() or not subject.mirror.links[links[0]].carrier)
+    wait_for("no carrier", lambda: subject.monitor.read() or not subject.fib.links[links[0]].carrier)
 
     def shown() -> set[str]:
-        return {route.destination for route in subject.mirror.routes.get((42000, links[0]), ())}
+        return {route.destination for route in subject.fib.routes.get((42000, links[0]), ())}
 
     assert shown() == {place}
     assert not subject.difference()
@@ -317,43 +317,43 @@ ADDRESS = Address(2, "10.0.0.1", 24)
 
 
 def loaded() -> FIB:
-    mirror = FIB()
-    mirror.load([VA, VB], [ADDRESS, Address(3, "10.0.1.1", 24)], ROUTES, [RULE])
-    return mirror
+    fib = FIB()
+    fib.load([VA, VB], [ADDRESS, Address(3, "10.0.1.1", 24)], ROUTES, [RULE])
+    return fib
 
 
 def test_views_are_snapshots() -> None:
-    mirror = loaded()
-    before = (mirror.links, mirror.addresses, mirror.routes, mirror.rules)
+    fib = loaded()
+    before = (fib.links, fib.addresses, fib.routes, fib.rules)
     copies = tuple(map(repr, before))
-    mirror.update(RouteEvent(True, (Route("192.0.2.0/24", hops=(Hop(2),)),)))
-    mirror.update(AddressEvent(False, ADDRESS))
-    mirror.update(LinkEvent(False, VB))
-    mirror.update(RuleEvent(False, RULE))
-    assert (mirror.links, mirror.addresses, mirror.routes, mirror.rules) != before
+    fib.update(RouteEvent(True, (Route("192.0.2.0/24", hops=(Hop(2),)),)))
+    fib.update(AddressEvent(False, ADDRESS))
+    fib.update(LinkEvent(False, VB))
+    fib.update(RuleEvent(False, RULE))
+    assert (fib.links, fib.addresses, fib.routes, fib.rules) != before
     assert tuple(map(repr, before)) == copies
 
 
 def test_what_did_not_change_is_the_same_object() -> None:
-    mirror = loaded()
-    links, addresses, routes, rules = mirror.links, mirror.addresses, mirror.routes, mirror.rules
-    mirror.update(RouteEvent(True, (Route("192.0.2.0/24", hops=(Hop(2),)),)))
-    assert mirror.links is links
-    assert mirror.addresses is addresses
-    assert mirror.rules is rules
-    assert mirror.routes[MAIN_TABLE, 3] is routes[MAIN_TABLE, 3]
-    assert mirror.routes[MAIN_TABLE, 2] != routes[MAIN_TABLE, 2]
-    routes = mirror.routes
-    assert mirror.routes is routes
+    fib = loaded()
+    links, addresses, routes, rules = fib.links, fib.addresses, fib.routes, fib.rules
+    fib.update(RouteEvent(True, (Route("192.0.2.0/24", hops=(Hop(2),)),)))
+    assert fib.links is links
+    assert fib.addresses is addresses
+    assert fib.rules is rules
+    assert fib.routes[MAIN_TABLE, 3] is routes[MAIN_TABLE, 3]
+    assert fib.routes[MAIN_TABLE, 2] != routes[MAIN_TABLE, 2]
+    routes = fib.routes
+    assert fib.routes is routes
 
 
 def test_a_look_that_finds_the_same_changes_nothing() -> None:
-    mirror = loaded()
-    routes, addresses = mirror.routes, mirror.addresses
-    found = mirror.load([VB, VA], [Address(3, "10.0.1.1", 24), ADDRESS], list(reversed(ROUTES)), [RULE])
+    fib = loaded()
+    routes, addresses = fib.routes, fib.addresses
+    found = fib.load([VB, VA], [Address(3, "10.0.1.1", 24), ADDRESS], list(reversed(ROUTES)), [RULE])
     assert not found
-    assert all(mirror.routes[place] is group for place, group in routes.items())
-    assert all(mirror.addresses[place] is group for place, group in addresses.items())
+    assert all(fib.routes[place] is group for place, group in routes.items())
+    assert all(fib.addresses[place] is group for place, group in addresses.items())
 
 
 REPEATED: list[Callable[[], object]] = [
@@ -372,36 +372,36 @@ REPEATED: list[Callable[[], object]] = [
 
 @pytest.mark.parametrize("event", REPEATED)
 def test_an_event_that_tells_nothing_new_changes_nothing(event: Callable[[], object]) -> None:
-    mirror = loaded()
-    assert mirror.update(event()) is NOTHING  # type: ignore[arg-type]
-    assert not mirror.doubtful
+    fib = loaded()
+    assert fib.update(event()) is NO_CHANGES  # type: ignore[arg-type]
+    assert not fib.doubtful
 
 
 def test_a_rule_that_is_added_once_more_stands_there_twice_and_the_first_goes_first() -> None:
-    mirror = loaded()
+    fib = loaded()
     other = replace(RULE, source="10.0.0.9")
     for event in (RuleEvent(True, other), RuleEvent(True, RULE)):
-        assert mirror.update(event).rules
-    assert mirror.rules == (RULE, other, RULE)
-    mirror.update(RuleEvent(False, RULE))
-    assert mirror.rules == (other, RULE)
+        assert fib.update(event).rules
+    assert fib.rules == (RULE, other, RULE)
+    fib.update(RuleEvent(False, RULE))
+    assert fib.rules == (other, RULE)
 
 
 def test_refreshed_lifetimes_are_shown_and_are_no_change() -> None:
-    mirror = loaded()
-    assert not mirror.update(AddressEvent(True, Address(2, "10.0.0.1", 24, preferred=5, valid=9)))
-    assert mirror.addresses[2][0].valid == 9
-    assert not mirror.load([VA, VB], [Address(2, "10.0.0.1", 24, valid=7), Address(3, "10.0.1.1", 24)], ROUTES, [RULE])
-    assert mirror.addresses[2][0].valid == 7
+    fib = loaded()
+    assert not fib.update(AddressEvent(True, Address(2, "10.0.0.1", 24, preferred=5, valid=9)))
+    assert fib.addresses[2][0].valid == 9
+    assert not fib.load([VA, VB], [Address(2, "10.0.0.1", 24, valid=7), Address(3, "10.0.1.1", 24)], ROUTES, [RULE])
+    assert fib.addresses[2][0].valid == 7
 
 
 def test_events_that_a_look_already_contains_do_no_harm() -> None:
     """They were told before the dump and are replayed after it."""
-    mirror = loaded()
+    fib = loaded()
     extra = Route("192.0.2.0/24", hops=(Hop(2),))
     fresh = FIB.of([VA, VB], [ADDRESS, Address(3, "10.0.1.1", 24)], [*ROUTES, extra], [RULE])
     gone = Route("198.51.100.0/24", hops=(Hop(3),))
-    changes = mirror.adopt(
+    changes = fib.adopt(
         fresh,
         [
             RouteEvent(True, (gone,)),
@@ -412,17 +412,17 @@ def test_events_that_a_look_already_contains_do_no_harm() -> None:
         ],
     )
     assert changes == Changes(routes=True)
-    assert {extra, *ROUTES} == {route for group in mirror.routes.values() for route in group}
-    assert mirror.rules == (RULE,)
+    assert {extra, *ROUTES} == {route for group in fib.routes.values() for route in group}
+    assert fib.rules == (RULE,)
 
 
 def test_changes_are_joined() -> None:
     one = Changes(links=True, lost_links=frozenset({1}))
     other = Changes(addresses=True, lost_links=frozenset({2}), doubtful=True)
     assert one | other == Changes(links=True, addresses=True, lost_links=frozenset({1, 2}), doubtful=True)
-    assert (one | NOTHING) is one
-    assert (NOTHING | one) is one
-    assert not NOTHING
+    assert (one | NO_CHANGES) is one
+    assert (NO_CHANGES | one) is one
+    assert not NO_CHANGES
 
 
 def test_thousands_of_routes_are_followed(subject: Subject, links: tuple[int, int]) -> None:

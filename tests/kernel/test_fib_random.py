@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whatever is done to links, addresses, routes and rules: the mirror shows what a fresh dump shows, or says it doubts."""
+"""Whatever is done to links, addresses, routes and rules: the FIB shows what a fresh dump shows, or says it doubts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from nm_mptcp.kernel import sysctl
-from nm_mptcp.kernel.monitor import look
-from nm_mptcp.kernel.routing import Routing
+from nm_mptcp.kernel.monitor import full_dump
+from nm_mptcp.kernel.rtnetlink import Rtnetlink
 from tests.support.network import ip, veth, wait_for
 
 from .subject import Subject
@@ -53,8 +53,8 @@ class Actions:
 
     def present(self, family: int) -> str:
         """An address that is there, in most cases."""
-        with Routing() as routing:
-            there = [each.address for each in routing.addresses() if (":" in each.address) == (family == 6)]
+        with Rtnetlink() as rtnetlink:
+            there = [each.address for each in rtnetlink.addresses() if (":" in each.address) == (family == 6)]
         return self.dice.choice([*there, self.address(family)])
 
     def step(self) -> None:
@@ -168,7 +168,7 @@ class Actions:
     def disable_ipv6(self) -> None:
         link = self.link
         if f" {link} " not in ip("-6 -o addr show"):
-            return  # one of the few things that the mirror cannot know
+            return  # one of the few things that the FIB cannot know
         path = sysctl.interface("ipv6", link, "disable_ipv6")
         value = self.dice.choice((0, 0, 1))
         self.history.append(f"{path} = {value}")
@@ -193,15 +193,15 @@ def test_the_mirror_shows_what_the_kernel_has_or_says_that_it_doubts(subject: Su
         if step % 10:
             actions.step()
         else:
-            subject.monitor.begin_look()
+            subject.monitor.begin_dump()
             actions.burst()
-            fresh = look(subject.routing)
+            fresh = full_dump(subject.rtnetlink)
             actions.burst()
-            subject.monitor.end_look(fresh)
+            subject.monitor.end_dump(fresh)
         assert subject.settled(), "\n".join([*actions.history[-12:], f"step {step}:", subject.last_difference])
-        if subject.mirror.doubtful:
+        if subject.fib.doubtful:
             doubts += 1
             wait_for("a look clears all doubt", subject.look)
             assert subject.settled(), "\n".join([*actions.history[-12:], "after a look:", subject.last_difference])
-    assert doubts < STEPS / 2, "the mirror doubts too much to be of use"
+    assert doubts < STEPS / 2, "the FIB doubts too much to be of use"
     print(f"{doubts} doubts in {STEPS} steps")

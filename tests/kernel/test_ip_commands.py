@@ -175,7 +175,7 @@ async def _typed(operations: list[Operation]) -> list[str]:
         kernel = await access.look()
         lines = []
         for each in operations:
-            ended = await access.ended(each)
+            ended = await access.would_close(each)
             lines += [*closing(ended or ()), command(each, kernel.links)]
         return lines
     finally:

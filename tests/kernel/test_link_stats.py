@@ -7,9 +7,9 @@ import asyncio
 import json
 
 from nm_mptcp.kernel.fib import FIB, Changes
-from nm_mptcp.kernel.link_stats import Counters
-from nm_mptcp.kernel.monitor import LINKS_AND_ADDRESSES, Monitor, look_at_links
-from nm_mptcp.kernel.routing import Routing
+from nm_mptcp.kernel.link_stats import LinkStats
+from nm_mptcp.kernel.monitor import LINKS_AND_ADDRESSES, Monitor, dump_links
+from nm_mptcp.kernel.rtnetlink import Rtnetlink
 from nm_mptcp.kernel.sock_diag import subflows
 from tests.support.mptcp import Echo, two_paths
 from tests.support.network import Network, ip, wait_for
@@ -19,7 +19,7 @@ DATA = bytes(100_000)
 
 def test_the_bytes_of_links_and_of_it_those_of_a_subflow(network: Network, far: Network) -> None:
     first, second = two_paths(network, far)
-    with Counters() as counters, Echo(far, "10.9.0.1") as echo:
+    with LinkStats() as counters, Echo(far, "10.9.0.1") as echo:
         before = counters.links()
         (old,) = subflows()
         echo.echo(DATA)
@@ -42,7 +42,7 @@ def test_the_bytes_of_links_and_of_it_those_of_a_subflow(network: Network, far: 
 
 def test_the_counters_are_those_that_ip_shows(network: Network, far: Network) -> None:
     two_paths(network, far)
-    with Counters() as counters:
+    with LinkStats() as counters:
 
         def same() -> bool:
             shown = {link["ifindex"]: link["stats64"] for link in json.loads(ip("-s -j link"))}
@@ -59,13 +59,13 @@ def test_who_wants_links_and_addresses_alone_is_told_of_no_route(network: Networ
     first, _ = two_paths(network, far)
     loop = asyncio.new_event_loop()
     changes: list[Changes] = []
-    mirror = FIB()
-    monitor = Monitor(mirror, changes.append, lambda: None, groups=LINKS_AND_ADDRESSES)
+    fib = FIB()
+    monitor = Monitor(fib, changes.append, lambda: None, groups=LINKS_AND_ADDRESSES)
     monitor.start(loop)
     try:
-        with Routing() as routing:
-            monitor.begin_look()
-            assert monitor.end_look(look_at_links(routing))
+        with Rtnetlink() as rtnetlink:
+            monitor.begin_dump()
+            assert monitor.end_dump(dump_links(rtnetlink))
         changes.clear()
         ip("route add 198.51.100.0/24 via 10.1.0.2")
         monitor.read()
@@ -73,9 +73,9 @@ def test_who_wants_links_and_addresses_alone_is_told_of_no_route(network: Networ
         ip("address add 10.1.0.77/24 dev v1")
         ip("link set v1 down")
         monitor.read()
-        assert any(each.address == "10.1.0.77" for each in mirror.addresses[first])
-        assert not mirror.links[first].up
-        assert not mirror.routes
+        assert any(each.address == "10.1.0.77" for each in fib.addresses[first])
+        assert not fib.links[first].up
+        assert not fib.routes
     finally:
         monitor.close()
         loop.close()

@@ -18,7 +18,7 @@ from nm_mptcp.kernel import rtnl_parse
 from nm_mptcp.kernel.access import KernelAccess
 from nm_mptcp.kernel.netlink import Netlink
 from nm_mptcp.kernel.path_manager import PathManager
-from nm_mptcp.kernel.routing import Routing
+from nm_mptcp.kernel.rtnetlink import Rtnetlink
 from nm_mptcp.model.state import PROTOCOL, TABLES, Action, Endpoint, Hop, Operation, Route
 from tests.support.network import Network, veth
 from tests.support.running import many_routes, no_more_routes, running, until, uplinks
@@ -67,7 +67,7 @@ def test_one_request_for_each_route_that_is_deleted(sent: Counter[int], count: i
     asyncio.run(story())
     assert sent[rtnl_parse.RTM_DELROUTE] == count
     assert sent[rtnl_parse.RTM_GETROUTE] <= (0 if looked else 2)  # of each family
-    assert Routing().routes(TABLE) == ()
+    assert Rtnetlink().routes(TABLE) == ()
 
 
 @pytest.mark.parametrize("looked", [True, False], ids=["after a look", "without one"])
@@ -93,7 +93,7 @@ def test_what_is_left_out_is_no_wildcard_in_a_list_either(looked: bool) -> None:
             await access.close()
 
     assert [operation.value for operation in asyncio.run(story())] == [absent, twice]
-    assert set(Routing().routes(TABLE)) == {*others, beside}
+    assert set(Rtnetlink().routes(TABLE)) == {*others, beside}
 
 
 class Noted:
@@ -103,7 +103,7 @@ class Noted:
         self.routes = 0
         self.deleted: dict[str, int] = {}
         for name in ("add_route", "delete_route"):
-            monkeypatch.setattr(Routing, name, self._counted(getattr(Routing, name)))
+            monkeypatch.setattr(Rtnetlink, name, self._counted(getattr(Rtnetlink, name)))
         delete = PathManager.delete
 
         def noted(manager: PathManager, endpoint: Endpoint) -> None:

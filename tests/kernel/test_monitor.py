@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from nm_mptcp.kernel.fib import FIB, Changes
-from nm_mptcp.kernel.monitor import Monitor, look
-from nm_mptcp.kernel.routing import Routing
+from nm_mptcp.kernel.monitor import Monitor, full_dump
+from nm_mptcp.kernel.rtnetlink import Rtnetlink
 from nm_mptcp.model.state import MAIN_TABLE, Route
 from tests.support.network import Network, batch, ip, veth
 
@@ -26,17 +26,19 @@ class Watcher:
     def __init__(self) -> None:
         self.changes: list[Changes] = []
         self.losses = 0
-        self.mirror = FIB()
-        self.monitor = Monitor(self.mirror, self.changes.append, self._on_lost)
-        self.routing = Routing()
+        self.fib = FIB()
+        self.monitor = Monitor(self.fib, self.changes.append, self._on_lost)
+        self.rtnetlink = Rtnetlink()
         self.worker = ThreadPoolExecutor(1)
 
     def _on_lost(self) -> None:
         self.losses += 1
 
     async def look(self) -> bool:
-        self.monitor.begin_look()
-        return self.monitor.end_look(await asyncio.get_running_loop().run_in_executor(self.worker, look, self.routing))
+        self.monitor.begin_dump()
+        return self.monitor.end_dump(
+            await asyncio.get_running_loop().run_in_executor(self.worker, full_dump, self.rtnetlink)
+        )
 
     async def until(self, question: Callable[[], object]) -> None:
         async with asyncio.timeout(10):
@@ -44,7 +46,7 @@ class Watcher:
                 await asyncio.sleep(0.002)
 
     def destinations(self) -> set[str]:
-        return {route.destination for group in self.mirror.routes.values() for route in group}
+        return {route.destination for group in self.fib.routes.values() for route in group}
 
 
 @asynccontextmanager
@@ -56,7 +58,7 @@ async def watching() -> AsyncIterator[Watcher]:
         yield watcher
     finally:
         watcher.monitor.close()
-        await asyncio.get_running_loop().run_in_executor(watcher.worker, watcher.routing.close)
+        await asyncio.get_running_loop().run_in_executor(watcher.worker, watcher.rtnetlink.close)
         watcher.worker.shutdown()
 
 
@@ -67,10 +69,10 @@ def test_events_reach_the_mirror_by_themselves() -> None:
             ip("addr add 10.0.0.1/24 dev va")
             ip("route add 10.9.0.0/16 via 10.0.0.2")
             ip("rule add from 10.0.0.1 lookup 100 pref 100")
-            await watcher.until(lambda: 100 in {rule.priority for rule in watcher.mirror.rules})
-            assert watcher.mirror.links[va].carrier
-            assert "10.0.0.1" in {address.address for address in watcher.mirror.addresses[va]}
-            assert "10.9.0.0/16" in {route.destination for route in watcher.mirror.routes[MAIN_TABLE, va]}
+            await watcher.until(lambda: 100 in {rule.priority for rule in watcher.fib.rules})
+            assert watcher.fib.links[va].carrier
+            assert "10.0.0.1" in {address.address for address in watcher.fib.addresses[va]}
+            assert "10.9.0.0/16" in {route.destination for route in watcher.fib.routes[MAIN_TABLE, va]}
             kinds = [(change.links, change.addresses, change.routes, change.rules) for change in watcher.changes]
             assert all(any(kind) for kind in zip(*kinds, strict=True))
 
@@ -110,15 +112,15 @@ def test_what_happens_during_a_look_is_neither_lost_nor_late() -> None:
             va = veth("va", "vb")
             ip("addr add 10.0.0.1/24 dev va")
             await watcher.until(lambda: "10.0.0.0/24" in watcher.destinations())
-            watcher.monitor.begin_look()
-            fresh = await asyncio.get_running_loop().run_in_executor(watcher.worker, look, watcher.routing)
+            watcher.monitor.begin_dump()
+            fresh = await asyncio.get_running_loop().run_in_executor(watcher.worker, full_dump, watcher.rtnetlink)
             ip("route add 10.9.0.0/16 via 10.0.0.2")
             ip("link set vb down")
             await watcher.until(lambda: any(va in change.lost_links for change in watcher.changes))
-            assert not watcher.mirror.links[va].carrier, "a loss must not wait for the look"
+            assert not watcher.fib.links[va].carrier, "a loss must not wait for the look"
             ip("route add 10.8.0.0/16 via 10.0.0.2")  # still unread when the look ends
-            watcher.monitor.end_look(fresh)
-            assert not watcher.mirror.links[va].carrier
+            watcher.monitor.end_dump(fresh)
+            assert not watcher.fib.links[va].carrier
             assert {"10.8.0.0/16", "10.9.0.0/16"} <= watcher.destinations()
 
     asyncio.run(story())
@@ -127,10 +129,10 @@ def test_what_happens_during_a_look_is_neither_lost_nor_late() -> None:
 def test_a_look_that_failed_changes_nothing() -> None:
     async def story() -> None:
         async with watching() as watcher:
-            before = watcher.mirror.links
-            watcher.monitor.begin_look()
-            watcher.monitor.abandon_look()
-            assert watcher.mirror.links is before
+            before = watcher.fib.links
+            watcher.monitor.begin_dump()
+            watcher.monitor.abandon_dump()
+            assert watcher.fib.links is before
             assert await watcher.look()
 
     asyncio.run(story())
@@ -154,7 +156,7 @@ def test_an_overflow_is_told_and_a_look_heals_it() -> None:
             assert not watcher.monitor.lost
             assert len(watcher.destinations()) >= 501
             assert not (
-                await asyncio.get_running_loop().run_in_executor(watcher.worker, look, watcher.routing)
+                await asyncio.get_running_loop().run_in_executor(watcher.worker, full_dump, watcher.rtnetlink)
             ).doubtful
 
     asyncio.run(story())
@@ -166,10 +168,10 @@ def test_a_look_during_which_events_were_lost_is_not_complete() -> None:
             veth("va", "vb")
             assert watcher.monitor._subscription.socket is not None
             watcher.monitor._subscription.socket.setsockopt(socket.SOL_SOCKET, 33, 1)
-            watcher.monitor.begin_look()
-            fresh = await asyncio.get_running_loop().run_in_executor(watcher.worker, look, watcher.routing)
+            watcher.monitor.begin_dump()
+            fresh = await asyncio.get_running_loop().run_in_executor(watcher.worker, full_dump, watcher.rtnetlink)
             batch("\n".join(f"route add 10.{i}.0.0/16 dev va" for i in range(100)))
-            assert not watcher.monitor.end_look(fresh)
+            assert not watcher.monitor.end_dump(fresh)
             assert watcher.monitor.lost
             assert watcher.losses
             watcher.changes.clear()
@@ -191,7 +193,7 @@ def test_others_messages_are_not_believed() -> None:
                 liar.sendto(b"\x20\x00\x00\x00" + bytes(28), (port, 0))
                 liar.sendto(b"nonsense", (port, 0))
             veth("va", "vb")
-            await watcher.until(lambda: len(watcher.mirror.links) == 3)
+            await watcher.until(lambda: len(watcher.fib.links) == 3)
             assert not watcher.losses
 
     asyncio.run(story())
@@ -209,8 +211,8 @@ def test_a_bridges_own_messages_are_no_links(network: Network) -> None:
             ip("link set va nomaster")
             ip("route add 10.9.0.0/16 dev va")
             await watcher.until(lambda: "10.9.0.0/16" in watcher.destinations())
-            assert watcher.mirror.links[va].name == "va"
-            kinds = {link.name: link.kind for link in watcher.mirror.links.values()}
+            assert watcher.fib.links[va].name == "va"
+            kinds = {link.name: link.kind for link in watcher.fib.links.values()}
             assert kinds == {"lo": None, "va": "veth", "vb": "veth", "bridge0": "bridge"}
             assert not any(va in change.lost_links for change in watcher.changes)
 
@@ -227,11 +229,11 @@ def test_cached_routes_are_not_routes(network: Network) -> None:
             ip("addr add 10.0.0.1/24 dev va")
             ip("route add 10.9.0.0/16 via 10.0.0.2")
             await watcher.until(lambda: "10.9.0.0/16" in watcher.destinations())
-            before = watcher.mirror.routes
+            before = watcher.fib.routes
             ip("route get 10.9.1.1")
             ip("rule add from 10.0.0.1 lookup 100 pref 100")
-            await watcher.until(lambda: 100 in {rule.priority for rule in watcher.mirror.rules})
-            assert watcher.mirror.routes is before
+            await watcher.until(lambda: 100 in {rule.priority for rule in watcher.fib.rules})
+            assert watcher.fib.routes is before
             found: set[Route] = {route for group in before.values() for route in group}
             assert not any(route.destination.endswith("/32") for route in found)
 
@@ -252,12 +254,12 @@ def test_a_loss_is_not_told_behind_thousands_of_routes(far: Network) -> None:
             far.ip("link set vd up")
             batch("\n".join(f"route add 10.{100 + i // 256}.{i % 256}.0/24 via 10.0.0.2" for i in range(3000)))
             far.ip("link set vd down")
-            await watcher.until(lambda: not watcher.mirror.links[index].carrier)
+            await watcher.until(lambda: not watcher.fib.links[index].carrier)
             assert index in {lost for change in watcher.changes for lost in change.lost_links}
             assert len(watcher.destinations()) < 2000
             await watcher.until(lambda: len(watcher.destinations()) > 3000 and not watcher.monitor.behind)
-            assert not watcher.mirror.links[index].carrier
+            assert not watcher.fib.links[index].carrier
             far.ip("link set vd up")
-            await watcher.until(lambda: watcher.mirror.links[index].carrier)
+            await watcher.until(lambda: watcher.fib.links[index].carrier)
 
     asyncio.run(story())

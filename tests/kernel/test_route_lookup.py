@@ -10,9 +10,9 @@ import pytest
 
 from nm_mptcp.kernel.egress import EgressLookup
 from nm_mptcp.kernel.fib import FIB
-from nm_mptcp.kernel.route_lookup import PROBES, Way, Ways
-from nm_mptcp.kernel.routing import Routing
-from nm_mptcp.model.state import Egress, Family, Kernel
+from nm_mptcp.kernel.route_lookup import PROBES, RouteLookup
+from nm_mptcp.kernel.rtnetlink import Rtnetlink
+from nm_mptcp.model.state import Egress, Family, Kernel, RouteResult
 from tests.support.network import Network, veth
 
 
@@ -34,13 +34,13 @@ def routed(network: Network) -> Network:
 
 def test_all_who_ask_are_told_what_ip_route_get_tells(routed: Network) -> None:
     sources = {Family.IPV4: ("10.1.0.1", "10.2.0.1"), Family.IPV6: ("2001:db8:1::1", "2001:db8:2::1")}
-    with Ways() as ways, EgressLookup() as egress:
+    with RouteLookup() as ways, EgressLookup() as egress:
         for family, probes in PROBES.items():
             for probe in probes:
                 for source in ("", *sources[family]):
                     origin = f" from {source}" if source else ""
                     (told,) = json.loads(routed.ip(f"-N -j route get {probe}{origin}"))
-                    way = ways.of(probe, source)
+                    way = ways.get(probe, source)
                     assert way.gateway == told["gateway"]
                     assert routed.ip(f"-o link show dev {told['dev']}").startswith(f"{way.ifindex}:")
                     assert str(way.table) == told.get("table", "254")
@@ -63,33 +63,33 @@ def test_all_who_ask_are_told_what_ip_route_get_tells(routed: Network) -> None:
 def test_a_route_that_rejects_is_told_as_what_it_is(routed: Network, kind: str, words: str) -> None:
     routed.ip(f"route add {kind} 198.51.100.0/24")
     routed.ip(f"-6 route add {kind} 2001:db8:dead::/48")
-    with Ways() as ways, EgressLookup() as egress:
+    with RouteLookup() as ways, EgressLookup() as egress:
         for destination in ("198.51.100.1", "2001:db8:dead::1"):
-            assert ways.of(destination, "") == Way(refused=words)
+            assert ways.get(destination, "") == RouteResult(error=words)
             assert egress.of(destination) == Egress()
 
 
 def test_without_any_route_there_is_no_way(network: Network) -> None:
     veth("v1", "far1")
     network.ip("addr add 10.1.0.1/24 dev v1")
-    with Ways() as ways, EgressLookup() as egress:
+    with RouteLookup() as ways, EgressLookup() as egress:
         for probes in PROBES.values():
             for probe in probes:
-                assert ways.of(probe, "") == Way(refused="no route")
+                assert ways.get(probe, "") == RouteResult(error="no route")
                 assert egress.of(probe) == Egress()
 
 
 def kernel() -> Kernel:
     """What the kernel has."""
-    with Routing() as routing:
-        mirror = FIB.of(routing.links(), routing.addresses(), routing.routes(), routing.rules())
-    return Kernel(links=mirror.links, addresses=mirror.addresses, routes=mirror.routes, rules=mirror.rules)
+    with Rtnetlink() as rtnetlink:
+        fib = FIB.of(rtnetlink.links(), rtnetlink.addresses(), rtnetlink.routes(), rtnetlink.rules())
+    return Kernel(links=fib.links, addresses=fib.addresses, routes=fib.routes, rules=fib.rules)
 
 
-def bound(source: str, interface: str, destination: str = "") -> Way:
+def bound(source: str, interface: str, destination: str = "") -> RouteResult:
     """The way of a subflow that the path manager makes."""
     index = socket.if_nametoindex(interface)
-    with Ways() as ways:
+    with RouteLookup() as ways:
         return ways.bound(destination or PROBES[Family.of(source)][0], source, index, kernel())
 
 
@@ -107,20 +107,20 @@ def test_where_no_route_gives_one_ipv6_chooses_a_source_all_the_same(routed: Net
         "addr del 2001:db8:2::1/64 dev v2",
     ):
         routed.ip(f"-6 {change}")
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client, Ways() as ways:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client, RouteLookup() as ways:
             client.connect((destination, 9))
             way = ways.unbound(destination, kernel())
-            assert (way.source, way.refused) == (client.getsockname()[0], ""), change
+            assert (way.source, way.error) == (client.getsockname()[0], ""), change
 
 
 def test_bound_to_a_device_ipv4_takes_everybody_for_a_neighbour(network: Network) -> None:
     veth("v1", "far1")
     network.ip("addr add 10.1.0.1/24 dev v1")
-    words = "no route: the kernel takes 85.85.85.85 for a neighbour on v1 (on-link)"
-    assert bound("10.1.0.1", "v1") == Way(refused=words, source="10.1.0.1")
+    words = "no route: the kernel treats 85.85.85.85 as a neighbour on v1 (on-link)"
+    assert bound("10.1.0.1", "v1") == RouteResult(error=words, source="10.1.0.1")
     # Where nobody is asked for a hardware address that is as good as a route.
     network.ip("link set v1 arp off")
-    assert bound("10.1.0.1", "v1") == Way(socket.if_nametoindex("v1"), source="10.1.0.1")
+    assert bound("10.1.0.1", "v1") == RouteResult(socket.if_nametoindex("v1"), source="10.1.0.1")
 
 
 def test_an_ipv6_socket_that_is_bound_goes_by_its_device_or_not_at_all(routed: Network) -> None:
@@ -143,13 +143,13 @@ def test_an_ipv6_socket_that_is_bound_goes_by_its_device_or_not_at_all(routed: N
     ):
         routed.ip(command)
         way = bound("2001:db8:2::1", "v2")
-        assert (not way.refused, connects()) == (goes, goes), (command, way)
-        assert way.refused or way.ifindex == socket.if_nametoindex("v2")
+        assert (not way.error, connects()) == (goes, goes), (command, way)
+        assert way.error or way.ifindex == socket.if_nametoindex("v2")
 
 
 def test_a_connection_goes_by_the_rules_for_the_source_that_it_gets(routed: Network) -> None:
     routed.ip("rule add priority 50 from 10.1.0.1 lookup 102")
-    with Ways() as ways:
+    with RouteLookup() as ways:
         way = ways.unbound(PROBES[Family.IPV4][0], kernel())
     assert (way.source, way.ifindex, way.table) == ("10.1.0.1", socket.if_nametoindex("v2"), 102)
 
@@ -157,12 +157,12 @@ def test_a_connection_goes_by_the_rules_for_the_source_that_it_gets(routed: Netw
 def test_asked_is_for_tcp(routed: Network) -> None:
     routed.ip("rule add priority 50 ipproto tcp lookup 102")
     routed.ip("-6 rule add priority 50 ipproto udp lookup 102")
-    with Ways() as ways:
+    with RouteLookup() as ways:
         assert [ways.unbound(PROBES[family][0], kernel()).table for family in Family] == [102, 254]
 
 
 def test_the_way_to_this_machine_itself_is_local(routed: Network) -> None:
     assert routed
-    with Ways() as ways:
+    with RouteLookup() as ways:
         for destination in ("10.1.0.1", "2001:db8:1::1"):
             assert ways.unbound(destination, kernel()).local

@@ -381,7 +381,7 @@ def test_ipv4s_last_resort_is_told_as_what_it_is(bed: Bed) -> None:
     (lte,) = told["subflows"]
     assert not lte["follows"]
     assert (lte["gateway"], lte["table"]) == (None, None)
-    assert lte["reason"] == f"no route: the kernel takes {SERVER} for a neighbour on wwan0 (on-link)"
+    assert lte["reason"] == f"no route: the kernel treats {SERVER} as a neighbour on wwan0 (on-link)"
     # As the kernel does it: it asks for the server's hardware address there.
     connection = bed.machine.socket(socket.AF_INET, socket.SOCK_STREAM)
     bed.at_end(connection.close)

@@ -209,7 +209,7 @@ class Still:
     async def connections(self) -> Mapping[frozenset[str], int]:
         return {}
 
-    async def answers(self, *_: object) -> Mapping[str, object]:
+    async def route_answers(self, *_: object) -> Mapping[str, object]:
         return {}
 
     async def execute(self, operations: tuple[Operation, ...], **_: bool) -> list[Any]:

@@ -17,8 +17,20 @@ from nm_mptcp.checks.reach import parse
 from nm_mptcp.checks.report import masked
 from nm_mptcp.checks.system import OPTIONS
 from nm_mptcp.cli import check as command
-from nm_mptcp.kernel.route_lookup import Answer, Way
-from nm_mptcp.model.state import Address, Endpoint, EndpointFlag, Hop, Kernel, Limits, Link, Route, Rule, RuleAction
+from nm_mptcp.kernel.route_lookup import RouteAnswer
+from nm_mptcp.model.state import (
+    Address,
+    Endpoint,
+    EndpointFlag,
+    Hop,
+    Kernel,
+    Limits,
+    Link,
+    Route,
+    RouteResult,
+    Rule,
+    RuleAction,
+)
 from nm_mptcp.model.state import Family as F
 
 from ..support import shown
@@ -85,7 +97,7 @@ WELL = Facts(
         endpoints=(Endpoint("10.1.0.1", 2, EndpointFlag.SUBFLOW, 1),),
         limits=Limits(2, 1),
     ),
-    answers={"10.1.0.1": (Answer(Way(2, "10.1.0.254", 42000), Way(2, "10.1.0.254", 42000)),) * 2},
+    answers={"10.1.0.1": (RouteAnswer(RouteResult(2, "10.1.0.254", 42000), RouteResult(2, "10.1.0.254", 42000)),) * 2},
     counters={"MPCapableSYNRX": 0, "MPCapableSYNTX": 10, "MPCapableSYNACKRX": 7, "MPJoinSynTx": 7, "MPJoinSynAckRx": 7},
     tools={"mptcpize": "/usr/bin/mptcpize", "ss": "/usr/bin/ss", "ip": "/usr/sbin/ip"},
     iproute_version="6.1.0",
@@ -114,9 +126,9 @@ NO_MPTCP = replace(WELL, sysctls={}, kernel=replace(WELL.kernel, path_manager=""
 NO_BUS = replace(WELL, bus=False, status=status(service="absent", networkmanager={"running": False}))
 
 
-def answered(plain: Way) -> dict[str, tuple[Answer, ...]]:
+def answered(plain: RouteResult) -> dict[str, tuple[RouteAnswer, ...]]:
     """What is bound to the address alone goes that way, and what is bound to the interface by it."""
-    return {"10.1.0.1": (Answer(plain, Way(2, "10.1.0.254", 42000)),)}
+    return {"10.1.0.1": (RouteAnswer(plain, RouteResult(2, "10.1.0.254", 42000)),)}
 
 
 BROKEN = {
@@ -216,7 +228,7 @@ BROKEN = {
         [MOOT, WARNING],
     ),
     "an endpoint kept beside it": (
-        replace(WELL, status=status(guard={"tunnels": {"ipv4": "tun0"}}), answers=answered(Way(9, None, 254))),
+        replace(WELL, status=status(guard={"tunnels": {"ipv4": "tun0"}}), answers=answered(RouteResult(9, None, 254))),
         "route",
         [MOOT],
     ),
@@ -226,11 +238,11 @@ BROKEN = {
     "no slots": (replace(WELL, kernel_error="cannot read the endpoints: no"), "endpoint", [UNKNOWN]),
     "no rules": (replace(WELL, kernel=replace(WELL.kernel, rules=())), "rules", [BAD]),
     "routing not wanted": (replace(WELL, routing=False), "rules", [MOOT]),
-    "the way by another": (replace(WELL, answers=answered(Way(3, None, 254))), "route", [WARNING]),
+    "the way by another": (replace(WELL, answers=answered(RouteResult(3, None, 254))), "route", [WARNING]),
     "the way by a tunnel that nobody minds": (
         replace(
             WELL,
-            answers=answered(Way(9, None, 254)),
+            answers=answered(RouteResult(9, None, 254)),
             kernel=replace(WELL.kernel, links={**WELL.kernel.links, 9: Link(9, "tun0", "tun")}),
         ),
         "route",
@@ -263,7 +275,7 @@ BROKEN = {
     "strict and by another": (
         replace(
             WELL,
-            answers=answered(Way(3, None, 254)),
+            answers=answered(RouteResult(3, None, 254)),
             sysctls=SETTLED | {"net/ipv4/conf/eth0/rp_filter": "1"},
         ),
         "reverse-path",
@@ -272,7 +284,7 @@ BROKEN = {
     "loose beats strict": (
         replace(
             WELL,
-            answers=answered(Way(3, None, 254)),
+            answers=answered(RouteResult(3, None, 254)),
             sysctls=SETTLED | {"net/ipv4/conf/eth0/rp_filter": "1", "net/ipv4/conf/all/rp_filter": "2"},
         ),
         "reverse-path",

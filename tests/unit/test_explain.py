@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from nm_mptcp.config.settings import DEFAULTS, Config, Origin, PathSection, Setting
-from nm_mptcp.kernel.route_lookup import Way
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Reason, Why
-from nm_mptcp.model.state import Limits, Path, Rule, State
+from nm_mptcp.model.state import Limits, Path, RouteResult, Rule, State
 from nm_mptcp.policy.decide import decide
 from nm_mptcp.report.explain import (
     Known,
@@ -54,9 +53,11 @@ def facts_of(document: dict[str, Any], number: int = 0) -> dict[str, str]:
     return {fact["about"]: fact["says"] for fact in document["paths"][number]["facts"]}
 
 
-def to(destination: str, situation: Situation, ways: dict[str, Way], first: Way | None = None) -> dict[str, Any]:
+def to(
+    destination: str, situation: Situation, ways: dict[str, RouteResult], first: RouteResult | None = None
+) -> dict[str, Any]:
     facts = known(situation)
-    began = first or Way(2, "10.0.1.1", 254, source=A)
+    began = first or RouteResult(2, "10.0.1.1", 254, source=A)
     chosen = followers(destination, began, facts)
     return explain_destination(destination, destination, began, {each: ways[each.address] for each in chosen}, facts)
 
@@ -196,7 +197,7 @@ def test_each_rule_ends_in_something_to_type(why: Why) -> None:
 
 def test_a_destination_tells_path_subflows_tables_and_what_the_server_learns() -> None:
     situation = laptop(limits=Limits(4, 2))
-    document = to(SERVER, situation, {B: Way(3, "10.0.2.1", 42001, source=B)})
+    document = to(SERVER, situation, {B: RouteResult(3, "10.0.2.1", 42001, source=B)})
     assert document["first"]["interface"] == "wlan0"
     assert (document["first"]["source"], document["first"]["gateway"], document["first"]["table"]) == (
         A, "10.0.1.1", 254
@@ -213,15 +214,20 @@ def test_a_destination_tells_path_subflows_tables_and_what_the_server_learns() -
 
 
 def _no_way(s: Situation) -> dict[str, Any]:
-    return to(SERVER, s, {B: Way(refused="Network is unreachable")})
+    return to(SERVER, s, {B: RouteResult(error="Network is unreachable")})
 
 
 def _no_connection(s: Situation) -> dict[str, Any]:
-    return to(SERVER, s, {A: Way(refused="x"), B: Way(3, None, 254, source=B)}, Way(refused="No route to host"))
+    return to(
+        SERVER,
+        s,
+        {A: RouteResult(error="x"), B: RouteResult(3, None, 254, source=B)},
+        RouteResult(error="No route to host"),
+    )
 
 
 def _reached(s: Situation) -> dict[str, Any]:
-    return to(SERVER, s, {B: Way(3, None, 254, source=B)})
+    return to(SERVER, s, {B: RouteResult(3, None, 254, source=B)})
 
 
 @pytest.mark.parametrize(
@@ -248,11 +254,11 @@ def test_endpoints_of_the_other_family_without_subflow_or_implicit_do_not_follow
     situation.endpoint(A6, 2, SUBFLOW, ours=True)
     situation.endpoint("10.0.9.9", 2, EndpointFlag.SIGNAL, ours=False)
     situation.endpoint("10.0.9.8", 2, SUBFLOW | EndpointFlag.IMPLICIT, ours=False)
-    document = to(SERVER, situation, {B: Way(3, None, 254, source=B)})
+    document = to(SERVER, situation, {B: RouteResult(3, None, 254, source=B)})
     assert [each["address"] for each in document["subflows"]] == [B]
     assert document["learns"] == [A, B, "10.0.9.9"]  # which is announced
     assert any("IPv6 endpoints join only if the server announces" in note for note in document["notes"])
-    over6 = to(SERVER6, situation, {}, Way(2, None, 254, source=A6))
+    over6 = to(SERVER6, situation, {}, RouteResult(2, None, 254, source=A6))
     assert over6["subflows"] == []
 
 
@@ -262,8 +268,8 @@ def test_a_connection_around_all_paths_says_so() -> None:
     document = to(
         SERVER,
         situation,
-        {A: Way(2, None, 254, source=A), B: Way(3, None, 254, source=B)},
-        Way(4, None, 254, source="10.8.0.2"),
+        {A: RouteResult(2, None, 254, source=A), B: RouteResult(3, None, 254, source=B)},
+        RouteResult(4, None, 254, source="10.8.0.2"),
     )
     assert "leaves by what is no path" in " ".join(document["notes"])
     assert document["first"]["state"] == "excluded"
@@ -273,8 +279,8 @@ def test_this_machine_itself_gets_no_subflows() -> None:
     document = to(
         SERVER,
         laptop(),
-        {A: Way(2, None, 254, source=A), B: Way(3, None, 254, source=B)},
-        Way(1, source=SERVER, local=True),
+        {A: RouteResult(2, None, 254, source=A), B: RouteResult(3, None, 254, source=B)},
+        RouteResult(1, source=SERVER, local=True),
     )
     assert not any(each["follows"] for each in document["subflows"])
     assert document["learns"] == [SERVER]
@@ -312,11 +318,11 @@ def test_a_connection_that_fails_ends_in_where_to_look() -> None:
 
 
 def test_a_kernel_without_mptcp_is_not_told_to_turn_it_on() -> None:
-    document = to(SERVER, laptop(path_manager="", mptcp_enabled=False), {B: Way(3, None, 254, source=B)})
+    document = to(SERVER, laptop(path_manager="", mptcp_enabled=False), {B: RouteResult(3, None, 254, source=B)})
     assert [each["reason"] for each in document["subflows"]] == ["this kernel has no MPTCP"]
     assert not any("net.mptcp" in each["type"] for each in document["commands"])
     assert document["notes"] == ["It is plain TCP: this kernel has no MPTCP."]
-    document = to(SERVER, laptop(mptcp_enabled=False), {B: Way(3, None, 254, source=B)})
+    document = to(SERVER, laptop(mptcp_enabled=False), {B: RouteResult(3, None, 254, source=B)})
     assert document["notes"] == ["It is plain TCP: MPTCP is off."]
     assert document["commands"][0]["type"] == "sysctl -w net.mptcp.enabled=1"
 
@@ -337,7 +343,7 @@ def test_no_name_breaks_text_or_json(name: str) -> None:
         assert all(len(line) < 400 for line in lines)
     if len(name) < 4096:
         assert subject(name, known(situation))[0] == "interface" if len(name) < 16 else True
-    document = to(SERVER, situation, {}, Way(2, None, 254, source=A))
+    document = to(SERVER, situation, {}, RouteResult(2, None, 254, source=A))
     json.dumps(document, ensure_ascii=False).encode("utf-8")
     assert all(line.isprintable() for line in text(document).splitlines())
 

@@ -37,7 +37,7 @@ class Quiet:
     async def connections(self, *, at_once: bool = False) -> Mapping[frozenset[str], int]:  # noqa: ARG002
         return {}
 
-    async def answers(self, *_: object) -> Mapping[str, object]:
+    async def route_answers(self, *_: object) -> Mapping[str, object]:
         return {}
 
 
@@ -75,7 +75,7 @@ class Obedient:
         self.kernel = kernel
         self.done: list[tuple[Operation, str]] = []
         self.done_at_once: list[Operation] = []
-        self.cut_subflows = self.cut_connections = 0
+        self.closed_subflows = self.closed_connections = 0
         self.on_done: Callable[[Operation], None] = lambda _: None
         self._record = record
 
@@ -85,13 +85,13 @@ class Obedient:
     async def connections(self, *, at_once: bool = False) -> Mapping[frozenset[str], int]:  # noqa: ARG002
         return {}
 
-    async def glance(self, before: Kernel) -> Kernel:  # noqa: ARG002
+    async def refresh(self, before: Kernel) -> Kernel:  # noqa: ARG002
         return self.kernel
 
-    async def answers(self, *_: object) -> Mapping[str, object]:
+    async def route_answers(self, *_: object) -> Mapping[str, object]:
         return {}
 
-    async def standing(self) -> tuple[tuple[str, ...], ...]:
+    async def live_connections(self) -> tuple[tuple[str, ...], ...]:
         return ()
 
     async def execute(
@@ -232,7 +232,7 @@ class Failing(Quiet):
         self.refuses = refuses
         self.well = False
         self.done: list[Operation] = []
-        self.cut_subflows = self.cut_connections = 0
+        self.closed_subflows = self.closed_connections = 0
 
     async def look(self, *, thorough: bool = False, at_once: bool = False) -> Kernel:  # noqa: ARG002
         self.looks += 1
@@ -301,19 +301,19 @@ def test_what_fails_is_tried_again_for_ever_and_said_once(
 
 
 class Asked(Obedient):
-    """One whose glances take as long as the test says."""
+    """One whose refreshes take as long as the test says."""
 
     def __init__(self, kernel: Kernel, record: Path) -> None:
         super().__init__(kernel, record)
-        self.glances = 0
+        self.refreshes = 0
         self.may = asyncio.Event()
 
-    async def glance(self, before: Kernel) -> Kernel:
-        self.glances += 1
+    async def refresh(self, before: Kernel) -> Kernel:
+        self.refreshes += 1
         await self.may.wait()
         return before
 
-    async def standing(self) -> tuple[tuple[str, ...], ...]:
+    async def live_connections(self) -> tuple[tuple[str, ...], ...]:
         return ()
 
 
@@ -329,16 +329,16 @@ def test_a_lost_link_does_not_wait_for_those_who_ask_how_things_stand(tmp_path: 
         kernel.done.clear()
         asked = [asyncio.ensure_future(subject.status(service=True)) for _ in range(1000)]
         async with asyncio.timeout(10):
-            while not kernel.glances:
+            while not kernel.refreshes:
                 await asyncio.sleep(0)
         kernel.kernel = obedient.kernel
         assert await subject.converge(loss=True)
         assert kernel.done[0][0].action is Action.DELETE
-        assert kernel.glances == 1
+        assert kernel.refreshes == 1
         assert not any(each.done() for each in asked)
         kernel.may.set()
         assert all(document["paths"] for document in await asyncio.gather(*asked))
-        assert kernel.glances == 1
+        assert kernel.refreshes == 1
 
     asyncio.run(story())
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.kernel.route_lookup import PROBES, Answer, Way, on_link
+from nm_mptcp.kernel.route_lookup import PROBES, RouteAnswer, on_link
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
 from nm_mptcp.model.record import Contents
-from nm_mptcp.model.state import MARKS, Family, Hop, Link, Route, RouteType, Rule, RuleAction
+from nm_mptcp.model.state import MARKS, Family, Hop, Link, Route, RouteResult, RouteType, Rule, RuleAction
 from nm_mptcp.policy import reachability
 from nm_mptcp.policy.decide import decide
 from nm_mptcp.report.status import judge
@@ -37,14 +37,14 @@ def purpose(situation: Situation, address: str, ifindex: int) -> reachability.Pu
     return reachability.Purposes(situation.snapshot().kernel).of(address, ifindex)
 
 
-def told(situation: Situation, ways: dict[str, Way], *, live: tuple[str, ...] = ()) -> dict[str, Why]:
+def told(situation: Situation, ways: dict[str, RouteResult], *, live: tuple[str, ...] = ()) -> dict[str, Why]:
     """What is in trouble where all of an address's questions are answered like that, bound or not."""
     snapshot = situation.snapshot()
     asked = reachability.cases(snapshot.kernel, decide(snapshot).paths)
     answers = {
         each.question.address: tuple(
-            Answer(way, way)
-            for way in [ways.get(each.question.address, Way(each.ifindex))] * len(each.question.destinations)
+            RouteAnswer(way, way)
+            for way in [ways.get(each.question.address, RouteResult(each.ifindex))] * len(each.question.destinations)
         )
         for each in asked
     }
@@ -107,7 +107,7 @@ def test_its_own_address_and_its_peers_are_told_apart() -> None:
 # --- what is wrong
 
 
-REFUSED = Way(refused="an 'unreachable' route or rule")
+REFUSED = RouteResult(error="an 'unreachable' route or rule")
 
 
 @pytest.mark.parametrize(
@@ -116,19 +116,19 @@ REFUSED = Way(refused="an 'unreachable' route or rule")
         ({}, {}),
         ({A: REFUSED}, {A: Why.NO_WAY}),
         ({A: REFUSED, B: REFUSED}, {A: Why.NO_WAY, B: Why.NO_WAY}),
-        ({A: Way(refused=on_link("85.85.85.85", "wlan0"))}, {A: Why.NO_WAY}),
-        ({A: Way(3)}, {A: Why.NO_WAY}),
-        ({A: Way(1, local=True)}, {}),
+        ({A: RouteResult(error=on_link("85.85.85.85", "wlan0"))}, {A: Why.NO_WAY}),
+        ({A: RouteResult(3)}, {A: Why.NO_WAY}),
+        ({A: RouteResult(1, local=True)}, {}),
     ],
 )
-def test_where_nothing_gets_out_there_is_trouble(ways: dict[str, Way], wanted: dict[str, Why]) -> None:
+def test_where_nothing_gets_out_there_is_trouble(ways: dict[str, RouteResult], wanted: dict[str, Why]) -> None:
     assert told(laptop(), ways) == wanted
 
 
 def test_half_of_the_world_is_something() -> None:
     snapshot = laptop().snapshot()
     (first, _) = reachability.cases(snapshot.kernel, decide(snapshot).paths)
-    answers = {A: (Answer(REFUSED, REFUSED), Answer(Way(2), Way(2)))}
+    answers = {A: (RouteAnswer(REFUSED, REFUSED), RouteAnswer(RouteResult(2), RouteResult(2)))}
     assert reachability.troubles(snapshot.kernel, snapshot.networkmanager, [first], answers, (), MARKS) == {}
 
 
@@ -190,13 +190,13 @@ def test_a_bridge_leads_out_by_what_is_no_containers_port(ports: list[Link], wor
     ("ways", "state"),
     [({}, "good"), ({A: REFUSED}, "held-back"), ({B: REFUSED}, "held-back"), ({A: REFUSED, B: REFUSED}, "not-working")],
 )
-def test_a_verdict_minds_trouble(ways: dict[str, Way], state: str) -> None:
+def test_a_verdict_minds_trouble(ways: dict[str, RouteResult], state: str) -> None:
     situation = laptop()
     snapshot = situation.snapshot()
     desired = decide(snapshot)
     asked = reachability.cases(snapshot.kernel, desired.paths)
-    said = {each.question.address: ways.get(each.question.address, Way(each.ifindex)) for each in asked}
-    answers = {address: (Answer(way, way),) for address, way in said.items()}
+    said = {each.question.address: ways.get(each.question.address, RouteResult(each.ifindex)) for each in asked}
+    answers = {address: (RouteAnswer(way, way),) for address, way in said.items()}
     troubles = reachability.troubles(snapshot.kernel, snapshot.networkmanager, asked, answers, (), MARKS)
     judged, causes = judge(snapshot, desired, Contents(), troubles, paused=False, now=0.0)
     assert judged.value == state

@@ -12,9 +12,9 @@ import pytest
 from nm_mptcp.cli import COMMANDS, parser_of
 from nm_mptcp.config.settings import DEFAULTS
 from nm_mptcp.model.record import Contents, since
-from nm_mptcp.model.state import Limits, Mode
+from nm_mptcp.model.state import Limits, Mode, RouteResult
 from nm_mptcp.policy.decide import decide
-from nm_mptcp.report.explain import Known, Way, explain_destination, followers
+from nm_mptcp.report.explain import Known, explain_destination, followers
 from nm_mptcp.report.explain_text import text
 from nm_mptcp.report.status import Standing, document
 from nm_mptcp.report.status_text import plain, screen
@@ -54,8 +54,10 @@ def status(situation: Situation, standing: Standing) -> str:
 def explanation() -> str:
     snapshot = phone().snapshot()
     facts = Known(snapshot, decide(snapshot), DEFAULTS)
-    first = Way(2, "10.1.0.1", 42000, source="10.1.0.50")
-    ways = {path: Way(3, "10.2.0.1", 42001, source="10.2.0.50") for path in followers("192.0.2.1", first, facts)}
+    first = RouteResult(2, "10.1.0.1", 42000, source="10.1.0.50")
+    ways = {
+        path: RouteResult(3, "10.2.0.1", 42001, source="10.2.0.50") for path in followers("192.0.2.1", first, facts)
+    }
     return text(explain_destination("192.0.2.1", "192.0.2.1", first, ways, facts))
 
 

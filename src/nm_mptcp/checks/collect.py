@@ -27,8 +27,8 @@ from ..kernel import sysctl
 from ..kernel.errors import KernelError
 from ..kernel.fib import FIB
 from ..kernel.path_manager import PathManager
-from ..kernel.route_lookup import Ways
-from ..kernel.routing import Routing
+from ..kernel.route_lookup import RouteLookup
+from ..kernel.rtnetlink import Rtnetlink
 from ..kernel.sock_diag import subflows
 from ..model.flags import EndpointFlag
 from ..model.state import MAIN_TABLE, Kernel, Limits, NetworkManager, RouteType, marks_of
@@ -152,16 +152,16 @@ def _own_look(record: Record, configuration: ConfigurationFiles) -> tuple[Mappin
 
 def _kernel() -> tuple[Kernel, str]:
     """What the kernel has, and why endpoints and limits could not be read."""
-    with Routing() as routing:
-        mirror = FIB.of(routing.links(), routing.addresses(), routing.routes(), routing.rules())
+    with Rtnetlink() as rtnetlink:
+        fib = FIB.of(rtnetlink.links(), rtnetlink.addresses(), rtnetlink.routes(), rtnetlink.rules())
     kernel = Kernel(
         mptcp_enabled=sysctl.mptcp_enabled(),
         path_manager=sysctl.path_manager(),
         laminar=sysctl.knows_laminar(),
-        links=mirror.links,
-        addresses=mirror.addresses,
-        routes=mirror.routes,
-        rules=mirror.rules,
+        links=fib.links,
+        addresses=fib.addresses,
+        routes=fib.routes,
+        rules=fib.rules,
         limits=Limits(0, 0),
     )
     if not kernel.path_manager:
@@ -181,7 +181,7 @@ def _with_ways(facts: Facts) -> Facts:
         for place in facts.places()
         if place.ifindex
     }
-    with Ways() as ways:
+    with RouteLookup() as ways:
         answers = {address: ways.answers(case.question, kernel) for address, case in cases.items()}
     close = any(not case.purpose.beyond for case in cases.values())
     live = {each.local for each in subflows() if each.established} if close and facts.root else ()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..kernel.route_lookup import Answers
+from ..kernel.route_lookup import RouteAnswers
 from ..model.flags import EndpointFlag
 from ..model.reasons import Reason, Why
 from ..model.state import Endpoint, Kernel, Numbering
@@ -87,7 +87,7 @@ class Facts:
     kernel: Kernel = field(default_factory=Kernel)
     kernel_error: str = ""  #: why endpoints and limits could not be read
     cases: Mapping[str, Case] = field(default_factory=dict)  #: what each address is for
-    answers: Answers = field(default_factory=dict)  #: by which ways what leaves it goes there
+    answers: RouteAnswers = field(default_factory=dict)  #: by which ways what leaves it goes there
     troubles: Mapping[str, Reason] = field(
         default_factory=dict
     )  #: of addresses that the status document knows nothing of

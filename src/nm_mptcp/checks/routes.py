@@ -7,9 +7,9 @@ import ipaddress
 import shlex
 from collections.abc import Iterator, Mapping
 
-from ..kernel.route_lookup import Answer, Way
+from ..kernel.route_lookup import RouteAnswer
 from ..model.device_types import TUNNEL_LINKS
-from ..model.state import MAIN_TABLE, Family, Marks, Route, Rule, RuleAction, marks_of
+from ..model.state import MAIN_TABLE, Family, Marks, Route, RouteResult, Rule, RuleAction, marks_of
 from ..policy import reachability, source_routing
 from ..policy.plan import in_order
 from ..report.remedies import own_table
@@ -202,25 +202,25 @@ def _carrying(facts: Facts) -> list[Place]:
     ]
 
 
-def _answers(facts: Facts, place: Place) -> tuple[Answer, ...]:
+def _answers(facts: Facts, place: Place) -> tuple[RouteAnswer, ...]:
     return facts.answers.get(place.address, ())
 
 
-def _astray(facts: Facts, place: Place) -> Way | None:
+def _astray(facts: Facts, place: Place) -> RouteResult | None:
     """The first way, of a socket that is bound to the address alone, that is not by the address's own interface."""
     plain = (each.plain for each in _answers(facts, place))
     return next((way for way in plain if not reachability.arrives(way, place.ifindex)), None)
 
 
-def _is_tunnel(facts: Facts, way: Way) -> bool:
+def _is_tunnel(facts: Facts, way: RouteResult) -> bool:
     """Whether it leaves by a tunnel: then somebody chose that, and no guard of the tunnel stands against it."""
     link = facts.kernel.links.get(way.ifindex)
     return link is not None and link.kind in TUNNEL_LINKS
 
 
-def _by(facts: Facts, way: Way) -> str:
-    if way.refused:
-        return f"packets find {way.refused}"
+def _by(facts: Facts, way: RouteResult) -> str:
+    if way.error:
+        return f"packets find {way.error}"
     link = facts.kernel.links.get(way.ifindex)
     return f"packets leave by {link.name if link else f'interface {way.ifindex}'} (table {way.table})"
 
@@ -315,7 +315,7 @@ def _routed(facts: Facts, place: Place) -> Remedy:
     default = source_routing.default_route(facts.kernel, place.ifindex, family, marks=_marks(facts))
     if default is None and not place.ours:
         return advice(_by_hand(place))
-    if place.ours or default is None or (wrong is not None and wrong.refused):
+    if place.ours or default is None or (wrong is not None and wrong.error):
         to = next((each for each in facts.cases[place.address].question.destinations), "") if facts.cases else ""
         return advice(
             f"see which rule or route says so: {ip} route get {to} from {place.address}; {ip} rule; {ip} route show table all"

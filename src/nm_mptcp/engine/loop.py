@@ -548,7 +548,7 @@ class Engine:
 
     def _count_cut(self) -> None:
         """Note, and say, what the guard has cut since the last time."""
-        cut = (self._kernel.cut_subflows, self._kernel.cut_connections)
+        cut = (self._kernel.closed_subflows, self._kernel.closed_connections)
         new = (cut[0] - self._cut[0], cut[1] - self._cut[1])
         self._cut = cut
         if self._guard is not None and any(new):
@@ -703,9 +703,9 @@ class Engine:
         destination = destination_address(what)
         kernel = view.snapshot.kernel
         try:
-            first = await self._kernel.way(destination, kernel)
+            first = await self._kernel.route(destination, kernel)
             ways = {
-                endpoint: await self._kernel.way_of(endpoint, destination, kernel)
+                endpoint: await self._kernel.subflow_route(endpoint, destination, kernel)
                 for endpoint in followers(destination, first, known)
             }
         except KernelError as error:
@@ -720,7 +720,7 @@ class Engine:
         assert self.view is not None
         kernel, lines = self.view.snapshot.kernel, []
         for operation in plan(self.view.desired, kernel, self.view.snapshot.ours):
-            ended = await self._kernel.ended(operation)
+            ended = await self._kernel.would_close(operation)
             line = command(operation, kernel.links)
             if ended is None or ended or not line.startswith("#"):
                 lines += [*closing(ended or ()), line]
@@ -745,7 +745,7 @@ class Engine:
         kernel = view.snapshot.kernel
         asked = reachability.cases(kernel, view.desired.paths)
         try:
-            answers = await self._kernel.answers([each.question for each in asked], kernel)
+            answers = await self._kernel.route_answers([each.question for each in asked], kernel)
             # What stands on them is asked for only where something depends on it.
             close = any(not each.purpose.beyond for each in asked)
             live = frozenset().union(*await self._kernel.connections()) if close else frozenset()
@@ -764,10 +764,10 @@ class Engine:
         if self.view is None:
             return None
         try:
-            kernel = await self._kernel.glance(self.view.snapshot.kernel)
+            kernel = await self._kernel.refresh(self.view.snapshot.kernel)
             if _untold(kernel) != _untold(self.view.snapshot.kernel):
                 await self.converge()
-                kernel = await self._kernel.glance(self.view.snapshot.kernel)
+                kernel = await self._kernel.refresh(self.view.snapshot.kernel)
         except (KernelError, StateError) as error:
             self._complaints.say("view", str(error))
             return self.view
@@ -785,7 +785,7 @@ class Engine:
 
     async def _standing_now(self) -> Standing | None:
         try:
-            standing = await self._kernel.standing()
+            standing = await self._kernel.live_connections()
         except KernelError as error:
             self._complaints.say("standing", str(error))
             return None

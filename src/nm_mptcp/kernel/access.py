@@ -31,6 +31,7 @@ from ..model.state import (
     Operation,
     RedundantSubflows,
     Route,
+    RouteResult,
     Rule,
     Tunnel,
     TunnelBypass,
@@ -41,13 +42,12 @@ from .connections import Connections, standing
 from .egress import EgressLookup
 from .errors import KernelError
 from .fib import FIB, Changes
-from .monitor import Monitor
-from .monitor import look as full_look
+from .monitor import Monitor, full_dump
 from .neighbours import Neighbours
 from .path_manager import PathManager
 from .path_manager_events import PathManagerEvent, PathManagerEvents
-from .route_lookup import Answer, Answers, Question, Way, Ways
-from .routing import Routing
+from .route_lookup import RouteAnswer, RouteAnswers, RouteLookup, RouteQuery
+from .rtnetlink import Rtnetlink
 from .sock_diag import Sockets, Subflow, may_administer
 
 _Answer = TypeVar("_Answer")
@@ -79,9 +79,9 @@ class _Known:
     tells it - once for each table and interface.
     """
 
-    def __init__(self, mirror: FIB, routing: Routing, *, trusted: bool) -> None:
-        self._mirror = mirror
-        self._routing = routing
+    def __init__(self, fib: FIB, rtnetlink: Rtnetlink, *, trusted: bool) -> None:
+        self._fib = fib
+        self._rtnetlink = rtnetlink
         self._trusted = trusted
         self._read: dict[tuple[int, int], set[Route]] = {}
 
@@ -90,9 +90,9 @@ class _Known:
         place = (route.table, route.hops[0].ifindex if route.hops else 0)
         there = self._read.get(place)
         if there is None:
-            if self._trusted and self._mirror.stands_alone(route):
+            if self._trusted and self._fib.stands_alone(route):
                 return True
-            there = self._read[place] = set(self._routing.routes(place[0], place[1] or None))
+            there = self._read[place] = set(self._rtnetlink.routes(place[0], place[1] or None))
         if route not in there:
             return False
         there.remove(route)
@@ -106,20 +106,20 @@ class KernelAccess:
         """``endpoints_max``: what the kernel answered before, since this boot; 0: it is asked at the first look."""
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
         self._in_use = threading.Lock()  #: held by the thread that uses the sockets for requests
-        self._routing = Routing()
+        self._rtnetlink = Rtnetlink()
         self._path_manager = PathManager()
         self._sockets = Sockets()
         self._connections = Connections(self._sockets.subflows)
         self._neighbours = Neighbours()
-        self._ways = Ways()
+        self._ways = RouteLookup()
         self._departures = EgressLookup()
         #: subflows that were cut since this was made, and connections that had no other
-        self.cut_subflows = self.cut_connections = 0
+        self.closed_subflows = self.closed_connections = 0
         self._linkdown: Mapping[tuple[Family, int], bool] = {}
         self._linkdown_default = frozenset(
             family for family in Family if (sysctl.read(_linkdown(family, "default")) or "0") != "0"
         )
-        self._mirror = FIB()
+        self._fib = FIB()
         self._monitor: Monitor | None = None
         self._events: PathManagerEvents | None = None
         self._endpoints_max = endpoints_max
@@ -132,7 +132,7 @@ class KernelAccess:
         is due), ``on_event`` for each event of the path manager. Raises :class:`KernelError`.
         """
         loop = asyncio.get_running_loop()
-        self._monitor = Monitor(self._mirror, on_change, lambda: on_change(Changes(doubtful=True)))
+        self._monitor = Monitor(self._fib, on_change, lambda: on_change(Changes(doubtful=True)))
         self._monitor.start(loop)
         if sysctl.path_manager():
 
@@ -154,7 +154,7 @@ class KernelAccess:
             self._events.close()
         self._connections.unfollow()
         self._departures.unfollow()
-        await self._work(self._routing.close)
+        await self._work(self._rtnetlink.close)
         await self._work(self._path_manager.close)
         await self._work(self._sockets.close)
         await self._work(self._neighbours.close)
@@ -174,16 +174,16 @@ class KernelAccess:
         Raises :class:`KernelError`.
         """
         if self._monitor is None:
-            self._mirror.adopt(await self._work(full_look, self._routing))
+            self._fib.adopt(await self._work(full_dump, self._rtnetlink))
         else:
             # Our own writes have been told of by now, and are to be seen.
             for _ in range(1 if at_once else _READS):
                 self._monitor.read()
                 if not self._monitor.behind:
                     break
-            if self._monitor.lost or (thorough and self._mirror.doubtful):
+            if self._monitor.lost or (thorough and self._fib.doubtful):
                 await self._look_at_all(self._monitor)
-        mirror = self._mirror
+        mirror = self._fib
         depends = (mirror.links, mirror.routes, mirror.rules, mirror.addresses)
         read = self._at_once if at_once else self._work
         known = self._settings if at_once else None
@@ -197,7 +197,7 @@ class KernelAccess:
         )
         return self._up_to_date(before, endpoints, settings)
 
-    async def glance(self, before: Kernel) -> Kernel:
+    async def refresh(self, before: Kernel) -> Kernel:
         """What was looked at, with what no event tells of as it is now: endpoints, limits and whether MPTCP is on; besides,
         what events told since. Disturbs no look that is under way. Raises :class:`KernelError`.
         """
@@ -205,7 +205,7 @@ class KernelAccess:
 
     def _up_to_date(self, before: Kernel, endpoints: tuple[Endpoint, ...], settings: _Settings) -> Kernel:
         """With these, and with what events told."""
-        mirror = self._mirror
+        mirror = self._fib
         return replace(
             before,
             mptcp_enabled=settings.mptcp_enabled,
@@ -236,31 +236,31 @@ class KernelAccess:
         """Where subflows stand beside and around these tunnels. Raises :class:`KernelError`."""
         return await self._work(self._bypass, tunnels)
 
-    async def standing(self) -> tuple[tuple[str, ...], ...] | None:
+    async def live_connections(self) -> tuple[tuple[str, ...], ...] | None:
         """The live MPTCP connections: of each the local addresses of its established subflows, one an established subflow.
 
         None without CAP_NET_ADMIN: then the kernel does not say which sockets are subflows. Raises :class:`KernelError`.
         """
         return standing(await self._work(self._sockets.subflows)) if may_administer() else None
 
-    async def way(self, destination: str, kernel: Kernel) -> Way:
-        """By which way a connection begins (see :meth:`~nm_mptcp.kernel.route_lookup.Ways.unbound`).
+    async def route(self, destination: str, kernel: Kernel) -> RouteResult:
+        """By which way a connection begins (see :meth:`~nm_mptcp.kernel.route_lookup.RouteLookup.unbound`).
 
         Raises :class:`KernelError`.
         """
         return await self._work(self._ways.unbound, destination, kernel)
 
-    async def way_of(self, endpoint: Endpoint, destination: str, kernel: Kernel) -> Way:
-        """By which way a subflow from an endpoint goes (see :meth:`~nm_mptcp.kernel.route_lookup.Ways.bound`).
+    async def subflow_route(self, endpoint: Endpoint, destination: str, kernel: Kernel) -> RouteResult:
+        """By which way a subflow from an endpoint goes (see :meth:`~nm_mptcp.kernel.route_lookup.RouteLookup.bound`).
 
         Raises :class:`KernelError`.
         """
         return await self._work(self._ways.bound, destination, endpoint.address, endpoint.ifindex, kernel)
 
-    async def answers(self, asked: Iterable[Question], kernel: Kernel) -> Answers:
+    async def route_answers(self, asked: Iterable[RouteQuery], kernel: Kernel) -> RouteAnswers:
         """How the kernel answers these questions; between some of them others have their turn. Raises :class:`KernelError`."""
         asked = tuple(asked)
-        found: dict[str, tuple[Answer, ...]] = {}
+        found: dict[str, tuple[RouteAnswer, ...]] = {}
         for begin in range(0, len(asked), _QUESTIONS):
             found.update(await self._work(self._answers, asked[begin : begin + _QUESTIONS], kernel))
         return found
@@ -279,7 +279,7 @@ class KernelAccess:
         operations = tuple(operations)
         if at_once:
             failures: list[tuple[Operation, KernelError]] = []
-            known = _Known(self._mirror, self._routing, trusted=self._trusted())
+            known = _Known(self._fib, self._rtnetlink, trusted=self._trusted())
             await self._at_once(self._execute, operations, known, failures, math.inf)
             return failures
         return (await self.begin(operations, unless=lambda: False))[0]
@@ -293,7 +293,7 @@ class KernelAccess:
         However many there are, every few milliseconds others have their turn, and ``unless`` is asked.
         """
         failures: list[tuple[Operation, KernelError]] = []
-        known = _Known(self._mirror, self._routing, trusted=self._trusted())
+        known = _Known(self._fib, self._rtnetlink, trusted=self._trusted())
         done = 0
         while done < len(operations):
             done += await self._work(self._execute, operations[done:], known, failures, _SLICE)
@@ -309,9 +309,9 @@ class KernelAccess:
 
     def _trusted(self) -> bool:
         """Whether the mirror knows of all there is."""
-        return not (self._mirror.doubtful or (self._monitor is not None and self._monitor.lost))
+        return not (self._fib.doubtful or (self._monitor is not None and self._monitor.lost))
 
-    async def ended(self, operation: Operation) -> tuple[Subflow, ...] | None:
+    async def would_close(self, operation: Operation) -> tuple[Subflow, ...] | None:
         """The subflows that an operation would itself close, were it done now; None where the kernel does not say which
         sockets are subflows (that takes CAP_NET_ADMIN). Raises :class:`KernelError`.
         """
@@ -375,17 +375,17 @@ class KernelAccess:
             case Operation(Action.CLOSE_ALL, LeakingSubflows() as cut):
                 self._cut(cut)
             case Operation(Action.ADD, Route() as route):
-                self._routing.add_route(route)
+                self._rtnetlink.add_route(route)
             case Operation(Action.REPLACE, Route() as route):
-                self._routing.replace_route(route)
+                self._rtnetlink.replace_route(route)
             case Operation(Action.DELETE, Route() as route):
-                self._routing.delete_route(route, is_there=known.has)
+                self._rtnetlink.delete_route(route, is_there=known.has)
             case Operation(Action.ADD, Rule() as rule):
-                self._routing.add_rule(rule)
+                self._rtnetlink.add_rule(rule)
             case Operation(Action.REPLACE, Rule() as rule):
-                self._routing.move_rule(rule)
+                self._rtnetlink.move_rule(rule)
             case Operation(Action.DELETE, Rule() as rule):
-                self._routing.delete_rule(rule)
+                self._rtnetlink.delete_rule(rule)
             case _:
                 raise ValueError(f"no such operation: {operation}")
 
@@ -399,7 +399,7 @@ class KernelAccess:
                 return tuple(self._vacated(endpoint)) if may_administer() else None
         return ()
 
-    def _answers(self, asked: tuple[Question, ...], kernel: Kernel) -> Answers:
+    def _answers(self, asked: tuple[RouteQuery, ...], kernel: Kernel) -> RouteAnswers:
         return {each.address: self._ways.answers(each, kernel) for each in asked}
 
     def _set_linkdown(self, setting: LinkdownSetting) -> None:
@@ -439,9 +439,9 @@ class KernelAccess:
                 if not error.absent and subflow.local_id == 0:
                     # A kernel that cannot; additional ones go with their endpoint.
                     self._path_manager.delete(Endpoint(subflow.local, port=subflow.local_port))
-        self.cut_subflows += len(ended)
+        self.closed_subflows += len(ended)
         alive = {subflow.token for subflow in set(there) - set(ended)}
-        self.cut_connections += len({subflow.token for subflow in ended} - alive)
+        self.closed_connections += len({subflow.token for subflow in ended} - alive)
 
     def _cut_of(self, cut: LeakingSubflows, there: Iterable[Subflow]) -> list[Subflow]:
         return self._departures.tunnelled((each for each in there if each.local in cut.addresses), cut.tunnels)
@@ -474,7 +474,7 @@ class KernelAccess:
         """The setting on every interface; there is no event for it: read once, and at thorough looks."""
         known = {} if thorough else self._linkdown
         result = {}
-        for ifindex, link in self._mirror.links.items():
+        for ifindex, link in self._fib.links.items():
             if link.loopback:
                 continue
             for family in Family:
@@ -489,13 +489,13 @@ class KernelAccess:
 
     async def _look_at_all(self, monitor: Monitor) -> None:
         for _ in range(_TRIES):
-            monitor.begin_look()
+            monitor.begin_dump()
             try:
-                fresh = await self._work(full_look, self._routing)
+                fresh = await self._work(full_dump, self._rtnetlink)
             except KernelError:
-                monitor.abandon_look()
+                monitor.abandon_dump()
                 raise
-            if monitor.end_look(fresh):
+            if monitor.end_dump(fresh):
                 return
 
     async def _work(self, function: Callable[..., _Answer], *arguments: object) -> _Answer:

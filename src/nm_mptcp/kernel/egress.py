@@ -16,9 +16,9 @@ from ..model.device_types import PPP, TUNNEL_LINKS
 from ..model.state import Egress, Family, Link, Tunnel, TunnelBypass
 from .errors import KernelError
 from .netlink import ROUTE, Requester
-from .route_lookup import NO_WAY, PROBES, lookup
+from .route_lookup import NO_ROUTE, PROBES, lookup
 from .sock_diag import Subflow
-from .xfrm import Policies, Policy, PolicyEvents, encrypted
+from .xfrm import XfrmPolicies, XfrmPolicy, XfrmPolicyEvents, encrypted
 
 _log = logging.getLogger(__name__)
 
@@ -30,10 +30,10 @@ class EgressLookup(Requester):
 
     def __init__(self) -> None:
         super().__init__()
-        self._policies = Policies()
-        self._events: PolicyEvents | None = None
+        self._policies = XfrmPolicies()
+        self._events: XfrmPolicyEvents | None = None
         self._news = 0  #: counts what was told of IPsec policies
-        self._outgoing: tuple[int, tuple[Policy, ...]] = (-1, ())
+        self._outgoing: tuple[int, tuple[XfrmPolicy, ...]] = (-1, ())
         self._complaints = FaultLog(_log)
         self._links: Mapping[int, Link] | None = None
         self._alike = False
@@ -47,7 +47,7 @@ class EgressLookup(Requester):
             self._news += 1
             on_change()
 
-        self._events = PolicyEvents(changed)
+        self._events = XfrmPolicyEvents(changed)
         self._events.start(loop)
 
     def unfollow(self) -> None:
@@ -100,7 +100,7 @@ class EgressLookup(Requester):
         try:
             found = lookup(self._netlink, destination)
         except KernelError as error:
-            if error.errno in NO_WAY:
+            if error.errno in NO_ROUTE:
                 return Egress()
             raise
         policies = self._outgoing[1] if found.source and not found.local else ()
@@ -134,7 +134,7 @@ class EgressLookup(Requester):
             result.append((subflow, beside))
         return result
 
-    def _policies_now(self, *, afresh: bool) -> tuple[Policy, ...]:
+    def _policies_now(self, *, afresh: bool) -> tuple[XfrmPolicy, ...]:
         """The outgoing policies; read when there was news of them, and at each look where nobody listens for news."""
         news = self._news
         if afresh or self._events is None or self._outgoing[0] != news:

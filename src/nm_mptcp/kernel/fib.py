@@ -56,12 +56,12 @@ class Changes:
     doubtful: bool = False  #: the kernel changed more than it told: a full look is due
 
     def __bool__(self) -> bool:
-        return self != NOTHING
+        return self != NO_CHANGES
 
     def __or__(self, other: Changes) -> Changes:
-        if other is NOTHING or self is other:
+        if other is NO_CHANGES or self is other:
             return self
-        if self is NOTHING:
+        if self is NO_CHANGES:
             return other
         return Changes(
             links=self.links or other.links,
@@ -74,7 +74,7 @@ class Changes:
         )
 
 
-NOTHING = Changes()
+NO_CHANGES = Changes()
 _ROUTES = Changes(routes=True)
 
 
@@ -297,7 +297,7 @@ class FIB:
     # --- events
 
     def update(self, event: Event) -> Changes:
-        """Take in one event; tells what changed, :data:`NOTHING` (false) when nothing did."""
+        """Take in one event; tells what changed, :data:`NO_CHANGES` (false) when nothing did."""
         was_doubtful = self.doubtful
         if isinstance(event, RouteEvent):
             changes = self._route(event)
@@ -320,10 +320,10 @@ class FIB:
         if event.new and event.link.up and event.link.carrier:
             return self._come_true([index])
         if known is None or index not in self._links:
-            return NOTHING
+            return NO_CHANGES
         lost = replace(known, up=event.new and event.link.up, carrier=False)
         if lost == known:
-            return NOTHING
+            return NO_CHANGES
         self._lost[index] = lost
         self._links_view = None
         return Changes(links=True, lost_links=frozenset({index}))
@@ -335,9 +335,9 @@ class FIB:
     def _come_true(self, indexes: Iterable[int]) -> Changes:
         shown = [(index, lost) for index in indexes if (lost := self._lost.pop(index, None))]
         if not shown:
-            return NOTHING
+            return NO_CHANGES
         self._links_view = None
-        return Changes(links=True) if any(self._links.get(index) != lost for index, lost in shown) else NOTHING
+        return Changes(links=True) if any(self._links.get(index) != lost for index, lost in shown) else NO_CHANGES
 
     def _link(self, event: LinkEvent) -> Changes:
         index = event.link.index
@@ -354,7 +354,7 @@ class FIB:
             ):
                 self.doubtful = True
         if link == old:
-            return NOTHING
+            return NO_CHANGES
         self._links[index] = link
         self._links_view = None
         routes = False
@@ -373,7 +373,7 @@ class FIB:
         for key in routes:
             self._drop(key)
         if old is None and not addresses and not routes:
-            return NOTHING
+            return NO_CHANGES
         if old is not None:
             del self._links[index]
             self._links_view = None
@@ -395,11 +395,11 @@ class FIB:
             self._addresses_stale.add(index)
             if old is None:
                 self._revival(index)
-            return Changes(addresses=True) if address != old else NOTHING
+            return Changes(addresses=True) if address != old else NO_CHANGES
         if old is None:
             if not group:
                 del self._addresses[index]
-            return NOTHING
+            return NO_CHANGES
         del group[key]
         self._addresses_stale.add(index)
         last = not any(other.family is address.family for other in group.values())
@@ -492,7 +492,7 @@ class FIB:
         if not event.new:
             for route in routes:
                 changed |= self._route_gone(route)
-            return _ROUTES if changed else NOTHING
+            return _ROUTES if changed else NO_CHANGES
         if event.replace and routes:
             changed = self._replaced(routes)
         for route in routes:
@@ -505,7 +505,7 @@ class FIB:
                 self.doubtful = True
             self._put(key, route)
             changed = True
-        return _ROUTES if changed else NOTHING
+        return _ROUTES if changed else NO_CHANGES
 
     def _with_waiting(self, route: Route) -> Route:
         """A route whose link has merely no carrier is there: the kernel calls it dead as well where
@@ -570,7 +570,7 @@ class FIB:
             # Behind all others of its priority; the same may stand there twice (fib_nl_newrule without NLM_F_EXCL).
             self._rules.append(rule)
         elif not known:
-            return NOTHING
+            return NO_CHANGES
         else:
             self._rules.remove(rule)  # the kernel, too, takes the first
         self._rules_view = None
@@ -579,7 +579,7 @@ class FIB:
     def _nexthop(self, event: NexthopEvent) -> Changes:
         if self._by_object and (event.replace or not event.new):
             self.doubtful = True
-        return NOTHING
+        return NO_CHANGES
 
     def _beside(self, route: Route) -> list[_Key]:
         """The routes of the same table, destination and metric."""

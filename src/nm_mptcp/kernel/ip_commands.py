@@ -104,7 +104,7 @@ def _rule(action: Action, rule: Rule) -> str:
 
 
 def _route(action: Action, route: Route, links: Mapping[int, Link]) -> str:
-    # Of IPv6 unicast routes several may have one place; "add" would refuse the second (see kernel/routing.py).
+    # Of IPv6 unicast routes several may have one place; "add" would refuse the second (see kernel/rtnetlink.py).
     sibling = action is Action.ADD and route.family is Family.IPV6 and route.type is RouteType.UNICAST
     verb = "append" if sibling else action.value
     words = ["ip", _flag(route.family), "route", verb]

@@ -26,7 +26,7 @@ class LinkCounters:
     sent: int = 0
 
 
-class Counters(Requester):
+class LinkStats(Requester):
     """Interface statistics: synchronous, for one thread, opened at first use, in that thread's network namespace.
 
     No privilege is needed. Everything raises :class:`~nm_mptcp.kernel.errors.KernelError`.

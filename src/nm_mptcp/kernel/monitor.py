@@ -3,13 +3,13 @@
 
 A full look (dumps, on the worker thread) goes side by side with events::
 
-    monitor.begin_look()
+    monitor.begin_dump()
     try:
-        fresh = await loop.run_in_executor(worker, look, routing)
+        fresh = await loop.run_in_executor(worker, look, rtnetlink)
     except KernelError:
-        monitor.abandon_look()
+        monitor.abandon_dump()
         raise
-    complete = monitor.end_look(fresh)
+    complete = monitor.end_dump(fresh)
 
 The socket is subscribed before the dump begins and events are kept until it is taken in, so nothing falls in between;
 meanwhile events act on what was known before, so a lost carrier is never late.
@@ -25,9 +25,9 @@ import socket
 from collections.abc import Callable
 
 from . import rtnl_parse
-from .fib import FIB, NOTHING, Changes
+from .fib import FIB, NO_CHANGES, Changes
 from .netlink import NLMSG_OVERRUN, ROUTE, Subscription, messages
-from .routing import Routing
+from .rtnetlink import Rtnetlink
 
 # linux/rtnetlink.h: RTNLGRP_*
 _LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE, _NEXTHOP = (
@@ -58,14 +58,14 @@ _BATCH = 128
 _WAITING = 1024
 
 
-def look(routing: Routing) -> FIB:
+def full_dump(rtnetlink: Rtnetlink) -> FIB:
     """A full look, for the worker thread. Raises :class:`KernelError`."""
-    return FIB.of(routing.links(), routing.addresses(), routing.routes(), routing.rules())
+    return FIB.of(rtnetlink.links(), rtnetlink.addresses(), rtnetlink.routes(), rtnetlink.rules())
 
 
-def look_at_links(routing: Routing) -> FIB:
+def dump_links(rtnetlink: Rtnetlink) -> FIB:
     """A look at links and addresses alone, for :data:`LINKS_AND_ADDRESSES`. Raises :class:`KernelError`."""
-    return FIB.of(routing.links(), routing.addresses(), (), ())
+    return FIB.of(rtnetlink.links(), rtnetlink.addresses(), (), ())
 
 
 class Monitor:
@@ -78,13 +78,13 @@ class Monitor:
 
     def __init__(
         self,
-        mirror: FIB,
+        fib: FIB,
         on_change: Callable[[Changes], None],
         on_lost: Callable[[], None],
         *,
         groups: tuple[int, ...] = _GROUPS,
     ) -> None:
-        self.mirror = mirror
+        self.fib = fib
         self._groups = groups
         #: Whether events were lost since the last complete look; true before the first.
         self.lost = True
@@ -94,7 +94,7 @@ class Monitor:
         self._on_lost = on_lost
         self._subscription = Subscription()
         self._alarm = Subscription()  #: links alone: a loss is not to wait behind thousands of routes
-        self._kept: list[rtnl_parse.Event] | None = None  # events since begin_look, None when there is no look
+        self._kept: list[rtnl_parse.Event] | None = None  # events since begin_dump, None when there is no look
         self._kept_whole = True
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -117,12 +117,12 @@ class Monitor:
 
     # --- a full look
 
-    def begin_look(self) -> None:
+    def begin_dump(self) -> None:
         """Call before the first dump of a full look."""
         self._kept = []
         self._kept_whole = True
 
-    def end_look(self, fresh: FIB) -> bool:
+    def end_dump(self, fresh: FIB) -> bool:
         """Take in a full look; ``on_change`` is called with the differences. Returns whether it is complete: False when
         events were lost while it was made, or it turned doubtful at once, and another look is due.
         """
@@ -131,13 +131,13 @@ class Monitor:
             if not self.behind:
                 break
         events, self._kept = self._kept or [], None
-        changes = self.mirror.adopt(fresh, events)
+        changes = self.fib.adopt(fresh, events)
         self.lost = not self._kept_whole
         if changes:
             self._on_change(changes)
-        return not self.lost and not self.mirror.doubtful
+        return not self.lost and not self.fib.doubtful
 
-    def abandon_look(self) -> None:
+    def abandon_dump(self) -> None:
         """The look failed: what was known before stays."""
         self._kept = None
 
@@ -151,20 +151,20 @@ class Monitor:
 
     def _alarmed(self) -> None:
         """A link is lost as soon as anything says so; what is told before and after it comes in its order."""
-        changes = NOTHING
+        changes = NO_CHANGES
         # What cannot be read is told by the other socket as well.
         with contextlib.suppress(OSError, ValueError):
             while (data := _received(self._alarm)) is not None:
                 for message in messages(data):
                     event = rtnl_parse.event(message)
                     if isinstance(event, rtnl_parse.LinkEvent):
-                        changes |= self.mirror.foresee(event)
+                        changes |= self.fib.foresee(event)
         if changes:
             self._on_change(changes)
 
     def read(self, *, until_loss: bool = False) -> None:
         """Read what waits, up to a bound or to the first loss of a link: :attr:`behind` tells whether more may wait."""
-        changes = NOTHING
+        changes = NO_CHANGES
         lost = False
         self.behind = True
         for _ in range(_BATCH):
@@ -174,7 +174,7 @@ class Monitor:
                 data = _received(self._subscription)
                 if data is None:
                     self.behind = False
-                    changes |= self.mirror.caught_up()
+                    changes |= self.fib.caught_up()
                     break
                 for message in messages(data):
                     if message.type == NLMSG_OVERRUN:
@@ -184,7 +184,7 @@ class Monitor:
                         continue
                     if self._kept is not None:
                         self._kept.append(event)
-                    changes |= self.mirror.update(event)
+                    changes |= self.fib.update(event)
             except (OSError, ValueError) as error:
                 if isinstance(error, OSError) and error.errno not in (errno.ENOBUFS, errno.EMSGSIZE):
                     raise

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which way a packet goes, by the kernel's own answer (``ip route get TO from SOURCE``): right for all rules and tables."""
+"""How the kernel itself routes a packet (``ip route get TO from SOURCE``), by all its rules and tables."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ..model.state import AddressFlag, Family, Kernel, Lookup, Route, RouteType, RuleAction
+from ..model.state import AddressFlag, Family, Kernel, Route, RouteResult, RouteType, RuleAction
 from . import rtnl_parse
 from .errors import KernelError
 from .netlink import ROUTE, Netlink, Requester
 
-#: Where the way leads that is asked for, one address in each half of a family's public space: a VPN that covers them in two
-#: halves is seen. No packet is sent there. Alternating bits, and no special range, so that hardly anybody has a route of
-#: his own to them. IPv6 hands out nothing but 2000::/3.
+#: Destinations that stand for the Internet: one address in each half of a family's public space, so that a VPN that covers it
+#: by two halves is seen. No packet is sent to them. Alternating bits outside of special ranges, since hardly any network has
+#: a specific route there; IPv6 allocates from 2000::/3 alone.
 PROBES: Mapping[Family, tuple[str, ...]] = {
     Family.IPV4: ("85.85.85.85", "170.170.170.170"),
     Family.IPV6: ("2aaa:aaaa:aaaa:aaaa:aaaa:aaaa:aaaa:aaaa", "3555:5555:5555:5555:5555:5555:5555:5555"),
@@ -27,8 +27,8 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_IP_PROTO = 1, 2, 4, 27
 _RTM_F_LOOKUP_TABLE = 0x1000
 
-#: What is answered where no route leads there, or one that rejects, or the source is no address of this machine.
-NO_WAY = {
+#: Errors of a look-up that mean "not routed", in words: no route, one that rejects, or a source that is no local address.
+NO_ROUTE = {
     errno.ENETUNREACH: "no route",
     errno.EHOSTUNREACH: "an 'unreachable' route or rule",
     errno.EACCES: "a 'prohibit' route or rule",
@@ -39,7 +39,7 @@ NO_WAY = {
     errno.ENODEV: "the interface is gone",
 }
 
-#: A route that rejects: IPv4 answers with the error, IPv6 with the route.
+#: Types of routes that reject: IPv4 answers with the error, IPv6 with the route.
 _REJECTS = {
     RouteType.BLACKHOLE: errno.EINVAL,
     RouteType.UNREACHABLE: errno.EHOSTUNREACH,
@@ -47,14 +47,14 @@ _REJECTS = {
 }
 
 
-def lookup(netlink: Netlink, destination: str, source: str | None = None, ifindex: int = 0) -> Lookup:
-    """How the kernel would route a packet of TCP to an address, by all rules and tables; writes nothing.
+def lookup(netlink: Netlink, destination: str, source: str | None = None, ifindex: int = 0) -> RouteResult:
+    """How the kernel would route a TCP packet from root without a mark; read-only.
 
-    ``source`` and ``ifindex`` are what the packet's socket is bound to. Raises :class:`KernelError`; its number is one of
-    :data:`NO_WAY` where there is no way.
+    ``source`` and ``ifindex`` are what the packet's socket is bound to. Raises :class:`KernelError`, with an ``errno`` of
+    :data:`NO_ROUTE` where the packet is not routed.
     """
     family = Family.of(destination)
-    # IPv6 tells the table unasked, and refuses the flag.
+    # IPv6 reports the table without the flag, and rejects a request with it.
     flags = _RTM_F_LOOKUP_TABLE if family is Family.IPV4 else 0
     body = _ROUTE.pack(family, family.bits, family.bits if source else 0, 0, 0, 0, 0, 0, flags)
     for attribute, address in ((_RTA_DST, destination), (_RTA_SRC, source)):
@@ -63,132 +63,122 @@ def lookup(netlink: Netlink, destination: str, source: str | None = None, ifinde
             body += struct.pack("=HH", 4 + len(packed), attribute) + packed
     if ifindex:
         body += struct.pack("=HHI", 8, _RTA_OIF, ifindex)
-    # Unasked IPv4 would look for UDP's way, which rules may tell apart (4.18).
+    # Without the protocol IPv4 looks up for UDP, which rules may treat differently (since 4.18).
     body += struct.pack("=HHB3x", 5, _RTA_IP_PROTO, socket.IPPROTO_TCP)
     what = f"find the route to {destination}" + (f" from {source}" if source else "")
     (answer,) = netlink.request(rtnl_parse.RTM_GETROUTE, 0, body, what=what)
     found = rtnl_parse.lookup(answer)
-    if isinstance(found, Lookup):
+    if isinstance(found, RouteResult):
         return found
     raise KernelError(_REJECTS.get(found, errno.ENETUNREACH), what)
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """Where a packet leaves; ``refused`` says in words why it does not, "" when it does."""
-
-    ifindex: int = 0
-    gateway: str | None = None
-    table: int = 0  #: 0: of no route; see :func:`on_link`
-    refused: str = ""
-    source: str | None = None  #: the address that it carries
-    local: bool = False  #: to this machine itself
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked about an address."""
+class RouteQuery:
+    """What to look up for a local address."""
 
     address: str
-    bound: int  #: the interface that its subflows are bound to, 0 for none
+    bound: int  #: the interface that its subflows are bound to, 0: none
     destinations: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """By which way packets from an address go to a destination."""
+class RouteAnswer:
+    """How packets from an address to one destination are routed."""
 
-    plain: Way  #: of a socket that is bound to the address alone
-    bound: Way  #: of the subflows that the path manager opens
+    plain: RouteResult  #: from a socket that is bound to the address alone
+    bound: RouteResult  #: from the subflows that the path manager opens
 
 
-#: For each address, an answer for each destination.
-Answers = Mapping[str, tuple[Answer, ...]]
+#: By address, an answer for each destination of its query.
+RouteAnswers = Mapping[str, tuple[RouteAnswer, ...]]
 
 
 def on_link(destination: str, link: str) -> str:
-    """What IPv4 does with a packet that is bound to an interface and finds no route: nobody will answer it."""
-    return f"no route: the kernel takes {destination} for a neighbour on {link} (on-link)"
+    """The error of a packet that is bound to an interface and has no route there: IPv4 sends it all the same, to no avail."""
+    return f"no route: the kernel treats {destination} as a neighbour on {link} (on-link)"
 
 
-class Ways(Requester):
-    """Asks for ways: synchronous, for one thread, opened at first use, in that thread's network namespace.
+class RouteLookup(Requester):
+    """Route look-ups: synchronous, for one thread, opened at first use, in that thread's network namespace.
 
-    Asked is for TCP, without a mark and of root: rules by port, mark or another user are not met.
+    They are for TCP, without a mark and as root: rules by port, by mark or by another user do not match. Every method raises
+    :class:`KernelError`, save where the packet is not routed: then :attr:`RouteResult.error` is set.
     """
 
     PROTOCOL = ROUTE
 
-    def unbound(self, destination: str, kernel: Kernel) -> Way:
-        """The way of a connection that nobody bound to anything, and the source that it gets. Raises KernelError.
+    def unbound(self, destination: str, kernel: Kernel) -> RouteResult:
+        """The route of a connection whose socket is bound to nothing, and the source address that it gets.
 
-        IPv4 chooses the source by a first look-up and asks again with it (``ip_route_connect``), so that rules by source
-        count. IPv6 stays with the first, but where that fails it chooses one all the same (``ip6_dst_lookup_tail``).
+        IPv4 chooses the source by a first look-up and repeats that with it (kernel: ``ip_route_connect``), so rules by
+        source match. IPv6 keeps the first result, but where it fails chooses a source all the same
+        (``ip6_dst_lookup_tail``).
         """
-        first = self.of(destination, "")
+        first = self.get(destination, "")
         source = first.source
         if Family.of(destination) is Family.IPV6:
-            source = _chosen_source(destination, kernel) if first.refused else None
+            source = _chosen_source(destination, kernel) if first.error else None
         if first.local or source is None:
             return first
-        return replace(self.of(destination, source), source=source)
+        return replace(self.get(destination, source), source=source)
 
-    def bound(self, destination: str, source: str, ifindex: int, kernel: Kernel) -> Way:
-        """The way of a subflow as the path manager makes it: a socket on this source, bound to that interface; 0: to none.
-
-        What is told of ``kernel`` are links, routes and rules. Raises KernelError.
+    def bound(self, destination: str, source: str, ifindex: int, kernel: Kernel) -> RouteResult:
+        """The route of a subflow as the path manager opens it: its socket is bound to ``source`` and, unless it is 0, to the
+        interface. Of ``kernel`` it reads links, routes and rules.
         """
         if not ifindex:
-            return replace(self.of(destination, source), source=source)
+            return replace(self.get(destination, source), source=source)
         if Family.of(destination) is Family.IPV4:
             return replace(self._bound4(destination, source, ifindex, kernel), source=source)
         return replace(self._bound6(destination, source, ifindex, kernel), source=source)
 
-    def answers(self, asked: Question, kernel: Kernel) -> tuple[Answer, ...]:
-        """The answers to a question. Raises KernelError."""
+    def answers(self, query: RouteQuery, kernel: Kernel) -> tuple[RouteAnswer, ...]:
+        """The answers to a query, one for each of its destinations."""
         return tuple(
-            Answer(self.of(destination, asked.address), self.bound(destination, asked.address, asked.bound, kernel))
-            for destination in asked.destinations
+            RouteAnswer(
+                self.get(destination, query.address), self.bound(destination, query.address, query.bound, kernel)
+            )
+            for destination in query.destinations
         )
 
-    def of(self, destination: str, source: str, ifindex: int = 0) -> Way:
-        """The way of a packet from ``source``, "" for any, as ``ip route get`` tells it. Raises KernelError."""
+    def get(self, destination: str, source: str, ifindex: int = 0) -> RouteResult:
+        """The route of a packet from ``source`` ("": any), as ``ip route get`` prints it."""
         try:
-            found = lookup(self._netlink, destination, source, ifindex)
+            return lookup(self._netlink, destination, source, ifindex)
         except KernelError as error:
-            if error.errno in NO_WAY:
-                return Way(refused=NO_WAY[error.errno])
+            if error.errno in NO_ROUTE:
+                return RouteResult(error=NO_ROUTE[error.errno])
             raise
-        return Way(found.ifindex, found.gateway, found.table, source=found.source, local=found.local)
 
-    def _bound4(self, destination: str, source: str, ifindex: int, kernel: Kernel) -> Way:
-        """Without a route, or before one that rejects, IPv4 takes the destination for a neighbour
-        (``ip_route_output_key_hash_rcu``); that is as good as a route where nobody has to be asked for.
+    def _bound4(self, destination: str, source: str, ifindex: int, kernel: Kernel) -> RouteResult:
+        """Without a route, or with one that rejects, IPv4 treats the destination as on-link (kernel:
+        ``ip_route_output_key_hash_rcu``), which is as good as a route on a link without ARP.
         """
-        way = self.of(destination, source, ifindex)
+        result = self.get(destination, source, ifindex)
         link = kernel.links.get(ifindex)
-        if way.table or way.refused or (link is not None and not link.asks):
-            return way
-        return Way(refused=on_link(destination, link.name if link else f"interface {ifindex}"))
+        if result.table or result.error or (link is not None and not link.asks):
+            return result
+        return RouteResult(error=on_link(destination, link.name if link else f"interface {ifindex}"))
 
-    def _bound6(self, destination: str, source: str, ifindex: int, kernel: Kernel) -> Way:
-        """A socket's own interface is a must, and in each table only routes by it count (``RT6_LOOKUP_F_IFACE``); but to
-        who asks by netlink, and names a source, it is a wish. So where the wish is not fulfilled the tables are gone
-        through here; of rules with other selectors the kernel's answer without the source tells.
+    def _bound6(self, destination: str, source: str, ifindex: int, kernel: Kernel) -> RouteResult:
+        """For a bound socket only routes by its interface count, in every table (``RT6_LOOKUP_F_IFACE``); in a netlink
+        request with a source the interface is a preference. So where the answer is by another interface, the rules and
+        tables are walked here; a look-up without the source covers rules with selectors that are not read.
         """
-        way = self.of(destination, source, ifindex)
-        if way.local or way.ifindex == ifindex:
-            return way
-        plain = self.of(destination, "", ifindex)
+        result = self.get(destination, source, ifindex)
+        if result.local or result.ifindex == ifindex:
+            return result
+        plain = self.get(destination, "", ifindex)
         known = {rule.table for rule in kernel.rules if rule.family is Family.IPV6 and not rule.foreign}
-        if not plain.refused and plain.table not in known:
+        if not plain.error and plain.table not in known:
             return plain
         return _walk(destination, source, ifindex, kernel)
 
 
 def _chosen_source(destination: str, kernel: Kernel) -> str | None:
-    """The source that IPv6 chooses where no route tells an interface (``ipv6_dev_get_saddr``, RFC 6724): not deprecated,
-    of the destination's kind, temporary, with the longest common prefix; of equals the first.
+    """The source that IPv6 chooses where no route gives an interface (kernel: ``ipv6_dev_get_saddr``; RFC 6724): not
+    deprecated, with the destination's label, temporary, with the longest common prefix; of equals the first.
     """
     to = ipaddress.IPv6Address(destination)
     best: tuple[tuple[object, ...], str] | None = None
@@ -217,11 +207,11 @@ def _chosen_source(destination: str, kernel: Kernel) -> str | None:
 
 
 def _label(address: ipaddress.IPv6Address) -> int:
-    """The kernel's own label (``addrlabel.c``) of a global address."""
+    """The default label of a global address (kernel: ``addrlabel.c``)."""
     return next((label for network, label in _LABELS if address in network), 1)
 
 
-#: Prefixes with a label of their own, the longest first.
+#: Prefixes with a label other than 1 (kernel: ``addrlabel.c``), the longest first.
 _LABELS = (
     (ipaddress.IPv6Network("2001::/32"), 6),
     (ipaddress.IPv6Network("2001:10::/28"), 7),
@@ -230,8 +220,8 @@ _LABELS = (
 )
 
 
-def _walk(destination: str, source: str, ifindex: int, kernel: Kernel) -> Way:
-    """The first route by this interface in the order of the rules that hold for the source (kernel: ``fib_rules_lookup``)."""
+def _walk(destination: str, source: str, ifindex: int, kernel: Kernel) -> RouteResult:
+    """The first route by this interface, in the order of the rules that match the source (kernel: ``fib_rules_lookup``)."""
     to, origin = ipaddress.ip_address(destination), ipaddress.ip_address(source)
     for rule in kernel.rules:
         if rule.family is not Family.of(destination) or rule.foreign:
@@ -239,7 +229,7 @@ def _walk(destination: str, source: str, ifindex: int, kernel: Kernel) -> Way:
         if rule.source is not None and origin not in ipaddress.ip_network(rule.source):
             continue
         if rule.action is not RuleAction.TO_TABLE:
-            return Way(refused=NO_WAY[errno.EHOSTUNREACH])
+            return RouteResult(error=NO_ROUTE[errno.EHOSTUNREACH])
         fitting = [
             route
             for route in kernel.routes.get((rule.table, ifindex), ())
@@ -251,8 +241,8 @@ def _walk(destination: str, source: str, ifindex: int, kernel: Kernel) -> Way:
             best = min(fitting, key=lambda route: (-_length(route), route.metric))
             if rule.suppress_prefixlength is None or _length(best) > rule.suppress_prefixlength:
                 hop = next(hop for hop in best.hops if hop.ifindex == ifindex)
-                return Way(ifindex, hop.gateway, rule.table)
-    return Way(refused=NO_WAY[errno.ENETUNREACH])
+                return RouteResult(ifindex, hop.gateway, rule.table)
+    return RouteResult(error=NO_ROUTE[errno.ENETUNREACH])
 
 
 def _length(route: Route) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""rtnetlink messages -> model values; pure, shared by :mod:`.routing` (dumps) and :mod:`.monitor` (events).
+"""rtnetlink messages -> model values; pure, shared by :mod:`.rtnetlink` (dumps) and :mod:`.monitor` (events).
 
 Sources: kernel ``rtnetlink.h``, ``if_link.h``, ``if_addr.h``, ``fib_rules.h``, and what ``fib_dump_info``,
 ``rt6_fill_node``, ``inet_fill_ifaddr``, ``inet6_fill_ifaddr`` and ``fib_nl_fill_rule`` put in.
@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..model.state import Address, AddressFlag, Family, Hop, Link, Lookup, Route, RouteType, Rule, RuleAction
+from ..model.state import Address, AddressFlag, Family, Hop, Link, Route, RouteResult, RouteType, Rule, RuleAction
 from .netlink import NLM_F_APPEND, NLM_F_REPLACE, Message, attributes
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -268,14 +268,14 @@ def routes(message: Message) -> tuple[Route, ...]:
     return tuple(_alone(whole, hop) for hop in hops)
 
 
-def lookup(message: Message) -> Lookup | RouteType:
+def lookup(message: Message) -> RouteResult | RouteType:
     """The answer to a question for a route; of one that rejects its type (IPv6 tells of it, IPv4 makes it an error)."""
     data = message.data
     family, _, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(data, message.start)
     if kind in _REJECTING:
         return RouteType(kind)
     told = attributes(data, message.start + _ROUTE.size, message.end)
-    return Lookup(
+    return RouteResult(
         ifindex=_NUMBER.unpack(told[_RTA_OIF])[0] if _RTA_OIF in told else 0,
         source=_ntop(family, told[_RTA_PREFSRC]) if _RTA_PREFSRC in told else None,
         gateway=_gateway(family, told),

@@ -43,7 +43,7 @@ _MISSING = frozenset((errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EPERM, er
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class XfrmPolicy:
     """An outgoing policy that may decide about ordinary TCP packets."""
 
     source: IPv4Network | IPv6Network
@@ -61,18 +61,18 @@ class Policy:
         )
 
 
-def encrypted(policies: Iterable[Policy], source: str, destination: str, ifindex: int) -> bool:
+def encrypted(policies: Iterable[XfrmPolicy], source: str, destination: str, ifindex: int) -> bool:
     """Whether the policy that decides about a packet has it wrapped up."""
     found = [policy for policy in policies if policy.matches(source, destination, ifindex)]
     return min(found, key=lambda policy: policy.priority).encrypts if found else False
 
 
-class Policies(Requester):
+class XfrmPolicies(Requester):
     """The kernel's policies: synchronous, for one thread, opened at first use, in that thread's network namespace."""
 
     PROTOCOL = XFRM
 
-    def outgoing(self) -> tuple[Policy, ...]:
+    def outgoing(self) -> tuple[XfrmPolicy, ...]:
         """The outgoing policies, in the kernel's order; none where it has no IPsec, or does not tell us.
 
         Raises :class:`KernelError`.
@@ -86,7 +86,7 @@ class Policies(Requester):
         return tuple(policy for policy in map(parse, answers) if policy is not None)
 
 
-class PolicyEvents:
+class XfrmPolicyEvents:
     """Calls ``on_change`` when policies may have changed; nothing happens where the kernel has no IPsec."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
@@ -126,7 +126,7 @@ class PolicyEvents:
             self._on_change()
 
 
-def parse(message: Message) -> Policy | None:
+def parse(message: Message) -> XfrmPolicy | None:
     """A policy of a dump; None for one that says nothing of ordinary outgoing TCP packets: of another direction, a socket's
     own, or for other protocols, ports, marks and xfrm interfaces (these have routes).
     """
@@ -149,7 +149,7 @@ def parse(message: Message) -> Policy | None:
     ):
         return None
     templates = told.get(_TEMPLATE, b"")
-    return Policy(
+    return XfrmPolicy(
         source=_network(Family(family), source, from_length),
         destination=_network(Family(family), destination, to_length),
         priority=priority,

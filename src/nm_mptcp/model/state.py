@@ -173,14 +173,15 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Lookup:
-    """What the kernel answers when asked how it would route a packet (``RTM_GETROUTE``)."""
+class RouteResult:
+    """How the kernel routes a packet (``RTM_GETROUTE``), or why it does not."""
 
-    ifindex: int  #: by which it leaves
-    source: str | None = None  #: the address that it would carry
+    ifindex: int = 0  #: the interface by which it leaves; 0: it does not
     gateway: str | None = None  #: None: on-link
-    table: int = MAIN_TABLE  #: where the route was found
-    local: bool = False  #: to this machine itself
+    table: int = 0  #: where the route was found; 0: it follows from no route
+    error: str = ""  #: why it is not routed, in words; "": it is
+    source: str | None = None  #: the source address that it carries
+    local: bool = False  #: its destination is this machine
 
 
 class RuleAction(enum.IntEnum):

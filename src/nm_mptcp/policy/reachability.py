@@ -12,7 +12,7 @@ import ipaddress
 from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass
 
-from ..kernel.route_lookup import NO_WAY, PROBES, Answer, Answers, Question, Way
+from ..kernel.route_lookup import NO_ROUTE, PROBES, RouteAnswer, RouteAnswers, RouteQuery
 from ..model.flags import EndpointFlag
 from ..model.reasons import Reason, Why
 from ..model.state import (
@@ -25,6 +25,7 @@ from ..model.state import (
     NetworkManager,
     Path,
     Route,
+    RouteResult,
     RouteType,
     RuleAction,
     State,
@@ -53,7 +54,7 @@ class Case:
 
     ifindex: int
     purpose: Purpose
-    question: Question
+    question: RouteQuery
     serves: bool = False  #: it is told to peers, who come to it
 
 
@@ -79,7 +80,7 @@ class Purposes:
         """What is to be asked for an address on this interface, and for its endpoint; ``flags`` are those where it has none."""
         purpose = self.of(address, ifindex)
         bound, flags = (endpoint.ifindex, endpoint.flags) if endpoint else (ifindex, flags)
-        question = Question(address, bound, purpose.destinations)
+        question = RouteQuery(address, bound, purpose.destinations)
         return Case(ifindex, purpose, question, serves=bool(flags & EndpointFlag.SIGNAL))
 
     def of(self, address: str, ifindex: int) -> Purpose:
@@ -122,7 +123,7 @@ def troubles(
     kernel: Kernel,
     networkmanager: NetworkManager,
     asked: Iterable[Case],
-    answers: Answers,
+    answers: RouteAnswers,
     live: Container[str],
     marks: Marks,
     outward: Collection[Family] = (),
@@ -149,7 +150,7 @@ def troubles(
     return found
 
 
-def no_way(case: Case, answers: tuple[Answer, ...], kernel: Kernel, marks: Marks) -> Reason | None:
+def no_way(case: Case, answers: tuple[RouteAnswer, ...], kernel: Kernel, marks: Marks) -> Reason | None:
     """Why nothing from an address gets to any of its destinations, None where something does."""
     link = kernel.links.get(case.ifindex)
     name = link.name if link else f"interface {case.ifindex}"
@@ -159,11 +160,11 @@ def no_way(case: Case, answers: tuple[Answer, ...], kernel: Kernel, marks: Marks
         return None
     first = answers[0]
     for way in (first.plain, first.bound):
-        if way.refused:
-            words = way.refused.partition(":")[0]
+        if way.error:
+            words = way.error.partition(":")[0]
             # Of a rule that rejects IPv4 says the same as of none that leads anywhere.
             ends = any(rule.action is RuleAction.UNREACHABLE and not marks.on_rule(rule) for rule in kernel.rules)
-            if ends and words == NO_WAY[errno.ENETUNREACH]:
+            if ends and words == NO_ROUTE[errno.ENETUNREACH]:
                 words = "an 'unreachable' rule"
             return Reason(Why.NO_WAY, f"packets find {words}")
     other = kernel.links.get(first.bound.ifindex)
@@ -194,9 +195,9 @@ def without_uplink(kernel: Kernel, ifindex: int, managed: Container[str]) -> Rea
     return Reason(Why.NO_UPLINK, f"no carrier on {', '.join(sorted(each.name for each in outer))}")
 
 
-def arrives(way: Way, ifindex: int) -> bool:
+def arrives(way: RouteResult, ifindex: int) -> bool:
     """Whether a packet leaves by that interface, or has not to leave at all."""
-    return not way.refused and (way.local or way.ifindex == ifindex)
+    return not way.error and (way.local or way.ifindex == ifindex)
 
 
 def _is_of_the_link(route: Route) -> bool:

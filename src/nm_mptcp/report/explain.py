@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config.settings import Config, PathOptions, Setting
-from ..kernel.route_lookup import Way
 from ..model.flags import EndpointFlag, names
 from ..model.reasons import Reason, Why
 from ..model.state import (
@@ -28,6 +27,7 @@ from ..model.state import (
     Family,
     FlagsFrom,
     Path,
+    RouteResult,
     Rule,
     RuleAction,
     Snapshot,
@@ -365,7 +365,7 @@ def _without_address(what: str, known: Known) -> list[Document]:
 # --- a destination -------------------------------------------------------------------------------------------------
 
 
-def followers(destination: str, first: Way, known: Known) -> list[Endpoint]:
+def followers(destination: str, first: RouteResult, known: Known) -> list[Endpoint]:
     """The endpoints from which subflows could follow a connection to ``destination``, in the kernel's order of asking.
 
     Kernel: ``mptcp_pm_create_subflow_or_signal_addr``: those with "subflow", of the family, not the first one's own.
@@ -382,21 +382,21 @@ def followers(destination: str, first: Way, known: Known) -> list[Endpoint]:
 
 
 def explain_destination(
-    what: str, destination: str, first: Way, ways: Mapping[Endpoint, Way], known: Known
+    what: str, destination: str, first: RouteResult, ways: Mapping[Endpoint, RouteResult], known: Known
 ) -> Document:
     """By which path a new connection goes, which subflows follow it, and what its server learns.
 
     ``first`` is the route of the connection itself, ``ways`` those of :func:`followers`.
     """
     kernel = known.snapshot.kernel
-    works = kernel.mptcp_enabled and kernel.path_manager == "kernel" and not first.refused
+    works = kernel.mptcp_enabled and kernel.path_manager == "kernel" and not first.error
     left = kernel.limits.subflows if works and not first.local else 0
-    learns = [first.source] if first.source and not first.refused else []
+    learns = [first.source] if first.source and not first.error else []
     follow = []
     for endpoint, way in ways.items():
         why = ""
-        if way.refused:
-            why = way.refused
+        if way.error:
+            why = way.error
         elif not left:
             why = _no_subflow(known, first)
         else:
@@ -421,9 +421,9 @@ def explain_destination(
     }
 
 
-def _no_subflow(known: Known, first: Way) -> str:
+def _no_subflow(known: Known, first: RouteResult) -> str:
     kernel = known.snapshot.kernel
-    if first.refused:
+    if first.error:
         return "there is no connection to follow"
     if first.local:
         return "the destination is this machine"
@@ -442,9 +442,9 @@ def _plain(known: Known) -> str:
     return "" if kernel.mptcp_enabled else "MPTCP is off"
 
 
-def _first(way: Way, known: Known) -> Document:
-    if way.refused:
-        return {"error": way.refused}
+def _first(way: RouteResult, known: Known) -> Document:
+    if way.error:
+        return {"error": way.error}
     link = known.snapshot.kernel.links.get(way.ifindex)
     path = next((p for p in known.desired.paths if p.address == way.source), None)
     return {
@@ -458,7 +458,7 @@ def _first(way: Way, known: Known) -> Document:
     }
 
 
-def _follower(endpoint: Endpoint, way: Way, why: str, known: Known) -> Document:
+def _follower(endpoint: Endpoint, way: RouteResult, why: str, known: Known) -> Document:
     path = next((p for p in known.desired.paths if p.address == endpoint.address), None)
     # From an address of this machine to another of its own the way is by lo, wherever the address stands.
     index = way.ifindex if way.ifindex and not way.local else endpoint.ifindex or (path.ifindex if path else 0)
@@ -477,8 +477,8 @@ def _follower(endpoint: Endpoint, way: Way, why: str, known: Known) -> Document:
     }
 
 
-def _notes(destination: str, first: Way, follow: list[Document], known: Known) -> list[str]:
-    if first.refused:
+def _notes(destination: str, first: RouteResult, follow: list[Document], known: Known) -> list[str]:
+    if first.error:
         return ["A connection fails at once: no route leads there."]
     notes = []
     if first.local:
@@ -500,9 +500,9 @@ def _notes(destination: str, first: Way, follow: list[Document], known: Known) -
     return notes
 
 
-def _destination_commands(known: Known, first: Way) -> list[Document]:
+def _destination_commands(known: Known, first: RouteResult) -> list[Document]:
     kernel = known.snapshot.kernel
-    if first.refused:
+    if first.error:
         return [{"to": "see which links there are, and what holds them back", "type": "nm-mptcp status"}]
     if first.local:
         return []

@@ -23,11 +23,11 @@ from ..dbus.connection import DAEMON, Bus, BusError, Signal
 from ..dbus.names import INTERFACE, NAME, PATH
 from ..kernel.errors import KernelError
 from ..kernel.fib import FIB, Changes
-from ..kernel.link_stats import Counters
-from ..kernel.monitor import LINKS_AND_ADDRESSES, Monitor, look_at_links
+from ..kernel.link_stats import LinkStats
+from ..kernel.monitor import LINKS_AND_ADDRESSES, Monitor, dump_links
 from ..kernel.path_manager import PathManager
 from ..kernel.path_manager_events import PathManagerEvent, PathManagerEvents
-from ..kernel.routing import Routing
+from ..kernel.rtnetlink import Rtnetlink
 from ..kernel.sock_diag import Sockets
 from ..model.device_types import kind_of
 from ..networkmanager.client import Client
@@ -78,7 +78,7 @@ class Observer:
         self._on_sample = on_sample
         self._interval = interval
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
-        self._routing, self._counters = Routing(), Counters()
+        self._rtnetlink, self._counters = Rtnetlink(), LinkStats()
         self._path_manager, self._sockets = PathManager(), Sockets()
         self._privileged = True
         self._cost = 0.0  #: seconds of the processor's time that the last look took
@@ -123,7 +123,7 @@ class Observer:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._monitor.close()
             self._events.close()
-            for netlink in (self._routing, self._counters, self._path_manager, self._sockets):
+            for netlink in (self._rtnetlink, self._counters, self._path_manager, self._sockets):
                 await self._work(netlink.close)
             self._worker.shutdown(wait=False)
 
@@ -146,8 +146,8 @@ class Observer:
                 raise
 
     def _changed(self, _: Changes) -> None:
-        mirror = self._monitor.mirror
-        self._apply(links=mirror.links, addresses=mirror.addresses)
+        fib = self._monitor.fib
+        self._apply(links=fib.links, addresses=fib.addresses)
         self._poke()
 
     def _links_lost(self) -> None:
@@ -177,16 +177,16 @@ class Observer:
 
     async def _look_at_links(self) -> None:
         for _ in range(3):
-            self._monitor.begin_look()
+            self._monitor.begin_dump()
             try:
-                fresh = await self._work(look_at_links, self._routing)
+                fresh = await self._work(dump_links, self._rtnetlink)
             except KernelError:
-                self._monitor.abandon_look()
+                self._monitor.abandon_dump()
                 raise
-            if self._monitor.end_look(fresh):
+            if self._monitor.end_dump(fresh):
                 break
-        mirror = self._monitor.mirror
-        self._apply(links=mirror.links, addresses=mirror.addresses)
+        fib = self._monitor.fib
+        self._apply(links=fib.links, addresses=fib.addresses)
 
     async def _keep_links(self) -> None:
         while True:

@@ -15,7 +15,7 @@ from .errors import KernelError
 from .netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, ROUTE, Requester, encoded
 
 
-class Routing(Requester):
+class Rtnetlink(Requester):
     """rtnetlink requests: synchronous, for one thread, opened at first use, in that thread's network namespace.
 
     Everything raises :class:`~nm_mptcp.kernel.errors.KernelError`.

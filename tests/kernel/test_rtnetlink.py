@@ -13,7 +13,7 @@ import pytest
 
 from nm_mptcp.kernel import netlink
 from nm_mptcp.kernel.errors import KernelError
-from nm_mptcp.kernel.routing import Routing
+from nm_mptcp.kernel.rtnetlink import Rtnetlink
 from nm_mptcp.model.state import (
     MAIN_TABLE,
     PROTOCOL,
@@ -37,9 +37,9 @@ TABLE = 42000
 
 
 @pytest.fixture
-def routing(network: Network) -> Iterator[Routing]:  # noqa: ARG001
-    with Routing() as routing:
-        yield routing
+def rtnetlink(network: Network) -> Iterator[Rtnetlink]:  # noqa: ARG001
+    with Rtnetlink() as rtnetlink:
+        yield rtnetlink
 
 
 @pytest.fixture
@@ -56,9 +56,9 @@ def vb(va: int) -> int:  # noqa: ARG001
     return socket.if_nametoindex("vb")
 
 
-def test_links_tell_kind_and_whether_they_are_up_and_have_a_carrier(routing: Routing, va: int, vb: int) -> None:
+def test_links_tell_kind_and_whether_they_are_up_and_have_a_carrier(rtnetlink: Rtnetlink, va: int, vb: int) -> None:
     def link(index: int) -> Link:
-        return next(link for link in routing.links() if link.index == index)
+        return next(link for link in rtnetlink.links() if link.index == index)
 
     assert link(1) == Link(1, "lo", None, loopback=True)
     assert link(va) == Link(va, "va", "veth")
@@ -68,22 +68,22 @@ def test_links_tell_kind_and_whether_they_are_up_and_have_a_carrier(routing: Rou
     assert link(vb) == Link(vb, "vb", "veth", up=False, carrier=False)
 
 
-def test_addresses_tell_ours_and_the_peers(routing: Routing, va: int) -> None:
+def test_addresses_tell_ours_and_the_peers(rtnetlink: Rtnetlink, va: int) -> None:
     ip("addr add 192.0.2.1 peer 192.0.2.9 dev va")
     ip("addr add 2001:db8:5::1 peer 2001:db8:5::9 dev va nodad")
-    found = {address.address: address for address in routing.addresses() if address.ifindex == va}
+    found = {address.address: address for address in rtnetlink.addresses() if address.ifindex == va}
     permanent = AddressFlag.PERMANENT
     assert found["10.0.0.1"] == Address(va, "10.0.0.1", 24, flags=permanent)
     assert found["192.0.2.1"] == Address(va, "192.0.2.1", 32, flags=permanent, peer="192.0.2.9")
     assert found["2001:db8:5::1"] == Address(va, "2001:db8:5::1", 128, flags=permanent, peer="2001:db8:5::9")
 
 
-def test_addresses_tell_flags_beyond_the_eighth_bit_and_lifetimes(routing: Routing, va: int) -> None:  # noqa: ARG001
+def test_addresses_tell_flags_beyond_the_eighth_bit_and_lifetimes(rtnetlink: Rtnetlink, va: int) -> None:  # noqa: ARG001
     ip("addr add 2001:db8:6::1/64 dev va noprefixroute valid_lft 1000 preferred_lft 500")
     ip("addr add 2001:db8:7::1/64 dev va valid_lft 1000 preferred_lft 0 nodad")
 
     def found() -> dict[str, Address]:
-        return {address.address: address for address in routing.addresses()}
+        return {address.address: address for address in rtnetlink.addresses()}
 
     assert found()["2001:db8:6::1"].flags == AddressFlag.TENTATIVE | AddressFlag.NOPREFIXROUTE
     assert found()["2001:db8:7::1"].flags == AddressFlag.DEPRECATED
@@ -134,47 +134,49 @@ def unweighted(route: Route) -> Route:
     return replace(route, hops=tuple(replace(hop, weight=1) for hop in route.hops))
 
 
-def test_a_route_survives_the_way_into_the_kernel_and_back(routing: Routing, va: int, vb: int) -> None:
+def test_a_route_survives_the_way_into_the_kernel_and_back(rtnetlink: Rtnetlink, va: int, vb: int) -> None:
     wanted = routes(va, vb)
     for route in wanted:
-        routing.add_route(route)
-    assert sorted(map(repr, routing.routes(TABLE))) == sorted(map(repr, wanted))
+        rtnetlink.add_route(route)
+    assert sorted(map(repr, rtnetlink.routes(TABLE))) == sorted(map(repr, wanted))
 
 
-def test_a_copy_of_the_main_table_is_the_same_but_for_table_and_protocol(routing: Routing, va: int) -> None:
+def test_a_copy_of_the_main_table_is_the_same_but_for_table_and_protocol(rtnetlink: Rtnetlink, va: int) -> None:
     ip("route add default via 10.0.0.2 dev va proto dhcp src 10.0.0.1 metric 100 mtu 1400")
     ip("route add 10.5.0.0/16 via inet6 fe80::9 dev va")
     ip("-6 route add default proto ra metric 100 pref high nexthop via fe80::5 dev va nexthop via fe80::6 dev va")
-    original = routing.routes(MAIN_TABLE, va)
+    original = rtnetlink.routes(MAIN_TABLE, va)
     assert len(original) == 7
     # The routes on-link first: what they reach, gateways need.
     for route in sorted(original, key=lambda route: route.hops[0].gateway is not None):
-        routing.add_route(replace(route, table=TABLE, protocol=PROTOCOL))
-    copied = routing.routes(TABLE)
+        rtnetlink.add_route(replace(route, table=TABLE, protocol=PROTOCOL))
+    copied = rtnetlink.routes(TABLE)
     assert {replace(route, table=MAIN_TABLE, protocol=0) for route in copied} == {
         replace(route, protocol=0) for route in original
     }
 
 
-def test_each_route_can_be_deleted_by_itself(routing: Routing, va: int, vb: int) -> None:
+def test_each_route_can_be_deleted_by_itself(rtnetlink: Rtnetlink, va: int, vb: int) -> None:
     wanted = routes(va, vb)
     for route in wanted:
-        routing.add_route(route)
+        rtnetlink.add_route(route)
     for count, route in enumerate(wanted, 1):
-        routing.delete_route(route)
+        rtnetlink.delete_route(route)
         # The weight of an IPv6 route is only told while it has siblings.
-        assert set(map(unweighted, routing.routes(TABLE))) == set(map(unweighted, wanted[count:]))
+        assert set(map(unweighted, rtnetlink.routes(TABLE))) == set(map(unweighted, wanted[count:]))
         with pytest.raises(KernelError) as gone:
-            routing.delete_route(route)
+            rtnetlink.delete_route(route)
         assert gone.value.absent
 
 
 @pytest.mark.parametrize("destination", ["10.9.0.0/16", "2001:db8:9::/48", "0.0.0.0/0", "::/0"])
-def test_a_foreign_route_to_the_same_place_is_not_deleted(routing: Routing, va: int, vb: int, destination: str) -> None:
+def test_a_foreign_route_to_the_same_place_is_not_deleted(
+    rtnetlink: Rtnetlink, va: int, vb: int, destination: str
+) -> None:
     v4 = Family.of(destination) is Family.IPV4
     gateway, other_gateway = ("10.0.0.2", "10.0.0.3") if v4 else ("fe80::2", "fe80::3")
     foreign = Route(destination, TABLE, (Hop(va, gateway),), protocol=4, metric=50)
-    routing.add_route(foreign)
+    rtnetlink.add_route(foreign)
     ours = replace(foreign, protocol=PROTOCOL)
     variants = [
         ours,
@@ -187,90 +189,90 @@ def test_a_foreign_route_to_the_same_place_is_not_deleted(routing: Routing, va: 
         variants += [replace(ours, protocol=4, tos=4), replace(ours, protocol=4, type=RouteType.UNREACHABLE, hops=())]
     for variant in variants:
         with pytest.raises(KernelError) as refused:
-            routing.delete_route(variant)
+            rtnetlink.delete_route(variant)
         assert refused.value.absent, variant
-    assert routing.routes(TABLE) == (foreign,)
+    assert rtnetlink.routes(TABLE) == (foreign,)
 
 
-def test_what_is_left_out_is_no_wildcard(routing: Routing, va: int) -> None:
+def test_what_is_left_out_is_no_wildcard(rtnetlink: Rtnetlink, va: int) -> None:
     there = [
         Route("10.9.0.0/16", TABLE, (Hop(va, "10.0.0.2"),), protocol=PROTOCOL, metric=50),
         Route("2001:db8:9::/48", TABLE, (Hop(va, "fe80::2"),), protocol=PROTOCOL, metric=50),
     ]
     for route in there:
-        routing.add_route(route)
+        rtnetlink.add_route(route)
     for route in there:
         for variant in (replace(route, metric=0), replace(route, hops=(Hop(va),))):
             with pytest.raises(KernelError) as refused:
-                routing.delete_route(variant)
+                rtnetlink.delete_route(variant)
             assert refused.value.absent
     with pytest.raises(KernelError) as refused:
-        routing.delete_route(replace(there[1], hops=(), type=RouteType.UNREACHABLE))
+        rtnetlink.delete_route(replace(there[1], hops=(), type=RouteType.UNREACHABLE))
     assert refused.value.absent
     with pytest.raises(ValueError, match="it might be anybody's"):
-        routing.delete_route(replace(there[0], protocol=0))
-    assert set(routing.routes(TABLE)) == set(there)
+        rtnetlink.delete_route(replace(there[0], protocol=0))
+    assert set(rtnetlink.routes(TABLE)) == set(there)
 
 
-def test_the_same_route_again_exists(routing: Routing, va: int, vb: int) -> None:
+def test_the_same_route_again_exists(rtnetlink: Rtnetlink, va: int, vb: int) -> None:
     for route in routes(va, vb):
-        routing.add_route(route)
+        rtnetlink.add_route(route)
     for route in routes(va, vb):
         with pytest.raises(KernelError) as twice:
-            routing.add_route(route)
+            rtnetlink.add_route(route)
         assert twice.value.exists
 
 
-def test_an_ipv4_route_is_replaced(routing: Routing, va: int) -> None:
+def test_an_ipv4_route_is_replaced(rtnetlink: Rtnetlink, va: int) -> None:
     old = Route("0.0.0.0/0", TABLE, (Hop(va, "10.0.0.2"),), protocol=PROTOCOL, metric=5)
     new = replace(old, hops=(Hop(va, "10.0.0.3"),), metrics=(("RTAX_MTU", 1300),))
-    routing.replace_route(old)
-    routing.replace_route(new)
-    assert routing.routes(TABLE) == (new,)
+    rtnetlink.replace_route(old)
+    rtnetlink.replace_route(new)
+    assert rtnetlink.routes(TABLE) == (new,)
 
 
-def test_an_ipv6_route_is_never_replaced(routing: Routing, va: int) -> None:
+def test_an_ipv6_route_is_never_replaced(rtnetlink: Rtnetlink, va: int) -> None:
     with pytest.raises(ValueError, match="IPv6 routes are not replaced"):
-        routing.replace_route(Route("::/0", TABLE, (Hop(va, "fe80::2"),), metric=5))
+        rtnetlink.replace_route(Route("::/0", TABLE, (Hop(va, "fe80::2"),), metric=5))
 
 
-def test_an_ipv6_sibling_joins_and_leaves_without_the_others(routing: Routing, va: int) -> None:
+def test_an_ipv6_sibling_joins_and_leaves_without_the_others(rtnetlink: Rtnetlink, va: int) -> None:
     siblings = [Route("::/0", TABLE, (Hop(va, f"fe80::{n}"),), protocol=PROTOCOL, metric=1024) for n in (2, 3, 4)]
     for sibling in siblings:
-        routing.add_route(sibling)
+        rtnetlink.add_route(sibling)
     assert ip(f"-6 route show table {TABLE}").count("nexthop") == 3
-    routing.delete_route(siblings[0])
-    assert set(routing.routes(TABLE)) == set(siblings[1:])
+    rtnetlink.delete_route(siblings[0])
+    assert set(rtnetlink.routes(TABLE)) == set(siblings[1:])
 
 
-def test_routes_are_filtered_by_table_and_interface(routing: Routing, va: int, vb: int) -> None:
+def test_routes_are_filtered_by_table_and_interface(rtnetlink: Rtnetlink, va: int, vb: int) -> None:
     for route in routes(va, vb):
-        routing.add_route(route)
-    everything = routing.routes()
+        rtnetlink.add_route(route)
+    everything = rtnetlink.routes()
     assert {route.table for route in everything} == {MAIN_TABLE, TABLE}
-    assert set(routing.routes(TABLE)) == {route for route in everything if route.table == TABLE}
+    assert set(rtnetlink.routes(TABLE)) == {route for route in everything if route.table == TABLE}
     for index in (va, vb):
-        assert set(routing.routes(ifindex=index)) == {
+        assert set(rtnetlink.routes(ifindex=index)) == {
             route for route in everything if index in {hop.ifindex for hop in route.hops}
         }
-    assert routing.routes(4711) == ()
+    assert rtnetlink.routes(4711) == ()
 
 
-def test_what_model_values_cannot_tell_is_read_as_other(routing: Routing, va: int) -> None:  # noqa: ARG001
+def test_what_model_values_cannot_tell_is_read_as_other(rtnetlink: Rtnetlink, va: int) -> None:  # noqa: ARG001
     ip("-6 route add 2001:db8:9::/48 from 2001:db8:1::/64 dev va")
     ip("route add throw 10.9.0.0/16")
-    found = {route.destination: route.type for route in routing.routes()}
+    found = {route.destination: route.type for route in rtnetlink.routes()}
     assert found["2001:db8:9::/48"] is RouteType.OTHER
     assert found["10.9.0.0/16"] is RouteType.OTHER
 
 
-def test_local_and_multicast_routes_are_left_out(routing: Routing, va: int) -> None:  # noqa: ARG001
+def test_local_and_multicast_routes_are_left_out(rtnetlink: Rtnetlink, va: int) -> None:  # noqa: ARG001
     ip("route add local 10.7.0.0/16 dev lo table 100")
     ip("route add multicast 224.0.0.0/4 dev va")
-    assert {route.type for route in routing.routes()} == {RouteType.UNICAST}
+    assert {route.type for route in rtnetlink.routes()} == {RouteType.UNICAST}
 
 
-def test_a_dead_hop_of_a_multipath_route_is_told_as_dead(routing: Routing, va: int, vb: int) -> None:
+def test_a_dead_hop_of_a_multipath_route_is_told_as_dead(rtnetlink: Rtnetlink, va: int, vb: int) -> None:
     ip("link add name vc type veth peer name vd")
     ip("link set vc up")
     ip("route add 10.9.0.0/16 nexthop via 10.0.0.2 dev va onlink nexthop via 10.1.0.2 dev vc onlink")
@@ -278,7 +280,7 @@ def test_a_dead_hop_of_a_multipath_route_is_told_as_dead(routing: Routing, va: i
     ip("link set va down")
     dead = {
         (route.destination, hop.ifindex): hop.dead
-        for route in routing.routes()
+        for route in rtnetlink.routes()
         for hop in route.hops
         if route.destination in ("10.9.0.0/16", "2001:db8:9::/48")
     }
@@ -304,69 +306,69 @@ def rules() -> list[Rule]:
     ]
 
 
-def test_a_rule_survives_the_way_into_the_kernel_and_back(routing: Routing) -> None:
-    before = routing.rules()
+def test_a_rule_survives_the_way_into_the_kernel_and_back(rtnetlink: Rtnetlink) -> None:
+    before = rtnetlink.rules()
     assert [(rule.priority, rule.table, rule.foreign) for rule in before if rule.family is Family.IPV4] == [
         (0, 255, False),
         (32766, 254, False),
         (32767, 253, False),
     ]
     for rule in rules():
-        routing.add_rule(rule)
-    assert [rule for rule in routing.rules() if rule not in before] == rules()
+        rtnetlink.add_rule(rule)
+    assert [rule for rule in rtnetlink.rules() if rule not in before] == rules()
     for rule in rules():
         with pytest.raises(KernelError) as twice:
-            routing.add_rule(rule)
+            rtnetlink.add_rule(rule)
         assert twice.value.exists
     for rule in rules():
-        routing.delete_rule(rule)
-    assert routing.rules() == before
+        rtnetlink.delete_rule(rule)
+    assert rtnetlink.rules() == before
 
 
-def test_a_hand_made_twin_of_a_rule_is_not_deleted(routing: Routing) -> None:
+def test_a_hand_made_twin_of_a_rule_is_not_deleted(rtnetlink: Rtnetlink) -> None:
     for rule in rules()[:3]:
         family = 4 if rule.family is Family.IPV4 else 6
         suppress = "" if rule.suppress_prefixlength is None else f"suppress_prefixlength {rule.suppress_prefixlength}"
         ip(f"-{family} rule add from {rule.source} lookup {rule.table} pref {rule.priority} {suppress}")
-    before = routing.rules()
+    before = rtnetlink.rules()
     for rule in rules()[:3]:
         with pytest.raises(KernelError) as refused:
-            routing.delete_rule(rule)
+            rtnetlink.delete_rule(rule)
         assert refused.value.absent
-        routing.add_rule(rule)
-        routing.delete_rule(rule)
-    assert routing.rules() == before
+        rtnetlink.add_rule(rule)
+        rtnetlink.delete_rule(rule)
+    assert rtnetlink.rules() == before
 
 
 def test_rules_of_one_priority_stand_in_the_order_in_which_they_were_added(subject: Subject) -> None:
-    with Routing() as routing:
+    with Rtnetlink() as rtnetlink:
         mine = [replace(rule, priority=RULE_PRIORITY) for rule in rules()[:3]]
         for rule in mine:
-            routing.add_rule(rule)
+            rtnetlink.add_rule(rule)
         ip(f"rule add from 10.0.0.1 lookup 7 pref {RULE_PRIORITY}")
         ip("rule add to 10.50.0.0/16 lookup 100")  # without a priority: before ours
-        (other,) = (rule for rule in routing.rules() if rule.table == 7)
+        (other,) = (rule for rule in rtnetlink.rules() if rule.table == 7)
 
         def standing() -> list[Rule]:
-            return [rule for rule in routing.rules() if rule.priority == RULE_PRIORITY]
+            return [rule for rule in rtnetlink.rules() if rule.priority == RULE_PRIORITY]
 
         assert standing() == [*mine, other]
-        assert routing.rules()[1].table == 100
+        assert rtnetlink.rules()[1].table == 100
         for rule in mine:
-            routing.move_rule(rule)
+            rtnetlink.move_rule(rule)
         assert standing() == [other, *mine]
         # What is told without suppress_prefixlength matches its twin with it, which stands first.
-        routing.delete_rule(mine[2])
+        rtnetlink.delete_rule(mine[2])
         assert standing() == [other, *mine[1:]]
         assert subject.settled()
-        assert not subject.mirror.doubtful
+        assert not subject.fib.doubtful
         assert not subject.difference()
 
 
 @pytest.mark.parametrize("selector", ["fwmark 1", "iif lo", "to 10.9.0.0/16", "dport 22", "not from 10.0.0.9", "tos 4"])
-def test_a_rule_with_other_selectors_is_foreign(routing: Routing, selector: str) -> None:
+def test_a_rule_with_other_selectors_is_foreign(rtnetlink: Rtnetlink, selector: str) -> None:
     ip(f"rule add {selector} lookup 100 pref 100")
-    assert [rule.foreign for rule in routing.rules() if rule.priority == 100] == [True]
+    assert [rule.foreign for rule in rtnetlink.rules() if rule.priority == 100] == [True]
 
 
 def test_an_operation_that_is_not_allowed_is_one_clear_line(network: Network) -> None:  # noqa: ARG001
@@ -378,7 +380,7 @@ def test_an_operation_that_is_not_allowed_is_one_clear_line(network: Network) ->
     if child == 0:
         try:
             os.setuid(65534)
-            Routing().add_rule(rules()[0])
+            Rtnetlink().add_rule(rules()[0])
         except KernelError as error:
             os.write(writer, f"{error.errno} {error}".encode())
         finally:
@@ -393,7 +395,7 @@ def test_an_operation_that_is_not_allowed_is_one_clear_line(network: Network) ->
 
 
 def test_a_dump_that_changes_meanwhile_is_begun_again(
-    routing: Routing, va: int, network: Network, monkeypatch: pytest.MonkeyPatch
+    rtnetlink: Rtnetlink, va: int, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No route that stays is ever missing, however the table changes while it is read."""
     batch("\n".join(f"route add 10.{100 + i // 256}.{i % 256}.0/24 dev va" for i in range(3000)))
@@ -411,7 +413,7 @@ def test_a_dump_that_changes_meanwhile_is_begun_again(
     thread.start()
     try:
         for _ in range(5):
-            found = {route.destination for route in routing.routes(MAIN_TABLE)}
+            found = {route.destination for route in rtnetlink.routes(MAIN_TABLE)}
             assert sum(not destination.startswith("10.99.") for destination in found) >= 3002
     finally:
         stop.set()
