@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from nm_mptcp.model.flags import ProfileFlag, endpoint_flags, names
-from nm_mptcp.model.state import Device, DeviceState
+from nm_mptcp.model.state import Device, DeviceState, DeviceType
 from nm_mptcp.networkmanager.defaults import NetworkManagerPaths, read
 
 from .bed import Bed
@@ -15,7 +15,7 @@ from .bed import Bed
 ETH0 = Device(
     interface="eth0",
     ip_interface="eth0",
-    type=20,
+    type=DeviceType.VETH,
     state=DeviceState.ACTIVATED,
     driver="veth",
     driver_version="1.0",

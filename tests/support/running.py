@@ -14,11 +14,10 @@ from nm_mptcp.engine.loop import Engine
 from nm_mptcp.engine.record import Record
 from nm_mptcp.kernel.access import KernelAccess
 from nm_mptcp.model.flags import ProfileFlag
-from nm_mptcp.model.state import DefaultFlags, Device, DeviceState, NetworkManager, Profile
+from nm_mptcp.model.state import DefaultFlags, Device, DeviceState, DeviceType, NetworkManager, Profile
 
 from .network import Network, batch, ip, veth
 
-_ETHERNET = 1
 _LEFT_TO_US = DefaultFlags(ProfileFlag.DISABLED, DefaultFlags.OUR_SECTION)
 
 
@@ -56,7 +55,7 @@ def networkmanager(names: Iterable[str]) -> NetworkManager:
         Device(
             interface=name,
             ip_interface=name,
-            type=_ETHERNET,
+            type=DeviceType.ETHERNET,
             state=DeviceState.ACTIVATED,
             activation=f":1.5/{name}",
             default_flags=_LEFT_TO_US,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +16,13 @@ from nm_mptcp.model.state import (
     DefaultFlags,
     Device,
     DeviceState,
+    DeviceType,
     Endpoint,
     Family,
     Hop,
     Kernel,
     Link,
+    Metered,
     NetworkManager,
     Ours,
     OwnEndpoint,
@@ -31,7 +33,8 @@ from nm_mptcp.model.state import (
     TunnelBypass,
 )
 
-ETHERNET, WIFI, BLUETOOTH, MODEM, BRIDGE, TUN, VETH, WIREGUARD = 1, 2, 5, 8, 13, 16, 20, 29
+ETHERNET, WIFI, BLUETOOTH, MODEM = DeviceType.ETHERNET, DeviceType.WIFI, DeviceType.BLUETOOTH, DeviceType.MODEM
+BRIDGE, TUN, VETH, WIREGUARD = DeviceType.BRIDGE, DeviceType.TUN, DeviceType.VETH, DeviceType.WIREGUARD
 
 #: What our drop-in says.
 LEFT_TO_US = DefaultFlags(ProfileFlag.DISABLED, DefaultFlags.OUR_SECTION)
@@ -47,6 +50,12 @@ def grouped(routes: Iterable[Route]) -> dict[tuple[int, int], tuple[Route, ...]]
         for ifindex in {hop.ifindex for hop in route.hops} or {0}:
             groups.setdefault((route.table, ifindex), []).append(route)
     return {key: tuple(group) for key, group in groups.items()}
+
+
+def _typed(device: dict[str, Any]) -> dict[str, Any]:
+    """NetworkManager's numbers as the client makes them of what D-Bus says."""
+    kinds: dict[str, Callable[[int], Any]] = {"type": DeviceType, "metered": Metered}
+    return {name: kinds[name](value) if name in kinds else value for name, value in device.items()}
 
 
 class Situation:
@@ -102,7 +111,7 @@ class Situation:
                 "profile": Profile(**{"id": name, "uuid": f"uuid-{name}", "type": "802-3-ethernet", **profile})
                 if profile is not None
                 else None,
-                **device,
+                **_typed(device),
             }
         )
         for address in addresses:
@@ -156,7 +165,7 @@ class Situation:
 
     def device(self, name: str, **changes: Any) -> None:
         """Change what NetworkManager says of a device."""
-        self.devices[name] = replace(self.devices[name], **changes)
+        self.devices[name] = replace(self.devices[name], **_typed(changes))
 
     def snapshot(self) -> Snapshot:
         """All of it, as one look."""

@@ -29,7 +29,7 @@ from nm_mptcp.config.settings import (
     WeakSignal,
 )
 from nm_mptcp.model.flags import ProfileFlag
-from nm_mptcp.model.state import Device, DeviceState, Mode
+from nm_mptcp.model.state import Device, DeviceState, DeviceType, Mode
 
 from .bad_configuration import BAD, Bad
 
@@ -38,7 +38,12 @@ Write = Callable[[str, str], Path]
 UUID = "0f0f0f0f-1111-2222-3333-444444444444"
 
 PHONE = Device(
-    interface="enx0", ip_interface="enx0", type=1, state=DeviceState.ACTIVATED, driver="ipheth", type_name="ethernet"
+    interface="enx0",
+    ip_interface="enx0",
+    type=DeviceType.ETHERNET,
+    state=DeviceState.ACTIVATED,
+    driver="ipheth",
+    type_name="ethernet",
 )
 
 PLACES = {

@@ -16,12 +16,18 @@ from pathlib import Path
 import pytest
 
 from nm_mptcp.model.flags import ProfileFlag
-from nm_mptcp.model.state import DefaultFlags, Device, DeviceState, Family
+from nm_mptcp.model.state import DefaultFlags, Device, DeviceState, DeviceType, Family
 from nm_mptcp.networkmanager.defaults import DefaultsReader, NetworkManagerPaths, normalize, read
 from nm_mptcp.nmsyntax import keyfile
 from nm_mptcp.nmsyntax.keyfile import parse
 
-ETH0 = Device(interface="eth0", ip_interface="eth0", type=1, state=DeviceState.ACTIVATED, type_name="ethernet")
+ETH0 = Device(
+    interface="eth0",
+    ip_interface="eth0",
+    type=DeviceType.ETHERNET,
+    state=DeviceState.ACTIVATED,
+    type_name="ethernet",
+)
 SECTION = "[connection-{0}]\nconnection.mptcp-flags={1}\n"
 
 Write = Callable[[str, str], Path]

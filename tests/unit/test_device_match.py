@@ -5,20 +5,26 @@ from __future__ import annotations
 
 import pytest
 
-from nm_mptcp.model.state import Device, DeviceState
+from nm_mptcp.model.state import Device, DeviceState, DeviceType
 from nm_mptcp.nmsyntax.device_match import DeviceMatch, split
 
 WLAN0 = Device(
     interface="wlan0",
     ip_interface="wlan0",
-    type=2,
+    type=DeviceType.WIFI,
     state=DeviceState.ACTIVATED,
     driver="iwlwifi",
     driver_version="6.12.1-amd64",
     hardware_address="00:1E:65:30:D1:C4",
     type_name="wifi",
 )
-MODEM = Device(interface="cdc-wdm0", ip_interface="wwan0", type=8, state=DeviceState.ACTIVATED, type_name="gsm")
+MODEM = Device(
+    interface="cdc-wdm0",
+    ip_interface="wwan0",
+    type=DeviceType.MODEM,
+    state=DeviceState.ACTIVATED,
+    type_name="gsm",
+)
 
 
 @pytest.mark.parametrize(

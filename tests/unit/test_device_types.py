@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from nm_mptcp.model.device_types import is_metered, kind_of
-from nm_mptcp.model.state import Device, DeviceState, Profile
+from nm_mptcp.model.state import Device, DeviceState, DeviceType, Metered, Profile
 from nm_mptcp.networkmanager import names
 
 PATH, RESERVE, NONE = "path", "backup path", "no path"
@@ -57,7 +57,7 @@ def device(kind: int, *, profile: str = "802-3-ethernet", type_name: str = "", i
     return Device(
         interface,
         interface,
-        kind,
+        DeviceType(kind),
         DeviceState.ACTIVATED,
         profile=Profile("x", "u", profile) if profile else None,
         type_name=type_name,
@@ -109,4 +109,4 @@ def test_a_name_says_nothing(name: str) -> None:
 
 @pytest.mark.parametrize(("metered", "is_"), [(0, False), (1, True), (2, False), (3, True), (4, False), (9, False)])
 def test_metered_is_what_networkmanager_says_or_guesses(metered: int, is_: bool) -> None:
-    assert is_metered(Device("x", "x", 1, DeviceState.ACTIVATED, metered=metered)) is is_
+    assert is_metered(Device("x", "x", DeviceType.ETHERNET, DeviceState.ACTIVATED, metered=Metered(metered))) is is_

@@ -34,7 +34,7 @@ from nm_mptcp.config.settings import (
     RoamingPolicy,
     Setting,
 )
-from nm_mptcp.model.state import PROTOCOL, TABLES, DefaultFlags, Device, DeviceState, Mode
+from nm_mptcp.model.state import PROTOCOL, TABLES, DefaultFlags, Device, DeviceState, DeviceType, Mode
 from nm_mptcp.nmsyntax.keyfile import parse
 from nm_mptcp.service.interface import METHODS, PROPERTIES
 from nm_mptcp.service.path_objects import PATH_PROPERTIES
@@ -247,7 +247,7 @@ def test_what_is_shipped_is_good_and_makes_phones_metered(stage: Path) -> None:
         "cdc_ether": None,
         "r8152": None,
     }.items():
-        device = Device("enx0", "enx0", 1, DeviceState.ACTIVATED, driver=driver)
+        device = Device("enx0", "enx0", DeviceType.ETHERNET, DeviceState.ACTIVATED, driver=driver)
         options = reading.config.for_path(device, profile_id="Phone", profile_uuid="", address="192.0.2.7")
         assert options == PathOptions(assume_metered=Setting(metered))
 

@@ -13,6 +13,7 @@ import math
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from .flags import CHANGEABLE, EndpointFlag, ProfileFlag
 from .reasons import Reason
@@ -277,7 +278,67 @@ class Kernel:
 # --- what NetworkManager says --------------------------------------------------------------------------------------
 
 
-class DeviceState(enum.IntEnum):
+class _NetworkManagerEnum(enum.IntEnum):
+    """An enumeration of NetworkManager's D-Bus interface (``nm-dbus-interface.h``); 0 is "unknown".
+
+    A number that only a newer NetworkManager knows is read as 0.
+    """
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        return cls(0) if isinstance(value, int) else None
+
+
+class DeviceType(_NetworkManagerEnum):
+    """``NMDeviceType``."""
+
+    UNKNOWN = 0
+    ETHERNET = 1
+    WIFI = 2
+    BLUETOOTH = 5
+    OLPC_MESH = 6
+    WIMAX = 7
+    MODEM = 8
+    INFINIBAND = 9
+    BOND = 10
+    VLAN = 11
+    ADSL = 12
+    BRIDGE = 13
+    GENERIC = 14
+    TEAM = 15
+    TUN = 16
+    IP_TUNNEL = 17
+    MACVLAN = 18
+    VXLAN = 19
+    VETH = 20
+    MACSEC = 21
+    DUMMY = 22
+    PPP = 23
+    OVS_INTERFACE = 24
+    OVS_PORT = 25
+    OVS_BRIDGE = 26
+    WPAN = 27
+    SIXLOWPAN = 28
+    WIREGUARD = 29
+    WIFI_P2P = 30
+    VRF = 31
+    LOOPBACK = 32
+    HSR = 33
+    IPVLAN = 34
+    GENEVE = 35
+
+
+class Metered(_NetworkManagerEnum):
+    """``NMMetered``: what the profile says, else what NetworkManager guesses by kind of device and DHCP options."""
+
+    UNKNOWN = 0
+    YES = 1
+    NO = 2
+    GUESS_YES = 3
+    GUESS_NO = 4
+
+
+class DeviceState(_NetworkManagerEnum):
     """``NMDeviceState``."""
 
     UNKNOWN = 0
@@ -295,7 +356,7 @@ class DeviceState(enum.IntEnum):
     FAILED = 120
 
 
-class Connectivity(enum.IntEnum):
+class Connectivity(_NetworkManagerEnum):
     """``NMConnectivityState``."""
 
     UNKNOWN = 0
@@ -351,11 +412,11 @@ class Device:
 
     interface: str  #: the control interface (cdc-wdm0)
     ip_interface: str  #: where the addresses are (wwan0); the same as ``interface`` for most
-    type: int  #: ``NMDeviceType``
+    type: DeviceType
     state: DeviceState
     managed: bool = True
     external: bool = False  #: brought up by somebody else; NetworkManager only looks on
-    metered: int = 0  #: ``NMMetered``: 0 unknown, 1 yes, 2 no, 3 guess-yes, 4 guess-no
+    metered: Metered = Metered.UNKNOWN
     ipv4_connectivity: Connectivity = Connectivity.UNKNOWN
     ipv6_connectivity: Connectivity = Connectivity.UNKNOWN
     activation: str = ""  #: names this very activation; another one, or another NetworkManager, has another

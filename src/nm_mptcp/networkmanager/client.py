@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,16 @@ from typing import Any, TypeVar
 from ..dbus.connection import Bus, BusError, Signal, unpack
 from ..fault_log import FaultLog
 from ..model.flags import ProfileFlag
-from ..model.state import Connectivity, Device, DeviceState, Family, NetworkManager, Profile
+from ..model.state import (
+    Connectivity,
+    Device,
+    DeviceState,
+    DeviceType,
+    Family,
+    Metered,
+    NetworkManager,
+    Profile,
+)
 from ..text import printable
 from . import names
 from .access_points import AccessPoints
@@ -32,7 +40,6 @@ from .modems import Modems
 _log = logging.getLogger(__name__)
 
 _Value = TypeVar("_Value", str, int, bool)
-_Enum = TypeVar("_Enum", bound=enum.IntEnum)
 
 #: A device has an applied connection from here ...
 _FIRST = DeviceState.PREPARE
@@ -82,7 +89,7 @@ _FRESH = 1.0
 
 
 #: What no ``match-device`` singles out.
-_NO_DEVICE = Device("", "", 0, DeviceState.UNKNOWN)
+_NO_DEVICE = Device("", "", DeviceType.UNKNOWN, DeviceState.UNKNOWN)
 
 
 class _Malformed(Exception):
@@ -126,8 +133,8 @@ class _Tracked:
         return _get(self.properties, "State", int, 0)
 
     @property
-    def type(self) -> int:
-        return _get(self.properties, "DeviceType", int, 0)
+    def type(self) -> DeviceType:
+        return DeviceType(_get(self.properties, "DeviceType", int, 0))
 
     def forget(self) -> None:
         """The activation that the profile belonged to is over."""
@@ -164,7 +171,7 @@ class Client:
         self._bus = bus
         self._on_change = on_change
         self._on_strength = on_strength
-        self._modems = Modems(lambda: self._refresh_those(lambda tracked: tracked.type == names.TYPE_MODEM))
+        self._modems = Modems(lambda: self._refresh_those(lambda tracked: tracked.type is DeviceType.MODEM))
         self._access_points = AccessPoints(lambda: self._refresh_those(lambda tracked: bool(tracked.access_point)))
         self._defaults = defaults or DefaultsReader()
         self._owner = ""  #: NetworkManager's unique name, "" when it is not there
@@ -628,12 +635,13 @@ class Client:
         properties = tracked.properties
         try:
             interface = _required(properties, "Interface", str)
-            kind = _required(properties, "DeviceType", int)
-            state = _enum(DeviceState, _required(properties, "State", int))
+            kind = DeviceType(_required(properties, "DeviceType", int))
+            state = DeviceState(_required(properties, "State", int))
             broken = ""
             self._complaints.right("device", path)
         except _Malformed as error:
-            interface, kind, state = _get(properties, "Interface", str, ""), 0, DeviceState.UNKNOWN
+            interface = _get(properties, "Interface", str, "")
+            kind, state = DeviceType.UNKNOWN, DeviceState.UNKNOWN
             broken = f"NetworkManager's answer is not understood: {error}"
             self._complaints.say("device", f"device {path}: {error}", path)
         active = tracked.active
@@ -646,7 +654,7 @@ class Client:
             state=state,
             managed=_get(properties, "Managed", bool, False),
             external=bool(flags & names.STATE_FLAG_EXTERNAL),
-            metered=_get(properties, "Metered", int, 0),
+            metered=Metered(_get(properties, "Metered", int, 0)),
             ipv4_connectivity=self._connectivity(properties, "Ip4Connectivity"),
             ipv6_connectivity=self._connectivity(properties, "Ip6Connectivity"),
             activation=f"{self._owner}{active}" if active else "",
@@ -672,7 +680,7 @@ class Client:
         for switch in ("ConnectivityCheckAvailable", "ConnectivityCheckEnabled"):
             if not _get(self._manager, switch, bool, True):
                 return Connectivity.UNKNOWN
-        return _enum(Connectivity, _get(properties, name, int, 0))
+        return Connectivity(_get(properties, name, int, 0))
 
 
 def _tell(task: asyncio.Task[None]) -> None:
@@ -681,15 +689,15 @@ def _tell(task: asyncio.Task[None]) -> None:
         _log.error("NetworkManager's objects could not be read", exc_info=error)
 
 
-def _type_name(properties: Mapping[str, Any], kind: int) -> str:
+def _type_name(properties: Mapping[str, Any], kind: DeviceType) -> str:
     """What ``match-device=type:`` calls the device (``get_type_description`` of each device class)."""
-    if kind == names.TYPE_MODEM:
+    if kind is DeviceType.MODEM:
         capabilities = _get(properties, "CurrentCapabilities", int, 0)
         if capabilities & names.MODEM_GSM:
             return "gsm"
         if capabilities & names.MODEM_CDMA:
             return "cdma"
-    if kind == 14 and (description := _get(properties, "TypeDescription", str, "")):
+    if kind is DeviceType.GENERIC and (description := _get(properties, "TypeDescription", str, "")):
         return description
     return names.TYPE_NAMES.get(kind, "")
 
@@ -752,11 +760,3 @@ def _required(properties: Mapping[str, Any], key: str, kind: type[_Value]) -> _V
     if not _is(value, kind):
         raise _Malformed(f"'{key}' is {value!r}, not of type {kind.__name__}")
     return value  # type: ignore[no-any-return]  # just checked
-
-
-def _enum(kind: type[_Enum], value: int) -> _Enum:
-    """The member with that value, or the one for "unknown" (0)."""
-    try:
-        return kind(value)
-    except ValueError:
-        return kind(0)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from ..model.state import DeviceType
+
 SERVICE = "org.freedesktop.NetworkManager"
 PATH = "/org/freedesktop/NetworkManager"
 DEVICES = PATH + "/Devices/"
@@ -49,46 +51,43 @@ MATCH_RULES: tuple[str, ...] = (
     ),
 )
 
-#: ``NMDeviceType`` -> what ``match-device=type:`` calls it (``nm_device_get_type_description``). A modem is "gsm" or "cdma"
+#: What ``match-device=type:`` calls it (``nm_device_get_type_description``). A modem is "gsm" or "cdma"
 #: by its capabilities, a generic device what the kernel calls it; both are told by the device itself.
-TYPE_NAMES: dict[int, str] = {
-    1: "ethernet",
-    2: "wifi",
-    5: "bt",
-    6: "olpc-mesh",
-    7: "wimax",
-    8: "modem",
-    9: "infiniband",
-    10: "bond",
-    11: "vlan",
-    12: "adsl",
-    13: "bridge",
-    14: "generic",
-    15: "team",
-    16: "tun",
-    17: "iptunnel",
-    18: "macvlan",
-    19: "vxlan",
-    20: "ethernet",
-    21: "macsec",
-    22: "dummy",
-    23: "ppp",
-    24: "ovs-interface",
-    25: "ovs-port",
-    26: "ovs-bridge",
-    27: "wpan",
-    28: "6lowpan",
-    29: "wireguard",
-    30: "wifi-p2p",
-    31: "vrf",
-    32: "loopback",
-    33: "hsr",
-    34: "ipvlan",
-    35: "geneve",
+TYPE_NAMES: dict[DeviceType, str] = {
+    DeviceType.ETHERNET: "ethernet",
+    DeviceType.WIFI: "wifi",
+    DeviceType.BLUETOOTH: "bt",
+    DeviceType.OLPC_MESH: "olpc-mesh",
+    DeviceType.WIMAX: "wimax",
+    DeviceType.MODEM: "modem",
+    DeviceType.INFINIBAND: "infiniband",
+    DeviceType.BOND: "bond",
+    DeviceType.VLAN: "vlan",
+    DeviceType.ADSL: "adsl",
+    DeviceType.BRIDGE: "bridge",
+    DeviceType.GENERIC: "generic",
+    DeviceType.TEAM: "team",
+    DeviceType.TUN: "tun",
+    DeviceType.IP_TUNNEL: "iptunnel",
+    DeviceType.MACVLAN: "macvlan",
+    DeviceType.VXLAN: "vxlan",
+    DeviceType.VETH: "ethernet",
+    DeviceType.MACSEC: "macsec",
+    DeviceType.DUMMY: "dummy",
+    DeviceType.PPP: "ppp",
+    DeviceType.OVS_INTERFACE: "ovs-interface",
+    DeviceType.OVS_PORT: "ovs-port",
+    DeviceType.OVS_BRIDGE: "ovs-bridge",
+    DeviceType.WPAN: "wpan",
+    DeviceType.SIXLOWPAN: "6lowpan",
+    DeviceType.WIREGUARD: "wireguard",
+    DeviceType.WIFI_P2P: "wifi-p2p",
+    DeviceType.VRF: "vrf",
+    DeviceType.LOOPBACK: "loopback",
+    DeviceType.HSR: "hsr",
+    DeviceType.IPVLAN: "ipvlan",
+    DeviceType.GENEVE: "geneve",
 }
-
-#: ``NMDeviceType``
-TYPE_MODEM = 8
 
 #: ``NMDeviceModemCapabilities``
 MODEM_CDMA = 0x2

@@ -26,6 +26,7 @@ from ..model.state import (
     Endpoint,
     Family,
     FlagsFrom,
+    Metered,
     Path,
     RouteResult,
     Rule,
@@ -222,7 +223,7 @@ def _networkmanager(path: Path, device: Device | None, known: Known) -> str:
         state = device.state.name.lower().replace("_", " ")
         managed = "not managed" if not device.managed else "set up by somebody else" if device.external else "managed"
         words.append(f"{device.type_name or 'device'} {managed}, {state}")
-        words.append(f"metered: {_METERED.get(device.metered, 'unknown')}")
+        words.append(f"metered: {_METERED[device.metered]}")
         words.append(f"connectivity: {device.connectivity(path.family).name.lower()}")
         if device.profile and not device.profile.mptcp_flags:
             default = device.default_flags
@@ -233,7 +234,13 @@ def _networkmanager(path: Path, device: Device | None, known: Known) -> str:
     return "; ".join(words)
 
 
-_METERED = {1: "yes", 2: "no", 3: "yes, it guesses", 4: "no, it guesses"}
+_METERED = {
+    Metered.UNKNOWN: "unknown",
+    Metered.YES: "yes",
+    Metered.NO: "no",
+    Metered.GUESS_YES: "yes, it guesses",
+    Metered.GUESS_NO: "no, it guesses",
+}
 
 
 def _configuration(path: Path, device: Device | None, known: Known) -> str:
