@@ -35,9 +35,9 @@ SERVER, SERVER6 = "192.0.2.1", "2001:db8:ffff::1"
 A6 = "2001:db8:1::2"
 
 
-def known(situation: Situation, *, config: Config = DEFAULTS, standing: Any = ()) -> Known:
+def known(situation: Situation, *, config: Config = DEFAULTS, connections: Any = ()) -> Known:
     snapshot = situation.snapshot()
-    return Known(snapshot, decide(snapshot, config), config, standing)
+    return Known(snapshot, decide(snapshot, config), config, connections)
 
 
 def explained(what: str, situation: Situation, **options: Any) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def test_an_address_is_told_in_the_kernels_writing(what: str, address: str) -> N
 def test_the_chain_goes_from_the_profile_to_the_kernel() -> None:
     situation = laptop()
     situation.rules = [Rule(rule_family(A), 32000 + n, A, t) for n, t in ((0, 42000), (1, 254), (2, 42000))]
-    document = explained("wlan0", situation, standing=((A, B), (A,)))
+    document = explained("wlan0", situation, connections=((A, B), (A,)))
     facts = facts_of(document)
     assert list(facts) == [
         "profile", "NetworkManager", "configuration", "link", "address", "route", "decision", "rules", "endpoint",

@@ -19,7 +19,8 @@ from nm_mptcp.kernel.fib import Changes
 from nm_mptcp.model.record import Contents
 from nm_mptcp.model.state import Action, Endpoint, Kernel, Limits, NetworkManager, Operation
 from nm_mptcp.policy.decide import decide
-from nm_mptcp.report.status import Document, document
+from nm_mptcp.report.documents import StatusDocument
+from nm_mptcp.report.status import document
 
 from .situations import Situation
 
@@ -378,7 +379,7 @@ def test_status_is_true_of_what_was_changed_by_hand_with_no_event(tmp_path: Path
     link = replace(kernel.kernel.links[2], carrier=True)
     kernel.kernel = replace(kernel.kernel, links={**kernel.kernel.links, 2: link}, limits=Limits(8, 8))
 
-    async def story() -> tuple[Document, Document]:
+    async def story() -> tuple[StatusDocument | None, StatusDocument | None]:
         await subject.converge()
         kernel.done.clear()
         before = await subject.status(service=True)
@@ -396,7 +397,7 @@ def test_status_is_true_of_what_was_changed_by_hand_with_no_event(tmp_path: Path
         *(view.snapshot, decide(view.snapshot, subject.config), subject._record.contents),
         mode=view.mode,
         service=True,
-        standing=(),
+        connections=(),
         paused=False,
     )
     assert after["paths"] == now["paths"]

@@ -15,7 +15,7 @@ from nm_mptcp.model.record import Contents
 from nm_mptcp.model.state import MARKS, Family, Hop, Link, Route, RouteResult, RouteType, Rule, RuleAction
 from nm_mptcp.policy import reachability
 from nm_mptcp.policy.decide import decide
-from nm_mptcp.report.status import judge
+from nm_mptcp.report.status import overall
 
 from .situations import SUBFLOW, Situation
 
@@ -198,6 +198,6 @@ def test_a_verdict_minds_trouble(ways: dict[str, RouteResult], state: str) -> No
     said = {each.question.address: ways.get(each.question.address, RouteResult(each.ifindex)) for each in asked}
     answers = {address: (RouteAnswer(way, way),) for address, way in said.items()}
     troubles = reachability.troubles(snapshot.kernel, snapshot.networkmanager, asked, answers, (), MARKS)
-    judged, causes = judge(snapshot, desired, Contents(), troubles, paused=False, now=0.0)
+    judged, causes = overall(snapshot, desired, Contents(), troubles, paused=False, now=0.0)
     assert judged.value == state
     assert len(causes) == len(ways)

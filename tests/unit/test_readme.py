@@ -16,7 +16,7 @@ from nm_mptcp.model.state import Limits, Mode, RouteResult
 from nm_mptcp.policy.decide import decide
 from nm_mptcp.report.explain import Known, explain_destination, followers
 from nm_mptcp.report.explain_text import text
-from nm_mptcp.report.status import Standing, document
+from nm_mptcp.report.status import LiveConnections, document
 from nm_mptcp.report.status_text import plain, screen
 
 from ..support import shown
@@ -41,12 +41,18 @@ def phone(*, lost: bool = False) -> Situation:
     return made
 
 
-def status(situation: Situation, standing: Standing) -> str:
+def status(situation: Situation, connections: LiveConnections) -> str:
     snapshot = situation.snapshot()
     desired = decide(snapshot)
     began = since({}, desired.paths, UP.timestamp())
     shown = document(
-        snapshot, desired, Contents(since=began), mode=Mode.AUTO, service=True, standing=standing, now=NOW.timestamp()
+        snapshot,
+        desired,
+        Contents(since=began),
+        mode=Mode.AUTO,
+        service=True,
+        connections=connections,
+        now=NOW.timestamp(),
     )
     return "\n".join(plain(screen(shown, now=NOW)))
 

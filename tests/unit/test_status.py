@@ -18,7 +18,7 @@ from nm_mptcp.model.record import Contents, Since, since
 from nm_mptcp.model.state import AddressFlag, Connectivity, DeviceState, Link, Mode
 from nm_mptcp.policy.decide import decide
 from nm_mptcp.report.health import Verdict
-from nm_mptcp.report.status import Standing, document
+from nm_mptcp.report.status import LiveConnections, document
 from nm_mptcp.report.status_text import plain, screen, show
 from nm_mptcp.text import cells
 
@@ -50,7 +50,7 @@ def laptop(**kernel: Any) -> Situation:
 def look(
     situation: Situation,
     *,
-    standing: Standing | None = None,
+    connections: LiveConnections | None = None,
     paused: bool = False,
     waited: float = 0.0,
     service: bool = True,
@@ -60,7 +60,7 @@ def look(
     desired = decide(snapshot)
     contents = Contents(since=since({}, desired.paths, NOW - waited))
     return document(
-        snapshot, desired, contents, mode=Mode.AUTO, service=service, standing=standing, paused=paused, now=NOW
+        snapshot, desired, contents, mode=Mode.AUTO, service=service, connections=connections, paused=paused, now=NOW
     )
 
 
@@ -215,8 +215,8 @@ def test_the_exit_status_follows() -> None:
 def test_connections_are_counted_by_link_and_address() -> None:
     situation = laptop()
     situation.address(2, "2001:db8::2/64")
-    standing = ((A, B), (A,), (A, A), ("2001:db8::2", A), ("127.0.0.1",), ("::1", "127.0.0.1"))
-    status = look(situation, standing=standing)
+    live = ((A, B), (A,), (A, A), ("2001:db8::2", A), ("127.0.0.1",), ("::1", "127.0.0.1"))
+    status = look(situation, connections=live)
     assert status["connections"] == {"total": 4, "subflows": 7, "additional_most": 1}
     wifi, lte = status["links"]
     assert (wifi["interface"], wifi["connections"], wifi["subflows"], wifi["alone"]) == ("wlan0", 4, 6, 3)

@@ -15,10 +15,9 @@ import re
 import socket
 import subprocess
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..config.files import ConfigurationFiles
 from ..dbus.connection import BusError
@@ -33,6 +32,7 @@ from ..kernel.sock_diag import subflows
 from ..model.flags import EndpointFlag
 from ..model.state import MAIN_TABLE, Kernel, Limits, NetworkManager, RouteType, marks_of
 from ..policy import reachability
+from ..report.documents import StatusDocument
 from ..service import remote
 from . import system, tools
 from .facts import STARTING, Facts, Firewall, Process
@@ -120,8 +120,8 @@ def gather(record: Record, configuration: ConfigurationFiles) -> Facts:
 # --- the service, or NetworkManager
 
 
-def _status(record: Record, configuration: ConfigurationFiles) -> tuple[bool, Mapping[str, Any], str, str]:
-    """Whether there is a bus; the status document, or {} and why there is none; and what is wrong with the service if it
+def _status(record: Record, configuration: ConfigurationFiles) -> tuple[bool, StatusDocument | None, str, str]:
+    """Whether there is a bus; the status document, or None and why there is none; and what is wrong with the service if it
     should have answered.
     """
     bus = True
@@ -129,22 +129,22 @@ def _status(record: Record, configuration: ConfigurationFiles) -> tuple[bool, Ma
         said = remote.read("Status")
         if said is not None:
             starting = STARTING if said == "{}" else ""
-            return bus, json.loads(said), starting, starting
+            return bus, json.loads(said) or None, starting, starting
     except (BusError, ValueError) as error:
         bus = not (isinstance(error, BusError) and error.name == BusError.NO_SERVER)
         if bus:
             words = f"the service does not answer: {error}"
-            return bus, {}, words, words
+            return bus, None, words, words
     return bus, *_own_look(record, configuration), ""
 
 
-def _own_look(record: Record, configuration: ConfigurationFiles) -> tuple[Mapping[str, Any], str]:
+def _own_look(record: Record, configuration: ConfigurationFiles) -> tuple[StatusDocument | None, str]:
     from ..service.oneshot import status
 
     try:
         return status(record, configuration.read().config), ""
     except (KernelError, StateError) as error:
-        return {}, str(error)
+        return None, str(error)
 
 
 # --- the kernel

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..kernel.route_lookup import RouteAnswers
 from ..model.flags import EndpointFlag
 from ..model.reasons import Reason, Why
 from ..model.state import Endpoint, Kernel, Numbering
 from ..policy.reachability import Case
+from ..report.documents import PathStatus, StatusDocument
 from ..report.health import LOST
 
 #: What is wrong with a service that has not looked at anything yet.
@@ -57,7 +57,7 @@ class Place:
     ifindex: int  #: where the address is; 0 when it is nowhere
     interface: str
     endpoint: Endpoint | None
-    path: Mapping[str, Any] | None  #: what the status document says of it
+    path: PathStatus | None  #: what the status document says of it
 
     @property
     def decided(self) -> bool:
@@ -67,7 +67,12 @@ class Place:
     @property
     def ours(self) -> bool:
         """Whether nm-mptcp routes this address."""
-        return self.path is not None and self.path["state"] == "active" and self.path["table"] is not None
+        return self.table is not None
+
+    @property
+    def table(self) -> int | None:
+        """The table by which nm-mptcp routes this address: one of its own, or the profile's."""
+        return self.path["table"] if self.path is not None and self.path["state"] == "active" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +105,8 @@ class Facts:
     tools: Mapping[str, str] = field(default_factory=dict)  #: name -> where it is, "" when it is not there
     iproute_version: str = ""
     bus: bool = True  #: somebody listens where the system bus should be
-    status: Mapping[str, Any] = field(default_factory=dict)  #: the status document
-    status_error: str = ""  #: why there is none
+    status: StatusDocument | None = None
+    status_error: str = ""  #: why there is no status document
     service_error: str = ""  #: what is wrong with a service that is there, or with the bus
     problems: tuple[str, ...] = ()  #: what is no good in our configuration
     routing: bool = True  #: our configuration asks for tables and rules
@@ -112,20 +117,21 @@ class Facts:
     systemd: bool = True  #: systemd runs this machine
 
     @property
-    def paths(self) -> list[Mapping[str, Any]]:
-        """The addresses of the status document, loopback's aside."""
-        return [path for path in self.status.get("paths", ()) if path["interface"] != "lo"]
+    def paths(self) -> list[PathStatus]:
+        """The addresses of the status document, without the loopback's."""
+        paths = self.status.get("paths", []) if self.status else []
+        return [path for path in paths if path["interface"] != "lo"]
 
     @property
-    def active(self) -> list[Mapping[str, Any]]:
+    def active(self) -> list[PathStatus]:
         """Those that are paths now."""
         return [path for path in self.paths if path["state"] == "active"]
 
     @property
     def tunnels(self) -> Mapping[str, str]:
         """The interface of a full tunnel by the family that it covers (``ipv4``, ``ipv6``)."""
-        tunnels: Mapping[str, str] = self.status.get("guard", {}).get("tunnels", {})
-        return tunnels
+        guard = self.status.get("guard") if self.status else None
+        return guard["tunnels"] if guard else {}
 
     def places(self) -> Iterator[Place]:
         """Each address that carries or should: active paths first, then endpoints that are no path of ours.

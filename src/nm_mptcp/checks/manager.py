@@ -43,9 +43,9 @@ def networkmanager(facts: Facts) -> Iterator[Finding]:
 
 def dropin(facts: Facts) -> Iterator[Finding]:
     """Whether profiles without flags of their own are left to us, for each device."""
-    told = facts.status.get("networkmanager", {})
-    if not told.get("running") or told.get("silent"):
-        why = "NetworkManager does not answer" if told.get("silent") else "NetworkManager does not run"
+    told = facts.status["networkmanager"] if facts.status else None
+    if told is None or not told["running"] or told.get("silent"):
+        why = "NetworkManager does not answer" if told and told.get("silent") else "NetworkManager does not run"
         yield not_applicable("drop-in", why if facts.bus else _NO_BUS)
         return
     section = told["default_flags_section"]
@@ -76,7 +76,7 @@ def dropin(facts: Facts) -> Iterator[Finding]:
 
 def service(facts: Facts) -> Iterator[Finding]:
     """Whether the service runs."""
-    if facts.status.get("service") == "active":
+    if facts.status and facts.status["service"] == "active":
         yield good("service", "the service runs")
         return
     if not facts.bus:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import datetime
 import shlex
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from ..model.flags import EndpointFlag, names
 from ..model.state import AddressFlag, Family
+from ..report.documents import PathStatus
 from ..report.health import Verdict, held_back
 from ..text import printable
 from .facts import Facts, Place
@@ -60,18 +60,17 @@ def paths(facts: Facts) -> Iterator[Finding]:
 
 def verdict(facts: Facts) -> Iterator[Finding]:
     """The same that ``status`` says, so that one never calls good what the other does not."""
-    state = facts.status.get("state")
-    if state is None:
+    if not facts.status:
         yield unknown("status", f"nothing is known of paths: {facts.status_error}")
-    elif state == Verdict.GOOD.value:
+    elif facts.status["state"] == Verdict.GOOD:
         yield good("status", "nothing is held back")
     else:
-        make = bad if state == Verdict.NOT_WORKING.value else warning
+        make = bad if facts.status["state"] == Verdict.NOT_WORKING else warning
         for problem in facts.status["problems"]:
             yield make("status", printable(problem, 300), remedy=advice("see what is said of it below"))
 
 
-def _is_held_back(path: Mapping[str, Any]) -> bool:
+def _is_held_back(path: PathStatus) -> bool:
     """As ``status`` counts it; what waits for somebody, or a moment only, is ordinary."""
     since = datetime.datetime.fromisoformat(path["since"]) if path["since"] else None
     waited = (datetime.datetime.now(datetime.UTC) - since).total_seconds() if since else None
@@ -201,7 +200,7 @@ def limits(facts: Facts) -> Iterator[Finding]:
     have = facts.kernel.limits
     told = f"{have.subflows} additional subflows, {have.add_addr_accepted} addresses accepted"
     # A connection begins on one of them, of whichever family.
-    most = facts.status.get("kernel", {}).get("endpoints_max", facts.kernel.endpoints_max)
+    most = facts.status["kernel"]["endpoints_max"] if facts.status else facts.kernel.endpoints_max
     paths = len(places)
     needed = min(max(0, paths - 1), most)
     if not places:

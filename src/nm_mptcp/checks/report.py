@@ -17,6 +17,7 @@ from typing import Any
 
 from .. import __version__
 from ..config.files import PATHS
+from ..report.documents import CheckDocument
 from ..text import printable
 from .facts import Facts
 
@@ -58,7 +59,7 @@ _ALIAS = re.compile(r"^(\s+alias ).*$", re.MULTILINE)
 _COMMON = frozenset(("0.0.0.0", "127.0.0.1", "127.0.0.0", "127.255.255.255", "255.255.255.255", "::", "::1"))
 
 
-def text(facts: Facts, checked: dict[str, Any]) -> str:
+def text(facts: Facts, checked: CheckDocument) -> str:
     """All of it; every part has a line ``==> NAME`` in front."""
     parts = [f"==> {name}\n{body.rstrip()}\n" for name, body in _parts(facts, checked)]
     return "\n".join(parts)
@@ -159,19 +160,19 @@ def _profiles(told: Any) -> Iterator[str]:
             yield from _profiles(value)
 
 
-def _parts(facts: Facts, checked: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _parts(facts: Facts, checked: CheckDocument) -> Iterator[tuple[str, str]]:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     versions = [
         f"nm-mptcp {__version__}",
         f"kernel {facts.release} ({platform.machine()})",
-        f"NetworkManager {facts.status.get('networkmanager', {}).get('version') or 'not running'}",
+        f"NetworkManager {(facts.status and facts.status['networkmanager']['version']) or 'not running'}",
         f"Python {platform.python_version()}",
         f"iproute2 {facts.iproute_version or 'absent'}",
     ]
     yield "nm-mptcp report", "\n".join([f"made {now}", *versions])
     yield "/etc/os-release", _file(Path("/etc/os-release"))
     yield "nm-mptcp check --json", json.dumps(checked, indent=2)
-    yield "nm-mptcp status --json", json.dumps(facts.status, indent=2)
+    yield "nm-mptcp status --json", json.dumps(facts.status or {}, indent=2)
     yield "sysctls", "\n".join(f"{name} = {value}" for name, value in sorted(facts.sysctls.items()))
     counted = {name: value for name, value in facts.counters.items() if value and name in _of_mptcp(facts)}
     yield "counters that are not 0", "\n".join(f"{name} {value}" for name, value in counted.items())

@@ -56,8 +56,7 @@ def rules(facts: Facts) -> Iterator[Finding]:
         if faults := faulty.get(place.address):
             yield bad("rules", "; ".join(faults[:4]), subject, commands("nm-mptcp apply", safe=True))
         else:
-            assert place.path is not None
-            table = place.path["table"]
+            table = place.table
             own = f"table {table}" if table in facts.numbering.tables else f"the profile's table {table}"
             yield good("rules", f"rules at {facts.numbering.rule_priority}, {own}", subject)
 
@@ -91,8 +90,8 @@ def default_routes(facts: Facts) -> Iterator[Finding]:
     for place in _carrying(facts):
         family = Family.of(place.address)
         table = MAIN_TABLE
-        if place.ours and place.path is not None and place.path["table"] not in facts.numbering.tables:
-            table = place.path["table"]
+        if place.table is not None and place.table not in facts.numbering.tables:
+            table = place.table
         if (place.ifindex, family, table) in seen:
             continue
         seen.add((place.ifindex, family, table))
@@ -226,8 +225,8 @@ def _by(facts: Facts, way: RouteResult) -> str:
 
 
 def _source(facts: Facts, place: Place) -> source_routing.Source:
-    assert place.path is not None
-    table = place.path["table"]
+    table = place.table
+    assert table is not None
     return source_routing.Source(place.address, place.ifindex, MAIN_TABLE if table in facts.numbering.tables else table)
 
 

@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from .. import __version__
 from ..checks import judge
@@ -19,6 +18,7 @@ from ..checks.facts import Facts
 from ..checks.finding import Finding, Result, worst
 from ..config.files import ConfigurationFiles
 from ..engine.record import Record
+from ..report.documents import CheckDocument
 from ..report.styles import Line, Span, Style, rendered
 from ..text import printable, width_of, wrapped
 from . import fail, record_of
@@ -106,7 +106,7 @@ def main(arguments: argparse.Namespace) -> int:
     return _STATUS.get(worst(findings), 0)
 
 
-def document(findings: list[Finding]) -> dict[str, Any]:
+def document(findings: list[Finding]) -> CheckDocument:
     """The findings; nm-mptcp-json(5) has each name."""
     return {
         "version": __version__,

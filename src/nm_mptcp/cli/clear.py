@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> int:
         if remote.order_or_do(record, ("ClearAll" if arguments.force else "Clear",), ourselves):
             print("The running service has cleared; 'nm-mptcp apply' lets it work again.")
             with contextlib.suppress(BusError):
-                kept = (remote.status() or {}).get("kept", ())
+                kept = status.get("kept", ()) if (status := remote.status()) else ()
     except BusError as error:
         return refused(error)
     except (KernelError, StateError) as error:

@@ -18,7 +18,7 @@ from ..text import width_of
 from . import fail, record_of
 
 if TYPE_CHECKING:
-    from ..report.status import Document
+    from ..report.documents import Explanation, HostExplanation
 
 
 class _Unknown(Exception):
@@ -41,7 +41,7 @@ def main(arguments: argparse.Namespace) -> int:
         return fail("explain needs an interface, an address, a profile or a host", 2)
     try:
         try:
-            shown = _explain(arguments, arguments.what)
+            shown: Explanation | HostExplanation = _explain(arguments, arguments.what)
         except _Unknown as unknown:
             if _is_address(arguments.what):
                 return fail(unknown)
@@ -61,11 +61,13 @@ def main(arguments: argparse.Namespace) -> int:
         print(json.dumps(shown, indent=2))
     else:
         width = width_of(sys.stdout)
-        print("\n\n".join(text(each, width) for each in shown.get("destinations", [shown])))
+        print(
+            "\n\n".join(text(each, width) for each in (shown["destinations"] if shown["kind"] == "host" else [shown]))
+        )
     return 0
 
 
-def _explain(arguments: argparse.Namespace, what: str) -> Document:
+def _explain(arguments: argparse.Namespace, what: str) -> Explanation:
     try:
         shown = remote.explain(what.encode("utf-8", "replace").decode("utf-8").replace("\0", "?"))
     except BusError as error:

@@ -59,7 +59,8 @@ from ..model.state import (
 from ..policy import reachability
 from ..policy.decide import decide
 from ..policy.plan import needed, plan, restore, unrecorded, urgent
-from ..report.status import Document, Standing, document
+from ..report.documents import Explanation, StatusDocument
+from ..report.status import LiveConnections, document
 from ..service.shared_answer import PAUSE, Shared
 from ..text import printable
 from .address_grace import Absences
@@ -648,11 +649,11 @@ class Engine:
 
     # --- what people ask for ---
 
-    async def status(self, *, service: bool) -> Document:
-        """The status document: what was decided last, in the kernel as it is now; empty before the first look."""
+    async def status(self, *, service: bool) -> StatusDocument | None:
+        """The status document: what was decided last, in the kernel as it is now; None before the first look."""
         view = await self._shown.get()
         if view is None:
-            return {}
+            return None
         return document(
             view.snapshot,
             view.desired,
@@ -660,12 +661,12 @@ class Engine:
             mode=view.mode,
             service=service,
             troubles=view.troubles,
-            standing=await self._standing.get(),
+            connections=await self._standing.get(),
             paused=self.paused,
             kept=self.kept,
         )
 
-    async def explain(self, what: str) -> Document:
+    async def explain(self, what: str) -> Explanation:
         """Why an interface, address or profile is a path or none, or where a connection to an address goes.
 
         One after the other: each asks the kernel some questions of its own. Raises
@@ -681,7 +682,7 @@ class Engine:
         finally:
             self._explains -= 1
 
-    async def _explained(self, what: str) -> Document:
+    async def _explained(self, what: str) -> Explanation:
         # Imported when somebody asks: the service itself has no use for it.
         from ..report.explain import (
             Known,
@@ -783,7 +784,7 @@ class Engine:
         view = replace(view, snapshot=snapshot, desired=replace(view.desired, paths=paths))
         return replace(view, troubles=await self._troubles(view))
 
-    async def _standing_now(self) -> Standing | None:
+    async def _standing_now(self) -> LiveConnections | None:
         try:
             standing = await self._kernel.live_connections()
         except KernelError as error:

@@ -11,7 +11,7 @@ import ipaddress
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ..config.settings import Config, PathOptions, Setting
 from ..model.flags import EndpointFlag, names
@@ -36,10 +36,21 @@ from ..model.state import (
 )
 from ..policy.source_routing import default_route
 from ..text import counted, printable, utf8_safe
+from .documents import (
+    Command,
+    DestinationExplanation,
+    Fact,
+    FirstSubflow,
+    NoRoute,
+    PathExplanation,
+    PathsExplanation,
+    SubflowExplanation,
+)
 from .remedies import remedies
-from .status import Standing, priority
+from .status import LiveConnections, priority
 
-Document = dict[str, Any]
+#: What a subject names.
+SubjectKind = Literal["interface", "address", "profile", "destination"]
 
 #: The longest subject that is looked up; an interface's name has 15 bytes, a profile's may have any length.
 LONGEST = 65536
@@ -56,7 +67,7 @@ class Known:
     snapshot: Snapshot
     desired: Desired
     config: Config
-    standing: Standing | None = None  #: None: nobody may see the connections
+    connections: LiveConnections | None = None  #: None without CAP_NET_ADMIN
     troubles: Mapping[str, Reason] = field(
         default_factory=dict
     )  #: see :mod:`~nm_mptcp.policy.reachability`, by address
@@ -65,7 +76,7 @@ class Known:
 # --- what is asked about -------------------------------------------------------------------------------------------
 
 
-def subject(what: str, known: Known) -> tuple[str, list[Path]]:
+def subject(what: str, known: Known) -> tuple[SubjectKind, list[Path]]:
     """What ``what`` names: ``interface``, ``address`` or ``profile`` with its paths, or ``destination``.
 
     In this order, so an interface may hide a profile of the same name (its UUID does not). Raises :class:`UnknownSubject`.
@@ -136,17 +147,23 @@ def _address(what: str) -> str | None:
 # --- an interface, an address, a profile ---------------------------------------------------------------------------
 
 
-def explain_paths(what: str, kind: str, paths: Iterable[Path], known: Known) -> Document:
+def explain_paths(
+    what: str, kind: Literal["interface", "address", "profile"], paths: Iterable[Path], known: Known
+) -> PathsExplanation:
     """The chain of facts for each address, paths first."""
     order = list(State)
     chosen = sorted(paths, key=lambda path: (order.index(path.state), path.interface, path.address))
-    shown: Document = {"what": utf8_safe(what), "kind": kind, "paths": [_explained(path, known) for path in chosen]}
+    shown: PathsExplanation = {
+        "what": utf8_safe(what),
+        "kind": kind,
+        "paths": [_explained(path, known) for path in chosen],
+    }
     if not chosen:
         shown["facts"] = _without_address(what, known)
     return shown
 
 
-def _explained(path: Path, known: Known) -> Document:
+def _explained(path: Path, known: Known) -> PathExplanation:
     device = _device(path.interface, known)
     address = next(
         (a for a in known.snapshot.kernel.addresses.get(path.ifindex, ()) if a.address == path.address), None
@@ -186,8 +203,8 @@ def _chain(path: Path, device: Device | None, address: Address | None, known: Kn
     yield "rules", _rules(path, known)
     yield "endpoint", _endpoint(path, known)
     yield "limits", _limits(known)
-    if known.standing is not None:
-        yield "connections", _connections(path, known.standing)
+    if known.connections is not None:
+        yield "connections", _connections(path, known.connections)
 
 
 def _trouble(path: Path, known: Known) -> Reason | None:
@@ -343,14 +360,14 @@ def _limits(known: Known) -> str:
     )
 
 
-def _connections(path: Path, standing: Standing) -> str:
-    mine = [each for each in standing if path.address in each]
+def _connections(path: Path, connections: LiveConnections) -> str:
+    mine = [each for each in connections if path.address in each]
     alone = sum(1 for each in mine if set(each) == {path.address})
     subflows = sum(each.count(path.address) for each in mine)
     return f"{counted(len(mine), 'connection')} by {counted(subflows, 'subflow')} here; {alone} depend on this address alone"
 
 
-def _without_address(what: str, known: Known) -> list[Document]:
+def _without_address(what: str, known: Known) -> list[Fact]:
     """What is to say of an interface or profile without an address."""
     found: list[tuple[str, str]] = []
     for device in known.snapshot.networkmanager.devices:
@@ -390,7 +407,7 @@ def followers(destination: str, first: RouteResult, known: Known) -> list[Endpoi
 
 def explain_destination(
     what: str, destination: str, first: RouteResult, ways: Mapping[Endpoint, RouteResult], known: Known
-) -> Document:
+) -> DestinationExplanation:
     """By which path a new connection goes, which subflows follow it, and what its server learns.
 
     ``first`` is the route of the connection itself, ``ways`` those of :func:`followers`.
@@ -449,7 +466,7 @@ def _plain(known: Known) -> str:
     return "" if kernel.mptcp_enabled else "MPTCP is off"
 
 
-def _first(way: RouteResult, known: Known) -> Document:
+def _first(way: RouteResult, known: Known) -> FirstSubflow | NoRoute:
     if way.error:
         return {"error": way.error}
     link = known.snapshot.kernel.links.get(way.ifindex)
@@ -465,7 +482,7 @@ def _first(way: RouteResult, known: Known) -> Document:
     }
 
 
-def _follower(endpoint: Endpoint, way: RouteResult, why: str, known: Known) -> Document:
+def _follower(endpoint: Endpoint, way: RouteResult, why: str, known: Known) -> SubflowExplanation:
     path = next((p for p in known.desired.paths if p.address == endpoint.address), None)
     # From an address of this machine to another of its own the way is by lo, wherever the address stands.
     index = way.ifindex if way.ifindex and not way.local else endpoint.ifindex or (path.ifindex if path else 0)
@@ -484,7 +501,7 @@ def _follower(endpoint: Endpoint, way: RouteResult, why: str, known: Known) -> D
     }
 
 
-def _notes(destination: str, first: RouteResult, follow: list[Document], known: Known) -> list[str]:
+def _notes(destination: str, first: RouteResult, follow: list[SubflowExplanation], known: Known) -> list[str]:
     if first.error:
         return ["A connection fails at once: no route leads there."]
     notes = []
@@ -507,13 +524,13 @@ def _notes(destination: str, first: RouteResult, follow: list[Document], known: 
     return notes
 
 
-def _destination_commands(known: Known, first: RouteResult) -> list[Document]:
+def _destination_commands(known: Known, first: RouteResult) -> list[Command]:
     kernel = known.snapshot.kernel
     if first.error:
         return [{"to": "see which links there are, and what holds them back", "type": "nm-mptcp status"}]
     if first.local:
         return []
-    found = []
+    found: list[Command] = []
     if kernel.path_manager and not kernel.mptcp_enabled:
         found.append({"to": "turn MPTCP on", "type": "sysctl -w net.mptcp.enabled=1"})
     path = next((p for p in known.desired.paths if p.address == first.source), None)

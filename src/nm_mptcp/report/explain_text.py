@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..text import printable, wrapped
-
-Document = dict[str, Any]
+from .documents import Command, DestinationExplanation, Explanation, Fact, PathsExplanation
 
 _MAIN_TABLE = 254
 
@@ -22,7 +21,7 @@ class _Line(NamedTuple):
     whole: bool = False  #: it is there to be pasted, and never broken
 
 
-def text(document: Document, width: int | None = None) -> str:
+def text(document: Explanation, width: int | None = None) -> str:
     """The document as lines, with ``width`` wrapped for a terminal; every text of others is harmless in it."""
     lines = []
     for line in _destination_text(document) if document["kind"] == "destination" else _paths_text(document):
@@ -31,7 +30,7 @@ def text(document: Document, width: int | None = None) -> str:
     return "\n".join(lines)
 
 
-def _paths_text(document: Document) -> Iterable[_Line]:
+def _paths_text(document: PathsExplanation) -> Iterable[_Line]:
     if not document["paths"]:
         yield _Line("", f"{printable(document['what'])}: no path")
         yield from _facts(document["facts"])
@@ -52,7 +51,7 @@ def _paths_text(document: Document) -> Iterable[_Line]:
 _PLAIN = frozenset({"link-local", "not-global", "temporary", "unique-local"})
 
 
-def _facts(facts: list[Document]) -> Iterable[_Line]:
+def _facts(facts: list[Fact]) -> Iterable[_Line]:
     width = max((len(fact["about"]) for fact in facts), default=0)
     for fact in facts:
         about = fact["about"]
@@ -61,7 +60,7 @@ def _facts(facts: list[Document]) -> Iterable[_Line]:
             about = ""
 
 
-def _commands(commands: list[Document]) -> Iterable[_Line]:
+def _commands(commands: list[Command]) -> Iterable[_Line]:
     if commands:
         yield _Line("  ", "To change it:")
     for command in commands:
@@ -69,7 +68,7 @@ def _commands(commands: list[Document]) -> Iterable[_Line]:
         yield _Line("      ", command["type"], whole=True)
 
 
-def _destination_text(document: Document) -> Iterable[_Line]:
+def _destination_text(document: DestinationExplanation) -> Iterable[_Line]:
     first = document["first"]
     name = "" if document["what"] == document["address"] else f" ({printable(document['what'])})"
     yield _Line("", f"A new connection to {document['address']}{name}:")

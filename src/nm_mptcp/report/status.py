@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: what was decided and what there is, as the document that ``status --json`` and D-Bus give.
-
-The names in the document are an interface: they are kept.
-"""
+"""The status document, made from the snapshot and what was decided for it: a pure function."""
 
 from __future__ import annotations
 
@@ -10,22 +7,28 @@ import datetime
 import ipaddress
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from .. import __version__
 from ..model.flags import EndpointFlag, names
 from ..model.reasons import Reason
 from ..model.record import Contents, GuardRecord, Since
-from ..model.state import Desired, Mode, Path, Snapshot, State
+from ..model.state import Desired, Kernel, Mode, NetworkManager, Path, Snapshot, State
 from ..text import printable, utf8_safe
+from .documents import (
+    ConnectionsStatus,
+    GuardStatus,
+    KernelStatus,
+    LinkStatus,
+    NetworkManagerStatus,
+    PathStatus,
+    StatusDocument,
+)
 from .health import Verdict, verdict, waits_shortly
 
-Document = dict[str, Any]
+#: The live MPTCP connections: for each the local address of each of its established subflows.
+LiveConnections = tuple[tuple[str, ...], ...]
 
-#: The live MPTCP connections: of each the local addresses of its established subflows, one an established subflow.
-Standing = tuple[tuple[str, ...], ...]
-
-#: Of several addresses the first of these states is their link's.
+#: A link with several addresses has the first of these states that one of them has.
 _ORDER = (State.ACTIVE, State.SUSPENDED, State.WAITING, State.EXCLUDED)
 
 
@@ -37,79 +40,46 @@ def document(
     mode: Mode,
     service: bool,
     troubles: Mapping[str, Reason] = {},
-    standing: Standing | None = None,
+    connections: LiveConnections | None = None,
     paused: bool = False,
     kept: Iterable[str] = (),
     now: float | None = None,
-) -> Document:
+) -> StatusDocument:
     """The status document; nm-mptcp-json(5) has each name.
 
-    ``troubles`` is what :func:`~nm_mptcp.policy.reachability.troubles` found; ``standing`` is None where nobody may
-    see the connections
-    (that takes CAP_NET_ADMIN); ``kept`` are the addresses that a clear left for them; ``now`` is the wall clock's time.
+    ``troubles`` is the result of :func:`~nm_mptcp.policy.reachability.troubles`; ``connections`` is None without
+    CAP_NET_ADMIN; ``kept`` are the addresses that ``clear`` left for live connections; ``now`` is in seconds since the
+    epoch.
     """
     now = time.time() if now is None else now
-    networkmanager = snapshot.networkmanager
     kernel = snapshot.kernel
     loopback = {index for index, link in kernel.links.items() if link.loopback}
-    live = None if standing is None else tuple(each for each in standing if not all(map(_is_local, each)))
-    paths = [path_document(path, contents.since, live, troubles.get(path.address)) for path in desired.paths]
-    shown: Document = {
+    live = None if connections is None else tuple(each for each in connections if not all(map(_is_loopback, each)))
+    found, problems = overall(snapshot, desired, contents, troubles, paused=paused, now=now)
+    return {
+        "state": found.value,
+        "problems": [printable(problem, longest=300) for problem in problems],
         "version": __version__,
         "service": "active" if service else "absent",
         "mode": mode.value,
         "mode_from": "runtime" if contents.mode else "configuration",
-        "networkmanager": {
-            "running": networkmanager.running,
-            "silent": networkmanager.silent,
-            "version": networkmanager.version if networkmanager.running else "",
-            "default_flags": names(networkmanager.default_flags.flags or networkmanager.builtin_flags),
-            "default_flags_section": networkmanager.default_flags.section,
-        },
-        "kernel": {
-            "mptcp_enabled": kernel.mptcp_enabled,
-            "path_manager": kernel.path_manager,
-            "endpoints_max": kernel.endpoints_max,
-            "endpoints_used": len(kernel.endpoints),
-        },
-        "limits": {
-            "subflows": kernel.limits.subflows,
-            "add_addr_accepted": kernel.limits.add_addr_accepted,
-        },
-        "connections": None
-        if live is None
-        else {
-            "total": len(live),
-            "subflows": sum(map(len, live)),
-            "additional_most": max((len(each) - 1 for each in live), default=0),
-        },
+        "networkmanager": _networkmanager(snapshot.networkmanager),
+        "kernel": _kernel(kernel),
+        "limits": {"subflows": kernel.limits.subflows, "add_addr_accepted": kernel.limits.add_addr_accepted},
+        "connections": None if live is None else _connections(live),
         "links": [
             _link(group, snapshot, contents.since, live)
             for ifindex, group in _by_link(desired.paths).items()
             if ifindex not in loopback
         ],
         "guard": _guard(desired, contents.guard),
-        "paths": paths,
+        "paths": [_path(path, contents.since, live, troubles.get(path.address)) for path in desired.paths],
         "paused": paused,
         "kept": sorted(kept),
     }
-    judged, causes = judge(snapshot, desired, contents, troubles, paused=paused, now=now)
-    return {"state": judged.value, "problems": [printable(cause, longest=300) for cause in causes], **shown}
 
 
-def _guard(desired: Desired, record: GuardRecord | None) -> Document:
-    """What is guarded now, and what the guard that is in force, or was last, has cut."""
-    now = {family.label.lower(): tunnel.name for family, tunnel in desired.tunnels.items()}
-    return {
-        "tunnels": now,
-        "since": _time(record.since) if record else None,
-        "until": _time(record.until) if record and record.until is not None else None,
-        "cut_subflows": record.cut_subflows if record else 0,
-        "cut_connections": record.cut_connections if record else 0,
-    }
-
-
-def judge(
+def overall(
     snapshot: Snapshot,
     desired: Desired,
     contents: Contents,
@@ -118,7 +88,7 @@ def judge(
     paused: bool,
     now: float,
 ) -> tuple[Verdict, list[str]]:
-    """How things stand, and why; ``now`` is the wall clock's time."""
+    """The overall state and its problems, without the loopback's addresses; ``now`` is in seconds since the epoch."""
     loopback = {index for index, link in snapshot.kernel.links.items() if link.loopback}
     outside = (
         (path, waited(path, contents.since, now) if waits_shortly(path) else None)
@@ -128,12 +98,65 @@ def judge(
     return verdict(snapshot.kernel, snapshot.networkmanager, outside, paused=paused, troubles=troubles)
 
 
-def path_document(
-    path: Path, since: Mapping[str, Since], live: Standing | None = None, trouble: Reason | None = None
-) -> Document:
-    """One of the document's ``paths``."""
+def priority(path: Path) -> str | None:
+    """``backup`` or ``regular``; None for an address that is no path."""
+    if path.state is State.EXCLUDED:
+        return None
+    return "backup" if path.flags & EndpointFlag.BACKUP else "regular"
+
+
+def began(path: Path, since: Mapping[str, Since]) -> Since | None:
+    """Since when a path has its state and reason; an entry of another state or reason does not count."""
+    known = since.get(f"{path.address}%{path.ifindex}")
+    return known if known and known.state == path.state.value and known.why == path.reason.why.name else None
+
+
+def waited(path: Path, since: Mapping[str, Since], now: float) -> float | None:
+    """Seconds since :func:`began`, None where that is unknown; ``now`` is in seconds since the epoch."""
     known = began(path, since)
-    in_trouble = trouble if path.state is State.ACTIVE else None
+    return now - known.time if known else None
+
+
+def _networkmanager(networkmanager: NetworkManager) -> NetworkManagerStatus:
+    return {
+        "running": networkmanager.running,
+        "silent": networkmanager.silent,
+        "version": networkmanager.version if networkmanager.running else "",
+        "default_flags": names(networkmanager.default_flags.flags or networkmanager.builtin_flags),
+        "default_flags_section": networkmanager.default_flags.section,
+    }
+
+
+def _kernel(kernel: Kernel) -> KernelStatus:
+    return {
+        "mptcp_enabled": kernel.mptcp_enabled,
+        "path_manager": kernel.path_manager,
+        "endpoints_max": kernel.endpoints_max,
+        "endpoints_used": len(kernel.endpoints),
+    }
+
+
+def _connections(live: LiveConnections) -> ConnectionsStatus:
+    return {
+        "total": len(live),
+        "subflows": sum(map(len, live)),
+        "additional_most": max((len(each) - 1 for each in live), default=0),
+    }
+
+
+def _guard(desired: Desired, record: GuardRecord | None) -> GuardStatus:
+    return {
+        "tunnels": {family.label.lower(): tunnel.name for family, tunnel in desired.tunnels.items()},
+        "since": _time(record.since) if record else None,
+        "until": _time(record.until) if record and record.until is not None else None,
+        "cut_subflows": record.cut_subflows if record else 0,
+        "cut_connections": record.cut_connections if record else 0,
+    }
+
+
+def _path(path: Path, since: Mapping[str, Since], live: LiveConnections | None, trouble: Reason | None) -> PathStatus:
+    known = began(path, since)
+    trouble = trouble if path.state is State.ACTIVE else None
     return {
         "interface": utf8_safe(path.interface),
         "profile": utf8_safe(path.profile),
@@ -153,16 +176,9 @@ def path_document(
         "gateway": path.gateway,
         "subflows": None if live is None else sum(each.count(path.address) for each in live),
         "port": path.port or None,
-        "trouble": utf8_safe(str(in_trouble)) if in_trouble else None,
-        "trouble_rule": in_trouble.why.rule_name if in_trouble else None,
+        "trouble": utf8_safe(str(trouble)) if trouble else None,
+        "trouble_rule": trouble.why.rule_name if trouble else None,
     }
-
-
-def priority(path: Path) -> str | None:
-    """``backup`` or ``regular``; None for an address that is no path."""
-    if path.state is State.EXCLUDED:
-        return None
-    return "backup" if path.flags & EndpointFlag.BACKUP else "regular"
 
 
 def _by_link(paths: Iterable[Path]) -> dict[int, list[Path]]:
@@ -172,8 +188,9 @@ def _by_link(paths: Iterable[Path]) -> dict[int, list[Path]]:
     return groups
 
 
-def _link(paths: list[Path], snapshot: Snapshot, since: Mapping[str, Since], live: Standing | None) -> Document:
-    """A link with all its addresses: its state is the best of theirs."""
+def _link(
+    paths: list[Path], snapshot: Snapshot, since: Mapping[str, Since], live: LiveConnections | None
+) -> LinkStatus:
     best = min(paths, key=lambda path: _ORDER.index(path.state))
     link = snapshot.kernel.links.get(best.ifindex)
     addresses = {path.address for path in paths}
@@ -197,19 +214,7 @@ def _link(paths: list[Path], snapshot: Snapshot, since: Mapping[str, Since], liv
     }
 
 
-def began(path: Path, since: Mapping[str, Since]) -> Since | None:
-    """Since when a path is as it is; what was noted of another state counts no more."""
-    known = since.get(f"{path.address}%{path.ifindex}")
-    return known if known and known.state == path.state.value and known.why == path.reason.why.name else None
-
-
-def waited(path: Path, since: Mapping[str, Since], now: float) -> float | None:
-    """How long a path is as it is (s), None where nobody knows; ``now`` is the wall clock's time."""
-    known = began(path, since)
-    return now - known.time if known else None
-
-
-def _is_local(address: str) -> bool:
+def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address).is_loopback
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TextIO
 
 from ..model.state import Owner
 from ..text import cells, counted, fit, listed, printable, width_of, wrapped
+from .documents import GuardStatus, LinkStatus, NetworkManagerStatus, PathStatus, StatusDocument
 from .styles import Line, Span, Style, rendered, text_of
 
 #: What is left out unless all is asked for: addresses that nobody would take for a path.
@@ -59,13 +60,13 @@ LINKS = ("LINK", "PROFILE", "KIND", "STATE", "PRIORITY", "SUBFLOWS", "CONNECTION
 PATHS = ("ADDRESS", "LINK", "STATE", "FLAGS", "ID")
 
 
-def show(status: dict[str, Any], stream: TextIO, *, everything: bool = False) -> None:
+def show(status: StatusDocument, stream: TextIO, *, everything: bool = False) -> None:
     """Write the document to ``stream``, as it can show it."""
     found = screen(status, now=datetime.datetime.now().astimezone(), everything=everything)
     stream.write(rendered(lines(found, width_of(stream)), stream))
 
 
-def screen(status: dict[str, Any], *, now: datetime.datetime, everything: bool = False) -> Screen:
+def screen(status: StatusDocument, *, now: datetime.datetime, everything: bool = False) -> Screen:
     """What is to be shown, all texts made harmless; times are told in ``now``'s time zone."""
     words, style = _VERDICTS[status["state"]]
     active = [link for link in status["links"] if link["state"] == "active"]
@@ -96,7 +97,7 @@ def screen(status: dict[str, Any], *, now: datetime.datetime, everything: bool =
     )
 
 
-def _summary(active: list[dict[str, Any]], state: str) -> Iterable[str]:
+def _summary(active: list[LinkStatus], state: str) -> Iterable[str]:
     """What a person asks first: by which links it goes, and what there is besides."""
     if state == "not-working":
         return
@@ -116,7 +117,7 @@ def _summary(active: list[dict[str, Any]], state: str) -> Iterable[str]:
         yield f"{_links(regular)} carries, and nothing is in reserve"
 
 
-def _links(links: list[dict[str, Any]]) -> str:
+def _links(links: list[LinkStatus]) -> str:
     names = [
         printable(link["interface"], longest=16)
         + (f" ({printable(link['profile'], 30)})" if link["profile"] not in ("", link["interface"]) else "")
@@ -126,7 +127,7 @@ def _links(links: list[dict[str, Any]]) -> str:
     return listed([*names[:_NAMED], f"{more} more"] if more > 0 else names)
 
 
-def _head(status: dict[str, Any]) -> Iterable[str]:
+def _head(status: StatusDocument) -> Iterable[str]:
     networkmanager, kernel, limits = status["networkmanager"], status["kernel"], status["limits"]
     mptcp = "on" if kernel["mptcp_enabled"] else "OFF"
     yield (
@@ -147,13 +148,13 @@ def _head(status: dict[str, Any]) -> Iterable[str]:
         yield f"connections: {live['total']} live over MPTCP, {counted(live['subflows'], 'subflow')}"
 
 
-def _networkmanager(shown: dict[str, Any]) -> str:
+def _networkmanager(shown: NetworkManagerStatus) -> str:
     if shown.get("silent"):  # the service may be an older one, until it is restarted
         return "does not answer"
     return printable(shown["version"]) if shown["running"] else "not running"
 
 
-def _guard_lines(guard: dict[str, Any]) -> list[str]:
+def _guard_lines(guard: GuardStatus) -> list[str]:
     if not guard["since"]:
         return []
     names = {"ipv4": "IPv4", "ipv6": "IPv6"}
@@ -167,21 +168,21 @@ def _guard_lines(guard: dict[str, Any]) -> list[str]:
     return [f"full tunnel: {state}; {cut}"]
 
 
-def _link(link: dict[str, Any]) -> Row:
-    told = [link[name] for name in ("interface", "profile", "kind", "state", "priority")]
-    told += [link[name] for name in ("subflows", "connections", "alone")]
-    return Row(tuple(map(_cell, told)), link["state"])
+def _link(link: LinkStatus) -> Row:
+    shown = (link["interface"], link["profile"], link["kind"], link["state"], link["priority"])
+    counts = (link["subflows"], link["connections"], link["alone"])
+    return Row(tuple(map(_cell, (*shown, *counts))), link["state"])
 
 
-def _path(path: dict[str, Any], now: datetime.datetime) -> Row:
+def _path(path: PathStatus, now: datetime.datetime) -> Row:
     flags = [*path["flags"], *([f"port={path['port']}"] if path.get("port") else [])]
     told = [path["address"], path["interface"], path["state"], ",".join(flags), path["endpoint_id"]]
     theirs = path["owner"] != "nm-mptcp" and path["endpoint_id"] is not None
     by = f"; its endpoint is {Owner(path['owner']).label}'s" if theirs else ""
     since = f" (since {_moment(path['since'], now)})" if path["since"] and path["state"] != "excluded" else ""
     words = [f"{printable(path['reason'], longest=300)}{by}{since}"]
-    if path.get("trouble"):
-        words.append(f"! {printable(path['trouble'], longest=300)}")
+    if trouble := path.get("trouble"):
+        words.append(f"! {printable(trouble, longest=300)}")
     if path["table"] is not None:
         words.append(f"table {path['table']}" + (f" via {path['gateway']}" if path["gateway"] else ""))
     return Row(tuple(map(_cell, told)), path["state"], tuple(words))

@@ -264,7 +264,7 @@ class Daemon:
         """The status document as JSON."""
         if self._client is not None:
             await self._client.probe()
-        return json.dumps(await self._engine.status(service=True))
+        return json.dumps(await self._engine.status(service=True) or {})
 
 
 #: Seconds after which the loop gives way to the netlink thread and back. Python's 5 ms are longer than a link's loss may

@@ -17,7 +17,7 @@ from ..dbus.properties import Methods, Properties, Values, with_properties
 from ..engine.record import StateError
 from ..kernel.errors import KernelError
 from ..model.state import Mode
-from ..report.status import Document
+from ..report.documents import Explanation
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Service(Properties):
         resume: Callable[[], None],
         reload: Callable[[], Awaitable[None]],
         set_mode: Callable[[Mode | None], Awaitable[None]],
-        explain: Callable[[str], Awaitable[Document]],
+        explain: Callable[[str], Awaitable[Explanation]],
         demand: Callable[[Caller, Permission], Awaitable[None]],
     ) -> None:
         super().__init__(INTERFACE, NOTHING_YET)
@@ -122,7 +122,7 @@ class Service(Properties):
             raise DBusError(_FAILED, str(error)) from None
         return []
 
-    async def _explained(self, what: str) -> Document:
+    async def _explained(self, what: str) -> Explanation:
         from ..report.explain import UnknownSubject
 
         try:

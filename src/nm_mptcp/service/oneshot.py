@@ -21,7 +21,7 @@ from ..networkmanager.client import Client
 
 if TYPE_CHECKING:
     from ..engine.loop import Engine
-    from ..report.status import Document
+    from ..report.documents import Explanation, StatusDocument
 
 _log = logging.getLogger(__name__)
 
@@ -48,21 +48,23 @@ async def clear(record: Record, config: Config = DEFAULTS, *, force: bool = Fals
         return engine.kept
 
 
-def status(record: Record, config: Config = DEFAULTS) -> Document:
+def status(record: Record, config: Config = DEFAULTS) -> StatusDocument:
     """The status document of one look; writes nothing."""
 
-    async def ask() -> Document:
+    async def ask() -> StatusDocument:
         async with _engine(record, config, dry_run=True) as engine:
             await engine.converge()
-            return await engine.status(service=False)
+            found = await engine.status(service=False)
+            assert found is not None
+            return found
 
     return asyncio.run(ask())
 
 
-def explain(record: Record, what: str, config: Config = DEFAULTS) -> Document:
+def explain(record: Record, what: str, config: Config = DEFAULTS) -> Explanation:
     """The explanation of one look; writes nothing. Raises :class:`~nm_mptcp.report.explain.UnknownSubject`."""
 
-    async def ask() -> Document:
+    async def ask() -> Explanation:
         async with _engine(record, config, dry_run=True) as engine:
             await engine.converge()
             return await engine.explain(what)

@@ -21,7 +21,7 @@ from ..model.flags import names
 from ..model.record import Contents, Since
 from ..model.state import Path, State
 from ..report.health import PATIENCE, is_held_back, waits_shortly
-from ..report.status import began, judge, priority, waited
+from ..report.status import began, overall, priority, waited
 from ..text import utf8_safe
 from .interface import METHODS, NOTHING_YET, Service
 
@@ -137,13 +137,13 @@ class Objects:
         if view is None:
             return NOTHING_YET
         kernel = view.snapshot.kernel
-        judged, causes = judge(
+        found, problems = overall(
             view.snapshot, view.desired, self._contents(), view.troubles, paused=self._paused(), now=time.time()
         )
         return {
             "Version": __version__,
-            "State": judged.value,
-            "Problems": [utf8_safe(cause) for cause in causes],
+            "State": found.value,
+            "Problems": [utf8_safe(problem) for problem in problems],
             "Mode": view.mode.value,
             "ModeFrom": "runtime" if self._contents().mode else "configuration",
             "Paused": self._paused(),

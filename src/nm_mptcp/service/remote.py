@@ -8,11 +8,12 @@ import json
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 from ..dbus.connection import CONNECT_TIMEOUT, Bus, BusError
 from ..dbus.names import INTERFACE, NAME, PATH
 from ..engine.record import BusyError, Record
-from ..report.status import Document
+from ..report.documents import Explanation, StatusDocument
 
 #: Seconds for one reply of the service; a convergence takes milliseconds, deleting 8 endpoints less than a second.
 _TIMEOUT = 10.0
@@ -75,20 +76,25 @@ def read(member: str, argument: str | None = None) -> str | None:
         raise
 
 
-def status() -> Document | None:
-    """The service's status document; None where there is no service or no bus. Raises :class:`BusError`."""
-    return _document("Status")
+def status() -> StatusDocument | None:
+    """The service's status document; None without a service or a bus, and before the service's first look.
+
+    Raises :class:`BusError`. A service of another release may give other names, see :mod:`~nm_mptcp.report.documents`.
+    """
+    found: StatusDocument | None = _document("Status")
+    return found or None
 
 
-def explain(what: str) -> Document | None:
+def explain(what: str) -> Explanation | None:
     """The service's explanation; None where there is no service or no bus.
 
     Raises :class:`BusError`; its name is :data:`~nm_mptcp.dbus.names.WRONG` for what means nothing to the service.
     """
-    return _document("Explain", what)
+    found: Explanation | None = _document("Explain", what)
+    return found
 
 
-def _document(member: str, argument: str | None = None) -> Document | None:
+def _document(member: str, argument: str | None = None) -> Any:
     try:
         answer = read(member, argument)
     except BusError as error:

@@ -6,12 +6,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..kernel.link_stats import LinkCounters
 from ..kernel.sock_diag import Subflow, SubflowFlag
 from ..model.flags import EndpointFlag, names
 from ..model.state import Address, Endpoint, Link
+from ..report.documents import StatusDocument
 from ..text import printable
 from .events import Happening, Name, socket_name
 
@@ -82,7 +82,7 @@ class Look:
         return socket_name(first.remote, first.remote_port) if first else ""
 
 
-def paths_of(status: Mapping[str, Any]) -> tuple[PathView, ...]:
+def paths_of(status: StatusDocument) -> tuple[PathView, ...]:
     """The paths of a status document (``nm-mptcp status --json``)."""
     return tuple(
         PathView(
@@ -98,7 +98,7 @@ def paths_of(status: Mapping[str, Any]) -> tuple[PathView, ...]:
     )
 
 
-def devices_of(status: Mapping[str, Any]) -> tuple[DeviceView, ...]:
+def devices_of(status: StatusDocument) -> tuple[DeviceView, ...]:
     """The interfaces that a status document knows a profile for."""
     found = {
         path["interface"]: DeviceView(path["interface"], path["profile"], path["kind"])
