@@ -11,10 +11,11 @@ import pytest
 
 from nm_mptcp.checks.finding import Result, bad, commands
 from nm_mptcp.cli.check import document as check_document
-from nm_mptcp.config.settings import DEFAULTS, Mode
-from nm_mptcp.engine.record import Contents
+from nm_mptcp.config.settings import DEFAULTS
+from nm_mptcp.model.record import Contents
+from nm_mptcp.model.state import Mode, RouteResult
 from nm_mptcp.policy.decide import decide
-from nm_mptcp.report.explain import Known, Way, explain_destination, explain_paths, followers, subject
+from nm_mptcp.report.explain import Known, explain_destination, explain_paths, followers, subject
 from nm_mptcp.report.status import document as status_document
 
 from ..support import shown
@@ -57,8 +58,10 @@ def test_the_status_document_is_documented() -> None:
 def test_the_explanations_are_documented() -> None:
     snapshot = phone().snapshot()
     known = Known(snapshot, decide(snapshot), DEFAULTS)
-    first = Way(2, "10.1.0.1", 42000, source="10.1.0.50")
-    ways = {path: Way(3, "10.2.0.1", 42001, source="10.2.0.50") for path in followers("192.0.2.1", first, known)}
+    first = RouteResult(2, "10.1.0.1", 42000, source="10.1.0.50")
+    ways = {
+        path: RouteResult(3, "10.2.0.1", 42001, source="10.2.0.50") for path in followers("192.0.2.1", first, known)
+    }
     to_a_host = explain_destination("192.0.2.1", "192.0.2.1", first, ways, known)
     of_a_link = explain_paths("wlan0", *subject("wlan0", known), known)
     of_nothing = explain_paths("eth0", "interface", (), known)
