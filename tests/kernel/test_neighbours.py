@@ -44,15 +44,15 @@ def test_what_waits_for_a_neighbour_leaves_when_it_is_asked_for_anew(
     with Neighbours() as neighbours, network.socket(family, socket.SOCK_DGRAM) as sender:
         sender.sendto(b"it waited", (address, 5000))
         wait_for("it is asked for", lambda: state(address) == "INCOMPLETE")
-        assert neighbours.unanswered({va}) == ((va, address),)
+        assert neighbours.incomplete({va}) == ((va, address),)
         far.ip(f"addr add {address}/{prefix} dev vb{' nodad' * (family == socket.AF_INET6)}")
         with far.socket(family, socket.SOCK_DGRAM) as receiver:
             receiver.bind((address, 5000))
             receiver.settimeout(10)
             assert state(address) == "INCOMPLETE"
-            neighbours.ask_anew({va})
+            neighbours.probe({va})
             assert receiver.recv(100) == b"it waited"
-        assert neighbours.unanswered({va}) == ()
+        assert neighbours.incomplete({va}) == ()
 
 
 def test_neighbours_that_answered_and_other_links_are_left_as_they_are(network: Network, far: Network, va: int) -> None:
@@ -63,14 +63,14 @@ def test_neighbours_that_answered_and_other_links_are_left_as_they_are(network: 
         sender.sendto(b"", ("10.0.0.3", 5000))
         wait_for("it is asked for", lambda: state("10.0.0.3") == "INCOMPLETE")
         before = ip("-s neigh show 10.0.0.3 dev va").split("probes")
-        neighbours.ask_anew({va + 1000})
+        neighbours.probe({va + 1000})
         assert ip("-s neigh show 10.0.0.3 dev va").split("probes")[-1] == before[-1]
-        neighbours.ask_anew({va})
+        neighbours.probe({va})
         assert state("10.0.0.2") == "REACHABLE"
 
 
 def test_a_link_without_neighbours_and_one_that_is_gone_are_no_error(va: int) -> None:
     with Neighbours() as neighbours:
-        neighbours.ask_anew({va})
+        neighbours.probe({va})
         ip("link del va")
-        neighbours.ask_anew({va})
+        neighbours.probe({va})

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 import pytest
 
 from nm_mptcp.kernel.access import KernelAccess
+from nm_mptcp.kernel.egress import EgressLookup
 from nm_mptcp.kernel.errors import KernelError
 from nm_mptcp.kernel.path_manager import PathManager
-from nm_mptcp.kernel.sock_diag import subflows
+from nm_mptcp.kernel.sock_diag import Sockets, subflows
+from nm_mptcp.kernel.subflow_closer import SubflowCloser
 from nm_mptcp.model.flags import EndpointFlag
 from nm_mptcp.model.state import Action, Endpoint, Operation
 from tests.support.mptcp import IPPROTO_MPTCP, two_paths
@@ -122,7 +124,8 @@ def test_a_connections_only_subflow_is_not_reset(manager: PathManager, network: 
         wait_for("both subflows", lambda: _places() == {("10.1.0.1", 5001), ("10.2.0.1", 7000)})
         manager.delete(Endpoint("10.1.0.1"))
         wait_for("the second alone", lambda: _places() == {("10.2.0.1", 7000)})
-        KernelAccess()._vacate(manager.endpoints()[0])
+        with Sockets() as sockets, EgressLookup() as egress:
+            SubflowCloser(sockets, manager, egress).close_on_port(manager.endpoints()[0])
         assert _places() == {("10.2.0.1", 7000)}
         _echo(client)
 

@@ -219,7 +219,9 @@ class Still:
         self.kernel = replace(self.kernel, endpoints=endpoints)
         return []
 
-    async def begin(self, operations: tuple[Operation, ...], **_: object) -> tuple[list[Any], tuple[Operation, ...]]:
+    async def execute_until(
+        self, operations: tuple[Operation, ...], **_: object
+    ) -> tuple[list[Any], tuple[Operation, ...]]:
         return await self.execute(operations), ()
 
     def flags(self) -> list[tuple[str, bool]]:

@@ -76,7 +76,7 @@ def test_an_event_ends_it_and_has_it_asked_for_once_more_however_many_come() -> 
         async with followed(kernel) as subject:
             kernel.subflows = (subflow(WIFI), subflow(MODEM))
             for _ in range(3):
-                subject.told()
+                subject.on_event()
             assert subject.kept is None
             await asked(kernel, 2)
             assert subject.kept == {frozenset({WIFI, MODEM}): 1}
@@ -95,7 +95,7 @@ def test_what_is_told_while_it_is_asked_for_counts() -> None:
 
             def interrupted() -> tuple[Subflow, ...]:
                 there = ask()
-                subject.told()
+                subject.on_event()
                 return there
 
             subject._subflows = interrupted
@@ -134,7 +134,7 @@ def test_it_is_asked_for_the_more_rarely_the_longer_it_takes() -> None:
         kernel = Kernel(subflow(WIFI))
         async with followed(kernel) as subject:
             subject._cost = 1.0
-            subject.told()
+            subject.on_event()
             assert subject._timer is not None
             assert subject._timer.when() - asyncio.get_running_loop().time() > connections._REST - 1
 
@@ -152,11 +152,11 @@ def test_a_kernel_that_does_not_answer_harms_nobody() -> None:
                 raise KernelError(12, "read the TCP sockets")
 
             subject._subflows = refused
-            subject.told()
+            subject.on_event()
             await asked(kernel, 2)
             assert subject.kept is None
             subject._subflows = ask
-            subject.told()
+            subject.on_event()
             await asked(kernel, 3)
             assert subject.kept == {frozenset({WIFI}): 1}
 

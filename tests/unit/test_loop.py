@@ -102,16 +102,16 @@ class Obedient:
         at_once: bool = False,
     ) -> list[tuple[Operation, KernelError]]:
         self.done_at_once += operations if at_once else ()
-        return (await self.begin(operations, unless=lambda: False))[0]
+        return (await self.execute_until(operations, interrupted=lambda: False))[0]
 
-    async def begin(
-        self, operations: tuple[Operation, ...], *, unless: Callable[[], bool]
+    async def execute_until(
+        self, operations: tuple[Operation, ...], *, interrupted: Callable[[], bool]
     ) -> tuple[list[tuple[Operation, KernelError]], tuple[Operation, ...]]:
         text = self._record.read_text() if self._record.exists() else ""
         for number, operation in enumerate(operations):
             self.done.append((operation, text))
             self.on_done(operation)
-            if unless():
+            if interrupted():
                 return [], operations[number + 1 :]
         return [], ()
 
@@ -247,13 +247,13 @@ class Failing(Quiet):
         *,
         at_once: bool = False,  # noqa: ARG002
     ) -> list[tuple[Operation, KernelError]]:
-        return (await self.begin(operations, unless=lambda: False))[0]
+        return (await self.execute_until(operations, interrupted=lambda: False))[0]
 
-    async def begin(
+    async def execute_until(
         self,
         operations: tuple[Operation, ...],
         *,
-        unless: Callable[[], bool],  # noqa: ARG002
+        interrupted: Callable[[], bool],  # noqa: ARG002
     ) -> tuple[list[tuple[Operation, KernelError]], tuple[Operation, ...]]:
         if not self.well:
             return [(operation, KernelError(11, "do it")) for operation in operations], ()

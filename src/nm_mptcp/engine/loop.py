@@ -410,7 +410,7 @@ class Engine:
         links = {index for index in due if kernel.links[index].name in names}
         if links and not self._dry_run:
             try:
-                await self._kernel.ask_neighbours(links)
+                await self._kernel.probe_neighbours(links)
             except KernelError as error:
                 self._complaints.say("neighbours", f"{error}; what waits for a neighbour may wait a second longer")
             else:
@@ -492,7 +492,7 @@ class Engine:
         ahead = min(first, 1) if at_once else 0
         failures = await self._kernel.execute(operations[:ahead], at_once=True)
         lost = self._urgent.is_set
-        going = asyncio.ensure_future(self._kernel.begin(operations[ahead:first], unless=lost))
+        going = asyncio.ensure_future(self._kernel.execute_until(operations[ahead:first], interrupted=lost))
         try:
             if written or settings or limits or taken or numbered:
                 if first > ahead:
@@ -519,7 +519,7 @@ class Engine:
         if left:
             left += operations[first:]
         else:
-            failed, left = await self._kernel.begin(operations[first:], unless=lost)
+            failed, left = await self._kernel.execute_until(operations[first:], interrupted=lost)
             failures += failed
         self._count_cut()
         for operation, error in failures:

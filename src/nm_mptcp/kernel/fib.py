@@ -167,7 +167,7 @@ class FIB:
                 shown.append(replace(route, hops=alive))
         return tuple(shown)
 
-    def stands_alone(self, route: Route) -> bool:
+    def is_unambiguous(self, route: Route) -> bool:
         """Whether this route is there, and no other of its protocol to the same destination in the same table: a request
         that leaves out what is 0 can mean none but it. Any thread may ask.
         """

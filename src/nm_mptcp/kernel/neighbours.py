@@ -30,7 +30,7 @@ class Neighbours(Requester):
 
     PROTOCOL = ROUTE
 
-    def unanswered(self, ifindexes: Collection[int]) -> tuple[tuple[int, str], ...]:
+    def incomplete(self, ifindexes: Collection[int]) -> tuple[tuple[int, str], ...]:
         """Interface and address of each neighbour on these interfaces that is asked for. Raises KernelError."""
         found = []
         for answer in self._netlink.dump(_RTM_GETNEIGH, _NDMSG.pack(0, 0, 0, 0, 0), what="read the neighbours"):
@@ -40,13 +40,13 @@ class Neighbours(Requester):
                 found.append((ifindex, socket.inet_ntop(family, told[_NDA_DST])))
         return tuple(found)
 
-    def ask_anew(self, ifindexes: Collection[int]) -> None:
+    def probe(self, ifindexes: Collection[int]) -> None:
         """Put each unanswered question on these interfaces afresh, now. Raises KernelError.
 
         The state "none" ends the question and leaves the queue (``__neigh_update``); "use" begins it again, and sends it at
         once (``neigh_event_send``). To delete the entry would do as well, but drop what waits.
         """
-        for ifindex, address in self.unanswered(ifindexes):
+        for ifindex, address in self.incomplete(ifindexes):
             with contextlib.suppress(KernelError):  # answered or gone meanwhile
                 self._write(ifindex, address, _NUD_NONE, 0)
                 self._write(ifindex, address, _NUD_NONE, _NTF_USE)

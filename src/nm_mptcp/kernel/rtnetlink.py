@@ -88,17 +88,17 @@ class Rtnetlink(Requester):
             raise ValueError(f"IPv6 routes are not replaced but added and deleted: {describe_route(route)}")
         self._route(rtnl_parse.RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route, "replace")
 
-    def delete_route(self, route: Route, *, is_there: Callable[[Route], bool] | None = None) -> None:
+    def delete_route(self, route: Route, *, is_present: Callable[[Route], bool] | None = None) -> None:
         """Delete this very route: another that differs in protocol, metric, TOS, type or hops stays. ESRCH: not there.
 
         What is 0 or left out matches anything in the kernel (``fib_nh_match``, ``ip6_route_del``). So a route without a
         protocol is refused with :class:`ValueError`, and where metric or gateway are left out it is first made sure that
-        the route is there: by reading the table, or ``is_there``, for who deletes many and knows them all.
+        the route is there: by reading the table, or ``is_present``, for who deletes many and knows them all.
         """
         if not route.protocol:
             raise ValueError(f"delete route {describe_route(route)}: without a protocol it might be anybody's")
         vague = not route.metric or not route.hops or any(not hop.gateway for hop in route.hops)
-        if vague and not (is_there or self._is_there)(route):
+        if vague and not (is_present or self._is_present)(route):
             raise KernelError(errno.ESRCH, f"delete route {describe_route(route)}")
         self._route(rtnl_parse.RTM_DELROUTE, 0, route, "delete")
 
@@ -125,7 +125,7 @@ class Rtnetlink(Requester):
     def _route(self, kind: int, flags: int, route: Route, verb: str) -> None:
         self._netlink.request(kind, flags, rtnl_pack.route(route), what=f"{verb} route {describe_route(route)}")
 
-    def _is_there(self, route: Route) -> bool:
+    def _is_present(self, route: Route) -> bool:
         return route in self.routes(route.table, route.hops[0].ifindex if route.hops else None)
 
     def _table(self, body: bytes, what: str) -> list[Any]:

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which subflows an operation closes, and closing them.
+
+A connection whose last subflow is closed is lost, so what has a live sibling is determined anew at each call; only the VPN
+guard closes last subflows (:class:`~nm_mptcp.model.state.LeakingSubflows`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+
+from ..model.state import Action, Endpoint, LeakingSubflows, Operation, RedundantSubflows
+from .egress import EgressLookup
+from .errors import KernelError
+from .path_manager import PathManager
+from .sock_diag import Sockets, Subflow, may_administer
+
+
+class SubflowCloser:
+    """Closes subflows through socket diagnosis and the path manager; synchronous, for one thread."""
+
+    def __init__(self, sockets: Sockets, path_manager: PathManager, egress: EgressLookup) -> None:
+        self._sockets = sockets
+        self._path_manager = path_manager
+        self._egress = egress
+        #: by :meth:`close_leaking`: subflows that it closed, and connections that had no other
+        self.closed_subflows = self.closed_connections = 0
+
+    def would_close(self, operation: Operation) -> tuple[Subflow, ...] | None:
+        """The subflows that the operation itself would close now; None without CAP_NET_ADMIN, which it takes to see them.
+
+        Raises :class:`KernelError`.
+        """
+        match operation:
+            case Operation(Action.CLOSE_REDUNDANT, RedundantSubflows() as redundant):
+                return tuple(self._redundant(redundant)) if may_administer() else None
+            case Operation(Action.CLOSE_ALL, LeakingSubflows() as leaking):
+                return tuple(self._leaking(leaking, self._sockets.subflows())) if may_administer() else None
+            case Operation(Action.DELETE, Endpoint(id=id_, port=port) as endpoint) if id_ and port:
+                return tuple(self._on_port(endpoint)) if may_administer() else None
+        return ()
+
+    def close_redundant(self, redundant: RedundantSubflows) -> None:
+        """Close those whose connection has a live sibling. Raises :class:`KernelError` where they cannot be read."""
+        for subflow in self._redundant(redundant):
+            with contextlib.suppress(KernelError):  # gone by now, or not supported: TCP's timers decide then
+                self._close(subflow)
+
+    def close_leaking(self, leaking: LeakingSubflows) -> None:
+        """Reset what leaks, also what is not established yet, and count it.
+
+        A reset is one packet; a subflow that is closed in order retransmits for as long as its peer does not answer.
+        Raises :class:`KernelError`.
+        """
+        present = self._sockets.subflows()
+        closed = self._leaking(leaking, present)
+        for subflow in closed:
+            try:
+                self._sockets.destroy(subflow)
+            except KernelError as error:
+                if not error.absent and subflow.local_id == 0:
+                    # Not supported (CONFIG_INET_DIAG_DESTROY). Additional subflows are closed with their endpoint.
+                    self._close_initial(subflow)
+        self.closed_subflows += len(closed)
+        alive = {subflow.token for subflow in set(present) - set(closed)}
+        self.closed_connections += len({subflow.token for subflow in closed} - alive)
+
+    def close_on_port(self, endpoint: Endpoint) -> None:
+        """Reset the subflows on an endpoint's port that have a live sibling, as far as possible.
+
+        Were they closed by the deletion of the endpoint, the port would stay in TIME_WAIT for a minute, and nothing could
+        listen on it again.
+        """
+        with contextlib.suppress(KernelError):
+            for subflow in self._on_port(endpoint):
+                with contextlib.suppress(KernelError):
+                    self._sockets.destroy(subflow)
+
+    def _redundant(self, redundant: RedundantSubflows) -> list[Subflow]:
+        established = [subflow for subflow in self._sockets.subflows() if subflow.established]
+        alive = {subflow.token for subflow in established if subflow.local not in redundant.lost}
+        return [each for each in established if each.local in redundant.addresses and each.token in alive]
+
+    def _leaking(self, leaking: LeakingSubflows, present: Iterable[Subflow]) -> list[Subflow]:
+        return self._egress.tunnelled((each for each in present if each.local in leaking.addresses), leaking.tunnels)
+
+    def _on_port(self, endpoint: Endpoint) -> list[Subflow]:
+        established = [subflow for subflow in self._sockets.subflows() if subflow.established]
+        there = [each for each in established if (each.local, each.local_port) == (endpoint.address, endpoint.port)]
+        alive = {subflow.token for subflow in established if subflow not in there}
+        return [subflow for subflow in there if subflow.token in alive]
+
+    def _close(self, subflow: Subflow) -> None:
+        """An initial subflow by the path manager, which sends RM_ADDR by a sibling: the peer stops sending there at once.
+        For an additional one that takes the deletion of its endpoint; after a reset the peer's own timers decide.
+        """
+        if subflow.local_id == 0:
+            self._close_initial(subflow)
+        else:
+            self._sockets.destroy(subflow)
+
+    def _close_initial(self, subflow: Subflow) -> None:
+        self._path_manager.delete(Endpoint(subflow.local, port=subflow.local_port))
