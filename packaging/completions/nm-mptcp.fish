@@ -109,7 +109,7 @@ complete -c nm-mptcp -n '__nm_mptcp_none' -a daemon -d 'run the service, in the 
 complete -c nm-mptcp -n '__nm_mptcp_command status explain watch check mode config exec unit apply clear daemon' -s h -l help -d 'show this help message and exit'
 complete -c nm-mptcp -n '__nm_mptcp_command status explain check mode apply clear daemon' -l config -rF -d 'read this file instead of nm-mptcp.conf and conf.d'
 complete -c nm-mptcp -n '__nm_mptcp_command status explain check mode config' -l json -d 'print one JSON document'
-complete -c nm-mptcp -n '__nm_mptcp_command status' -l all -d 'show also addresses that can be no path'
+complete -c nm-mptcp -n '__nm_mptcp_command status' -l all -d 'show also addresses that cannot be paths'
 complete -c nm-mptcp -n '__nm_mptcp_at explain 0' -a '(__nm_mptcp_what)'
 complete -c nm-mptcp -n '__nm_mptcp_command watch' -l json -d 'print a line of JSON for each event'
 complete -c nm-mptcp -n '__nm_mptcp_command watch' -l lines -d 'print a line for each event, also on a terminal'

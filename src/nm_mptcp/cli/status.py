@@ -19,12 +19,12 @@ def options(parser: argparse.ArgumentParser) -> None:
 
     settings.option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--all", action="store_true", help="show also addresses that can be no path")
-    parser.epilog = "Exit status: 0 all paths are good; 1 something is held back; 2 it does not work."
+    parser.add_argument("--all", action="store_true", help="show also addresses that cannot be paths")
+    parser.epilog = "Exit status: 0 working; 1 degraded; 2 not working."
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Ask the service, or look ourselves; reads only, works for everybody."""
+    """Ask the service, or look without it; reads only, works for every user."""
     try:
         shown = remote.status()
     except BusError as error:
@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> int:
         tell_what_is_missing()
     if arguments.json:
         print(json.dumps(shown, indent=2))
-        return 0  # a program reads it in the document, and takes an exit status for a failure to tell
+        return 0  # programs read "state", and take another exit status for a failure
     from ..report.status_text import show
 
     show(shown, sys.stdout, everything=arguments.all)

@@ -678,7 +678,7 @@ class Owner(enum.StrEnum):
     @property
     def label(self) -> str:
         """The owner as texts for people name it."""
-        return {"networkmanager": "NetworkManager", "other": "somebody else"}.get(self.value, self.value)
+        return {"networkmanager": "NetworkManager", "other": "another program"}.get(self.value, self.value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class Verdict(enum.StrEnum):
 
     @property
     def status(self) -> int:
-        """The exit status of ``nm-mptcp status``: 0 all paths are good, 1 degraded, 2 not working."""
+        """The exit status of ``nm-mptcp status``: 0 good, 1 degraded, 2 not working."""
         return list(Verdict).index(self)
 
 
