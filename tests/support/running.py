@@ -72,7 +72,7 @@ async def running(place: Path, *names: str) -> AsyncIterator[Engine]:
     said = networkmanager(names)
     access = KernelAccess()
     engine = Engine(access, lambda: said, Record(place))
-    await access.watch(engine.changed, engine.on_path_manager_event)
+    await access.watch(engine.on_kernel_change, engine.on_path_manager_event)
     going = asyncio.create_task(engine.run())
     try:
         yield engine

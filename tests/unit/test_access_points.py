@@ -247,7 +247,7 @@ def test_a_weak_signal_makes_the_path_backup_by_set_flags_and_a_strong_one_regul
         kernel = Still(situation)
         record = Record(tmp_path)
         engine = Engine(kernel, lambda: situation.snapshot().networkmanager, record)  # type: ignore[arg-type]
-        engine._ours = situation.ours
+        engine._writer.ours = situation.ours
         running = asyncio.create_task(engine.run())
 
         async def until(question: Callable[[], object]) -> None:
@@ -258,14 +258,14 @@ def test_a_weak_signal_makes_the_path_backup_by_set_flags_and_a_strong_one_regul
             await until(lambda: kernel.looks >= 3)  # the first one, and those at 50 ms and 1 s
             for percent in (79, 60, 45, 41):
                 situation.device("wlan0", strength=percent)
-                engine.strength_changed()
+                engine.on_signal_strength()
                 assert not engine._dirty.is_set(), "a strength that means nothing is worth no look"
             situation.device("wlan0", strength=20)
-            engine.strength_changed()
+            engine.on_signal_strength()
             await until(kernel.flags)
             assert kernel.flags() == [("10.0.1.2", True)]
             situation.device("wlan0", strength=90)
-            engine.strength_changed()
+            engine.on_signal_strength()
             await until(lambda: len(kernel.flags()) == 2)
             assert kernel.flags() == [("10.0.1.2", True), ("10.0.1.2", False)]
             assert {op.action for op in kernel.done if isinstance(op.value, Endpoint)} == {Action.SET_FLAGS}

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from nm_mptcp.engine.address_grace import GONE, GONE_WITH_THE_LINK, Absences
+from nm_mptcp.engine.address_grace import GONE, GONE_WITH_THE_LINK, AddressGrace
 from nm_mptcp.model.state import Address, DeviceState, Link
 
 from .situations import Situation
@@ -23,7 +23,7 @@ class World:
         self.situation.link("e1", f"{A}/64")
         self.situation.endpoint(A, 2, ours=True)
         self.there = self.situation.addresses[2]
-        self.absences = Absences()
+        self.absences = AddressGrace()
 
     def look(self, after: float) -> set[str]:
         snapshot = self.situation.snapshot()

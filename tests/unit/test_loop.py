@@ -21,6 +21,7 @@ from nm_mptcp.model.state import Action, Endpoint, Kernel, Limits, NetworkManage
 from nm_mptcp.policy.decide import decide
 from nm_mptcp.report.documents import StatusDocument
 from nm_mptcp.report.status import document
+from nm_mptcp.service.queries import Queries
 
 from .situations import Situation
 
@@ -58,7 +59,7 @@ def test_it_ends_when_it_is_told_to_in_whatever_moment_of_a_loss(
                 await asyncio.sleep(0)
         for _ in range(10):
             await asyncio.sleep(0)  # it waits for more of the burst now
-        subject.changed(Changes(lost_links=frozenset({2})))
+        subject.on_kernel_change(Changes(lost_links=frozenset({2})))
         for _ in range(turns):
             await asyncio.sleep(0)
         running.cancel()
@@ -160,7 +161,7 @@ def test_an_address_that_is_away_for_a_moment_keeps_its_endpoint(tmp_path: Path,
             async with subject._turn:  # it has done what it began
                 kernel.done.clear()
                 kernel.kernel = away
-            subject.changed(Changes(lost_addresses=frozenset(there.addresses[2])))
+            subject.on_kernel_change(Changes(lost_addresses=frozenset(there.addresses[2])))
             await asyncio.sleep(0.005)  # as long as NetworkManager was seen to take
             if comes_back:
                 kernel.kernel = there
@@ -197,14 +198,14 @@ def test_a_record_that_could_not_be_written_names_nothing_that_was_not_done(
 ) -> None:
     """Else what somebody else adds there meanwhile would be taken for ours."""
     _, subject = missing(tmp_path)
-    before = subject._ours.endpoints
+    before = subject._writer.ours.endpoints
     with monkeypatch.context() as full:
         full.setattr(Record, "save", no_space)
         with pytest.raises(StateError):
             asyncio.run(subject.converge())
-    assert subject._ours.endpoints == before
+    assert subject._writer.ours.endpoints == before
     asyncio.run(subject.converge())
-    assert len(subject._ours.endpoints) == len(before) + 1
+    assert len(subject._writer.ours.endpoints) == len(before) + 1
 
 
 def no_space(*_: object) -> None:
@@ -272,7 +273,7 @@ def test_what_fails_is_tried_again_for_ever_and_said_once(
     monkeypatch.setattr(loop, "_COALESCE", 0.0)
     obedient, its_engine = missing(tmp_path)
     failing = Failing(obedient.kernel, refuses=refuses)
-    subject = loop.Engine(cast(KernelAccess, failing), its_engine._networkmanager, Record(tmp_path))
+    subject = loop.Engine(cast(KernelAccess, failing), its_engine.networkmanager, Record(tmp_path))
 
     async def story() -> None:
         running = asyncio.create_task(subject.run())
@@ -323,12 +324,13 @@ def test_a_lost_link_does_not_wait_for_those_who_ask_how_things_stand(tmp_path: 
 
     async def story() -> None:
         kernel = Asked(obedient.kernel, tmp_path / "state.json")
-        subject = loop.Engine(cast(KernelAccess, kernel), its_engine._networkmanager, its_engine._record)
+        subject = loop.Engine(cast(KernelAccess, kernel), its_engine.networkmanager, its_engine._record)
         there = replace(kernel.kernel.links[2], carrier=True)
         kernel.kernel = replace(kernel.kernel, links={**kernel.kernel.links, 2: there})
         await subject.converge()
         kernel.done.clear()
-        asked = [asyncio.ensure_future(subject.status(service=True)) for _ in range(1000)]
+        queries = Queries(subject, cast(KernelAccess, kernel), its_engine._record)
+        asked = [asyncio.ensure_future(queries.status(service=True)) for _ in range(1000)]
         async with asyncio.timeout(10):
             while not kernel.refreshes:
                 await asyncio.sleep(0)
@@ -354,7 +356,7 @@ def test_a_loss_in_the_midst_of_writing_goes_before_the_rest_of_it(tmp_path: Pat
         if operation.action is Action.ADD and not begun:
             begun.append(len(kernel.done))
             kernel.kernel = replace(kernel.kernel, links={**kernel.kernel.links, 2: dead})
-            subject.changed(Changes(lost_links=frozenset({2})))
+            subject.on_kernel_change(Changes(lost_links=frozenset({2})))
 
     kernel.on_done = lose
     asyncio.run(subject.converge())
@@ -380,12 +382,13 @@ def test_status_is_true_of_what_was_changed_by_hand_with_no_event(tmp_path: Path
     kernel.kernel = replace(kernel.kernel, links={**kernel.kernel.links, 2: link}, limits=Limits(8, 8))
 
     async def story() -> tuple[StatusDocument | None, StatusDocument | None]:
+        queries = Queries(subject, cast(KernelAccess, kernel), subject._record)
         await subject.converge()
         kernel.done.clear()
-        before = await subject.status(service=True)
+        before = await queries.status(service=True)
         assert not kernel.done, "nothing was changed"
         kernel.kernel = replace(kernel.kernel, **by_hand)
-        return before, await subject.status(service=True)
+        return before, await queries.status(service=True)
 
     before, after = asyncio.run(story())
     assert after != before

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.engine.loop import View
+from nm_mptcp.engine.reconciler import View
 from nm_mptcp.model.reasons import Reason, Why
 from nm_mptcp.model.record import Contents, since
 from nm_mptcp.model.state import Mode, State
@@ -82,7 +82,7 @@ class Shown:
         self.bus = Followed()
         paths = self.view.desired.paths
         contents = Contents(since=since({}, paths, 1_800_000_000.0))
-        self.objects = Objects(self.bus, service(), lambda: self.view, lambda: contents, lambda: False)  # type: ignore[arg-type]
+        self.objects = Objects(self.bus, service(), lambda: self.view, lambda: contents, dict, lambda: False)  # type: ignore[arg-type]
 
     def changes(self, name: str) -> list[Any]:
         return [values[name] for verb, _, values in self.bus.said if verb == "changed" and name in values]

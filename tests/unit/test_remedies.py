@@ -13,7 +13,7 @@ import pytest
 
 from nm_mptcp.config.files import ConfigurationFiles
 from nm_mptcp.config.settings import Config
-from nm_mptcp.engine.signal_hysteresis import Strengths
+from nm_mptcp.engine.signal_hysteresis import SignalHysteresis
 from nm_mptcp.model.reasons import Reason, Why
 from nm_mptcp.model.state import Connectivity, Egress, Family, Link, Path, State
 from nm_mptcp.policy.decide import decide
@@ -159,7 +159,7 @@ def weak(laptop: Laptop, config: Config) -> frozenset[str]:
     bound = config.for_path(
         device, profile_id=device.profile.id, profile_uuid=device.profile.uuid, address=W
     ).weak_signal
-    strengths = Strengths()
+    strengths = SignalHysteresis()
     strengths.look({("wlan0", bound.value): device.strength}, 0.0)
     return frozenset({W} if ("wlan0", bound.value) in strengths.weak() else ())
 

@@ -8,7 +8,7 @@ import asyncio
 import pytest
 
 from nm_mptcp.service import shared_answer
-from nm_mptcp.service.shared_answer import SLICE, Shared
+from nm_mptcp.service.shared_answer import SLICE, SharedAnswer
 from tests.support.running import until
 
 
@@ -32,7 +32,7 @@ def test_who_asks_while_an_answer_is_made_shares_the_next_one(monkeypatch: pytes
 
     async def story() -> None:
         maker = Maker()
-        answers = Shared(maker.make)
+        answers = SharedAnswer(maker.make)
         first = asyncio.ensure_future(answers.get())
         await asyncio.sleep(0)
         await until("one is being made", lambda: maker.made > 0)
@@ -50,7 +50,7 @@ def test_what_else_there_is_to_do_comes_between_the_answers() -> None:
     async def story() -> None:
         maker = Maker()
         maker.may.set()
-        answers = Shared(maker.make)
+        answers = SharedAnswer(maker.make)
         asked = [asyncio.ensure_future(answers.get()) for _ in range(10 * SLICE)]
         done = 0
         async with asyncio.timeout(60):
@@ -72,7 +72,7 @@ def test_an_error_is_everybodys_and_the_next_try_is_another() -> None:
                 raise errors.pop()
             return "yes"
 
-        answers = Shared(make)
+        answers = SharedAnswer(make)
         for said in await asyncio.gather(answers.get(), answers.get(), return_exceptions=True):
             assert isinstance(said, ValueError)
         assert await answers.get() == "yes"
@@ -83,7 +83,7 @@ def test_an_error_is_everybodys_and_the_next_try_is_another() -> None:
 def test_who_has_gone_is_not_answered_and_keeps_nobody_else_from_it() -> None:
     async def story() -> None:
         maker = Maker()
-        answers = Shared(maker.make)
+        answers = SharedAnswer(maker.make)
         gone, other = asyncio.ensure_future(answers.get()), asyncio.ensure_future(answers.get())
         await until("one is being made", lambda: maker.made > 0)
         gone.cancel()

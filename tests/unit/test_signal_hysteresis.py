@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from nm_mptcp.config.settings import WeakSignal
-from nm_mptcp.engine.signal_hysteresis import HOLD, Strengths
+from nm_mptcp.engine.signal_hysteresis import HOLD, SignalHysteresis
 
 BOUNDS = WeakSignal(leave=40, enter=50)
 WLAN = ("wlan0", BOUNDS)
@@ -14,7 +14,7 @@ WLAN = ("wlan0", BOUNDS)
 
 def told(*steps: tuple[float, int | None], bounds: WeakSignal = BOUNDS) -> list[bool]:
     """Whether it is weak after each look; the steps are seconds and strengths."""
-    strengths, found = Strengths(), []
+    strengths, found = SignalHysteresis(), []
     for now, strength in steps:
         strengths.look({("wlan0", bounds): strength}, now)
         found.append(bool(strengths.weak()))
@@ -54,7 +54,7 @@ def test_a_bound_of_nought_never_lets_go() -> None:
 
 
 def test_what_is_gone_is_forgotten_and_so_is_everything_after_a_sleep() -> None:
-    strengths = Strengths()
+    strengths = SignalHysteresis()
     strengths.look({WLAN: 30}, 0.0)
     strengths.look({}, 1.0)
     assert not strengths.weak()
@@ -66,19 +66,19 @@ def test_what_is_gone_is_forgotten_and_so_is_everything_after_a_sleep() -> None:
 
 def test_each_of_several_bounds_counts_for_itself() -> None:
     strict = ("wlan0", WeakSignal(leave=70, enter=80))
-    strengths = Strengths()
+    strengths = SignalHysteresis()
     strengths.look({WLAN: 60, strict: 60}, 0.0)
     assert strengths.weak() == {strict}
 
 
 def test_the_end_of_a_hold_is_known() -> None:
-    strengths = Strengths()
+    strengths = SignalHysteresis()
     strengths.look({WLAN: 60}, 0.0)
-    assert strengths.next_end(0.0) is None
+    assert strengths.next_due(0.0) is None
     strengths.look({WLAN: 30}, 5.0)
-    assert strengths.next_end(5.0) == 5.0 + HOLD
+    assert strengths.next_due(5.0) == 5.0 + HOLD
     strengths.look({WLAN: 30}, 5.0 + HOLD)
-    assert strengths.next_end(5.0 + HOLD) is None
+    assert strengths.next_due(5.0 + HOLD) is None
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_the_end_of_a_hold_is_known() -> None:
     ],
 )
 def test_only_a_strength_that_means_something_is_worth_a_look(past: list[int], now: int | None, matters: bool) -> None:
-    strengths = Strengths()
+    strengths = SignalHysteresis()
     for second, strength in enumerate(past):
         strengths.look({WLAN: strength}, float(second))
     assert strengths.moved([("wlan0", now), ("wlan1", None)]) is matters

@@ -31,7 +31,7 @@ class _Past:
     address: Address
 
 
-class Absences:
+class AddressGrace:
     """Remembers what went away. It has no clock: the caller says what time it is."""
 
     def __init__(self) -> None:

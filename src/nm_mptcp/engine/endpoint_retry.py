@@ -25,7 +25,7 @@ class _Refusal:
     due: float = 0.0
 
 
-class Refusals:
+class EndpointRetry:
     """Remembers refusals, by address and ifindex. It has no clock: the caller says what time it is."""
 
     def __init__(self) -> None:

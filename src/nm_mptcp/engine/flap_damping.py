@@ -36,7 +36,7 @@ class _Past:
         return self.until - self.up_since
 
 
-class Flaps:
+class FlapDamping:
     """Remembers losses. It has no clock: the caller says what time it is."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Flaps:
             ifindex: round(past.hold, 1) for ifindex, past in self._past.items() if not past.down and now < past.until
         }
 
-    def next_end(self, now: float) -> float | None:
+    def next_due(self, now: float) -> float | None:
         """When the next hold ends; None when there is none."""
         ends = [past.until for past in self._past.values() if not past.down]
         return min((end for end in ends if end > now), default=None)

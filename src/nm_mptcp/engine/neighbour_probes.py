@@ -13,7 +13,7 @@ from collections.abc import Set
 ASKED = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 
 
-class Arrivals:
+class NeighbourProbes:
     """Remembers returns. It has no clock: the caller says what time it is."""
 
     def __init__(self) -> None:
@@ -35,6 +35,6 @@ class Arrivals:
                 self._back[index] = (since, left)
         return frozenset(due)
 
-    def next_due(self) -> float | None:
+    def next_due(self, _now: float) -> float | None:
         """When the next question is due; None when none is."""
         return min((since + ASKED[asked] for since, asked in self._back.values()), default=None)

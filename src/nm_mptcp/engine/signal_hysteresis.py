@@ -33,7 +33,7 @@ class _Past:
         return strength >= bounds.enter if self.weak else strength < bounds.leave
 
 
-class Strengths:
+class SignalHysteresis:
     """Remembers which signals are weak. It has no clock: the caller says what time it is."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Strengths:
                 return True
         return False
 
-    def next_end(self, now: float) -> float | None:
+    def next_due(self, now: float) -> float | None:
         """When the next signal will have stayed beyond its bound for long enough; None when there is none."""
         ends = [past.since + HOLD for past in self._past.values() if past.since is not None]
         return min((end for end in ends if end > now), default=None)

@@ -44,7 +44,7 @@ class _Wound:
     due: float = 0.0
 
 
-class Healing:
+class SubflowRetry:
     """Remembers deaths. It has no clock: the caller says what time it is."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Healing:
             self._forget(token)
         self._crowd = max(_CROWD, 2 * len(self._heard))
 
-    def event(self, event: PathManagerEvent, now: float) -> bool:
+    def on_event(self, event: PathManagerEvent, now: float) -> bool:
         """Take in an event of the path manager; True when an address needs healing that did not before."""
         if event.name is EventName.CLOSED:
             self._forget(event.token)
@@ -113,7 +113,7 @@ class Healing:
             wound.tries += 1
             wound.due = now + min(_DELAY[0] * 2**wound.tries, _DELAY[1])
 
-    def came_anew(self, address: str) -> None:
+    def on_endpoint_added(self, address: str) -> None:
         """Its endpoint was added for another reason: the kernel tries it by itself, on all live connections."""
         self._wounds.pop(address, None)
 

@@ -33,7 +33,8 @@ from ..networkmanager.client import Client
 from . import sd_notify
 from .interface import Service
 from .path_objects import Objects
-from .shared_answer import Shared
+from .queries import Queries
+from .shared_answer import SharedAnswer
 
 _log = logging.getLogger(__name__)
 
@@ -58,13 +59,20 @@ class Daemon:
         self._configuration = configuration
         self._kernel = KernelAccess(endpoints_max=record.contents.endpoints_max)
         self._engine = Engine(
-            self._kernel, self._networkmanager, record, config=config, on_look=self._ask_again, on_view=self._show
+            self._kernel,
+            self._networkmanager,
+            record,
+            config=config,
+            on_look=self._ask_again,
+            after_look=self._after_look,
+            on_view=self._show,
         )
+        self._queries = Queries(self._engine, self._kernel, record, on_troubles=self._show)
         self._asking: asyncio.Task[bool] | None = None
         self._client: Client | None = None
         self._objects: Objects | None = None
         self._asked = asyncio.Event()  #: NetworkManager was asked once, or cannot be
-        self._shown = Shared(self._status)
+        self._shown = SharedAnswer(self._status)
         self._ready = False
         self._turn = asyncio.Lock()  #: of the one that reads the configuration
         self._beside: set[asyncio.Task[None]] = set()
@@ -81,7 +89,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         if hung_up:
             self._hang_up()
-        await self._kernel.watch(self._engine.changed, self._engine.on_path_manager_event)
+        await self._kernel.watch(self._engine.on_kernel_change, self._engine.on_path_manager_event)
         stopped: asyncio.Task[object] = asyncio.create_task(stop.wait())
         asked: asyncio.Task[object] = asyncio.create_task(self._asked.wait())
         tasks = [stopped, asked, asyncio.create_task(self._follow_bus())]
@@ -97,6 +105,7 @@ class Daemon:
             sd_notify.notify("STOPPING=1")
             if self._client is not None:
                 self._client.close()
+            self._queries.close()
             for task in (*tasks, *self._beside):
                 task.cancel()
             await asyncio.gather(*tasks, *self._beside, return_exceptions=True)
@@ -110,6 +119,9 @@ class Daemon:
         """Read the applied connections again, beside everything else: no signal tells of a reapply."""
         if self._client is not None and (self._asking is None or self._asking.done()):
             self._asking = asyncio.create_task(self._client.refresh_profiles())
+
+    def _after_look(self) -> None:
+        self._queries.refresh()
 
     def _show(self) -> None:
         """What was decided may have changed: those who follow our objects are told."""
@@ -180,7 +192,7 @@ class Daemon:
             try:
                 await bus.connect()
                 if self._client is None:
-                    self._client = Client(bus, self._engine.wake, on_strength=self._engine.strength_changed)
+                    self._client = Client(bus, self._engine.wake, on_strength=self._engine.on_signal_strength)
                     await self._client.start()
                 else:
                     await self._client.attach(bus)
@@ -232,11 +244,16 @@ class Daemon:
             resume=self._engine.resume,
             reload=self._reload,
             set_mode=self._engine.set_mode,
-            explain=self._engine.explain,
+            explain=self._queries.explain,
             demand=partial(demand, bus),
         )
         self._objects = Objects(
-            bus, service, lambda: self._engine.view, lambda: self._record.contents, lambda: self._engine.paused
+            bus,
+            service,
+            lambda: self._engine.view,
+            lambda: self._record.contents,
+            lambda: self._queries.troubles,
+            lambda: self._engine.paused,
         )
         try:
             if not await bus.request_name(NAME):
@@ -264,7 +281,7 @@ class Daemon:
         """The status document as JSON."""
         if self._client is not None:
             await self._client.probe()
-        return json.dumps(await self._engine.status(service=True) or {})
+        return json.dumps(await self._queries.status(service=True) or {})
 
 
 #: Seconds after which the loop gives way to the netlink thread and back. Python's 5 ms are longer than a link's loss may

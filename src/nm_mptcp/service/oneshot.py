@@ -20,22 +20,23 @@ from ..model.state import Mode, NetworkManager
 from ..networkmanager.client import Client
 
 if TYPE_CHECKING:
-    from ..engine.loop import Engine
+    from ..engine.reconciler import Reconciler
     from ..report.documents import Explanation, StatusDocument
+    from .queries import Queries
 
 _log = logging.getLogger(__name__)
 
 
 async def apply(record: Record, config: Config = DEFAULTS) -> None:
     """Bring the kernel to what is wanted now; the caller holds the record's lock."""
-    async with _engine(record, config, dry_run=False) as engine:
-        await engine.converge()
+    async with _reconciler(record, config, dry_run=False) as (reconciler, _):
+        await reconciler.converge()
 
 
 async def set_mode(record: Record, mode: Mode | None, config: Config = DEFAULTS) -> None:
     """Choose the mode until the next boot, None for the configured one; the caller holds the record's lock."""
-    async with _engine(record, config, dry_run=False) as engine:
-        await engine.set_mode(mode)
+    async with _reconciler(record, config, dry_run=False) as (reconciler, _):
+        await reconciler.set_mode(mode)
 
 
 async def clear(record: Record, config: Config = DEFAULTS, *, force: bool = False) -> frozenset[str]:
@@ -43,18 +44,18 @@ async def clear(record: Record, config: Config = DEFAULTS, *, force: bool = Fals
 
     Gives the addresses of which all was left for live connections; with ``force`` there are none.
     """
-    async with _engine(record, config, dry_run=False) as engine:
-        await engine.clear(force=force)
-        return engine.kept
+    async with _reconciler(record, config, dry_run=False) as (reconciler, _):
+        await reconciler.clear(force=force)
+        return reconciler.kept
 
 
 def status(record: Record, config: Config = DEFAULTS) -> StatusDocument:
     """The status document of one look; writes nothing."""
 
     async def ask() -> StatusDocument:
-        async with _engine(record, config, dry_run=True) as engine:
-            await engine.converge()
-            found = await engine.status(service=False)
+        async with _reconciler(record, config, dry_run=True) as (reconciler, queries):
+            await reconciler.converge()
+            found = await queries.status(service=False)
             assert found is not None
             return found
 
@@ -65,9 +66,9 @@ def explain(record: Record, what: str, config: Config = DEFAULTS) -> Explanation
     """The explanation of one look; writes nothing. Raises :class:`~nm_mptcp.report.explain.UnknownSubject`."""
 
     async def ask() -> Explanation:
-        async with _engine(record, config, dry_run=True) as engine:
-            await engine.converge()
-            return await engine.explain(what)
+        async with _reconciler(record, config, dry_run=True) as (reconciler, queries):
+            await reconciler.converge()
+            return await queries.explain(what)
 
     return asyncio.run(ask())
 
@@ -83,29 +84,30 @@ async def pending(record: Record, config: Config = DEFAULTS) -> list[str]:
     """
     from ..kernel.sock_diag import may_administer
 
-    async with _engine(record, config, dry_run=True) as engine:
-        await engine.converge()
-        assert engine.view is not None
-        networkmanager = engine.view.snapshot.networkmanager
+    async with _reconciler(record, config, dry_run=True) as (reconciler, queries):
+        await reconciler.converge()
+        assert reconciler.view is not None
+        networkmanager = reconciler.view.snapshot.networkmanager
         if not may_administer():
             for device in networkmanager.devices:
                 if device.unreadable:
                     raise UnseenError(f"{device.interface}: the profile cannot be read: {device.unreadable}")
             if networkmanager.unread:
                 raise UnseenError(f"NetworkManager's configuration cannot be read: {networkmanager.unread}")
-        return await engine.pending()
+        return await queries.pending()
 
 
 @contextlib.asynccontextmanager
-async def _engine(record: Record, config: Config, *, dry_run: bool) -> AsyncIterator[Engine]:
-    """An engine for one look; NetworkManager not running, or no bus, are ordinary states.
+async def _reconciler(record: Record, config: Config, *, dry_run: bool) -> AsyncIterator[tuple[Reconciler, Queries]]:
+    """A reconciler for one look; NetworkManager not running, or no bus, are ordinary states.
 
     Raises :class:`~nm_mptcp.kernel.errors.KernelError` where it is to write and the kernel would refuse all of it.
     """
-    from ..engine.loop import Engine
+    from ..engine.reconciler import Reconciler
     from ..kernel.access import KernelAccess
     from ..kernel.errors import KernelError
     from ..kernel.sock_diag import may_administer
+    from .queries import Queries
 
     if not dry_run and not may_administer():
         raise KernelError(errno.EPERM, "change endpoints, rules, routes and limits")
@@ -113,7 +115,8 @@ async def _engine(record: Record, config: Config, *, dry_run: bool) -> AsyncIter
     networkmanager = await _networkmanager()
     kernel = KernelAccess(endpoints_max=record.contents.endpoints_max)
     try:
-        yield Engine(kernel, lambda: networkmanager, record, config=config, dry_run=dry_run)
+        reconciler = Reconciler(kernel, lambda: networkmanager, record, config=config, dry_run=dry_run)
+        yield reconciler, Queries(reconciler, kernel, record)
     finally:
         await kernel.close()
 

@@ -18,6 +18,7 @@ from ..dbus.connection import Bus
 from ..dbus.names import INTERFACE, PATH, PATH_INTERFACE, PATHS
 from ..dbus.properties import Properties, Values, signatures, with_properties
 from ..model.flags import names
+from ..model.reasons import Reason
 from ..model.record import Contents, Since
 from ..model.state import Path, State
 from ..report.health import PATIENCE, is_held_back, waits_shortly
@@ -26,7 +27,7 @@ from ..text import utf8_safe
 from .interface import METHODS, NOTHING_YET, Service
 
 if TYPE_CHECKING:
-    from ..engine.loop import View
+    from ..engine.reconciler import View
 
 #: Seconds between two bursts of signals.
 PAUSE = 0.1
@@ -61,7 +62,9 @@ class PathObject(Properties):
 
 
 class Objects:
-    """The objects on one bus connection. ``look`` gives what was decided last, ``contents`` since when."""
+    """The objects on one bus connection. ``look`` gives what was decided last, ``contents`` since when, ``troubles`` what keeps
+    paths from reaching anything.
+    """
 
     def __init__(
         self,
@@ -69,12 +72,14 @@ class Objects:
         service: Service,
         look: Callable[[], View | None],
         contents: Callable[[], Contents],
+        troubles: Callable[[], Mapping[str, Reason]],
         paused: Callable[[], bool],
     ) -> None:
         self._bus = bus
         self._service = service
         self._look = look
         self._contents = contents
+        self._troubles = troubles
         self._paused = paused
         self._shown: dict[str, PathObject] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -138,7 +143,7 @@ class Objects:
             return NOTHING_YET
         kernel = view.snapshot.kernel
         found, problems = overall(
-            view.snapshot, view.desired, self._contents(), view.troubles, paused=self._paused(), now=time.time()
+            view.snapshot, view.desired, self._contents(), self._troubles(), paused=self._paused(), now=time.time()
         )
         return {
             "Version": __version__,

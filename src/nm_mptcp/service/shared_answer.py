@@ -17,7 +17,7 @@ _Answer = TypeVar("_Answer")
 SLICE, PAUSE = 8, 0.005
 
 
-class Shared(Generic[_Answer]):
+class SharedAnswer(Generic[_Answer]):
     """``make`` makes the answer, one at a time; whoever asks meanwhile gets the next one, since it may be another."""
 
     def __init__(self, make: Callable[[], Awaitable[_Answer]]) -> None:

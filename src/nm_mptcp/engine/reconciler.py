@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One convergence: look at the kernel, decide, plan, write, and look again until nothing is left to do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, replace
+
+from ..config.settings import DEFAULTS, Config
+from ..fault_log import FaultLog
+from ..journal import Event, log_fields
+from ..kernel.access import KernelAccess
+from ..kernel.errors import KernelError
+from ..model.record import Contents, adopted, decided, seen, since
+from ..model.state import (
+    Desired,
+    Kernel,
+    Mode,
+    NetworkManager,
+    Numbering,
+    Operation,
+    Ours,
+    Owner,
+    Snapshot,
+    TunnelBypass,
+    marks_of,
+)
+from ..policy.decide import decide
+from ..policy.plan import needed, plan, restore, urgent
+from .event_log import EventLog
+from .history import History
+from .record import Record, StateError
+from .writer import Writer
+
+_log = logging.getLogger(__name__)
+
+#: How often one convergence plans again, when the world changed under it, before it leaves the rest to the next look.
+_ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the last look saw and decided."""
+
+    snapshot: Snapshot
+    desired: Desired
+    mode: Mode = Mode.AUTO
+
+
+class Reconciler:
+    """Brings the kernel to what policy wants, when it is told to.
+
+    ``networkmanager`` is asked for NetworkManager's state at each look; ``on_view`` is called whenever :attr:`view` may have
+    changed. Only one may write at a time: its maker holds the record's lock (a dry run needs none).
+    """
+
+    def __init__(
+        self,
+        kernel: KernelAccess,
+        networkmanager: Callable[[], NetworkManager],
+        record: Record,
+        *,
+        config: Config = DEFAULTS,
+        dry_run: bool = False,
+        on_view: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.view: View | None = None
+        self.paused = False  #: after ``clear``: nothing is written until :meth:`resume`
+        self.kept = frozenset[str]()  #: addresses whose endpoint, rules and table ``clear`` left for live connections
+        self.networkmanager = networkmanager
+        self._kernel = kernel
+        self._record = record
+        self._configured = config
+        self._dry_run = dry_run
+        self._on_view = on_view
+        self._turn = asyncio.Lock()
+        self._urgent = asyncio.Event()  #: a link was lost
+        self._waits_for_connections = False
+        self._compared: object = None  #: the routes that were compared last with what is desired; the object itself
+        self._faults = FaultLog(_log)
+        self._history = History()
+        self._writer = Writer(kernel, record.contents.ours, self._history, self._faults, self._save)
+        self._events = EventLog(record.contents.guard, silent=dry_run)
+
+    def wake(self) -> None:
+        """Something is left to do: whoever drives this looks again."""
+
+    async def converge(self, *, thorough: bool = False, loss: bool = False) -> bool:
+        """Bring the kernel to what is desired now, and verify it; True when something was written.
+
+        With ``thorough`` what the kernel may have changed without an event is read again; with ``loss`` it is known beforehand
+        that policy will ask for the live connections, so it is not asked twice. A link that is lost while there is much to
+        write does not wait for the rest: the convergence starts over with it. Raises :class:`KernelError` when the kernel
+        cannot be looked at at all, :class:`StateError` when the record cannot be written (then no endpoint is added).
+        """
+        try:
+            wrote = await self._converge(thorough=thorough, loss=loss)
+        except (KernelError, StateError):
+            self.wake()  # for the loop, which tries again
+            raise
+        if self._writer.unfinished:
+            self.wake()
+        return wrote
+
+    async def _converge(self, *, thorough: bool, loss: bool) -> bool:
+        async with self._turn:
+            wrote = self._writer.unfinished = False
+            at_once = loss
+            for _ in range(_ROUNDS):
+                at_once |= self._take_loss()
+                kernel = await self._kernel.look(thorough=thorough and not wrote, at_once=at_once)
+                at_once |= self._take_loss()
+                loss |= at_once
+                connections = await self._connections(at_once=at_once) if loss else None
+                view, operations = await self._planned(kernel, connections, at_once=at_once)
+                if not operations or self._dry_run or self.paused:
+                    break
+                if not (await self._write(operations, view, at_once=at_once) or self._urgent.is_set()):
+                    break
+                wrote, at_once = True, False
+            if not operations:
+                self._writer.nothing_to_do()
+            self._events.paths(view.desired)
+            if not self._dry_run:
+                self._save()
+            self._on_view()
+            return wrote
+
+    async def _planned(
+        self, kernel: Kernel, connections: Mapping[frozenset[str], int] | None, *, at_once: bool
+    ) -> tuple[View, tuple[Operation, ...]]:
+        """What is decided from this look, and what has to be done; after a loss first only what is urgent, not the comparison
+        of thousands of routes that changed.
+        """
+        if at_once and kernel.routes is not self._compared:
+            view = await self._decide(kernel, connections, hurried=True)
+            if operations := urgent(view.desired, kernel, self._writer.ours):
+                return view, operations
+        view = await self._decide(kernel, connections)
+        self._compared = kernel.routes
+        return view, plan(view.desired, kernel, self._writer.ours)
+
+    async def _decide(
+        self, kernel: Kernel, connections: Mapping[frozenset[str], int] | None = None, *, hurried: bool = False
+    ) -> View:
+        """Policy's view of this look."""
+        networkmanager, now = self.networkmanager(), time.monotonic()
+        ours = self._ours_in(kernel)
+        await self._probe_neighbours(self._history.links(kernel, now), kernel, networkmanager)
+        snapshot = self._history.snapshot(kernel, networkmanager, ours, connections, self.config, now)
+        desired = decide(snapshot, self.config, hurried=hurried)
+        asks_connections = desired.asks_connections and connections is None
+        if asks_connections or desired.asks_bypass:
+            if desired.asks_bypass:
+                snapshot = replace(snapshot, bypass=await self._bypass(desired))
+            if asks_connections:
+                snapshot = replace(snapshot, connections=await self._connections())
+            desired = decide(snapshot, self.config, hurried=hurried)
+        if not networkmanager.running:
+            desired = replace(desired, claims=desired.claims | ours.claims)
+        self._writer.ours = ours = decided(ours, kernel, desired)
+        self.view = View(replace(snapshot, ours=ours), desired, self.config.mode)
+        self._waits_for_connections = desired.awaits_connections
+        self._history.decided(desired, time.monotonic())
+        self._events.tunnels(desired)
+        return self.view
+
+    def _ours_in(self, kernel: Kernel) -> Ours:
+        """What is ours, as far as this look confirms it."""
+        return adopted(seen(self._writer.ours, kernel.endpoints), kernel, marks_of(self.config.routing.numbering))
+
+    async def _write(self, operations: tuple[Operation, ...], view: View, *, at_once: bool) -> bool:
+        """Carry the plan out; see :meth:`Writer.write`."""
+        try:
+            return await self._writer.write(
+                operations,
+                view.snapshot.kernel,
+                view.desired,
+                unrecorded_numbers=self._writer.ours.numberings != self._record.contents.ours.numberings,
+                at_once=at_once,
+                lost=self._urgent.is_set,
+            )
+        finally:
+            self._events.closed(self._kernel.closed_subflows, self._kernel.closed_connections)
+
+    def _take_loss(self) -> bool:
+        """Whether a link was lost since the last time."""
+        loss = self._urgent.is_set()
+        self._urgent.clear()
+        return loss
+
+    async def _probe_neighbours(self, due: Set[int], kernel: Kernel, networkmanager: NetworkManager) -> None:
+        """Resolve the neighbours on NetworkManager's links that came back, for which packets would wait."""
+        names = {device.ip_interface for device in networkmanager.devices if device.profile is not None}
+        links = {index for index in due if kernel.links[index].name in names}
+        if links and not self._dry_run:
+            try:
+                await self._kernel.probe_neighbours(links)
+            except KernelError as error:
+                self._faults.say("neighbours", f"{error}; packets that wait for a neighbour may wait a second longer")
+            else:
+                self._faults.right("neighbours")
+
+    async def _connections(self, *, at_once: bool = False) -> Mapping[frozenset[str], int] | None:
+        try:
+            connections = await self._kernel.connections(at_once=at_once)
+        except KernelError as error:
+            words = f"{error}; endpoints of lost links stay, since live connections may depend on them"
+            self._faults.say("connections", words)
+            return None
+        self._faults.right("connections")
+        return connections
+
+    async def _bypass(self, desired: Desired) -> TunnelBypass:
+        try:
+            bypass = await self._kernel.bypass(desired.tunnels)
+        except KernelError as error:
+            self._faults.say("bypass", f"{error}; connections that may bypass the tunnel may be closed")
+            return TunnelBypass()
+        self._faults.right("bypass")
+        return bypass
+
+    def _save(self) -> None:
+        paths = self.view.desired.paths if self.view else ()
+        began = since(self._record.contents.since, paths, time.time())
+        known = self.view.snapshot.kernel.endpoints_max if self.view else 0
+        mode = self._record.contents.mode
+        self._record.save(Contents(self._writer.ours, began, known, mode, self._events.guard))
+
+    # --- orders ---
+
+    @property
+    def config(self) -> Config:
+        """The settings in force: as configured, in the mode that was chosen at run time."""
+        mode = self._record.contents.mode
+        return replace(self._configured, mode=mode) if mode else self._configured
+
+    def configure(self, config: Config) -> None:
+        """Decide by these settings from now on."""
+        self._configured = config
+        self.wake()
+
+    async def set_mode(self, mode: Mode | None) -> None:
+        """Choose the mode until the next boot, or with None leave it to the configuration; and bring the kernel to it.
+
+        Raises what :meth:`converge` raises.
+        """
+        async with self._turn:
+            self._record.save(replace(self._record.contents, mode=mode))
+        words = mode or f"{self._configured.mode}, as configured"
+        _log.info("mode %s", words, extra=log_fields(Event.MODE, mode=self.config.mode))
+        await self.converge()
+
+    async def clear(self, *, force: bool = False) -> None:
+        """Take out all that is ours, put back what was there before, and write nothing more until :meth:`resume`.
+
+        Without ``force`` what a live connection depends on stays: :attr:`kept` names the addresses. Raises
+        :class:`KernelError` and :class:`StateError`.
+        """
+        async with self._turn:
+            self.paused = True
+            connections = {} if force else await self._connections()
+            for _ in range(_ROUNDS):
+                kernel = await self._kernel.look(thorough=True)
+                if not (operations := self._restoring(kernel, connections)):
+                    break
+                for operation, error in await self._kernel.execute(operations):
+                    self._writer.failed(operation, error, kernel)
+                # Once is enough, also where the kernel refused: what has another value by now is somebody else's.
+                self._writer.ours = replace(self._writer.ours, limits={}, withdrawn=frozenset(), linkdown=frozenset())
+            ours = self._writer.ours
+            left = frozenset(own for own in ours.endpoints if own.address in self.kept)
+            numberings = ours.numberings if self.kept else frozenset[Numbering]()
+            self._writer.ours = Ours(left, ours.claims, numberings=numberings)
+            contents = self._record.contents
+            self._record.save(Contents(self._writer.ours, endpoints_max=contents.endpoints_max, mode=contents.mode))
+            with contextlib.suppress(KernelError):
+                await self._decide(await self._kernel.look(thorough=True))
+        self._on_view()
+
+    def _restoring(self, kernel: Kernel, connections: Mapping[frozenset[str], int] | None) -> tuple[Operation, ...]:
+        """What :meth:`clear` has to do in this kernel; :attr:`kept` is found with it."""
+        ours = self._ours_in(kernel)
+        desired = decide(Snapshot(kernel, self.networkmanager(), ours), self.config)
+        ours = decided(ours, kernel, replace(desired, withdrawn=frozenset(), linkdown=ours.linkdown))
+        # What NetworkManager has adopted is its own by now.
+        theirs = {path.address for path in desired.paths if path.owner is Owner.NETWORKMANAGER}
+        self._writer.ours = ours = replace(
+            ours, endpoints=frozenset(own for own in ours.endpoints if own.port or own.address not in theirs)
+        )
+        self.kept = needed(kernel, ours, connections, desired.marks)
+        return restore(kernel, ours, desired.marks, self.kept)
+
+    def resume(self) -> None:
+        """End what :meth:`clear` began."""
+        self.paused = False
+        self.kept = frozenset()
+        self._on_view()
+        self.wake()
