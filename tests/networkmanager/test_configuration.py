@@ -47,7 +47,7 @@ def test_a_reload_changes_the_priority_in_place_and_cuts_nothing(bed: Bed, up: L
     assert flags_of(bed, up.lte.address) == BACKUP
     assert flags_of(bed, up.wifi.address) == DEFAULT_FLAGS
     path = bed.status().path(up.lte.address)
-    assert (path["flags_from"], path["reason"]) == ("config", f"[path-lte] in {SETTINGS} says so")
+    assert (path["flags_from"], path["reason"]) == ("config", f"set by [path-lte] in {SETTINGS}")
     assert connection.subflows() == subflows
     connection.echo()
 

@@ -661,7 +661,7 @@ def test_a_flapping_link_is_held_back_longer_each_time_and_comes_back_by_itself(
     flap(up.wifi, 4)
     shown = bed.status().path(up.wifi.address)
     assert (shown["state"], shown["rule"]) == ("suspended", "held-back")
-    assert "held back for" in shown["reason"]
+    assert "flapping: suspended for" in shown["reason"]
     assert shown["since"]
     assert not bed.endpoint(up.wifi.address)
     connection.echo()

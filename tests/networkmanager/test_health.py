@@ -88,11 +88,14 @@ def test_a_kill_switch_that_lets_nothing_out(bed: Bed, up: Links, on: str, off: 
     told = Told(bed)
     assert (told.state, told.exit) == ("not-working", 2)
     causes = {
-        f"{link.name} {link.address}: nothing from it gets out: packets find {words}" for link in (up.wifi, up.lte)
+        f"{link.name} {link.address}: no packet from it leaves this machine: packets find {words}"
+        for link in (up.wifi, up.lte)
     }
     assert causes <= set(told.problems)
     assert {("route", f"{link.name} {link.address}") for link in (up.wifi, up.lte)} <= told.bad()
-    assert trouble_of(bed, up.wifi.address) == f"nothing from it gets out: packets find {words} [rule no-way]"
+    assert (
+        trouble_of(bed, up.wifi.address) == f"no packet from it leaves this machine: packets find {words} [rule no-way]"
+    )
     wait_for("the bus tells it too", lambda: on_the_bus(bed) == "not-working")
     bed.sh(off)
     bed.sync()
@@ -137,7 +140,7 @@ def test_a_path_that_reaches_no_more_than_its_own_network(bed: Bed, links: Links
     bed.wait_endpoint(links.lte.address)
     bed.sync()
     told = Told(bed)
-    words = "it reaches only its own network (10.2.0.0/24): the profile says never-default"
+    words = "only its own network (10.2.0.0/24) is reachable: the profile sets never-default"
     assert (told.state, told.exit) == ("held-back", 1)
     assert f"wwan0 {links.lte.address}: {words}" in told.problems
     assert ("route", f"wwan0 {links.lte.address}") in told.warned()
@@ -211,7 +214,7 @@ def test_a_bridge_whose_only_way_out_has_no_carrier(bed: Bed) -> None:
     wait_for("it is told", lambda: Told(bed).state == "not-working", seconds=20)
     told = Told(bed)
     assert told.exit == 2
-    assert "its bridge leads nowhere: no carrier on eth0" in " ".join(told.problems) or "none leads out" in " ".join(
+    assert "its bridge has no uplink: no carrier on eth0" in " ".join(told.problems) or "none leads out" in " ".join(
         told.problems
     )
     assert ("route", "br0 10.1.0.5") in told.bad()
@@ -220,5 +223,5 @@ def test_a_bridge_whose_only_way_out_has_no_carrier(bed: Bed) -> None:
 
     # Its port is another's, or nobody's, and the container's is left.
     bed.nmcli("connection", "delete", "Port")
-    words = "its bridge leads nowhere: of its ports none leads out of this machine (vctr0)"
+    words = "its bridge has no uplink: of its ports none leads out of this machine (vctr0)"
     wait_for("it is told", lambda: words in " ".join(Told(bed).problems), seconds=20)

@@ -165,7 +165,7 @@ def test_a_connections_last_subflow_is_not_displaced(bed: Bed, twelve: list[Upli
     assert is_left_out(bed, next_worst)
     shown = bed.status().path(address_of(worst))
     assert (shown["state"], shown["rule"]) == ("active", "kept-for-connections")
-    assert shown["reason"] == f"{LEFT_OUT}; its endpoint stays for connections that have no other subflow"
+    assert shown["reason"] == f"{LEFT_OUT}; its endpoint is kept for connections without another subflow"
     connection.echo()
     assert connection.subflows() == subflows
     connection.close()

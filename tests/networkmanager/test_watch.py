@@ -132,7 +132,7 @@ def test_a_link_is_lost_and_comes_back_and_a_priority_changes_while_three_watch(
     for screen in (narrow, wide):
         screen.wait_for("MP_PRIO            backup, we ask: wwan0", "backup")
     for screen in screens:
-        screen.wait_for("backup, since", "endpoint changed")
+        screen.wait_for("backup: ", "endpoint changed")
 
     # And the peer asks for the same.
     bed.far.run("ip", "mptcp", "endpoint", "add", SERVER, "id", "9", "subflow")

@@ -123,18 +123,18 @@ def test_which_rule_decides(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[path-x]\nflags=subflow", "[path-x] in {0}/x.conf says so"),
-        ("[path-x]\nflags=disabled", "[path-x] in {0}/x.conf says disabled"),
+        ("[path-x]\nflags=subflow", "set by [path-x] in {0}/x.conf"),
+        ("[path-x]\nflags=disabled", "disabled by [path-x] in {0}/x.conf"),
         (
             "[main]\nmetered=exclude",
-            "NetworkManager holds this connection to be metered, and [main] in {0}/x.conf says metered=exclude",
+            "NetworkManager holds this connection to be metered, and [main] in {0}/x.conf sets metered=exclude",
         ),
         (
             "[path-phone]\nmetered=backup",
-            "backup, since NetworkManager holds this wifi connection to be metered, and [path-phone] in {0}/x.conf says"
+            "backup: NetworkManager holds this wifi connection to be metered, and [path-phone] in {0}/x.conf says"
             " metered=backup",
         ),
-        ("", "backup, since NetworkManager holds this wifi connection to be metered"),
+        ("", "backup: NetworkManager holds this wifi connection to be metered"),
     ],
 )
 def test_the_reason_names_section_and_file(text: str, words: str, config: Any, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_an_endpoint_stays_for_connections_that_have_no_other_subflow() -> None:
     situation.connections = {frozenset({A}): 2, frozenset({A, B}): 1, frozenset({B}): 5}
     desired = decide(situation.snapshot())
     assert wished(desired) == {A, B}
-    assert str(path(desired, A).reason) == "no carrier; its endpoint stays for connections that have no other subflow"
+    assert str(path(desired, A).reason) == "no carrier; its endpoint is kept for connections without another subflow"
     assert path(desired, A).state is State.SUSPENDED
     assert desired.awaits_connections
     # and those that have one are moved
@@ -282,7 +282,7 @@ def test_a_flapping_link_is_held_back_and_a_lone_one_is_not() -> None:
     situation.link("e2", f"{B}/24")
     desired = decide(situation.snapshot())
     assert wished(desired) == {B}
-    assert str(path(desired, A).reason) == "the link came and went: held back for 2 s"
+    assert str(path(desired, A).reason) == "the link is flapping: suspended for 2 s"
 
 
 def test_an_endpoint_that_stayed_through_the_flap_is_not_held_back() -> None:

@@ -448,7 +448,7 @@ def test_while_networkmanager_is_away_everything_stays(how: str) -> None:
     situation.devices.clear()
     desired = decide(situation.snapshot())
     assert wished(desired) == {A: BACKUP}
-    assert str(path(desired, A).reason) == f"kept as it was: NetworkManager is {how}"
+    assert str(path(desired, A).reason) == f"kept unchanged: NetworkManager is {how}"
     assert {rule.source for rule in desired.rules} == {A}
 
 

@@ -123,8 +123,8 @@ def test_what_carries_a_connections_last_subflow_keeps_its_place_and_the_next_wo
     kept = path(desired, C)
     assert (kept.state, str(kept.reason)) == (
         State.ACTIVE,
-        "left out: the kernel takes 3 endpoints, and better paths have them; its endpoint stays for connections that have"
-        " no other subflow",
+        "left out: the kernel takes 3 endpoints, and better paths have them; its endpoint is kept for connections"
+        " without another subflow",
     )
     assert desired.awaits_connections
     assert {A, C, D} == set(wished(desired))

@@ -187,7 +187,7 @@ def test_what_should_take_a_moment_is_held_back_when_it_does_not_end() -> None:
     assert look(_activating(), waited=9)["state"] == "good"
     late = look(_activating(), waited=11)
     assert late["state"] == "held-back"
-    assert late["problems"] == [f"eth0 {C}: NetworkManager is still setting the device up (config)"]
+    assert late["problems"] == [f"eth0 {C}: NetworkManager is activating the device (config)"]
 
 
 def test_after_clear_nothing_works() -> None:

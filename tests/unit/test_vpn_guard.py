@@ -158,7 +158,7 @@ def test_an_ipsec_policy_is_a_tunnel_without_an_interface() -> None:
     laptop.leads({IPV4: (2, 2)}, encrypted=True)
     desired = laptop.decide()
     assert desired.tunnels[IPV4] == Tunnel("an IPsec policy")
-    assert str(path(desired, A).reason) == "all IPv4 traffic leaves by an IPsec policy: nothing goes around it"
+    assert str(path(desired, A).reason) == "VPN guard: all IPv4 traffic leaves by an IPsec policy"
 
 
 # --- what lies below it
@@ -169,7 +169,7 @@ def test_what_lies_below_is_suspended_in_the_families_of_the_tunnel() -> None:
     for address in (A, B):
         found = path(desired, address)
         assert (found.state, found.reason.why) == (State.SUSPENDED, Why.VPN_GUARD)
-        assert str(found.reason) == "all IPv4 traffic leaves by the tunnel tun0: nothing goes around it"
+        assert str(found.reason) == "VPN guard: all IPv4 traffic leaves by the tunnel tun0"
         assert found.table is None
     assert wished(desired) == {A6, B6}
     assert {rule.source for rule in desired.rules} == {A6, B6}
