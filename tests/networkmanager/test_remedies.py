@@ -75,7 +75,7 @@ def test_a_profile_that_says_never_default(bed: Bed, links: Links) -> None:
     bed.modify("LTE", "ipv4.never-default yes")
     served(bed, "Wi-Fi", "LTE")
     assert rule(bed, links.lte.address) == "never-default"
-    to = "have it carry, and yet nothing that is not bound to it (a default route in a table of its own)"
+    to = "add a default route in a table of its own, used only by sockets bound to its address"
     follow(bed, links.lte.address, to)
     gone(bed, links.lte.address, "never-default")
     bed.wait_endpoint(links.lte.address)
@@ -89,7 +89,7 @@ def test_a_profile_that_says_never_default(bed: Bed, links: Links) -> None:
     bed.modify("LTE", "ipv4.never-default yes", "ipv4.route-table 0")
     bed.up("LTE")
     wait_for("it is none again", lambda: rule(bed, links.lte.address) == "never-default")
-    follow(bed, links.lte.address, "let it have a default route for all")
+    follow(bed, links.lte.address, "add a default route in the main table")
     gone(bed, links.lte.address, "never-default")
     assert [route for route in bed.routes("main") if route["dst"] == "default" and route["dev"] == "wwan0"]
     assert joins(bed, links)
@@ -111,7 +111,10 @@ def test_explicit_flags_for_a_profile_that_says_never_default(bed: Bed, links: L
 
     bed.modify("LTE", "ipv4.never-default yes", "ipv4.route-table 0")
     bed.up("LTE")
-    wait_for("it is told", lambda: explained(bed, links.lte.address)["commands"][0]["to"].startswith("have it carry"))
+    wait_for(
+        "it is told",
+        lambda: explained(bed, links.lte.address)["commands"][0]["to"].startswith("add a default route in a table"),
+    )
     to = explained(bed, links.lte.address)["commands"][0]["to"]
     follow(bed, links.lte.address, to)
     wait_for("it is good", lambda: bed.status()["state"] == "good", seconds=20)
@@ -124,7 +127,7 @@ def test_a_link_that_gets_no_default_route(bed: Bed, links: Links) -> None:
     served(bed, "Wi-Fi", "LTE")
     wait_for("it waits", lambda: rule(bed, links.lte.address) == "no-default-route")
     offered = {each["to"]: each["type"] for each in explained(bed, links.lte.address)["commands"]}
-    bed.sh(offered["give it a default route"].replace("192.0.2.1", links.lte.gateway))
+    bed.sh(offered["add a default route"].replace("192.0.2.1", links.lte.gateway))
     gone(bed, links.lte.address, "no-default-route")
     bed.wait_endpoint(links.lte.address)
     assert joins(bed, links)
@@ -139,18 +142,18 @@ def test_a_link_that_gets_no_default_route(bed: Bed, links: Links) -> None:
 
 def test_flags_of_profiles(bed: Bed, up: Links) -> None:
     address = up.lte.address
-    follow(bed, address, "keep it in reserve, for when no other path is left")
+    follow(bed, address, "use it only as backup")
     wait_for("it is backup", lambda: "backup" in bed.wait_endpoint(address).flags)
-    follow(bed, address, "make it carry always")
+    follow(bed, address, "make it a regular path")
     wait_for("it carries", lambda: "backup" not in bed.wait_endpoint(address).flags)
-    follow(bed, address, "make it no path")
+    follow(bed, address, "disable it as a path")
     bed.wait_no_endpoint(address)
     assert rule(bed, address) == "disabled-by-profile"
     follow(bed, address, "make it a path")
     gone(bed, address, "disabled-by-profile")
-    follow(bed, address, "make it no path")
+    follow(bed, address, "disable it as a path")
     bed.wait_no_endpoint(address)
-    follow(bed, address, "leave its flags to nm-mptcp")
+    follow(bed, address, "let nm-mptcp choose its flags")
     wait_for("it is one by its kind", lambda: rule(bed, address) == "flags-of-kind")
     bed.wait_endpoint(address)
 
@@ -159,7 +162,7 @@ def test_a_metered_link(bed: Bed, links: Links) -> None:
     bed.modify("LTE", "connection.metered yes")
     served(bed, "Wi-Fi", "LTE")
     wait_for("it is backup", lambda: rule(bed, links.lte.address) == "metered-backup")
-    follow(bed, links.lte.address, "say that it is not metered")
+    follow(bed, links.lte.address, "mark it as not metered")
     gone(bed, links.lte.address, "metered-backup")
     assert "backup" not in bed.wait_endpoint(links.lte.address).flags
 
@@ -186,7 +189,7 @@ def test_a_link_that_is_down(bed: Bed, links: Links) -> None:
 def test_the_mode(bed: Bed, up: Links) -> None:
     bed.nm_mptcp("mode", "off")
     wait_for("none is one", lambda: rule(bed, up.lte.address) == "mode-off")
-    follow(bed, up.lte.address, "let each path be as its kind is")
+    follow(bed, up.lte.address, "choose each path's priority by its kind of device")
     gone(bed, up.lte.address, "mode-off")
     bed.wait_endpoint(up.lte.address)
 
@@ -200,7 +203,7 @@ def test_mptcp_that_is_off(bed: Bed, links: Links) -> None:
     assert "'sysctl -w net.mptcp.enabled=1' turns it on" in status["problems"][0]
     told = json.loads(bed.nm_mptcp("explain", "--json", SERVER))
     assert {each["type"] for each in told["commands"]} >= {"sysctl -w net.mptcp.enabled=1"}
-    follow(bed, links.wifi.address, "turn MPTCP on")
+    follow(bed, links.wifi.address, "enable MPTCP")
     gone(bed, links.wifi.address, "sysctl-off")
     assert bed.status()["state"] == "good"
     told = json.loads(bed.nm_mptcp("explain", "--json", SERVER))
@@ -219,7 +222,7 @@ def test_an_address_that_somebody_else_set_up(bed: Bed) -> None:
     assert told["first"]["source"] == "10.1.0.77"
     for each in [*told["commands"], *explained(bed, "10.1.0.77")["commands"]]:
         assert "reapply" not in each["type"]
-    follow(bed, "10.1.0.77", "give it a profile of its own")
+    follow(bed, "10.1.0.77", "create a profile for it")
     bed.wait_endpoint(cable.address)
     wait_for("it is a path", lambda: bed.status().path(cable.address)["state"] == "active")
 
@@ -246,7 +249,7 @@ def test_a_connection_that_is_shared(bed: Bed, links: Links) -> None:
     served(bed, "Wi-Fi", "LTE")
     (address,) = [path["address"] for path in bed.status().paths if path["interface"] == "wwan0"]
     assert rule(bed, address) == "shared"
-    follow(bed, address, "use it as an uplink, and share it no more")
+    follow(bed, address, "stop sharing it, and use it as an uplink")
     bed.wait_endpoint(links.lte.address)
     wait_for("it is a path", lambda: bed.status().path(links.lte.address)["state"] == "active")
 
@@ -267,7 +270,7 @@ def test_a_kind_that_is_no_uplink(bed: Bed, links: Links) -> None:
     bed.nmcli("connection", "add", *add, *more, "ipv4.route-metric", "900")
     wait_for("it is told", lambda: any(path["address"] == "10.77.0.2" for path in bed.status().paths), seconds=20)
     wait_for("it is none", lambda: rule(bed, "10.77.0.2") == "kind-is-no-path", seconds=20)
-    follow(bed, "10.77.0.2", "make it a path in reserve")
+    follow(bed, "10.77.0.2", "make it a backup path")
     gone(bed, "10.77.0.2", "kind-is-no-path")
     assert "backup" in bed.wait_endpoint("10.77.0.2").flags
     assert links.wifi.address
@@ -283,7 +286,7 @@ def test_an_endpoint_that_networkmanager_owns_still(bed: Bed, links: Links) -> N
     bed.reload_networkmanager()
     bed.start_service()
     assert rule(bed, links.wifi.address) == "networkmanager-owns"
-    follow(bed, links.wifi.address, "hand the endpoint over to nm-mptcp (the connection is cut for a moment)")
+    follow(bed, links.wifi.address, "hand the endpoint over to nm-mptcp (interrupts the connection)")
     wait_for("it is ours", lambda: bed.status().path(links.wifi.address)["owner"] == "nm-mptcp", seconds=20)
     bed.wait_endpoint(links.wifi.address)
 
@@ -306,10 +309,10 @@ def test_an_endpoint_of_networkmanagers_that_is_missing(bed: Bed, links: Links) 
 def test_where_new_connections_begin_and_what_is_told_to_nobody(bed: Bed, up: Links) -> None:
     told = json.loads(bed.nm_mptcp("explain", "--json", SERVER))
     commands = {each["to"]: each["type"] for each in told["commands"]}
-    bed.sh(commands["have new connections begin on another link (the lowest metric counts)"].replace("NUMBER", "900"))
+    bed.sh(commands["prefer another link for new connections (the lowest metric wins)"].replace("NUMBER", "900"))
     first = lambda: json.loads(bed.nm_mptcp("explain", "--json", SERVER))["first"]["interface"]  # noqa: E731
     wait_for("they begin on the other", lambda: first() == "wwan0")
-    bed.sh(commands["keep a link's address from every server"].replace("PROFILE", "Wi-Fi"))
+    bed.sh(commands["hide a link's address from all servers"].replace("PROFILE", "Wi-Fi"))
     bed.reapply("wlan0")
     bed.wait_no_endpoint(up.wifi.address)
     wait_for(
@@ -362,7 +365,7 @@ def test_a_portal_that_is_over(bed: Bed, links: Links) -> None:
     wait_connectivity(bed, "wlan0", "portal")
     wait_for("it is held back", lambda: rule(bed, links.wifi.address) == "no-connectivity")
     check.portals = set()
-    follow(bed, links.wifi.address, "have NetworkManager look again")
+    follow(bed, links.wifi.address, "have NetworkManager check again")
     gone(bed, links.wifi.address, "no-connectivity")
 
 
@@ -372,7 +375,7 @@ def test_a_profile_that_somebody_else_may_read_alone(bed: Bed, links: Links) -> 
     bed.up("Wi-Fi", "LTE")
     (told,) = json.loads(bed.machine.run(*NOBODY, *command(), "explain", "--json", links.lte.address))["paths"]
     assert told["rule"] == "unreadable"
-    line = {each["to"]: each["type"] for each in told["commands"]}["look as root"]
+    line = {each["to"]: each["type"] for each in told["commands"]}["run it as root"]
     said = bed.sh(line.replace("nm-mptcp ", f"{shlex.join(command())} "))
     assert "cannot be read" not in said
     assert "rule flags-of-kind" in said

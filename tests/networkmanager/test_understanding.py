@@ -117,13 +117,13 @@ def test_explain_tells_what_the_kernel_then_does(bed: Bed, up: Links) -> None:
 
     # What it says to type does what it says.
     commands = {each["to"]: each["type"] for each in by_name[0]["commands"]}
-    bed.sh(commands["keep it in reserve, for when no other path is left"])
+    bed.sh(commands["use it only as backup"])
     wait_for("it is backup", lambda: "backup" in bed.wait_endpoint(up.lte.address).flags)
     wait_for("it is told", lambda: explain(bed, "LTE")["paths"][0]["priority"] == "backup")
     commands = {each["to"]: each["type"] for each in explain(bed, "LTE")["paths"][0]["commands"]}
-    bed.sh(commands["leave its flags to nm-mptcp"])
+    bed.sh(commands["let nm-mptcp choose its flags"])
     wait_for("it is as before", lambda: "backup" not in bed.wait_endpoint(up.lte.address).flags)
-    bed.sh(commands["make it no path"])
+    bed.sh(commands["disable it as a path"])
     bed.wait_no_endpoint(up.lte.address)
     wait_for("it is told", lambda: explain(bed, "LTE")["paths"][0]["rule"] == "disabled-by-profile")
 

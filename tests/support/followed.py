@@ -54,44 +54,44 @@ CHECKS = {
 
 #: What ``explain`` offers, by what it is for.
 EXPLAIN = {
-    "make it carry always": _BED + "flags_of_profiles",
-    "keep it in reserve, for when no other path is left": _BED + "flags_of_profiles",
-    "make it no path": _BED + "flags_of_profiles",
-    "leave its flags to nm-mptcp": _BED + "flags_of_profiles",
+    "make it a regular path": _BED + "flags_of_profiles",
+    "use it only as backup": _BED + "flags_of_profiles",
+    "disable it as a path": _BED + "flags_of_profiles",
+    "let nm-mptcp choose its flags": _BED + "flags_of_profiles",
     "make it a path": _BED + "flags_of_profiles",
-    "make it a path in reserve": _BED + "a_kind_that_is_no_uplink",
-    "say that it is not metered": _BED + "a_metered_link",
-    "give it a default route": _BED + "a_link_that_gets_no_default_route",
+    "make it a backup path": _BED + "a_kind_that_is_no_uplink",
+    "mark it as not metered": _BED + "a_metered_link",
+    "add a default route": _BED + "a_link_that_gets_no_default_route",
     "make it a path to servers in its own network, without a default route": _BED + "a_link_that_gets_no_default_route",
-    "have it carry, and yet nothing that is not bound to it (a default route in a table of its own)": _BED
+    "add a default route in a table of its own, used only by sockets bound to its address": _BED
     + "a_profile_that_says_never_default",
-    "let it have a default route for all": _BED + "a_profile_that_says_never_default",
-    "hand the endpoint over to nm-mptcp (the connection is cut for a moment)": _BED
+    "add a default route in the main table": _BED + "a_profile_that_says_never_default",
+    "hand the endpoint over to nm-mptcp (interrupts the connection)": _BED
     + "an_endpoint_that_networkmanager_owns_still",
     "connect it": _BED + "an_interface_that_is_not_connected",
-    "let each path be as its kind is": _BED + "the_mode",
-    "use it as an uplink, and share it no more": _BED + "a_connection_that_is_shared",
+    "choose each path's priority by its kind of device": _BED + "the_mode",
+    "stop sharing it, and use it as an uplink": _BED + "a_connection_that_is_shared",
     "bring the link up": _BED + "a_link_that_is_down",
     "let NetworkManager manage it": _BED + "an_interface_that_networkmanager_does_not_manage",
-    "give it a profile of its own": _BED + "an_address_that_somebody_else_set_up",
-    "look as root": _BED + "a_profile_that_somebody_else_may_read_alone",
-    "turn MPTCP on": _BED + "mptcp_that_is_off",
-    "have NetworkManager look again": _BED + "a_portal_that_is_over",
-    "have new connections begin on another link (the lowest metric counts)": _BED
+    "create a profile for it": _BED + "an_address_that_somebody_else_set_up",
+    "run it as root": _BED + "a_profile_that_somebody_else_may_read_alone",
+    "enable MPTCP": _BED + "mptcp_that_is_off",
+    "have NetworkManager check again": _BED + "a_portal_that_is_over",
+    "prefer another link for new connections (the lowest metric wins)": _BED
     + "where_new_connections_begin_and_what_is_told_to_nobody",
-    "keep a link's address from every server": _BED + "where_new_connections_begin_and_what_is_told_to_nobody",
-    "take that back, so that nm-mptcp chooses again": "tests/networkmanager/test_metered.py::test_"
+    "hide a link's address from all servers": _BED + "where_new_connections_begin_and_what_is_told_to_nobody",
+    "undo this, so that nm-mptcp chooses again": "tests/networkmanager/test_metered.py::test_"
     + "a_priority_that_is_changed_by_hand_is_left_and_is_no_word_of_networkmanagers",
-    "make it a path all the same": "tests/networkmanager/test_paths.py::test_"
+    "make it a path anyway": "tests/networkmanager/test_paths.py::test_"
     + "what_networkmanager_did_not_configure_is_no_path_unless_a_section_names_it",
     # Of our own configuration: what it says is read, and decided by.
-    "not mind what is metered": _PURE + "what_the_configuration_is_said_to_change_it_changes",
-    "use it while it roams": _PURE + "what_the_configuration_is_said_to_change_it_changes",
-    "not mind the signal": _PURE + "what_the_configuration_is_said_to_change_it_changes",
-    "let paths go around the tunnel, seen by anybody": _PURE + "what_the_configuration_is_said_to_change_it_changes",
-    "have it come before others": _PURE + "what_the_configuration_is_said_to_change_it_changes",
-    "not mind connectivity on this link": _PURE + "what_the_configuration_is_said_to_change_it_changes",
-    "not wait for a link that comes and goes": _PURE + "what_the_configuration_is_said_to_change_it_changes",
+    "ignore metered": _PURE + "what_the_configuration_is_said_to_change_it_changes",
+    "use it while roaming": _PURE + "what_the_configuration_is_said_to_change_it_changes",
+    "ignore the signal strength": _PURE + "what_the_configuration_is_said_to_change_it_changes",
+    "allow paths outside the tunnel, visible to others": _PURE + "what_the_configuration_is_said_to_change_it_changes",
+    "prefer it for an endpoint": _PURE + "what_the_configuration_is_said_to_change_it_changes",
+    "ignore connectivity on this link": _PURE + "what_the_configuration_is_said_to_change_it_changes",
+    "do not suspend flapping links": _PURE + "what_the_configuration_is_said_to_change_it_changes",
 }
 
 #: The commands in what ``status`` tells.

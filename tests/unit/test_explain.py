@@ -141,12 +141,12 @@ def rule_family(address: str) -> Any:
 def test_it_ends_in_what_to_type() -> None:
     document = explained(A, laptop())
     commands = {each["to"]: each["type"] for each in document["paths"][0]["commands"]}
-    assert commands["make it no path"] == (
+    assert commands["disable it as a path"] == (
         "nmcli connection modify uuid uuid-wlan0 connection.mptcp-flags disabled && nmcli device reapply wlan0"
     )
-    assert "subflow,backup" in commands["keep it in reserve, for when no other path is left"]
+    assert "subflow,backup" in commands["use it only as backup"]
     backup = {each["to"] for each in explained(B, laptop())["paths"][0]["commands"]}
-    assert "make it carry always" in backup
+    assert "make it a regular path" in backup
 
 
 def test_what_the_configuration_chose_is_told_with_its_file_and_section() -> None:

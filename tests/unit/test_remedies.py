@@ -130,14 +130,14 @@ def _strange() -> Laptop:
 
 
 SETTINGS: dict[str, tuple[Callable[[], Laptop], str, Why]] = {
-    "not mind what is metered": (_metered, W, Why.METERED_BACKUP),
-    "use it while it roams": (lambda: Laptop().wifi().cellular(roaming=True), C, Why.ROAMING),
-    "not wait for a link that comes and goes": (_held, W, Why.HELD_BACK),
-    "let paths go around the tunnel, seen by anybody": (_tunnelled, W, Why.VPN_GUARD),
-    "not mind connectivity on this link": (_portal, W, Why.NO_CONNECTIVITY),
-    "have it come before others": (_crowded, W, Why.NO_SLOT),
-    "make it a path all the same": (_strange, C, Why.NOT_CONFIGURED),
-    "not mind the signal": (lambda: Laptop().wifi(strength=10, type_name="wifi").wired(), W, Why.WEAK_SIGNAL),
+    "ignore metered": (_metered, W, Why.METERED_BACKUP),
+    "use it while roaming": (lambda: Laptop().wifi().cellular(roaming=True), C, Why.ROAMING),
+    "do not suspend flapping links": (_held, W, Why.HELD_BACK),
+    "allow paths outside the tunnel, visible to others": (_tunnelled, W, Why.VPN_GUARD),
+    "ignore connectivity on this link": (_portal, W, Why.NO_CONNECTIVITY),
+    "prefer it for an endpoint": (_crowded, W, Why.NO_SLOT),
+    "make it a path anyway": (_strange, C, Why.NOT_CONFIGURED),
+    "ignore the signal strength": (lambda: Laptop().wifi(strength=10, type_name="wifi").wired(), W, Why.WEAK_SIGNAL),
 }
 
 

@@ -527,26 +527,26 @@ def _notes(destination: str, first: RouteResult, follow: list[SubflowExplanation
 def _destination_commands(known: Known, first: RouteResult) -> list[Command]:
     kernel = known.snapshot.kernel
     if first.error:
-        return [{"to": "see which links there are, and what holds them back", "type": "nm-mptcp status"}]
+        return [{"to": "see all links, and why paths are suspended", "type": "nm-mptcp status"}]
     if first.local:
         return []
     found: list[Command] = []
     if kernel.path_manager and not kernel.mptcp_enabled:
-        found.append({"to": "turn MPTCP on", "type": "sysctl -w net.mptcp.enabled=1"})
+        found.append({"to": "enable MPTCP", "type": "sysctl -w net.mptcp.enabled=1"})
     path = next((p for p in known.desired.paths if p.address == first.source), None)
     # To reapply what somebody else set up would hand it over to NetworkManager.
     if path and path.uuid and path.reason.why not in (Why.EXTERNAL, Why.NOT_MANAGED):
         key = "ipv4" if path.family is Family.IPV4 else "ipv6"
         found.append(
             {
-                "to": "have new connections begin on another link (the lowest metric counts)",
+                "to": "prefer another link for new connections (the lowest metric wins)",
                 "type": f"nmcli connection modify uuid {path.uuid} {key}.route-metric NUMBER"
                 f" && nmcli device reapply {shlex.quote(printable(path.interface))}",
             }
         )
     found.append(
         {
-            "to": "keep a link's address from every server",
+            "to": "hide a link's address from all servers",
             "type": "nmcli connection modify PROFILE connection.mptcp-flags disabled",
         }
     )
