@@ -38,7 +38,7 @@ from nm_mptcp.model.state import (
 )
 from nm_mptcp.policy.decide import decide
 from nm_mptcp.policy.plan import plan, restore, unrecorded
-from nm_mptcp.policy.source_routing import Source, rank, routing
+from nm_mptcp.policy.source_routing import RoutedAddress, rank, routing
 
 from .situations import BACKUP, LEFT_TO_US, MODEM, SUBFLOW, WIFI, Situation, grouped
 
@@ -80,7 +80,7 @@ def test_on_link_prefixes_come_before_the_gateways_that_they_reach() -> None:
 
 def rules_of(address: str, table: int = 42000, priority: int = RULE_PRIORITY) -> tuple[Rule, ...]:
     """The rules of an address: the interface's prefixes, main's, the interface's default, the end."""
-    made = routing(Kernel(), [Source(address, 2, table)]).rules
+    made = routing(Kernel(), [RoutedAddress(address, 2, table)]).rules
     return tuple(replace(rule, priority=priority) for rule in made)
 
 

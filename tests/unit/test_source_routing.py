@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from nm_mptcp.model.state import MAIN_TABLE, PROTOCOL, Address, Family, Hop, Kernel, Route, RouteType, Rule, RuleAction
-from nm_mptcp.policy.source_routing import Routing, Source, copies, default_route, gateway, routing
+from nm_mptcp.policy.source_routing import RoutedAddress, SourceRouting, copies, default_route, gateway, routing
 
 from .situations import grouped
 
@@ -17,7 +17,7 @@ ONLINK2 = Route("10.0.2.0/24", hops=(Hop(2),), protocol=2, scope=253, source=B)
 DEFAULT2 = Route("0.0.0.0/0", hops=(Hop(2, "10.0.2.1"),), protocol=16, metric=600)
 
 
-def of(routing: Routing) -> frozenset[Route]:
+def of(routing: SourceRouting) -> frozenset[Route]:
     return frozenset().union(*routing.routes.values())
 
 
@@ -45,7 +45,7 @@ def of_address(address: str, table: int, priority: int = 32765) -> tuple[Rule, .
 
 
 def test_an_address_gets_four_rules_behind_all_others_and_a_copy_of_its_interfaces_routes() -> None:
-    result = routing(kernel(ONLINK1, DEFAULT1, ONLINK2, DEFAULT2), [Source(A, 1)])
+    result = routing(kernel(ONLINK1, DEFAULT1, ONLINK2, DEFAULT2), [RoutedAddress(A, 1)])
     assert result.table_of == {A: 42000}
     assert of(result) == {ours(ONLINK1), ours(DEFAULT1)}
     assert result.rules == of_address(A, 42000)
@@ -53,7 +53,7 @@ def test_an_address_gets_four_rules_behind_all_others_and_a_copy_of_its_interfac
 
 @pytest.mark.parametrize("routes", [(ONLINK1,), (ONLINK1, DEFAULT1)])
 def test_the_end_is_always_a_rule_and_never_a_route(routes: tuple[Route, ...]) -> None:
-    result = routing(kernel(*routes), [Source(A, 1)])
+    result = routing(kernel(*routes), [RoutedAddress(A, 1)])
     assert all(route.type is RouteType.UNICAST for route in of(result))
     assert result.rules[-1] == Rule(Family.IPV4, 32765, A, action=RuleAction.UNREACHABLE, protocol=PROTOCOL)
 
@@ -70,7 +70,7 @@ def port(*routes: Route, addresses: tuple[str, ...] = (A1, A2, A3), rules: tuple
     return Kernel(addresses={1: group}, routes=grouped(routes), rules=rules)
 
 
-def defaults_by(result: Routing, address: str) -> set[str | None]:
+def defaults_by(result: SourceRouting, address: str) -> set[str | None]:
     table = result.table_of[address]
     family = Family.of(address)
     return {
@@ -83,7 +83,7 @@ def defaults_by(result: Routing, address: str) -> set[str | None]:
 
 
 def test_each_address_goes_by_the_gateway_of_its_own_prefix() -> None:
-    result = routing(port(BY1, BY2), [Source(A1, 1), Source(A2, 1), Source(A3, 1)])
+    result = routing(port(BY1, BY2), [RoutedAddress(A1, 1), RoutedAddress(A2, 1), RoutedAddress(A3, 1)])
     assert defaults_by(result, A1) == {"10.0.1.1"}
     assert defaults_by(result, A2) == {"10.0.9.1"}
     assert defaults_by(result, A3) == {"10.0.1.1", "10.0.9.1"}
@@ -94,34 +94,36 @@ def test_the_same_by_ipv6_and_of_a_multipath_default_only_that_hop() -> None:
     six = [Route("::/0", hops=(Hop(1, f"2001:db8:{n}::1"),), metric=100) for n in (1, 2)]
     both = Route("0.0.0.0/0", hops=(Hop(1, "10.0.1.1", weight=2), Hop(1, "10.0.9.1")))
     at = ("2001:db8:1::2", "2001:db8:2::2", A1)
-    result = routing(port(*six, both, addresses=at), [Source(address, 1) for address in at])
+    result = routing(port(*six, both, addresses=at), [RoutedAddress(address, 1) for address in at])
     assert [defaults_by(result, address) for address in at] == [{"2001:db8:1::1"}, {"2001:db8:2::1"}, {"10.0.1.1"}]
 
 
 def test_with_one_gateway_the_addresses_of_an_interface_share_its_table() -> None:
-    result = routing(port(BY1), [Source(A1, 1), Source(A2, 1), Source("2001:db8::2", 1)])
+    result = routing(port(BY1), [RoutedAddress(A1, 1), RoutedAddress(A2, 1), RoutedAddress("2001:db8::2", 1)])
     assert set(result.table_of.values()) == {42000}
 
 
 def test_when_a_second_gateway_comes_the_first_keeps_the_table() -> None:
     rules = (*of_address(A1, 42003), *of_address(A2, 42003))
     have = port(BY1, BY2, ours(BY1, 42003), rules=rules)
-    assert routing(have, [Source(A1, 1), Source(A2, 1)]).table_of == {A1: 42003, A2: 42000}
+    assert routing(have, [RoutedAddress(A1, 1), RoutedAddress(A2, 1)]).table_of == {A1: 42003, A2: 42000}
 
 
 def test_each_interface_has_a_table_and_both_families_share_it() -> None:
-    result = routing(kernel(DEFAULT1, DEFAULT2), [Source(A, 1), Source(B, 2), Source("2001:db8::2", 1)])
+    result = routing(
+        kernel(DEFAULT1, DEFAULT2), [RoutedAddress(A, 1), RoutedAddress(B, 2), RoutedAddress("2001:db8::2", 1)]
+    )
     assert result.table_of == {A: 42000, B: 42001, "2001:db8::2": 42000}
 
 
 def test_an_interface_keeps_the_table_that_it_has() -> None:
     have = kernel(DEFAULT1, DEFAULT2, ours(DEFAULT2, 42000))
-    assert routing(have, [Source(A, 1), Source(B, 2)]).table_of == {A: 42001, B: 42000}
+    assert routing(have, [RoutedAddress(A, 1), RoutedAddress(B, 2)]).table_of == {A: 42001, B: 42000}
 
 
 def test_a_table_is_known_by_the_rules_when_the_kernel_flushed_its_routes() -> None:
     rule = Rule(Family.IPV4, 32765, A, 42007, protocol=PROTOCOL)
-    assert routing(kernel(DEFAULT1, rules=(rule,)), [Source(A, 1)]).table_of == {A: 42007}
+    assert routing(kernel(DEFAULT1, rules=(rule,)), [RoutedAddress(A, 1)]).table_of == {A: 42007}
 
 
 @pytest.mark.parametrize(
@@ -134,11 +136,11 @@ def test_a_table_is_known_by_the_rules_when_the_kernel_flushed_its_routes() -> N
 )
 def test_a_table_that_somebody_else_uses_is_left_to_him(somebody: dict[str, tuple[object, ...]]) -> None:
     have = kernel(DEFAULT1, ours(DEFAULT1), *somebody.get("routes", ()), rules=somebody.get("rules", ()))  # type: ignore[arg-type]
-    assert routing(have, [Source(A, 1)]).table_of == {A: 42001}
+    assert routing(have, [RoutedAddress(A, 1)]).table_of == {A: 42001}
 
 
 def test_a_profiles_own_table_is_pointed_to_and_nothing_is_copied() -> None:
-    result = routing(kernel(replace(DEFAULT1, table=100)), [Source(A, 1, 100)])
+    result = routing(kernel(replace(DEFAULT1, table=100)), [RoutedAddress(A, 1, 100)])
     assert result.table_of == {A: 100}
     assert not of(result)
     assert result.rules == of_address(A, 100)
@@ -190,7 +192,7 @@ def test_the_gateway_is_that_of_the_best_default() -> None:
 
 
 def test_more_interfaces_than_tables_leave_the_last_ones_as_they_were() -> None:
-    sources = [Source(f"10.{n // 250}.{n % 250}.2", n) for n in range(2, 1010)]
+    sources = [RoutedAddress(f"10.{n // 250}.{n % 250}.2", n) for n in range(2, 1010)]
     result = routing(Kernel(), sources)
     assert len(result.table_of) == 1000
     assert len(set(result.table_of.values())) == 1000

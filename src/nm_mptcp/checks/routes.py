@@ -224,13 +224,15 @@ def _by(facts: Facts, way: RouteResult) -> str:
     return f"packets leave by {link.name if link else f'interface {way.ifindex}'} (table {way.table})"
 
 
-def _source(facts: Facts, place: Place) -> source_routing.Source:
+def _source(facts: Facts, place: Place) -> source_routing.RoutedAddress:
     table = place.table
     assert table is not None
-    return source_routing.Source(place.address, place.ifindex, MAIN_TABLE if table in facts.numbering.tables else table)
+    return source_routing.RoutedAddress(
+        place.address, place.ifindex, MAIN_TABLE if table in facts.numbering.tables else table
+    )
 
 
-def _faults_of_table(facts: Facts, wanted: source_routing.Routing, table: int, place: Place) -> list[str]:
+def _faults_of_table(facts: Facts, wanted: source_routing.SourceRouting, table: int, place: Place) -> list[str]:
     family = Family.of(place.address)
 
     def of_family(group: Mapping[tuple[int, int], tuple[Route, ...] | frozenset[Route]]) -> frozenset[Route]:

@@ -23,7 +23,7 @@ from ..model.state import (
     Profile,
     State,
 )
-from .facts import Facts, Verdict
+from .facts import Decision, Facts
 from .identity_cache import remembered
 from .intent import intent_of
 
@@ -40,17 +40,17 @@ _NETWORKMANAGER_AWAY = frozenset({Why.NO_DEFAULT_ROUTE, Why.DEACTIVATING, Why.AC
 }
 
 
-def judge(facts: Facts, address: Address, claims: frozenset[str]) -> Verdict:
-    """The verdict for an address, by itself."""
-    verdict = _judge_by_facts(facts, address, claims)
+def classify(facts: Facts, address: Address, claims: frozenset[str]) -> Decision:
+    """The decision for an address, by itself."""
+    decision = _classify_by_facts(facts, address, claims)
     own = facts.own_endpoint(address)
-    if facts.away and own and facts.stands(address) and verdict.reason.why in _NETWORKMANAGER_AWAY:
+    if facts.away and own and facts.stands(address) and decision.reason.why in _NETWORKMANAGER_AWAY:
         reason = Reason(Why.KEPT_NETWORKMANAGER_AWAY, facts.away)
-        return replace(verdict, state=State.ACTIVE, reason=reason, flags=own.flags, port=own.port, wants_endpoint=True)
-    return verdict
+        return replace(decision, state=State.ACTIVE, reason=reason, flags=own.flags, port=own.port, wants_endpoint=True)
+    return decision
 
 
-def _judge_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -> Verdict:
+def _classify_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -> Decision:
     device = facts.device(address.ifindex)
     no_path = _not_a_path_address(address)
     if no_path and no_path.why is Why.TEMPORARY and _may_be_chosen(facts, address):
@@ -68,11 +68,11 @@ def _judge_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -> V
         return _excluded(address, Reason(Why.UNREADABLE, device.unreadable), device)
     if device.profile is None:
         words = _words(state) if state < DeviceState.ACTIVATED else "its profile is being read"
-        return Verdict(address, State.WAITING, Reason(Why.ACTIVATING, words), device)
+        return Decision(address, State.WAITING, Reason(Why.ACTIVATING, words), device)
 
     options = facts.options(address)
     intent = intent_of(device, facts.networkmanager, facts.kernel.laminar, claims, options)
-    known = Verdict(
+    known = Decision(
         address,
         State.ACTIVE,
         intent.reason,
@@ -159,17 +159,17 @@ def _may_be_chosen(facts: Facts, address: Address) -> bool:
     return chosen or facts.own_endpoint(address) is not None
 
 
-def _not_chosen(facts: Facts, verdict: Verdict) -> Reason | None:
+def _not_chosen(facts: Facts, decision: Decision) -> Reason | None:
     """Why an IPv6 address is none of those that are to be paths; NetworkManager itself takes stable ones only."""
-    if verdict.family is not Family.IPV6:
+    if decision.family is not Family.IPV6:
         return None
-    setting = verdict.options.ipv6_address
-    chosen = setting.value if verdict.owner is Owner.OURS else IPv6Address.STABLE
-    temporary = bool(verdict.on.flags & AddressFlag.TEMPORARY)
+    setting = decision.options.ipv6_address
+    chosen = setting.value if decision.owner is Owner.OURS else IPv6Address.STABLE
+    temporary = bool(decision.on.flags & AddressFlag.TEMPORARY)
     if chosen is not (IPv6Address.STABLE if temporary else IPv6Address.TEMPORARY):
         return None
-    others = facts.successors(verdict.on, of_the_other_kind=True)
-    if facts.own_endpoint(verdict.on) and not all(map(_is_never_a_path, others)):
+    others = facts.successors(decision.on, of_the_other_kind=True)
+    if facts.own_endpoint(decision.on) and not all(map(_is_never_a_path, others)):
         return Reason(Why.NO_LONGER_CHOSEN, str(setting))
     return Reason(Why.TEMPORARY) if temporary else Reason(Why.STABLE, str(setting))
 
@@ -199,16 +199,16 @@ def _is_never_a_path(address: Address) -> bool:
     return reason is not None and reason.why is not Why.TEMPORARY
 
 
-def _wished(facts: Facts, verdict: Verdict) -> Verdict:
+def _wished(facts: Facts, decision: Decision) -> Decision:
     """A path whose endpoint is ours to make; one that the kernel refuses waits, and is tried again at every look."""
-    refusal = facts.snapshot.refused.get((verdict.address, verdict.ifindex))
+    refusal = facts.snapshot.refused.get((decision.address, decision.ifindex))
     if refusal is not None:
-        verdict = replace(verdict, state=State.WAITING, reason=Reason(Why.REFUSED, refusal or "its table is full"))
-    return replace(verdict, wants_endpoint=True)
+        decision = replace(decision, state=State.WAITING, reason=Reason(Why.REFUSED, refusal or "its table is full"))
+    return replace(decision, wants_endpoint=True)
 
 
-def _excluded(address: Address, reason: Reason, device: Device | None) -> Verdict:
-    return Verdict(address, State.EXCLUDED, reason, device)
+def _excluded(address: Address, reason: Reason, device: Device | None) -> Decision:
+    return Decision(address, State.EXCLUDED, reason, device)
 
 
 def _words(state: DeviceState) -> str:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Pure: which addresses are paths, with which flags, made by whom - decided for all together, each with its reason.
 
-First every address is judged by itself (``judgement``), then the verdicts are seen together: what must be kept because
+First every address is judged by itself (``judgement``), then the decisions are seen together: what must be kept because
 nothing else is there, what finds a slot. Endpoints, routes, rules and limits follow from the paths.
 """
 
@@ -14,18 +14,18 @@ from ..config.settings import DEFAULTS, Config, LimitsPolicy
 from ..model.device_types import kind_of
 from ..model.flags import EndpointFlag
 from ..model.state import Desired, Endpoint, Limits, Path, Route, Snapshot, State
-from .classify import judge, strangers
-from .facts import Facts, Verdict
+from .classify import classify, strangers
+from .facts import Decision, Facts
 from .failover_routes import Detours, detours
 from .intent import claims_of
-from .metered import mind_costs
-from .modes import mind_mode
-from .signal_strength import mind_strength
-from .slots import fill_slots, once
-from .source_routing import Routing, gateway, routing
-from .sources import sources
-from .suspension import KEPT_FOR_CONNECTIONS, leave, mind_connectivity, mind_links, renewed, replaceable
-from .vpn_guard import mind_tunnels
+from .metered import apply_costs
+from .modes import apply_mode
+from .routed_addresses import routed_addresses
+from .signal_strength import apply_signal_strength
+from .slots import fill_slots, one_interface_each
+from .source_routing import SourceRouting, gateway, routing
+from .suspension import KEPT_FOR_CONNECTIONS, apply_connectivity, renewed, replaceable, suspend, suspend_lost_links
+from .vpn_guard import guard_tunnels
 
 __all__ = ["decide"]
 
@@ -39,47 +39,47 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
     """
     facts = Facts(snapshot, config)
     claims = claims_of(facts)
-    verdicts = [judge(facts, address, claims) for address in facts.addresses()]
-    guard = mind_tunnels(facts, mind_costs(verdicts), config)
-    verdicts = mind_links(facts, guard.verdicts, config)
-    verdicts = mind_connectivity(facts, verdicts)
-    verdicts = mind_mode(facts, verdicts, config)
-    verdicts = mind_strength(facts, verdicts)
-    leaving = leave(facts, verdicts, config)
-    slots = fill_slots(facts, once(facts, leaving.verdicts), leaving.lost)
-    verdicts = slots.verdicts
-    routed, around = Routing({}, (), {}), Detours({}, frozenset())
-    linkdown = replaceable(facts, guard.outside(verdicts), config)
+    decisions = [classify(facts, address, claims) for address in facts.addresses()]
+    guard = guard_tunnels(facts, apply_costs(decisions), config)
+    decisions = suspend_lost_links(facts, guard.decisions, config)
+    decisions = apply_connectivity(facts, decisions)
+    decisions = apply_mode(facts, decisions, config)
+    decisions = apply_signal_strength(facts, decisions)
+    suspension = suspend(facts, decisions, config)
+    slots = fill_slots(facts, one_interface_each(facts, suspension.decisions), suspension.lost)
+    decisions = slots.decisions
+    routed, around = SourceRouting({}, (), {}), Detours({}, frozenset())
+    linkdown = replaceable(facts, guard.outside(decisions), config)
     if not hurried:
-        routed = routing(snapshot.kernel, sources(facts, guard.outside(verdicts)), facts.marks)
+        routed = routing(snapshot.kernel, routed_addresses(facts, guard.outside(decisions)), facts.marks)
         dead = {place for place in linkdown if _without_carrier(facts, place[1])}
         around = detours(snapshot.kernel, dead, facts.marks, routed.tables)
     return Desired(
-        paths=_paths(facts, verdicts, routed.table_of),
+        paths=_paths(facts, decisions, routed.table_of),
         endpoints=frozenset(
-            Endpoint(verdict.address, verdict.ifindex, verdict.flags, port=verdict.port)
-            for verdict in verdicts
-            if verdict.wants_endpoint
+            Endpoint(decision.address, decision.ifindex, decision.flags, port=decision.port)
+            for decision in decisions
+            if decision.wants_endpoint
         ),
         routes=_united(routed.routes, around.routes),
         rules=routed.rules,
         marks=facts.marks,
-        limits=_limits(facts, verdicts, forbidden=guard.forbids),
+        limits=_limits(facts, decisions, forbidden=guard.forbids),
         claims=claims,
-        withdrawn=leaving.withdrawn | guard.withdrawn,
-        close_initial_subflows=leaving.close_initial_subflows,
-        close_redundant=leaving.close_redundant,
-        lost=leaving.lost,
+        withdrawn=suspension.withdrawn | guard.withdrawn,
+        close_initial_subflows=suspension.close_initial_subflows,
+        close_redundant=suspension.close_redundant,
+        lost=suspension.lost,
         stale=slots.stale,
-        renewed=renewed(facts, verdicts),
+        renewed=renewed(facts, decisions),
         linkdown=linkdown - around.covered,
         tunnels=guard.tunnels,
         close_all=guard.close_all,
         asks_bypass=guard.asks,
-        asks_connections=leaving.asks
+        asks_connections=suspension.asks
         or slots.asks
         or bool(snapshot.subflow_retry_due and snapshot.connections is None),
-        awaits_connections=any(verdict.reason.why in KEPT_FOR_CONNECTIONS for verdict in verdicts) or guard.kept,
+        awaits_connections=any(decision.reason.why in KEPT_FOR_CONNECTIONS for decision in decisions) or guard.kept,
     )
 
 
@@ -99,7 +99,7 @@ def _united(
     return result
 
 
-def _limits(facts: Facts, verdicts: list[Verdict], *, forbidden: bool) -> Limits | None:
+def _limits(facts: Facts, decisions: list[Decision], *, forbidden: bool) -> Limits | None:
     """Limits high enough for all paths and as many addresses of the peer; never lower than they are, or were before us.
 
     A limit that somebody else has changed since we raised it is his. No subflow at all is allowed while endpoints below a
@@ -109,9 +109,9 @@ def _limits(facts: Facts, verdicts: list[Verdict], *, forbidden: bool) -> Limits
         none = replace(facts.kernel.limits, subflows=0)
         return None if none == facts.kernel.limits else none
     keep = facts.config.limits is LimitsPolicy.KEEP
-    paths = [] if keep else [verdict for verdict in verdicts if verdict.state is State.ACTIVE]
-    meshed = sum(1 for verdict in paths if verdict.flags & EndpointFlag.FULLMESH)
-    signalled = sum(1 for verdict in paths if verdict.flags & EndpointFlag.SIGNAL)
+    paths = [] if keep else [decision for decision in decisions if decision.state is State.ACTIVE]
+    meshed = sum(1 for decision in paths if decision.flags & EndpointFlag.FULLMESH)
+    signalled = sum(1 for decision in paths if decision.flags & EndpointFlag.SIGNAL)
     accepted = max(len(paths), _OF_A_PEER if meshed else 0)
     # Each address in a full mesh leads to each that is accepted, and to each that is signalled come all that the peer has.
     subflows = len(paths) + accepted + meshed * accepted + signalled * max(len(paths), _OF_A_PEER)
@@ -132,8 +132,8 @@ def _limit(facts: Facts, name: str, have: int, need: int) -> int:
     return max(have, need, ours.original if ours else 0)
 
 
-def _paths(facts: Facts, verdicts: list[Verdict], table_of: Mapping[str, int]) -> tuple[Path, ...]:
-    paths = [_path(facts, verdict, table_of) for verdict in verdicts]
+def _paths(facts: Facts, decisions: list[Decision], table_of: Mapping[str, int]) -> tuple[Path, ...]:
+    paths = [_path(facts, decision, table_of) for decision in decisions]
     for ifindex in facts.strangers():
         link, device = facts.link(ifindex), facts.device(ifindex)
         kind = kind_of(device).name if device else (link.kind or "")
@@ -141,27 +141,27 @@ def _paths(facts: Facts, verdicts: list[Verdict], table_of: Mapping[str, int]) -
     return tuple(sorted(paths, key=lambda path: path.ifindex))
 
 
-def _path(facts: Facts, verdict: Verdict, table_of: Mapping[str, int]) -> Path:
-    link = facts.link(verdict.ifindex)
-    device = verdict.device
+def _path(facts: Facts, decision: Decision, table_of: Mapping[str, int]) -> Path:
+    link = facts.link(decision.ifindex)
+    device = decision.device
     kind = kind_of(device).name if device else (link.kind or "")
-    endpoint = facts.endpoint_at.get(verdict.address)
+    endpoint = facts.endpoint_at.get(decision.address)
     profile = device.profile if device else None
-    route = facts.default(verdict.ifindex, verdict.family, verdict.route_table)
+    route = facts.default(decision.ifindex, decision.family, decision.route_table)
     return Path(
-        verdict.address,
-        verdict.ifindex,
+        decision.address,
+        decision.ifindex,
         link.name,
-        verdict.state,
-        verdict.reason,
+        decision.state,
+        decision.reason,
         kind=kind,
         profile=profile.id if profile else "",
         uuid=profile.uuid if profile else "",
-        flags=verdict.flags,
-        flags_from=verdict.flags_from,
-        owner=verdict.owner,
-        endpoint_id=endpoint.id if endpoint and endpoint.ifindex in (0, verdict.ifindex) else None,
-        table=table_of.get(verdict.address),
-        gateway=gateway(route, verdict.ifindex),
-        port=verdict.port,
+        flags=decision.flags,
+        flags_from=decision.flags_from,
+        owner=decision.owner,
+        endpoint_id=endpoint.id if endpoint and endpoint.ifindex in (0, decision.ifindex) else None,
+        table=table_of.get(decision.address),
+        gateway=gateway(route, decision.ifindex),
+        port=decision.port,
     )

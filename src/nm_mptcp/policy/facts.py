@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What policy looks at: a snapshot with its look-ups, and the verdict on an address while it is being made."""
+"""What policy looks at: a snapshot with its look-ups, and the decision on an address while it is being made."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FOLLOWED = frozenset({Why.DEPRECATED, Why.NO_LONGER_CHOSEN})
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Decision:
     """What was decided for an address, before it becomes a :class:`Path`."""
 
     on: Address
@@ -155,17 +155,17 @@ class Facts:
             self._defaults[key] = default_route(self.kernel, ifindex, family, table, marks=self.marks)
         return self._defaults[key]
 
-    def route_table(self, verdict: Verdict) -> int:
+    def route_table(self, decision: Decision) -> int:
         """The table that NetworkManager puts an address's routes in; where its profile is not known, as its rules have it."""
-        if verdict.device is not None and verdict.device.profile is not None:
-            return verdict.route_table
-        looked_up = {rule.table for rule in own_rules(self.kernel.rules, self.marks) if rule.source == verdict.address}
+        if decision.device is not None and decision.device.profile is not None:
+            return decision.route_table
+        looked_up = {rule.table for rule in own_rules(self.kernel.rules, self.marks) if rule.source == decision.address}
         others = (table for table in looked_up - {0, MAIN_TABLE} if not self.marks.on_table(table))
         return min(others, default=MAIN_TABLE)
 
-    def metric(self, verdict: Verdict) -> int:
+    def metric(self, decision: Decision) -> int:
         """The metric of an address's default route, a bad one where it has none."""
-        route = self.default(verdict.ifindex, verdict.family, verdict.route_table)
+        route = self.default(decision.ifindex, decision.family, decision.route_table)
         return route.metric if route else WORST_METRIC
 
     def options(self, address: Address) -> PathOptions:
@@ -197,12 +197,12 @@ class Facts:
         own = self.own_endpoint(address)
         return own is not None and own.ifindex == address.ifindex
 
-    def standing_endpoint(self, verdict: Verdict) -> Endpoint | None:
-        """The endpoint on a verdict's address that is ours, or NetworkManager's to take out: never anybody else's."""
-        endpoint = self.endpoint_at.get(verdict.address)
-        if endpoint is None or endpoint.ifindex != verdict.ifindex:
+    def standing_endpoint(self, decision: Decision) -> Endpoint | None:
+        """The endpoint on a decision's address that is ours, or NetworkManager's to take out: never anybody else's."""
+        endpoint = self.endpoint_at.get(decision.address)
+        if endpoint is None or endpoint.ifindex != decision.ifindex:
             return None
-        theirs = verdict.owner is Owner.NETWORKMANAGER and not endpoint.flags & EndpointFlag.IMPLICIT
+        theirs = decision.owner is Owner.NETWORKMANAGER and not endpoint.flags & EndpointFlag.IMPLICIT
         return endpoint if endpoint in self.own or theirs else None
 
     def dependents(self, address: str, lost: Set[str]) -> int:
@@ -214,9 +214,9 @@ class Facts:
         """Whether a live connection stands on this address and on nothing outside of ``lost``, for all that is known."""
         return self.snapshot.connections is None or bool(self.dependents(address, lost))
 
-    def is_refused(self, verdict: Verdict) -> bool:
+    def is_refused(self, decision: Decision) -> bool:
         """Whether the kernel refuses this endpoint, also where it has a place for it."""
-        return bool(self.snapshot.refused.get((verdict.address, verdict.ifindex)))
+        return bool(self.snapshot.refused.get((decision.address, decision.ifindex)))
 
     def is_present(self, address: str) -> bool:
         """Whether any interface has this address."""
@@ -233,14 +233,14 @@ class Facts:
             and not (of_the_other_kind and not (other.flags ^ on.flags) & AddressFlag.TEMPORARY)
         ]
 
-    def replaced(self, verdict: Verdict) -> bool:
+    def replaced(self, decision: Decision) -> bool:
         """Whether an address that another one follows has its successor: one with an endpoint; any other needs none."""
-        if verdict.reason.why not in FOLLOWED:
+        if decision.reason.why not in FOLLOWED:
             return True
-        other_kind = verdict.reason.why is Why.NO_LONGER_CHOSEN
+        other_kind = decision.reason.why is Why.NO_LONGER_CHOSEN
         return any(
-            (endpoint := self.endpoint_at.get(successor.address)) and endpoint.ifindex == verdict.ifindex
-            for successor in self.successors(verdict.on, of_the_other_kind=other_kind)
+            (endpoint := self.endpoint_at.get(successor.address)) and endpoint.ifindex == decision.ifindex
+            for successor in self.successors(decision.on, of_the_other_kind=other_kind)
         )
 
     def foreign_endpoint(self, address: Address) -> Endpoint | None:

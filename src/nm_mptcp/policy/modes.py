@@ -9,70 +9,70 @@ from ..config.settings import Config, MeteredPolicy, RoamingPolicy
 from ..model.flags import EndpointFlag
 from ..model.reasons import Reason, Why
 from ..model.state import Mode, Owner, State
-from .facts import Facts, Verdict
+from .facts import Decision, Facts
 from .metered import COSTS, metered_by
 
 _WORST = (1 << 32) - 1
 
 
-def mind_mode(facts: Facts, verdicts: list[Verdict], config: Config) -> list[Verdict]:
-    """The verdicts with the flags that the mode gives them: only to paths for which neither profile nor section chose.
+def apply_mode(facts: Facts, decisions: list[Decision], config: Config) -> list[Decision]:
+    """The decisions with the flags that the mode gives them: only to paths for which neither profile nor section chose.
 
     A change of mode is a change of backup alone: a live path's priority is changed in place (MP_PRIO), and nothing is cut.
     """
     if config.mode is Mode.AUTO:
-        return verdicts
+        return decisions
     if config.mode is Mode.OFF:
         return [
-            replace(verdict, state=State.EXCLUDED, reason=Reason(Why.MODE_OFF), wants_endpoint=False)
-            if (verdict.automatic and verdict.state is not State.EXCLUDED) or verdict.reason.why in COSTS
-            else verdict
-            for verdict in verdicts
+            replace(decision, state=State.EXCLUDED, reason=Reason(Why.MODE_OFF), wants_endpoint=False)
+            if (decision.automatic and decision.state is not State.EXCLUDED) or decision.reason.why in COSTS
+            else decision
+            for decision in decisions
         ]
-    best = _best_link(facts, verdicts) if config.mode is Mode.HANDOVER else None
-    return [_in_mode(facts, verdict, config.mode, best) if _is_free(verdict) else verdict for verdict in verdicts]
+    best = _best_link(facts, decisions) if config.mode is Mode.HANDOVER else None
+    return [_in_mode(facts, decision, config.mode, best) if _is_free(decision) else decision for decision in decisions]
 
 
-def _is_free(verdict: Verdict) -> bool:
+def _is_free(decision: Decision) -> bool:
     """Whether nobody chose this path's flags. Who wrote down what a metered or roaming path is has chosen, too."""
-    if not verdict.automatic or not verdict.flags:
+    if not decision.automatic or not decision.flags:
         return False
-    if verdict.device is None:
+    if decision.device is None:
         return True
-    metered, roaming = verdict.options.metered, verdict.options.roaming
+    metered, roaming = decision.options.metered, decision.options.roaming
     chosen = metered.origin is not None and metered.value is not MeteredPolicy.IGNORE
-    if chosen and metered_by(verdict.device, verdict.options):
+    if chosen and metered_by(decision.device, decision.options):
         return False
-    return not (verdict.device.roaming and roaming.value is RoamingPolicy.BACKUP)
+    return not (decision.device.roaming and roaming.value is RoamingPolicy.BACKUP)
 
 
-def _in_mode(facts: Facts, verdict: Verdict, mode: Mode, best: int | None) -> Verdict:
-    carries = mode is Mode.AGGREGATE or best is None or verdict.ifindex == best
+def _in_mode(facts: Facts, decision: Decision, mode: Mode, best: int | None) -> Decision:
+    carries = mode is Mode.AGGREGATE or best is None or decision.ifindex == best
     backup = EndpointFlag.BACKUP
-    flags = verdict.flags & ~backup if carries else verdict.flags | backup
-    if verdict.state is not State.ACTIVE:
-        return replace(verdict, flags=flags)
+    flags = decision.flags & ~backup if carries else decision.flags | backup
+    if decision.state is not State.ACTIVE:
+        return replace(decision, flags=flags)
     if mode is Mode.AGGREGATE:
         words = "regular: all paths carry"
     elif carries:
         words = "regular: its route is the best"
     else:
         words = f"backup: {facts.link(best).name if best else 'another'} has the best route"
-    return replace(verdict, flags=flags, reason=Reason(Why.MODE, f"{mode}, {words}"))
+    return replace(decision, flags=flags, reason=Reason(Why.MODE, f"{mode}, {words}"))
 
 
-def _best_link(facts: Facts, verdicts: list[Verdict]) -> int | None:
+def _best_link(facts: Facts, decisions: list[Decision]) -> int | None:
     """The interface by which new connections leave: of the active paths the one whose default has the lowest metric.
 
     A path that somebody made backup is no candidate, whatever its metric.
     """
     candidates = [
-        (route.metric if route else _WORST, verdict.family, verdict.ifindex)
-        for verdict in verdicts
-        if verdict.state is State.ACTIVE
-        and verdict.owner is not Owner.OTHER
-        and facts.link(verdict.ifindex).carrier
-        and (_is_free(verdict) or not verdict.flags & EndpointFlag.BACKUP)
-        for route in [facts.default(verdict.ifindex, verdict.family, verdict.route_table)]
+        (route.metric if route else _WORST, decision.family, decision.ifindex)
+        for decision in decisions
+        if decision.state is State.ACTIVE
+        and decision.owner is not Owner.OTHER
+        and facts.link(decision.ifindex).carrier
+        and (_is_free(decision) or not decision.flags & EndpointFlag.BACKUP)
+        for route in [facts.default(decision.ifindex, decision.family, decision.route_table)]
     ]
     return min(candidates)[2] if candidates else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from ..model.flags import EndpointFlag
 from ..model.reasons import Reason, Why
 from ..model.state import AddressFlag, Endpoint, Family, State
-from .facts import Facts, Verdict
+from .facts import Decision, Facts
 from .suspension import KEPT_FOR_CONNECTIONS
 
 #: Seconds by which one address has to stay preferred longer than another that has its endpoint, to come before it: lifetimes
@@ -17,48 +17,48 @@ from .suspension import KEPT_FOR_CONNECTIONS
 _LONGER = 60.0
 
 
-def once(facts: Facts, verdicts: list[Verdict]) -> list[Verdict]:
+def one_interface_each(facts: Facts, decisions: list[Decision]) -> list[Decision]:
     """An address that stands on two interfaces is a path on one of them: where it is active, and has its endpoint already.
 
     The kernel takes one endpoint an address, and a rule cannot tell the two apart.
     """
-    best: dict[str, Verdict] = {}
-    for verdict in verdicts:
-        other = best.get(verdict.address)
-        if other is None or _claim(facts, verdict) > _claim(facts, other):
-            best[verdict.address] = verdict
+    best: dict[str, Decision] = {}
+    for decision in decisions:
+        other = best.get(decision.address)
+        if other is None or _claim(facts, decision) > _claim(facts, other):
+            best[decision.address] = decision
     return [
-        verdict
-        if best[verdict.address] is verdict or verdict.state is State.EXCLUDED
+        decision
+        if best[decision.address] is decision or decision.state is State.EXCLUDED
         else replace(
-            verdict,
+            decision,
             state=State.EXCLUDED,
-            reason=Reason(Why.TWICE, facts.link(best[verdict.address].ifindex).name),
+            reason=Reason(Why.TWICE, facts.link(best[decision.address].ifindex).name),
             wants_endpoint=False,
         )
-        for verdict in verdicts
+        for decision in decisions
     ]
 
 
-def _claim(facts: Facts, verdict: Verdict) -> tuple[bool, bool, bool]:
-    endpoint = facts.endpoint_at.get(verdict.address)
+def _claim(facts: Facts, decision: Decision) -> tuple[bool, bool, bool]:
+    endpoint = facts.endpoint_at.get(decision.address)
     return (
-        verdict.state is State.ACTIVE,
-        verdict.state is not State.EXCLUDED,
-        endpoint is not None and endpoint.ifindex == verdict.ifindex,
+        decision.state is State.ACTIVE,
+        decision.state is not State.EXCLUDED,
+        endpoint is not None and endpoint.ifindex == decision.ifindex,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """The verdicts after it was seen what finds a place, and what has to be known or to go for that."""
+    """The decisions after it was seen what finds a place, and what has to be known or to go for that."""
 
-    verdicts: list[Verdict]
+    decisions: list[Decision]
     stale: frozenset[Endpoint] = frozenset()
     asks: bool = False
 
 
-def fill_slots(facts: Facts, verdicts: list[Verdict], lost: Set[str] = frozenset()) -> Slots:
+def fill_slots(facts: Facts, decisions: list[Decision], lost: Set[str] = frozenset()) -> Slots:
     """The kernel takes only so many endpoints: explicit flags first, then what ``slot-priority`` says, then one
     address an interface and family.
 
@@ -68,7 +68,7 @@ def fill_slots(facts: Facts, verdicts: list[Verdict], lost: Set[str] = frozenset
     endpoint that stands is displaced only where a better path would find no place, and never while a live connection has
     its only subflow there; ``lost`` are the addresses that go for other reasons.
     """
-    wishes = [verdict for verdict in verdicts if verdict.wants_endpoint]
+    wishes = [decision for decision in decisions if decision.wants_endpoint]
     others = [endpoint for endpoint in facts.kernel.endpoints if endpoint not in facts.own]
     giving_way = {endpoint.address: endpoint for endpoint in others if _gives_way(endpoint, wishes)}
     most = facts.kernel.endpoints_max
@@ -92,7 +92,8 @@ def fill_slots(facts: Facts, verdicts: list[Verdict], lost: Set[str] = frozenset
                 stale.append(giving_way[address])
     reason = Reason(Why.NO_SLOT, _words(most, len(others) - len(giving_way)))
     told = [
-        _told(facts, verdict, verdict.address in out, verdict.address in chosen.kept, reason) for verdict in verdicts
+        _told(facts, decision, decision.address in out, decision.address in chosen.kept, reason)
+        for decision in decisions
     ]
     return Slots(told, frozenset(stale), asks)
 
@@ -107,7 +108,7 @@ class _Choice:
     asks: bool
 
 
-def _chosen(facts: Facts, wishes: list[Verdict], slots: int, standing: Set[str], lost: Set[str]) -> _Choice:
+def _chosen(facts: Facts, wishes: list[Decision], slots: int, standing: Set[str], lost: Set[str]) -> _Choice:
     """The best ones; but what stands, and has a connection that stands nowhere else, keeps its place before a better one."""
     ranked = _ranked(facts, wishes) if len(wishes) > slots else wishes
     pinned: set[str] = set()
@@ -126,12 +127,12 @@ def _chosen(facts: Facts, wishes: list[Verdict], slots: int, standing: Set[str],
     )
 
 
-def _ranked(facts: Facts, wishes: list[Verdict]) -> list[Verdict]:
+def _ranked(facts: Facts, wishes: list[Decision]) -> list[Decision]:
     """The best first. What the kernel refuses comes last, so that it takes no place from what works."""
     seen: dict[tuple[int, Family], int] = {}
     ranks = {}
 
-    def longest_first(wish: Verdict) -> tuple[bool, float, bool, str]:
+    def longest_first(wish: Decision) -> tuple[bool, float, bool, str]:
         deprecated, stands = bool(wish.on.flags & AddressFlag.DEPRECATED), facts.own_endpoint(wish.on) is not None
         return (deprecated, -wish.on.preferred_until - (_LONGER if stands else 0), not stands, wish.address)
 
@@ -151,16 +152,16 @@ def _ranked(facts: Facts, wishes: list[Verdict]) -> list[Verdict]:
     return sorted(wishes, key=lambda wish: ranks[wish.address])
 
 
-def _told(facts: Facts, verdict: Verdict, out: bool, kept: bool, reason: Reason) -> Verdict:
-    if not verdict.wants_endpoint:
-        return verdict
-    if not out and kept and verdict.reason.why not in KEPT_FOR_CONNECTIONS:
-        return replace(verdict, reason=Reason(Why.KEPT_FOR_CONNECTIONS, str(reason)))
+def _told(facts: Facts, decision: Decision, out: bool, kept: bool, reason: Reason) -> Decision:
+    if not decision.wants_endpoint:
+        return decision
+    if not out and kept and decision.reason.why not in KEPT_FOR_CONNECTIONS:
+        return replace(decision, reason=Reason(Why.KEPT_FOR_CONNECTIONS, str(reason)))
     if not out:
-        return verdict
-    if facts.is_refused(verdict):
-        return replace(verdict, wants_endpoint=False)
-    return replace(verdict, state=State.EXCLUDED, reason=reason, wants_endpoint=False)
+        return decision
+    if facts.is_refused(decision):
+        return replace(decision, wants_endpoint=False)
+    return replace(decision, state=State.EXCLUDED, reason=reason, wants_endpoint=False)
 
 
 def _words(most: int, others: int) -> str:
@@ -171,7 +172,7 @@ def _words(most: int, others: int) -> str:
     return f"{most} endpoints, and others made them all"
 
 
-def _gives_way(endpoint: Endpoint, wishes: list[Verdict]) -> bool:
+def _gives_way(endpoint: Endpoint, wishes: list[Decision]) -> bool:
     """Whether an endpoint is the kernel's own, where one of these is wished (one with a port stands beside it)."""
     return bool(endpoint.flags & EndpointFlag.IMPLICIT) and any(
         wish.address == endpoint.address and not wish.port for wish in wishes

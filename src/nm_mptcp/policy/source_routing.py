@@ -30,7 +30,7 @@ _DEFAULTS = frozenset(family.default for family in Family)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RoutedAddress:
     """An address that is to be routed by its own interface."""
 
     address: str
@@ -49,7 +49,7 @@ _Group = tuple[int, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Routing:
+class SourceRouting:
     """The routes and rules that some sources need, and the table each uses."""
 
     routes: Mapping[tuple[int, int], frozenset[Route]]  #: by table and interface, as :class:`Kernel` has them
@@ -65,7 +65,7 @@ class Routing:
         return found
 
 
-def routing(kernel: Kernel, sources: Iterable[Source], marks: Marks = MARKS) -> Routing:
+def routing(kernel: Kernel, sources: Iterable[RoutedAddress], marks: Marks = MARKS) -> SourceRouting:
     """What the sources need in the kernel; all of it carries the numbers that are ours now."""
     sources = tuple(sources)
     group_of = {source.address: _group(kernel, source, marks) for source in sources if source.table == MAIN_TABLE}
@@ -89,10 +89,10 @@ def routing(kernel: Kernel, sources: Iterable[Source], marks: Marks = MARKS) -> 
         )
         for group, wanted in families.items()
     }
-    return Routing(routes, tuple(rules), table_of)
+    return SourceRouting(routes, tuple(rules), table_of)
 
 
-def _group(kernel: Kernel, source: Source, marks: Marks) -> _Group:
+def _group(kernel: Kernel, source: RoutedAddress, marks: Marks) -> _Group:
     """The gateways of the address's own prefix are named where the interface's defaults go by others as well."""
     routes = kernel.routes.get((MAIN_TABLE, source.ifindex), ())
     gateways = _gateways(routes, source.ifindex, source.family, marks)

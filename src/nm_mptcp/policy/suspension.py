@@ -10,7 +10,7 @@ from ..config.settings import Config, ConnectivityPolicy, Failover
 from ..model.flags import EndpointFlag
 from ..model.reasons import Reason, Why
 from ..model.state import Connectivity, Endpoint, Family, Owner, State
-from .facts import FOLLOWED, Facts, Verdict
+from .facts import FOLLOWED, Decision, Facts
 from .metered import COSTS
 
 #: Verdicts that are somebody's will: then an endpoint goes, whatever depends on it. All others come from circumstances, or
@@ -64,79 +64,79 @@ KEPT_FOR_CONNECTIONS = frozenset({Why.KEPT_FOR_CONNECTIONS, Why.KEPT_UNTIL_REPLA
 _HELD_UP = (Connectivity.PORTAL, Connectivity.LIMITED)
 
 
-def mind_links(facts: Facts, verdicts: list[Verdict], config: Config) -> list[Verdict]:
+def suspend_lost_links(facts: Facts, decisions: list[Decision], config: Config) -> list[Decision]:
     """A path on a link that is lost is suspended, and one on a link that flaps is held back before it returns."""
     if config.failover is Failover.OFF:
-        return verdicts
+        return decisions
     return [
-        replace(verdict, state=State.SUSPENDED, reason=reason, wants_endpoint=False)
-        if verdict.owner is not Owner.OTHER and (reason := _link_reason(facts, verdict))
-        else verdict
-        for verdict in verdicts
+        replace(decision, state=State.SUSPENDED, reason=reason, wants_endpoint=False)
+        if decision.owner is not Owner.OTHER and (reason := _link_reason(facts, decision))
+        else decision
+        for decision in decisions
     ]
 
 
-def _link_reason(facts: Facts, verdict: Verdict) -> Reason | None:
-    link = facts.link(verdict.ifindex)
+def _link_reason(facts: Facts, decision: Decision) -> Reason | None:
+    link = facts.link(decision.ifindex)
     if not (link.up and link.carrier):
-        if not _would_be_a_path(facts, verdict):
+        if not _would_be_a_path(facts, decision):
             return None
         return Reason(Why.NO_CARRIER if link.up else Why.LINK_DOWN)
-    held = facts.snapshot.held.get(verdict.ifindex)
-    if held and verdict.state is State.ACTIVE and facts.standing_endpoint(verdict) is None:
+    held = facts.snapshot.held.get(decision.ifindex)
+    if held and decision.state is State.ACTIVE and facts.standing_endpoint(decision) is None:
         return Reason(Why.HELD_BACK, f"{held:g} s")
     return None
 
 
-def _would_be_a_path(facts: Facts, verdict: Verdict) -> bool:
+def _would_be_a_path(facts: Facts, decision: Decision) -> bool:
     """Whether the link is all that keeps an address from being a path, or what else does comes from the link.
 
     A link that is taken down loses its IPv4 routes and its IPv6 addresses as well, and without carrier duplicate address
     detection does not begin.
     """
-    why = verdict.reason.why
-    if verdict.state is State.ACTIVE or why is Why.TENTATIVE:
+    why = decision.reason.why
+    if decision.state is State.ACTIVE or why is Why.TENTATIVE:
         return True
-    if why in PASSING and facts.standing_endpoint(verdict) is not None:
+    if why in PASSING and facts.standing_endpoint(decision) is not None:
         return why not in COSTS
     # NetworkManager's endpoint may be gone already; where no rules are made (routing=no), the endpoint alone tells.
-    return why is Why.NO_DEFAULT_ROUTE and verdict.address in facts.has_rules
+    return why is Why.NO_DEFAULT_ROUTE and decision.address in facts.has_rules
 
 
-def mind_connectivity(facts: Facts, verdicts: list[Verdict]) -> list[Verdict]:
+def apply_connectivity(facts: Facts, decisions: list[Decision]) -> list[Decision]:
     """Behind a portal a new endpoint waits and an existing one becomes backup - while another path has full connectivity.
 
     Only then, so that an outage of the check's own server costs nobody a path. Explicit flags are not overruled.
     """
     full = {
-        (verdict.family, verdict.ifindex)
-        for verdict in verdicts
-        if verdict.state is State.ACTIVE
-        and verdict.device
-        and verdict.device.connectivity(verdict.family) is Connectivity.FULL
+        (decision.family, decision.ifindex)
+        for decision in decisions
+        if decision.state is State.ACTIVE
+        and decision.device
+        and decision.device.connectivity(decision.family) is Connectivity.FULL
     }
     result = []
-    for verdict in verdicts:
-        found = verdict.device.connectivity(verdict.family) if verdict.device else Connectivity.UNKNOWN
-        others = any(family is verdict.family and ifindex != verdict.ifindex for family, ifindex in full)
-        minded = verdict.owner is Owner.OURS and verdict.options.connectivity.value is ConnectivityPolicy.CHECK
-        if verdict.state is State.ACTIVE and minded and found in _HELD_UP and others:
+    for decision in decisions:
+        found = decision.device.connectivity(decision.family) if decision.device else Connectivity.UNKNOWN
+        others = any(family is decision.family and ifindex != decision.ifindex for family, ifindex in full)
+        minded = decision.owner is Owner.OURS and decision.options.connectivity.value is ConnectivityPolicy.CHECK
+        if decision.state is State.ACTIVE and minded and found in _HELD_UP and others:
             reason = Reason(Why.NO_CONNECTIVITY, found.name.lower())
-            if facts.own_endpoint(verdict.on):
-                verdict = replace(
-                    verdict, state=State.SUSPENDED, reason=reason, flags=verdict.flags | EndpointFlag.BACKUP
+            if facts.own_endpoint(decision.on):
+                decision = replace(
+                    decision, state=State.SUSPENDED, reason=reason, flags=decision.flags | EndpointFlag.BACKUP
                 )
             else:
-                verdict = replace(verdict, state=State.WAITING, reason=reason, wants_endpoint=False)
-        result.append(verdict)
+                decision = replace(decision, state=State.WAITING, reason=reason, wants_endpoint=False)
+        result.append(decision)
     return result
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
-    """The verdicts after it was seen what may go, and what has to be done for live connections."""
+class Suspension:
+    """The decisions after it was seen what may go, and what has to be done for live connections."""
 
-    verdicts: list[Verdict]
+    decisions: list[Decision]
     withdrawn: frozenset[Endpoint] = frozenset()
     close_initial_subflows: frozenset[str] = frozenset()
     close_redundant: frozenset[str] = frozenset()
@@ -144,56 +144,56 @@ class Leaving:
     asks: bool = False
 
 
-def leave(facts: Facts, verdicts: list[Verdict], config: Config) -> Leaving:
+def suspend(facts: Facts, decisions: list[Decision], config: Config) -> Suspension:
     """Which endpoints may go that circumstances are against: never the last path, never a connection's last subflow.
 
     Deleting an endpoint closes its subflows. A connection that has no other, and whose server refuses joins, would be
     dead for ever although it could outlive the circumstance; so its endpoint stays, and only subflows with a live sibling
     are closed.
     """
-    staying = {v.family for v in verdicts if v.state is State.ACTIVE and facts.link(v.ifindex).carrier}
-    leaving = [v for v in verdicts if _is_against(v) and (v.family in staying or _for_good(v))]
-    closing = {verdict.ifindex for verdict in leaving if verdict.reason.why in _CLOSING}
-    costly = {verdict.ifindex for verdict in leaving if verdict.reason.why in COSTS}
+    staying = {v.family for v in decisions if v.state is State.ACTIVE and facts.link(v.ifindex).carrier}
+    going = [v for v in decisions if _is_against(v) and (v.family in staying or _for_good(v))]
+    closing = {decision.ifindex for decision in going if decision.reason.why in _CLOSING}
+    costly = {decision.ifindex for decision in going if decision.reason.why in COSTS}
     # On such a link no address is to carry anything, also none that is no path itself.
-    seats = {v.address for v in verdicts if v.ifindex in closing and v.family in staying}
-    helpless = [v for v in leaving if v.reason.why in _NO_HELP or facts.standing_endpoint(v) is not None]
-    lost = frozenset(seats | {verdict.address for verdict in helpless})
+    seats = {v.address for v in decisions if v.ifindex in closing and v.family in staying}
+    helpless = [v for v in going if v.reason.why in _NO_HELP or facts.standing_endpoint(v) is not None]
+    lost = frozenset(seats | {decision.address for decision in helpless})
     known = facts.snapshot.connections
-    result: list[Verdict] = []
+    result: list[Decision] = []
     withdrawn: set[Endpoint] = set()
     close_redundant: set[str] = set()
     asks = False
-    for verdict in verdicts:
-        endpoint = facts.standing_endpoint(verdict)
-        if not _is_against(verdict):
-            result.append(verdict)
-        elif verdict.family not in staying and not _for_good(verdict):
-            result.append(_last(facts, verdict, endpoint))
+    for decision in decisions:
+        endpoint = facts.standing_endpoint(decision)
+        if not _is_against(decision):
+            result.append(decision)
+        elif decision.family not in staying and not _for_good(decision):
+            result.append(_last(facts, decision, endpoint))
         elif endpoint is None:
-            result.append(verdict)
-        elif config.failover is Failover.SAFE and verdict.reason.why in _DEAD and facts.own_endpoint(verdict.on):
+            result.append(decision)
+        elif config.failover is Failover.SAFE and decision.reason.why in _DEAD and facts.own_endpoint(decision.on):
             flags = endpoint.flags | EndpointFlag.BACKUP
-            result.append(replace(verdict, flags=flags, port=endpoint.port, wants_endpoint=True))
-        elif known is None or facts.dependents(verdict.address, lost) or not facts.replaced(verdict):
+            result.append(replace(decision, flags=flags, port=endpoint.port, wants_endpoint=True))
+        elif known is None or facts.dependents(decision.address, lost) or not facts.replaced(decision):
             asks |= known is None
-            result.append(_kept(facts, verdict, endpoint))
-            if verdict.reason.why in _CLOSING:
-                close_redundant.add(verdict.address)
+            result.append(_kept(facts, decision, endpoint))
+            if decision.reason.why in _CLOSING:
+                close_redundant.add(decision.address)
         else:
-            result.append(verdict)
-            if not facts.own_endpoint(verdict.on):
+            result.append(decision)
+            if not facts.own_endpoint(decision.on):
                 withdrawn.add(Endpoint(endpoint.address, endpoint.ifindex, endpoint.flags))
     # With an endpoint that has a port go those alone that came to this port.
     standing = {endpoint.address for endpoint in facts.kernel.endpoints if not endpoint.port}
     close_initial_subflows: set[str] = set()
     if config.failover is not Failover.FAST:
-        seats = {v.address for v in verdicts if v.ifindex in costly and v.family in staying}
+        seats = {v.address for v in decisions if v.ifindex in costly and v.family in staying}
     asks |= known is None and bool(seats)
     for address in seats - standing:
         (close_redundant if facts.dependents(address, lost) else close_initial_subflows).add(address)
     with_sibling = _with_sibling(known or {}, lost)
-    return Leaving(
+    return Suspension(
         result,
         frozenset(withdrawn),
         frozenset(close_initial_subflows & with_sibling),
@@ -203,14 +203,14 @@ def leave(facts: Facts, verdicts: list[Verdict], config: Config) -> Leaving:
     )
 
 
-def _is_against(verdict: Verdict) -> bool:
+def _is_against(decision: Decision) -> bool:
     """Whether a circumstance is against an endpoint on this address."""
-    return verdict.state is not State.ACTIVE and not verdict.wants_endpoint and verdict.reason.why not in _WILLS
+    return decision.state is not State.ACTIVE and not decision.wants_endpoint and decision.reason.why not in _WILLS
 
 
-def _for_good(verdict: Verdict) -> bool:
+def _for_good(decision: Decision) -> bool:
     """Whether it goes also where no other path stays: then connections stay on it, but it is kept for nothing else."""
-    return verdict.reason.why not in PASSING
+    return decision.reason.why not in PASSING
 
 
 def _with_sibling(connections: Mapping[frozenset[str], int], lost: Set[str]) -> set[str]:
@@ -222,48 +222,48 @@ def _with_sibling(connections: Mapping[frozenset[str], int], lost: Set[str]) -> 
     return found
 
 
-def _last(facts: Facts, verdict: Verdict, endpoint: Endpoint | None) -> Verdict:
+def _last(facts: Facts, decision: Decision, endpoint: Endpoint | None) -> Decision:
     """No other path of this family is there: what stands stays, and what was only held back comes at once."""
-    own = facts.own_endpoint(verdict.on)
-    if verdict.reason.why is Why.HELD_BACK:
-        wants = verdict.owner is Owner.OURS or verdict.address in facts.withdrawn
-        return replace(verdict, state=State.ACTIVE, wants_endpoint=wants)
+    own = facts.own_endpoint(decision.on)
+    if decision.reason.why is Why.HELD_BACK:
+        wants = decision.owner is Owner.OURS or decision.address in facts.withdrawn
+        return replace(decision, state=State.ACTIVE, wants_endpoint=wants)
     if endpoint is None:
-        return verdict
-    reason = Reason(Why.KEPT_LAST, str(verdict.reason))
+        return decision
+    reason = Reason(Why.KEPT_LAST, str(decision.reason))
     return replace(
-        verdict,
-        state=_kept_state(verdict, State.ACTIVE),
+        decision,
+        state=_kept_state(decision, State.ACTIVE),
         reason=reason,
-        flags=_kept_flags(verdict, endpoint),
+        flags=_kept_flags(decision, endpoint),
         port=endpoint.port,
         wants_endpoint=own is not None,
     )
 
 
-def _kept(facts: Facts, verdict: Verdict, endpoint: Endpoint) -> Verdict:
+def _kept(facts: Facts, decision: Decision, endpoint: Endpoint) -> Decision:
     """Live connections depend on it: it stays, as it is or as backup."""
-    followed = verdict.reason.why in FOLLOWED
+    followed = decision.reason.why in FOLLOWED
     return replace(
-        verdict,
-        state=_kept_state(verdict, State.ACTIVE if followed else State.SUSPENDED),
-        reason=Reason(Why.KEPT_UNTIL_REPLACED if followed else Why.KEPT_FOR_CONNECTIONS, str(verdict.reason)),
-        flags=_kept_flags(verdict, endpoint),
+        decision,
+        state=_kept_state(decision, State.ACTIVE if followed else State.SUSPENDED),
+        reason=Reason(Why.KEPT_UNTIL_REPLACED if followed else Why.KEPT_FOR_CONNECTIONS, str(decision.reason)),
+        flags=_kept_flags(decision, endpoint),
         port=endpoint.port,
-        wants_endpoint=facts.own_endpoint(verdict.on) is not None,
+        wants_endpoint=facts.own_endpoint(decision.on) is not None,
     )
 
 
-def _kept_state(verdict: Verdict, state: State) -> State:
+def _kept_state(decision: Decision, state: State) -> State:
     """A profile that cannot be read might say disabled: no path, though what stands there stays."""
-    return verdict.state if verdict.reason.why is Why.UNREADABLE else state
+    return decision.state if decision.reason.why is Why.UNREADABLE else state
 
 
-def _kept_flags(verdict: Verdict, endpoint: Endpoint) -> EndpointFlag:
-    return endpoint.flags | EndpointFlag.BACKUP if verdict.reason.why in COSTS else endpoint.flags
+def _kept_flags(decision: Decision, endpoint: Endpoint) -> EndpointFlag:
+    return endpoint.flags | EndpointFlag.BACKUP if decision.reason.why in COSTS else endpoint.flags
 
 
-def renewed(facts: Facts, verdicts: list[Verdict]) -> frozenset[str]:
+def renewed(facts: Facts, decisions: list[Decision]) -> frozenset[str]:
     """Endpoints whose subflows died by an error, on which none stands now although live connections could use one."""
     connections = facts.snapshot.connections
     if not connections:
@@ -271,16 +271,16 @@ def renewed(facts: Facts, verdicts: list[Verdict]) -> frozenset[str]:
     carried = frozenset[str]().union(*connections)
     families = {Family.of(address) for address in carried}
     return frozenset(
-        verdict.address
-        for verdict in verdicts
-        if verdict.address in facts.snapshot.subflow_retry_due - carried
-        and verdict.state is State.ACTIVE
-        and verdict.family in families
-        and facts.standing_endpoint(verdict)
+        decision.address
+        for decision in decisions
+        if decision.address in facts.snapshot.subflow_retry_due - carried
+        and decision.state is State.ACTIVE
+        and decision.family in families
+        and facts.standing_endpoint(decision)
     )
 
 
-def replaceable(facts: Facts, verdicts: list[Verdict], config: Config) -> frozenset[tuple[Family, int]]:
+def replaceable(facts: Facts, decisions: list[Decision], config: Config) -> frozenset[tuple[Family, int]]:
     """Interfaces whose routes need not be used without carrier: those beside which another path of the family is active.
 
     New connections then leave by that one at once; on a lone link they are to wait for the link, as ever.
@@ -288,11 +288,11 @@ def replaceable(facts: Facts, verdicts: list[Verdict], config: Config) -> frozen
     if config.failover is Failover.OFF:
         return frozenset()
     active: dict[Family, set[int]] = {}
-    for verdict in verdicts:
-        if verdict.state is State.ACTIVE and facts.link(verdict.ifindex).carrier:
-            active.setdefault(verdict.family, set()).add(verdict.ifindex)
+    for decision in decisions:
+        if decision.state is State.ACTIVE and facts.link(decision.ifindex).carrier:
+            active.setdefault(decision.family, set()).add(decision.ifindex)
     return frozenset(
-        (verdict.family, verdict.ifindex)
-        for verdict in verdicts
-        if verdict.state in (State.ACTIVE, State.SUSPENDED) and active.get(verdict.family, set()) - {verdict.ifindex}
+        (decision.family, decision.ifindex)
+        for decision in decisions
+        if decision.state in (State.ACTIVE, State.SUSPENDED) and active.get(decision.family, set()) - {decision.ifindex}
     )

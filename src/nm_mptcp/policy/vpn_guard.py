@@ -15,7 +15,7 @@ from ..config.settings import Config
 from ..model.device_types import PPP, TUNNEL_LINKS, is_uplink, kind_of
 from ..model.reasons import Reason, Why
 from ..model.state import Egress, Endpoint, Family, Owner, State, Tunnel
-from .facts import Facts, Verdict
+from .facts import Decision, Facts
 
 #: Kinds of device that NetworkManager runs and that wrap up what goes into them.
 _TUNNEL_DEVICES = frozenset({"tun", "ip-tunnel", "tunnel", "wireguard", "vpn"})
@@ -23,9 +23,9 @@ _TUNNEL_DEVICES = frozenset({"tun", "ip-tunnel", "tunnel", "wireguard", "vpn"})
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """The verdicts after full tunnels were minded, and what has to end."""
+    """The decisions after full tunnels were minded, and what has to end."""
 
-    verdicts: list[Verdict]
+    decisions: list[Decision]
     tunnels: Mapping[Family, Tunnel]
     below: frozenset[tuple[Family, int]] = frozenset()  #: families and interfaces below a full tunnel
     withdrawn: frozenset[Endpoint] = frozenset()
@@ -34,12 +34,12 @@ class Guard:
     forbids: bool = False  #: no connection may make another subflow now
     asks: bool = False
 
-    def outside(self, verdicts: list[Verdict]) -> list[Verdict]:
+    def outside(self, decisions: list[Decision]) -> list[Decision]:
         """Those of these that are not below a full tunnel."""
-        return [verdict for verdict in verdicts if (verdict.family, verdict.ifindex) not in self.below]
+        return [decision for decision in decisions if (decision.family, decision.ifindex) not in self.below]
 
 
-def mind_tunnels(facts: Facts, verdicts: list[Verdict], config: Config) -> Guard:
+def guard_tunnels(facts: Facts, decisions: list[Decision], config: Config) -> Guard:
     """Every path below a full tunnel is suspended: endpoints, rules and subflows go.
 
     An endpoint stays while a live connection has a subflow on its address that is to go beside the tunnel: the tunnel's own,
@@ -49,36 +49,36 @@ def mind_tunnels(facts: Facts, verdicts: list[Verdict], config: Config) -> Guard
     """
     tunnels = full_tunnels(facts) if config.vpn_guard else {}
     if not tunnels:
-        return Guard(verdicts, {})
+        return Guard(decisions, {})
     bypass = facts.snapshot.bypass
-    result: list[Verdict] = []
+    result: list[Decision] = []
     below: set[tuple[Family, int]] = set()
     withdrawn: set[Endpoint] = set()
     close_all: set[str] = set()
     asks = False
     kept = going = 0
-    for verdict in verdicts:
-        tunnel = tunnels.get(verdict.family)
-        if tunnel is None or facts.link(verdict.ifindex).loopback or _is_tunnel(facts, verdict.ifindex):
-            result.append(verdict)
+    for decision in decisions:
+        tunnel = tunnels.get(decision.family)
+        if tunnel is None or facts.link(decision.ifindex).loopback or _is_tunnel(facts, decision.ifindex):
+            result.append(decision)
             continue
-        below.add((verdict.family, verdict.ifindex))
-        if verdict.address in facts.has_rules:
-            close_all.add(verdict.address)
-        endpoint = facts.standing_endpoint(verdict)
-        if verdict.owner is Owner.OTHER or (endpoint is None and verdict.state is State.EXCLUDED):
-            result.append(verdict)
+        below.add((decision.family, decision.ifindex))
+        if decision.address in facts.has_rules:
+            close_all.add(decision.address)
+        endpoint = facts.standing_endpoint(decision)
+        if decision.owner is Owner.OTHER or (endpoint is None and decision.state is State.EXCLUDED):
+            result.append(decision)
             continue
-        reason = Reason(Why.VPN_GUARD, f"{verdict.family.label} traffic leaves by {tunnel.name}")
-        suspended = replace(verdict, state=State.SUSPENDED, reason=reason, wants_endpoint=False)
+        reason = Reason(Why.VPN_GUARD, f"{decision.family.label} traffic leaves by {tunnel.name}")
+        suspended = replace(decision, state=State.SUSPENDED, reason=reason, wants_endpoint=False)
         if endpoint is None:
             result.append(suspended)
             continue
-        own = facts.own_endpoint(verdict.on) is not None
+        own = facts.own_endpoint(decision.on) is not None
         asks |= bypass is None
-        if bypass is None or verdict.address in bypass.allowed:
-            if bypass is not None and verdict.address in bypass.leaking:
-                close_all.add(verdict.address)
+        if bypass is None or decision.address in bypass.allowed:
+            if bypass is not None and decision.address in bypass.leaking:
+                close_all.add(decision.address)
             kept += 1
             reason = Reason(Why.KEPT_BESIDE_TUNNEL, reason.detail)
             result.append(
@@ -86,7 +86,7 @@ def mind_tunnels(facts: Facts, verdicts: list[Verdict], config: Config) -> Guard
             )
             continue
         going += 1
-        close_all.add(verdict.address)
+        close_all.add(decision.address)
         result.append(suspended)
         if not own:
             withdrawn.add(Endpoint(endpoint.address, endpoint.ifindex, endpoint.flags))

@@ -6,9 +6,9 @@ from __future__ import annotations
 from ..model.device_types import is_uplink
 from ..model.reasons import Why
 from ..model.state import DeviceState, Mode, State
-from .facts import Facts, Verdict
+from .facts import Decision, Facts
 from .metered import COSTS
-from .source_routing import Source
+from .source_routing import RoutedAddress
 from .suspension import PASSING
 
 #: No endpoint of ours, or none yet, but routed all the same: NetworkManager's endpoint shall find its table ready, and what
@@ -27,7 +27,7 @@ _NOT_ROUTED = frozenset({Why.LINK_LOCAL, Why.NOT_GLOBAL, Why.DAD_FAILED, Why.NOT
 }
 
 
-def sources(facts: Facts, verdicts: list[Verdict]) -> list[Source]:
+def routed_addresses(facts: Facts, decisions: list[Decision]) -> list[RoutedAddress]:
     """The addresses that leave by their own interface.
 
     Path or not: with a strict ``rp_filter`` the answers to an address that is routed by another link are dropped, those to
@@ -39,51 +39,51 @@ def sources(facts: Facts, verdicts: list[Verdict]) -> list[Source]:
     if not facts.config.routing.enabled:
         return []
     # By address: IPv4 lets one stand twice on an interface, with two lengths of prefix.
-    routed = {verdict.address: verdict for verdict in verdicts if _is_path(verdict) or _is_routed(facts, verdict)}
-    places = {(verdict.ifindex, verdict.family) for verdict in routed.values()}
-    for verdict in verdicts:
-        if verdict.reason.why in _ROUTED_WITH_OTHERS and (verdict.ifindex, verdict.family) in places:
-            routed.setdefault(verdict.address, verdict)
+    routed = {decision.address: decision for decision in decisions if _is_path(decision) or _is_routed(facts, decision)}
+    places = {(decision.ifindex, decision.family) for decision in routed.values()}
+    for decision in decisions:
+        if decision.reason.why in _ROUTED_WITH_OTHERS and (decision.ifindex, decision.family) in places:
+            routed.setdefault(decision.address, decision)
     interfaces: dict[str, set[int]] = {}
-    for verdict in verdicts:
-        interfaces.setdefault(verdict.address, set()).add(verdict.ifindex)
+    for decision in decisions:
+        interfaces.setdefault(decision.address, set()).add(decision.ifindex)
     return [
-        Source(verdict.address, verdict.ifindex, facts.route_table(verdict))
-        for verdict in routed.values()
-        if len(interfaces[verdict.address]) == 1
-        and not facts.link(verdict.ifindex).loopback
-        and facts.options(verdict.on).routing.value
+        RoutedAddress(decision.address, decision.ifindex, facts.route_table(decision))
+        for decision in routed.values()
+        if len(interfaces[decision.address]) == 1
+        and not facts.link(decision.ifindex).loopback
+        and facts.options(decision.on).routing.value
     ]
 
 
-def _is_path(verdict: Verdict) -> bool:
+def _is_path(decision: Decision) -> bool:
     """Whether it is a path, or what may become one again, whatever kind of device it is on."""
     return (
-        verdict.state in (State.ACTIVE, State.SUSPENDED)
-        or verdict.wants_endpoint
-        or verdict.reason.why in _ROUTED_ANYHOW
+        decision.state in (State.ACTIVE, State.SUSPENDED)
+        or decision.wants_endpoint
+        or decision.reason.why in _ROUTED_ANYHOW
     )
 
 
-def _is_routed(facts: Facts, verdict: Verdict) -> bool:
+def _is_routed(facts: Facts, decision: Decision) -> bool:
     """Whether NetworkManager routes it on an uplink.
 
     An address whose interface lost its default keeps its rules, or its packets would leave by another link with a source
     that nobody there routes; so it does while NetworkManager is away, or nothing is known of it for a while.
     """
-    if verdict.address in facts.has_rules and (facts.away or verdict.reason.why in PASSING):
+    if decision.address in facts.has_rules and (facts.away or decision.reason.why in PASSING):
         return True
-    device = verdict.device
+    device = decision.device
     if (
         facts.config.mode is Mode.OFF
         or device is None
         or device.profile is None
         or not is_uplink(device)
-        or verdict.reason.why in _NOT_ROUTED
+        or decision.reason.why in _NOT_ROUTED
     ):
         return False
     return (
         DeviceState.IP_CONFIG <= device.state <= DeviceState.DEACTIVATING
-        and not device.profile.shared(verdict.family)
-        and facts.default(verdict.ifindex, verdict.family, verdict.route_table) is not None
+        and not device.profile.shared(decision.family)
+        and facts.default(decision.ifindex, decision.family, decision.route_table) is not None
     )
