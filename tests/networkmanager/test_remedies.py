@@ -200,7 +200,7 @@ def test_mptcp_that_is_off(bed: Bed, links: Links) -> None:
     assert rule(bed, links.wifi.address) == "sysctl-off"
     status = bed.status()
     assert status["state"] == "not-working"
-    assert "'sysctl -w net.mptcp.enabled=1' turns it on" in status["problems"][0]
+    assert "'sysctl -w net.mptcp.enabled=1' enables it" in status["problems"][0]
     told = json.loads(bed.nm_mptcp("explain", "--json", SERVER))
     assert {each["type"] for each in told["commands"]} >= {"sysctl -w net.mptcp.enabled=1"}
     follow(bed, links.wifi.address, "enable MPTCP")

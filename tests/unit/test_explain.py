@@ -121,7 +121,7 @@ def test_the_chain_goes_from_the_profile_to_the_kernel() -> None:
         "profile", "NetworkManager", "configuration", "link", "address", "route", "decision", "rules", "endpoint",
         "limits", "connections",
     ]  # fmt: skip
-    assert facts["profile"] == "'wlan0' (uuid-wlan0): connection.mptcp-flags is not set: defaults count"
+    assert facts["profile"] == "'wlan0' (uuid-wlan0): connection.mptcp-flags is not set: defaults apply"
     assert "disabled, [connection-nm-mptcp] (left to nm-mptcp)" in facts["NetworkManager"]
     assert facts["route"] == "default via 10.0.1.1 dev wlan0 metric 600 in table main"
     assert "[rule flags-of-kind]" in facts["decision"]
@@ -129,7 +129,7 @@ def test_the_chain_goes_from_the_profile_to_the_kernel() -> None:
         f"32000: from {A} lookup 42000", f"32001: from {A} lookup main", f"32002: from {A} lookup 42000"
     ]  # fmt: skip
     assert facts["endpoint"] == "id 1: subflow, made by nm-mptcp"
-    assert facts["connections"] == "2 connections by 2 subflows here; 1 depend on this address alone"
+    assert facts["connections"] == "2 connections with 2 subflows from this address; 1 from no other"
 
 
 def rule_family(address: str) -> Any:
@@ -160,7 +160,7 @@ def test_an_interface_without_an_address_is_explained_too() -> None:
     situation = laptop()
     situation.link("eth9", profile=None)
     document = explained("eth9", situation)
-    assert {fact["about"]: fact["says"] for fact in document["facts"]}["address"] == "it has none"
+    assert {fact["about"]: fact["says"] for fact in document["facts"]}["address"] == "none"
     assert "eth9: no path" in text(document)
 
 
@@ -235,9 +235,9 @@ def _reached(s: Situation) -> dict[str, Any]:
     [
         (_no_way, {"limits": Limits(4, 2)}, "Network is unreachable"),
         (_reached, {"limits": Limits(0, 2)}, "the limit of 0 additional subflows is reached"),
-        (_reached, {"mptcp_enabled": False}, "MPTCP is off"),
-        (_reached, {"path_manager": "userspace"}, "the path manager is 'userspace', which does not look at endpoints"),
-        (_no_connection, {}, "there is no connection to follow"),
+        (_reached, {"mptcp_enabled": False}, "MPTCP is disabled"),
+        (_reached, {"path_manager": "userspace"}, "the path manager is 'userspace', which does not use endpoints"),
+        (_no_connection, {}, "the connection itself fails"),
     ],
 )
 def test_a_subflow_that_cannot_follow_says_why_and_is_not_learnt_of(
@@ -271,7 +271,7 @@ def test_a_connection_around_all_paths_says_so() -> None:
         {A: RouteResult(2, None, 254, source=A), B: RouteResult(3, None, 254, source=B)},
         RouteResult(4, None, 254, source="10.8.0.2"),
     )
-    assert "leaves by what is no path" in " ".join(document["notes"])
+    assert "leaves from an address that is no path" in " ".join(document["notes"])
     assert document["first"]["state"] == "excluded"
 
 
@@ -292,12 +292,12 @@ def test_this_machine_itself_gets_no_subflows() -> None:
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ("224.0.0.1", "'224.0.0.1' is a multicast address: no connection goes there"),
-        ("ff02::1", "'ff02::1' is a multicast address: no connection goes there"),
-        ("255.255.255.255", "'255.255.255.255' is for all machines of a link: no connection goes there"),
-        ("0.0.0.0", "'0.0.0.0' is no machine's address"),
-        ("::", "'::' is no machine's address"),
-        ("fe80::1%wlan0", "'fe80::1%wlan0' is link-local: a connection there goes by that link, and by no other"),
+        ("224.0.0.1", "'224.0.0.1' is a multicast address, to which there are no connections"),
+        ("ff02::1", "'ff02::1' is a multicast address, to which there are no connections"),
+        ("255.255.255.255", "'255.255.255.255' is the broadcast address, to which there are no connections"),
+        ("0.0.0.0", "'0.0.0.0' is the unspecified address"),
+        ("::", "'::' is the unspecified address"),
+        ("fe80::1%wlan0", "'fe80::1%wlan0' is link-local: it is reachable by that link only"),
     ],
 )
 def test_what_no_connection_can_go_to_by_several_paths_is_said(what: str, words: str) -> None:
@@ -321,9 +321,9 @@ def test_a_kernel_without_mptcp_is_not_told_to_turn_it_on() -> None:
     document = to(SERVER, laptop(path_manager="", mptcp_enabled=False), {B: RouteResult(3, None, 254, source=B)})
     assert [each["reason"] for each in document["subflows"]] == ["this kernel has no MPTCP"]
     assert not any("net.mptcp" in each["type"] for each in document["commands"])
-    assert document["notes"] == ["It is plain TCP: this kernel has no MPTCP."]
+    assert document["notes"] == ["The connection is plain TCP: this kernel has no MPTCP."]
     document = to(SERVER, laptop(mptcp_enabled=False), {B: RouteResult(3, None, 254, source=B)})
-    assert document["notes"] == ["It is plain TCP: MPTCP is off."]
+    assert document["notes"] == ["The connection is plain TCP: MPTCP is disabled."]
     assert document["commands"][0]["type"] == "sysctl -w net.mptcp.enabled=1"
 
 

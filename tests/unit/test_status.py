@@ -199,7 +199,7 @@ def test_without_networkmanager_what_is_kept_works_and_that_it_is_away_is_told()
     situation.running = False
     kept = look(situation)
     assert kept["state"] == "held-back"
-    assert kept["problems"] == ["NetworkManager is not running: paths stay as they are, and nothing becomes one"]
+    assert kept["problems"] == ["NetworkManager is not running: current paths are kept, and no new ones are added"]
     situation = Situation()
     situation.running = False
     assert look(situation)["state"] == "not-working"

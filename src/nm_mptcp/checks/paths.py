@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ..model.flags import EndpointFlag, names
 from ..model.state import AddressFlag, Family
 from ..report.documents import PathStatus
-from ..report.health import Verdict, held_back
+from ..report.health import Verdict, degraded
 from ..text import printable
 from .facts import Facts, Place
 from .finding import Finding, Remedy, advice, bad, commands, good, not_applicable, unknown, warning
@@ -52,7 +52,7 @@ def paths(facts: Facts) -> Iterator[Finding]:
             "paths", "no address is a path", remedy=advice("'nm-mptcp status --all' tells of each why it is none")
         )
     for path in facts.paths:
-        if _is_held_back(path):
+        if _is_degraded(path):
             words = _HELD.get(path["rule"], "nm-mptcp ends it by itself when the reason is gone").format_map(path)
             reason = f"{path['state']}: {printable(path['reason'], 200)}"
             yield warning("paths", reason, f"{path['interface']} {path['address']}", advice(words))
@@ -70,11 +70,11 @@ def verdict(facts: Facts) -> Iterator[Finding]:
             yield make("status", printable(problem, 300), remedy=advice("see what is said of it below"))
 
 
-def _is_held_back(path: PathStatus) -> bool:
+def _is_degraded(path: PathStatus) -> bool:
     """As ``status`` counts it; what waits for somebody, or a moment only, is ordinary."""
     since = datetime.datetime.fromisoformat(path["since"]) if path["since"] else None
     waited = (datetime.datetime.now(datetime.UTC) - since).total_seconds() if since else None
-    return held_back(path["state"], path["rule"], waited)
+    return degraded(path["state"], path["rule"], waited)
 
 
 def endpoints(facts: Facts) -> Iterator[Finding]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: why an address is a path or none, fact by fact from the profile to the kernel, and what to type to change it.
+"""Explanations, as pure functions: why an address is a path or none, or how a new connection to a destination leaves.
 
-Also where a new connection to a destination goes, what follows it, and what its server learns. The answer is a document
-(``explain --json``, D-Bus); :mod:`.explain_text` is the same for a person. nm-mptcp-json(5) has each name.
+For an address these are the facts from the profile to the kernel, and the commands that change the decision; for a
+destination the routes, the subflows that follow, and the addresses that the server learns. :mod:`.explain_text` is the text.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ LONGEST = 65536
 
 
 class UnknownSubject(LookupError):
-    """It is no interface, address or profile in use here, and no address that could be reached; the text says so."""
+    """The subject is neither known here nor an address to which connections go; the text is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """All that an explanation is made of."""
+    """What an explanation is made from."""
 
     snapshot: Snapshot
     desired: Desired
@@ -73,17 +73,17 @@ class Known:
     )  #: see :mod:`~nm_mptcp.policy.reachability`, by address
 
 
-# --- what is asked about -------------------------------------------------------------------------------------------
+# --- the subject -------------------------------------------------------------------------------------------
 
 
 def subject(what: str, known: Known) -> tuple[SubjectKind, list[Path]]:
-    """What ``what`` names: ``interface``, ``address`` or ``profile`` with its paths, or ``destination``.
+    """What ``what`` names, in this order: an interface, an address of this machine, another address, a profile; its paths.
 
-    In this order, so an interface may hide a profile of the same name (its UUID does not). Raises :class:`UnknownSubject`.
+    So an interface hides a profile of the same name (but not its UUID). Raises :class:`UnknownSubject`.
     """
     paths = known.desired.paths
     if not what or len(what) > LONGEST:
-        raise UnknownSubject("nothing was asked for" if not what else f"longer than {LONGEST} characters")
+        raise UnknownSubject("empty subject" if not what else f"longer than {LONGEST} characters")
     links = {index for index, link in known.snapshot.kernel.links.items() if utf8_safe(link.name) == utf8_safe(what)}
     if links or any(utf8_safe(device.interface) == utf8_safe(what) for device in known.snapshot.networkmanager.devices):
         ip_interfaces = {
@@ -96,7 +96,7 @@ def subject(what: str, known: Known) -> tuple[SubjectKind, list[Path]]:
     if address:
         mine = [path for path in paths if path.address == address]
         if not mine:
-            _be_a_destination(what, address)
+            _require_destination(what, address)
         return ("address", mine) if mine else ("destination", [])
     of_profile = [path for path in paths if path.profile and what in (path.uuid, path.profile, utf8_safe(path.profile))]
     devices = [
@@ -107,29 +107,29 @@ def subject(what: str, known: Known) -> tuple[SubjectKind, list[Path]]:
     if of_profile or devices:
         return "profile", of_profile
     raise UnknownSubject(
-        f"{printable(what)!r} is no interface, no address and no profile that is up"
+        f"{printable(what)!r} is not an interface, an address or an active profile"
         " ('nmcli connection' lists the profiles, 'nmcli device' the interfaces)"
     )
 
 
-def _be_a_destination(what: str, address: str) -> None:
-    """Raise :class:`UnknownSubject` for an address to which no connection goes, or none that another path could join."""
+def _require_destination(what: str, address: str) -> None:
+    """Raise :class:`UnknownSubject` for an address to which no connection, or none with another path, is possible."""
     value = ipaddress.ip_address(address)
     words = ""
     if value.is_multicast:
-        words = "is a multicast address: no connection goes there"
+        words = "is a multicast address, to which there are no connections"
     elif address == "255.255.255.255":
-        words = "is for all machines of a link: no connection goes there"
+        words = "is the broadcast address, to which there are no connections"
     elif value.is_unspecified:
-        words = "is no machine's address"
+        words = "is the unspecified address"
     elif value.version == 6 and value.is_link_local:
-        words = "is link-local: a connection there goes by that link, and by no other"
+        words = "is link-local: it is reachable by that link only"
     if words:
         raise UnknownSubject(f"{printable(what)!r} {words}")
 
 
 def destination_address(what: str) -> str:
-    """The address that ``what`` is, in the kernel's own writing."""
+    """The address ``what``, in the kernel's notation."""
     address = _address(what)
     assert address is not None
     return address
@@ -150,7 +150,7 @@ def _address(what: str) -> str | None:
 def explain_paths(
     what: str, kind: Literal["interface", "address", "profile"], paths: Iterable[Path], known: Known
 ) -> PathsExplanation:
-    """The chain of facts for each address, paths first."""
+    """The explanation of an interface, an address or a profile: the facts of each address, paths first."""
     order = list(State)
     chosen = sorted(paths, key=lambda path: (order.index(path.state), path.interface, path.address))
     shown: PathsExplanation = {
@@ -186,7 +186,7 @@ def _explained(path: Path, known: Known) -> PathExplanation:
 
 
 def _chain(path: Path, device: Device | None, address: Address | None, known: Known) -> Iterable[tuple[str, str]]:
-    """The facts in the order in which they count."""
+    """The facts, from the profile to the kernel."""
     yield "profile", _profile(device)
     yield "NetworkManager", _networkmanager(path, device, known)
     yield "configuration", _configuration(path, device, known)
@@ -225,7 +225,7 @@ def _profile(device: Device | None) -> str:
         return "none is applied to this device"
     profile = device.profile
     flags = ", ".join(names(profile.mptcp_flags))
-    says = f"connection.mptcp-flags={flags}" if flags else "connection.mptcp-flags is not set: defaults count"
+    says = f"connection.mptcp-flags={flags}" if flags else "connection.mptcp-flags is not set: defaults apply"
     return f"{printable(profile.id)!r} ({profile.uuid}): {says}"
 
 
@@ -238,7 +238,7 @@ def _networkmanager(path: Path, device: Device | None, known: Known) -> str:
     words = [f"version {networkmanager.version}"]
     if device is not None:
         state = device.state.name.lower().replace("_", " ")
-        managed = "not managed" if not device.managed else "set up by somebody else" if device.external else "managed"
+        managed = "not managed" if not device.managed else "external" if device.external else "managed"
         words.append(f"{device.type_name or 'device'} {managed}, {state}")
         words.append(f"metered: {_METERED[device.metered]}")
         words.append(f"connectivity: {device.connectivity(path.family).name.lower()}")
@@ -255,13 +255,13 @@ _METERED = {
     Metered.UNKNOWN: "unknown",
     Metered.YES: "yes",
     Metered.NO: "no",
-    Metered.GUESS_YES: "yes, it guesses",
-    Metered.GUESS_NO: "no, it guesses",
+    Metered.GUESS_YES: "yes (guessed)",
+    Metered.GUESS_NO: "no (guessed)",
 }
 
 
 def _configuration(path: Path, device: Device | None, known: Known) -> str:
-    """What nm-mptcp.conf says of it, with file and section."""
+    """The settings of nm-mptcp.conf for this path, with file and section."""
     config = known.config
     origin = config.origins.get(("main", "mode"))
     words = [f"mode={config.mode}" + (f", {origin}" if origin else "")]
@@ -272,13 +272,13 @@ def _configuration(path: Path, device: Device | None, known: Known) -> str:
 
 
 def _chosen(options: PathOptions) -> list[str]:
-    said = []
+    chosen = []
     for name in options.__match_args__:
         setting: Setting[Any] = getattr(options, name)
         if setting.origin is not None:
             value = ",".join(names(setting.value)) if name == "flags" else str(setting.value)
-            said.append(f"{name.replace('_', '-')}={value}, {setting.origin}")
-    return said
+            chosen.append(f"{name.replace('_', '-')}={value}, {setting.origin}")
+    return chosen
 
 
 def _link(path: Path, known: Known) -> str:
@@ -289,12 +289,12 @@ def _link(path: Path, known: Known) -> str:
     words = (
         f"{path.kind or 'unknown kind'}, {'up' if link.up else 'down'}, {'carrier' if link.carrier else 'no carrier'}"
     )
-    return words + (f", came and went: held back for {held:g} s" if held else "")
+    return words + (f", flapping: suspended for {held:g} s" if held else "")
 
 
 def _address_words(address: Address) -> str:
     scope = {0: "global", 253: "link-local", 254: "host"}.get(address.scope, f"scope {address.scope}")
-    # On IPv4 the bit of "temporary" means "secondary".
+    # On IPv4 the same bit is IFA_F_SECONDARY.
     flags = [
         name if address.family is Family.IPV6 or name != "temporary" else "secondary"
         for name in names(address.flags & ~AddressFlag.PERMANENT)
@@ -330,7 +330,7 @@ def _rules(path: Path, known: Known) -> str:
         (rule for rule in known.snapshot.kernel.rules if rule.source == path.address), key=lambda rule: rule.priority
     )
     if not rules:
-        return f"none: packets from {path.address} are routed as anybody's"
+        return f"none: packets from {path.address} are routed by destination only"
     return "; ".join(map(_rule, rules))
 
 
@@ -364,11 +364,11 @@ def _connections(path: Path, connections: LiveConnections) -> str:
     mine = [each for each in connections if path.address in each]
     alone = sum(1 for each in mine if set(each) == {path.address})
     subflows = sum(each.count(path.address) for each in mine)
-    return f"{counted(len(mine), 'connection')} by {counted(subflows, 'subflow')} here; {alone} depend on this address alone"
+    return f"{counted(len(mine), 'connection')} with {counted(subflows, 'subflow')} from this address; {alone} from no other"
 
 
 def _without_address(what: str, known: Known) -> list[Fact]:
-    """What is to say of an interface or profile without an address."""
+    """The facts of an interface or a profile without an address."""
     found: list[tuple[str, str]] = []
     for device in known.snapshot.networkmanager.devices:
         mine = device.profile and what in (device.profile.uuid, device.profile.id)
@@ -377,12 +377,12 @@ def _without_address(what: str, known: Known) -> list[Fact]:
             state = device.state.name.lower().replace("_", " ")
             found.append(("NetworkManager", f"device {device.interface} is {state}"))
             if device.state < DeviceState.IP_CONFIG:
-                found.append(("decision", "no path: it is not connected"))
+                found.append(("decision", "no path: not connected"))
     for link in known.snapshot.kernel.links.values():
         if utf8_safe(link.name) == utf8_safe(what):
             carrier = "carrier" if link.carrier else "no carrier"
             found.append(("link", f"{'up' if link.up else 'down'}, {carrier}"))
-    found.append(("address", "it has none"))
+    found.append(("address", "none"))
     return [{"about": about, "says": printable(says, longest=600)} for about, says in found]
 
 
@@ -390,9 +390,9 @@ def _without_address(what: str, known: Known) -> list[Fact]:
 
 
 def followers(destination: str, first: RouteResult, known: Known) -> list[Endpoint]:
-    """The endpoints from which subflows could follow a connection to ``destination``, in the kernel's order of asking.
+    """The endpoints from which subflows could follow a connection to ``destination``, in the kernel's order.
 
-    Kernel: ``mptcp_pm_create_subflow_or_signal_addr``: those with "subflow", of the family, not the first one's own.
+    Kernel: ``mptcp_pm_create_subflow_or_signal_addr``: those with "subflow" and of the family, but the first subflow's own.
     """
     family = Family.of(destination)
     return [
@@ -408,7 +408,7 @@ def followers(destination: str, first: RouteResult, known: Known) -> list[Endpoi
 def explain_destination(
     what: str, destination: str, first: RouteResult, ways: Mapping[Endpoint, RouteResult], known: Known
 ) -> DestinationExplanation:
-    """By which path a new connection goes, which subflows follow it, and what its server learns.
+    """Which path a new connection uses, which subflows follow it, and which addresses its server learns.
 
     ``first`` is the route of the connection itself, ``ways`` those of :func:`followers`.
     """
@@ -448,22 +448,22 @@ def explain_destination(
 def _no_subflow(known: Known, first: RouteResult) -> str:
     kernel = known.snapshot.kernel
     if first.error:
-        return "there is no connection to follow"
+        return "the connection itself fails"
     if first.local:
         return "the destination is this machine"
     if plain := _plain(known):
         return plain
     if kernel.path_manager != "kernel":
-        return f"the path manager is '{kernel.path_manager}', which does not look at endpoints"
+        return f"the path manager is '{kernel.path_manager}', which does not use endpoints"
     return f"the limit of {counted(kernel.limits.subflows, 'additional subflow')} is reached"
 
 
 def _plain(known: Known) -> str:
-    """Why all connections are plain TCP, "" when they are not."""
+    """Why all connections are plain TCP, "" when they are not for a reason of this machine."""
     kernel = known.snapshot.kernel
     if not kernel.path_manager:
         return "this kernel has no MPTCP"
-    return "" if kernel.mptcp_enabled else "MPTCP is off"
+    return "" if kernel.mptcp_enabled else "MPTCP is disabled"
 
 
 def _first(way: RouteResult, known: Known) -> FirstSubflow | NoRoute:
@@ -484,7 +484,7 @@ def _first(way: RouteResult, known: Known) -> FirstSubflow | NoRoute:
 
 def _follower(endpoint: Endpoint, way: RouteResult, why: str, known: Known) -> SubflowExplanation:
     path = next((p for p in known.desired.paths if p.address == endpoint.address), None)
-    # From an address of this machine to another of its own the way is by lo, wherever the address stands.
+    # Between two addresses of this machine the route is by lo, whichever interfaces have them.
     index = way.ifindex if way.ifindex and not way.local else endpoint.ifindex or (path.ifindex if path else 0)
     link = known.snapshot.kernel.links.get(index)
     return {
@@ -503,21 +503,21 @@ def _follower(endpoint: Endpoint, way: RouteResult, why: str, known: Known) -> S
 
 def _notes(destination: str, first: RouteResult, follow: list[SubflowExplanation], known: Known) -> list[str]:
     if first.error:
-        return ["A connection fails at once: no route leads there."]
+        return ["The connection fails at once: there is no route."]
     notes = []
     if first.local:
         return ["The destination is this machine itself."]
     if plain := _plain(known):
-        return [f"It is plain TCP: {plain}."]
+        return [f"The connection is plain TCP: {plain}."]
     path = next((p for p in known.desired.paths if p.address == first.source), None)
     if path is None or path.state is State.EXCLUDED:
         why = f" ({path.reason})" if path else ""
         notes.append(
-            f"The connection itself leaves by what is no path of nm-mptcp's{why}; subflows by paths join it all the same."
+            f"The first subflow leaves from an address that is no path{why}; subflows of paths join it nevertheless."
             if any(each["follows"] for each in follow)
-            else f"The connection leaves by what is no path of nm-mptcp's{why}."
+            else f"The connection leaves from an address that is no path{why}."
         )
-    notes.append("Only connections that the application makes as MPTCP, to a server that speaks it, get more subflows.")
+    notes.append("Only MPTCP connections, to a server that supports MPTCP, get additional subflows.")
     other = {endpoint.family for endpoint in known.snapshot.kernel.endpoints} - {Family.of(destination)}
     for family in sorted(other):
         notes.append(f"{family.label} endpoints join only if the server announces an {family.label} address.")
@@ -534,7 +534,7 @@ def _destination_commands(known: Known, first: RouteResult) -> list[Command]:
     if kernel.path_manager and not kernel.mptcp_enabled:
         found.append({"to": "enable MPTCP", "type": "sysctl -w net.mptcp.enabled=1"})
     path = next((p for p in known.desired.paths if p.address == first.source), None)
-    # To reapply what somebody else set up would hand it over to NetworkManager.
+    # Reapplying would hand an external connection over to NetworkManager.
     if path and path.uuid and path.reason.why not in (Why.EXTERNAL, Why.NOT_MANAGED):
         key = "ipv4" if path.family is Family.IPV4 else "ipv6"
         found.append(

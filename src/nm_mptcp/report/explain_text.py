@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An explanation as lines for a person. It needs nothing of what explains: a command that asks the service is quick."""
+"""An explanation as text. Apart from :mod:`.explain`, whose imports a command that asks the service does not need."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _MAIN_TABLE = 254
 
 
 class _Line(NamedTuple):
-    """What is told, after what it begins with; where it goes on below, that is indented by as much and ``hang`` more."""
+    """A line: ``first``, then ``words``; continuation lines are indented by the width of ``first`` and ``hang``."""
 
     first: str
     words: str
     hang: int = 2
-    whole: bool = False  #: it is there to be pasted, and never broken
+    whole: bool = False  #: never wrapped, so that it can be pasted
 
 
 def text(document: Explanation, width: int | None = None) -> str:
-    """The document as lines, with ``width`` wrapped for a terminal; every text of others is harmless in it."""
+    """The document as lines, wrapped where there is a ``width`` in cells; without control characters."""
     lines = []
     for line in _destination_text(document) if document["kind"] == "destination" else _paths_text(document):
         others = " " * (len(line.first) + line.hang)
@@ -40,14 +40,14 @@ def _paths_text(document: PathsExplanation) -> Iterable[_Line]:
         role = f", {path['priority']}" if path["priority"] and path["state"] == "active" else ""
         name = f"{printable(path['interface'])} {path['address']}"
         yield _Line("", f"{name}: {path['state']}{role}: {printable(path['reason'], 300)}")
-        # Of an interface's or a profile's addresses that can be none anyhow, one line is enough.
+        # One line is enough for an address that cannot be a path, unless it is the subject.
         if path["state"] == "excluded" and document["kind"] != "address" and path["rule"] in _PLAIN:
             continue
         yield from _facts(path["facts"])
         yield from _commands(path["commands"])
 
 
-#: Rules after which an address can be no path, whatever is typed.
+#: Rules whose addresses no setting makes paths.
 _PLAIN = frozenset({"link-local", "not-global", "temporary", "unique-local"})
 
 
@@ -90,7 +90,7 @@ def _destination_text(document: DestinationExplanation) -> Iterable[_Line]:
         else:
             yield _Line("  ", f"not from {where}: {printable(each['reason'], 300)}")
     if not document["subflows"] and "error" not in first:
-        yield _Line("  ", "no other subflow follows: there is no other endpoint of its family")
+        yield _Line("  ", "no other subflow follows: there is no other endpoint of this family")
     if document["learns"]:
         yield _Line("  ", f"The server learns of: {', '.join(document['learns'])}")
     for note in document["notes"]:

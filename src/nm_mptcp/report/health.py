@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: whether all is good, something is held back, or nothing works."""
+"""The overall state, as a pure function: good, degraded or not working, and why."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from ..model.reasons import Reason, Why
 from ..model.state import Kernel, NetworkManager, Owner, Path, State
 
-#: Seconds after which a path that waits for something short (duplicate address detection, an activation) is held back.
+#: Seconds that a path may wait for something short (duplicate address detection, an activation) before it counts as degraded.
 PATIENCE = 10.0
 
-#: A path that something is against, whatever its state is called. (A second link without a default route, a tunnel that is
-#: no uplink, a profile that says disabled are ordinary; and a profile that cannot be read may only be somebody else's.)
-_AGAINST = frozenset({Why.KEPT_LAST, Why.REFUSED, Why.NO_SLOT, Why.DAD_FAILED, Why.NO_CONNECTIVITY})
+#: Rules by which a path is degraded in any state. (Not those of ordinary set-ups: a second link without a default route, a
+#: tunnel, a disabled profile. Nor an unreadable profile, which may be another user's.)
+_DEGRADED = frozenset({Why.KEPT_LAST, Why.REFUSED, Why.NO_SLOT, Why.DAD_FAILED, Why.NO_CONNECTIVITY})
 
-#: What is wrong with a path of which nothing gets anywhere.
+#: Troubles by which no packet of a path gets anywhere.
 LOST = frozenset({Why.NO_WAY, Why.NO_UPLINK})
 
-#: What is waited for a moment only.
+#: Rules by which a path waits for a moment only.
 _SOON = frozenset({Why.ACTIVATING, Why.TENTATIVE, Why.ADDRESS_AWAY, Why.WAITS_FOR_NETWORKMANAGER})
 
 
@@ -37,19 +37,19 @@ class Verdict(enum.StrEnum):
 
 
 def waits_shortly(path: Path) -> bool:
-    """Whether the path waits for what takes a moment, so that it is held back if that is long past."""
+    """Whether the path waits for something short, so that it is degraded when that takes too long."""
     return path.reason.why in _SOON
 
 
-def is_held_back(path: Path, waited: float | None) -> bool:
-    """Whether a path is held back; ``waited``: seconds in this state, None where nobody knows."""
-    return held_back(path.state.value, path.reason.why.rule_name, waited)
+def is_degraded(path: Path, waited: float | None) -> bool:
+    """Whether a path is degraded; ``waited``: seconds in this state, None where unknown."""
+    return degraded(path.state.value, path.reason.why.rule_name, waited)
 
 
-def held_back(state: str, rule: str, waited: float | None) -> bool:
-    """The same by the names of the status document."""
+def degraded(state: str, rule: str, waited: float | None) -> bool:
+    """:func:`is_degraded` by ``state`` and ``rule`` of the status document."""
     why = Why.of_rule(rule)
-    if state == State.SUSPENDED.value or why in _AGAINST:
+    if state == State.SUSPENDED.value or why in _DEGRADED:
         return True
     return why in _SOON and waited is not None and waited > PATIENCE
 
@@ -62,22 +62,23 @@ def verdict(
     paused: bool,
     troubles: Mapping[str, Reason] = {},
 ) -> tuple[Verdict, list[str]]:
-    """The verdict and its causes, a line each; of each path of a real link also how long it is as it is (s).
+    """The overall state, and its causes, a line each.
 
-    ``troubles`` is what :func:`~nm_mptcp.policy.reachability.troubles` found.
+    ``paths``: those of all links but the loopback, each with the seconds that it has its state (None: unknown);
+    ``troubles`` is the result of :func:`~nm_mptcp.policy.reachability.troubles`.
     """
     known = list(paths)
     active = [path for path, _ in known if path.state is State.ACTIVE]
     causes = list(_troubles(kernel, networkmanager, bool(active), paused))
     if causes:
         return Verdict.NOT_WORKING, causes
-    causes = [f"{path.interface} {path.address}: {path.reason}" for path, waited in known if is_held_back(path, waited)]
+    causes = [f"{path.interface} {path.address}: {path.reason}" for path, waited in known if is_degraded(path, waited)]
     troubled = {path.address: troubles[path.address] for path in active if path.address in troubles}
     causes += [
         f"{path.interface} {path.address}: {troubled[path.address]}" for path in active if path.address in troubled
     ]
     if trouble := networkmanager_trouble(networkmanager):
-        causes.insert(0, f"{trouble}: paths stay as they are, and nothing becomes one")
+        causes.insert(0, f"{trouble}: current paths are kept, and no new ones are added")
     missing = sum(1 for path in active if path.endpoint_id is None)
     if missing:
         what = (
@@ -86,11 +87,7 @@ def verdict(
             else f"{missing} of {len(active)} paths have no endpoint"
         )
         theirs = all(path.owner is Owner.NETWORKMANAGER for path in active if path.endpoint_id is None)
-        who = (
-            "NetworkManager makes it when the connection comes up again"
-            if theirs
-            else "'nm-mptcp apply', or the service, makes it"
-        )
+        who = "NetworkManager adds it at the next activation" if theirs else "'nm-mptcp apply', or the service, adds it"
         causes.insert(0, f"{what} in the kernel: {who}")
     lost = sum(1 for path in active if path.endpoint_id is None or _is_lost(troubled.get(path.address)))
     if lost and lost == len(active):
@@ -99,7 +96,7 @@ def verdict(
 
 
 def networkmanager_trouble(networkmanager: NetworkManager) -> str:
-    """Why NetworkManager cannot be asked, "" where it can."""
+    """Why there is no answer from NetworkManager, "" where there is."""
     if networkmanager.silent:
         return "NetworkManager does not answer"
     return "" if networkmanager.running else "NetworkManager is not running"
@@ -110,18 +107,18 @@ def _is_lost(trouble: Reason | None) -> bool:
 
 
 def _troubles(kernel: Kernel, networkmanager: NetworkManager, active: bool, paused: bool) -> Iterator[str]:
-    """What keeps everything from working."""
+    """Why no path works."""
     if not kernel.path_manager:
         yield "this kernel has no MPTCP"
     elif not kernel.mptcp_enabled and not active:
-        yield "MPTCP is off: 'sysctl -w net.mptcp.enabled=1' turns it on"
+        yield "MPTCP is disabled: 'sysctl -w net.mptcp.enabled=1' enables it"
     elif kernel.path_manager != "kernel":
         yield (
-            f"the path manager is '{kernel.path_manager}', which knows no endpoints:"
-            " 'sysctl -w net.mptcp.pm_type=0' takes the kernel's for new connections"
+            f"the path manager is '{kernel.path_manager}', which does not use endpoints:"
+            " 'sysctl -w net.mptcp.pm_type=0' selects the kernel's for new connections"
         )
     trouble = networkmanager_trouble(networkmanager)
     if trouble and not active:
         yield trouble
     if paused:
-        yield "'nm-mptcp clear' was called: nothing is made until 'nm-mptcp apply'"
+        yield "'nm-mptcp clear' is in effect until 'nm-mptcp apply'"

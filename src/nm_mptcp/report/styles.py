@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Lines with looks, and terminals that can show them. Nothing is told by looks alone."""
+"""Styled lines, and what terminals can show of them. No information is in a style alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple, TextIO
 
 
 class Style(enum.Enum):
-    """How a piece of a line looks; the value is what ``ESC [ ... m`` wants (ECMA-48)."""
+    """The style of a span; the value is the parameter of ``ESC [ ... m`` (SGR, ECMA-48)."""
 
     PLAIN = ""
     BOLD = "1"
@@ -25,7 +25,7 @@ _COLOURS = (Style.GOOD, Style.WARNING, Style.BAD, Style.GRAPH)
 
 
 class Span(NamedTuple):
-    """A piece of a line."""
+    """A piece of a line, and its style."""
 
     text: str
     style: Style = Style.PLAIN
@@ -35,22 +35,22 @@ Line = tuple[Span, ...]
 
 
 def text_of(line: Line) -> str:
-    """A line without its looks."""
+    """A line without styles."""
     return "".join(span.text for span in line).rstrip()
 
 
 def takes_escapes(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether it is a terminal that can do more than append lines."""
+    """Whether the stream is a terminal that interprets escape sequences."""
     return stream.isatty() and environment.get("TERM", "dumb") not in ("dumb", "unknown", "")
 
 
 def wants_colour(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether its user has nothing against colour (https://no-color.org)."""
+    """Whether ``NO_COLOR`` is unset (https://no-color.org)."""
     return not environment.get("NO_COLOR")
 
 
 def render(line: Line, *, colour: bool = True) -> str:
-    """A line with what makes it bold, dim and coloured."""
+    """A line with escape sequences for its styles."""
     parts = []
     for span in line:
         plain = span.style is Style.PLAIN or (not colour and span.style in _COLOURS)
@@ -59,7 +59,7 @@ def render(line: Line, *, colour: bool = True) -> str:
 
 
 def rendered(lines: Iterable[Line], stream: TextIO) -> str:
-    """Lines as ``stream`` can show them, each with its end."""
+    """Lines as ``stream`` can show them, each with a newline."""
     if not takes_escapes(stream):
         return "".join(f"{text_of(line)}\n" for line in lines)
     colour = wants_colour()

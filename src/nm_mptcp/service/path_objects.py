@@ -21,7 +21,7 @@ from ..model.flags import names
 from ..model.reasons import Reason
 from ..model.record import Contents, Since
 from ..model.state import Path, State
-from ..report.health import PATIENCE, is_held_back, waits_shortly
+from ..report.health import PATIENCE, is_degraded, waits_shortly
 from ..report.status import began, overall, priority, waited
 from ..text import utf8_safe
 from .interface import METHODS, NOTHING_YET, Service
@@ -133,7 +133,7 @@ class Objects:
         self._service.update(self._manager())
         self._told = time.monotonic()
         now = time.time()
-        if any(waits_shortly(path) and not is_held_back(path, waited(path, since, now)) for path in view.desired.paths):
+        if any(waits_shortly(path) and not is_degraded(path, waited(path, since, now)) for path in view.desired.paths):
             self._wait(PATIENCE)  # then it is no short wait any more
 
     def _manager(self) -> Values:
