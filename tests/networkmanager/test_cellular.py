@@ -210,7 +210,7 @@ def test_a_registration_that_makes_no_sense_is_said_once_and_breaks_nothing(up: 
     assert up.bed.service
     said = [line for line in up.bed.service.log().splitlines() if "ModemManager" in line]
     assert len(said) == 2, said
-    assert "RegistrationState of /org/freedesktop/ModemManager1/Modem/0 is 'roaming', no number" in said[0]
+    assert "RegistrationState of /org/freedesktop/ModemManager1/Modem/0 is 'roaming', not a number" in said[0]
 
 
 def test_modemmanager_and_its_modem_come_and_go(up: Laptop) -> None:

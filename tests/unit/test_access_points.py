@@ -172,7 +172,7 @@ def test_a_strength_that_makes_no_sense_is_said_once_and_does_not_count(
         assert follower.device.strength == 60
 
     run(story)
-    assert len([line for line in caplog.messages if "no percentage" in line]) == 1
+    assert len([line for line in caplog.messages if "not a percentage" in line]) == 1
 
 
 def test_a_new_networkmanager_is_asked_anew() -> None:

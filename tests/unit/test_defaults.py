@@ -220,7 +220,7 @@ def test_a_file_that_cannot_be_read_is_told_in_words(
     monkeypatch.setattr(keyfile, "contents", refuse)
     asyncio.run(DefaultsReader(root=tmp_path).read(version="1.42.4"))
     (said,) = caplog.messages
-    assert ".conf: Permission denied; its defaults" in said
+    assert ".conf: Permission denied; keeping the defaults read before" in said
     assert "Errno" not in said
 
 

@@ -168,9 +168,9 @@ def test_a_modemmanager_that_hangs_keeps_nobody_waiting_for_ever() -> None:
 @pytest.mark.parametrize(
     ("answer", "line"),
     [
-        (BusError(BusError.NO_REPLY, "no answer"), "its modems could not be read (no answer): trying again"),
-        (["x"], "its list of modems is not understood (it is no list of objects): trying again"),
-        ([{}, {}], "its list of modems is not understood"),
+        (BusError(BusError.NO_REPLY, "no answer"), "modems could not be read (no answer): retrying"),
+        (["x"], "modems could not be read (the reply is not a list of objects): retrying"),
+        ([{}, {}], "modems could not be read (the reply is not a list of objects)"),
     ],
 )
 def test_a_list_of_modems_that_is_none_is_asked_for_again(
@@ -194,14 +194,14 @@ def test_a_list_of_modems_that_is_none_is_asked_for_again(
 @pytest.mark.parametrize(
     ("objects", "line"),
     [
-        ({MODEM: 7}, "its object /org/freedesktop/ModemManager1/Modem/0 is not understood"),
-        ({MODEM: {MODEM_3GPP: 7}}, "its object /org/freedesktop/ModemManager1/Modem/0 is not understood"),
+        ({MODEM: 7}, "object /org/freedesktop/ModemManager1/Modem/0 is malformed"),
+        ({MODEM: {MODEM_3GPP: 7}}, "object /org/freedesktop/ModemManager1/Modem/0 is malformed"),
         (
             {MODEM: modem("roaming")},
-            "RegistrationState of /org/freedesktop/ModemManager1/Modem/0 is 'roaming', no number",
+            "RegistrationState of /org/freedesktop/ModemManager1/Modem/0 is 'roaming', not a number",
         ),
-        ({MODEM: modem(True)}, "is True, no number"),
-        ({MODEM: modem([5])}, "is [5], no number"),
+        ({MODEM: modem(True)}, "is True, not a number"),
+        ({MODEM: modem([5])}, "is [5], not a number"),
     ],
 )
 def test_a_modem_that_makes_no_sense_is_said_once_and_others_count(

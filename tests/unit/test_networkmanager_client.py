@@ -16,8 +16,7 @@ import pytest
 from nm_mptcp.dbus.connection import BusError, Signal
 from nm_mptcp.model.flags import ProfileFlag
 from nm_mptcp.model.state import DefaultFlags, DeviceState
-from nm_mptcp.networkmanager import client as subject
-from nm_mptcp.networkmanager import modems, names
+from nm_mptcp.networkmanager import liveness, modems, names
 from nm_mptcp.networkmanager.client import Client
 from nm_mptcp.networkmanager.defaults import ConnectionDefaults, ConnectionSection, DefaultsReader
 from nm_mptcp.nmsyntax.device_match import DeviceMatch
@@ -147,8 +146,8 @@ def pending() -> asyncio.Future[Any]:
     ("answer", "why"),
     [
         ([], "list index out of range"),
-        ("text", "it is no connection"),
-        ({"connection": 1}, "it is no connection"),
+        ("text", "it is not a connection"),
+        ({"connection": 1}, "it is not a connection"),
         ({}, "'id' is missing"),
         ({"connection": PROFILE["connection"] | {"mptcp-flags": "x"}}, "'mptcp-flags' is 'x', not of type int"),
         ({"connection": PROFILE["connection"] | {"mptcp-flags": True}}, "'mptcp-flags' is True, not of type int"),
@@ -176,7 +175,7 @@ def test_a_broken_device_has_no_profile_but_a_reason(broken: dict[str, Any]) -> 
         await client.start()
         (device,) = client.state.devices
         assert (device.interface, device.profile) == ("wlan0", None)
-        assert "not understood" in device.unreadable
+        assert "malformed" in device.unreadable
 
     run(story, **broken)
 
@@ -658,7 +657,7 @@ def test_default_flags_follow_what_the_device_says_of_itself_later() -> None:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts as silent at once."""
-    monkeypatch.setattr(subject, "_SILENT", 0.01)
+    monkeypatch.setattr(liveness, "SILENT_AFTER", 0.01)
 
 
 @pytest.mark.usefixtures("soon")
@@ -682,7 +681,7 @@ def test_a_networkmanager_that_does_not_answer_is_not_waited_for_and_taken_up_wh
 
     run(story)
     assert [line for line in caplog.messages if "answer" in line] == [
-        "NetworkManager does not answer: current paths are kept until it does",
+        "NetworkManager does not answer: keeping current paths until it does",
         "NetworkManager answers again",
     ]
 
@@ -693,7 +692,7 @@ def test_a_networkmanager_that_falls_silent_is_found_out_by_who_asks_and_by_its_
         await client.start()
         before = client.state
         bus.answers["Get"] = pending()
-        client._heard = -60.0
+        client._liveness.last_heard = -60.0
         await asyncio.gather(*(client.probe() for _ in range(100)))
         assert client.state == replace(before, silent=True)
         assert bus.calls.count("Get") == 1

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How strong the signal of the access points in use is, as NetworkManager tells it: every 6 s where it changed.
+"""The signal strength of the access points in use; NetworkManager updates it every 6 s where it changed.
 
 Only the access points that devices are connected to are subscribed to, each by its path: a scan changes the strength of all
-that are in range, and nobody needs to wake up for those.
+that are in range, which would wake the service up for nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Set
 from typing import Any
 
 from ..dbus.connection import Bus, BusError, Signal, unpack
+from ..dbus.name_follower import log_failure
 from ..fault_log import FaultLog
 from . import names
 
@@ -29,15 +30,15 @@ class AccessPoints:
         self._owner = ""
         self._strengths: dict[str, int | None] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
-        self._complaints = FaultLog(_log, "NetworkManager: ")
+        self._unsubscribing: set[asyncio.Task[None]] = set()
+        self._faults = FaultLog(_log, "NetworkManager: ")
 
     def strength(self, path: str) -> int | None:
         """The strength of an access point that is followed (percent), None while it is not known."""
         return self._strengths.get(path)
 
     def on(self, bus: Bus, owner: str) -> None:
-        """From now on ask this NetworkManager on this connection; what is known of another one's is forgotten."""
+        """From now on ask this NetworkManager on this connection; what another one's access points had is forgotten."""
         if (bus, owner) == (self._bus, self._owner):
             return
         if bus is self._bus:
@@ -48,29 +49,31 @@ class AccessPoints:
         self._bus, self._owner = bus, owner
 
     def follow(self, paths: Set[str]) -> None:
-        """Follow these, and no others any more."""
+        """Follow these object paths, and no others any more."""
         for path in self._tasks.keys() - paths:
             self._tasks.pop(path).cancel()
             self._strengths.pop(path, None)
-            self._later(self._unsubscribe(path))
+            leaving = asyncio.ensure_future(self._unsubscribe(path))
+            self._unsubscribing.add(leaving)
+            leaving.add_done_callback(self._unsubscribing.discard)
         for path in paths - self._tasks.keys():
             self._strengths[path] = None
             self._tasks[path] = asyncio.ensure_future(self._read(path))
-            self._tasks[path].add_done_callback(_tell)
+            self._tasks[path].add_done_callback(log_failure("reading an access point's strength"))
 
     def pending(self) -> list[asyncio.Task[None]]:
-        """What is being read just now."""
+        """What is being read."""
         return [task for task in self._tasks.values() if not task.done()]
 
     def close(self) -> None:
-        """Stop following, and call nobody any more."""
+        """Stop following and calling back."""
         self._on_change = lambda: None
-        for task in (*self._tasks.values(), *self._leaving):
+        for task in (*self._tasks.values(), *self._unsubscribing):
             task.cancel()
         self._tasks = {}
 
     def changed(self, signal: Signal) -> bool:
-        """Take in a signal of NetworkManager's; False when it is not about an access point that is followed."""
+        """Take in a ``PropertiesChanged``; False when it is not of an access point that is followed."""
         if signal.path not in self._tasks:
             return False
         interface, properties, _ = signal.body
@@ -79,7 +82,7 @@ class AccessPoints:
         return True
 
     async def _read(self, path: str) -> None:
-        """Subscribe, then ask: a change in between is told."""
+        """Subscribe, then ask, so that no change in between is missed."""
         assert self._bus is not None
         try:
             await self._bus.add_match(_rule(path))
@@ -88,29 +91,23 @@ class AccessPoints:
             )
         except BusError as error:
             if not error.gone:
-                self._complaints.say("strength", f"the strength of {path} could not be read: {error.text}", path)
+                self._faults.say("strength", f"strength of {path} could not be read: {error.text}", path)
         except ValueError:
-            self._complaints.say("strength", f"the strength of {path} is not understood", path)
+            self._faults.say("strength", f"strength of {path}: malformed reply", path)
         else:
-            if self._strengths.get(path) is None:  # what a signal told since is newer than this answer
+            if self._strengths.get(path) is None:  # else a signal came meanwhile, which is newer
                 self._take(path, unpack(value))
 
     def _take(self, path: str, value: Any) -> None:
         known = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 100
         if not known:
-            words = f"the strength of {path} is {value!r}, no percentage: it does not count"
-            self._complaints.say("strength", words, path)
+            self._faults.say("strength", f"strength of {path} is {value!r}, not a percentage: ignored", path)
         else:
-            self._complaints.right("strength", path)
+            self._faults.right("strength", path)
         strength = value if known else None
         if strength != self._strengths.get(path):
             self._strengths[path] = strength
             self._on_change()
-
-    def _later(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
 
     async def _unsubscribe(self, path: str) -> None:
         if self._bus is not None:
@@ -120,9 +117,3 @@ class AccessPoints:
 
 def _rule(path: str) -> str:
     return f"type='signal',sender='{names.SERVICE}',interface='{names.PROPERTIES}',member='PropertiesChanged',path='{path}'"
-
-
-def _tell(task: asyncio.Task[None]) -> None:
-    """An error that nobody foresaw belongs into the log, not into the task that nobody awaits."""
-    if not task.cancelled() and (error := task.exception()):
-        _log.error("an access point's strength could not be read", exc_info=error)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The defaults for connection properties that NetworkManager's configuration files give, device by device.
+"""The defaults for connection properties in NetworkManager's configuration files, device by device.
 
 Read from the files as NetworkManager reads them (``nm-config.c``, ``nm-config-data.c``; NetworkManager.conf(5)), because
-``NetworkManager --print-config`` sorts the sections by name, and which of two sections wins is their order:
+``NetworkManager --print-config`` sorts the sections by name, while their order decides which of two wins:
 
 - files: ``/usr/lib/NetworkManager/conf.d``, ``/run/NetworkManager/conf.d``, ``NetworkManager.conf``,
   ``/etc/NetworkManager/conf.d``; a name in a later directory hides the same name in an earlier one;
 - within a file the first section that matches wins, of several files the last; ``[connection]`` comes last of all. A
   section that several files write keeps the place of the first;
-- the first section that has the property, or says ``stop-match``, decides, whether its value can be used or not.
+- the first matching section that has the property or ``stop-match`` decides, even if its value is invalid.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _NUMBER = re.compile(r"\s*\+?(0x[0-9a-f]+|[0-9]+)\s*", re.IGNORECASE | re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSection:
-    """A ``[connection*]`` section, ready to be asked."""
+    """A ``[connection*]`` section."""
 
     name: str
     match: DeviceMatch | None = None  #: None: every device
@@ -49,7 +49,7 @@ class ConnectionSection:
 
 @dataclass(frozen=True, slots=True)
 class NetworkManagerPaths(keyfile.ConfigPaths):
-    """Where NetworkManager's configuration is; the defaults are what it is built with on every distribution we know."""
+    """Where NetworkManager's configuration is; by default where every distribution builds it to look."""
 
     main: Path = Path("/etc/NetworkManager/NetworkManager.conf")
     system: Path = Path("/usr/lib/NetworkManager/conf.d")
@@ -58,9 +58,9 @@ class NetworkManagerPaths(keyfile.ConfigPaths):
 
     @classmethod
     def of(cls, arguments: Iterable[str]) -> NetworkManagerPaths:
-        """The places that a NetworkManager started with these arguments reads (``argv`` without the program's name)."""
-        usual = cls()
-        places = {"config": usual.main, "system-config-dir": usual.system, "config-dir": usual.etc}
+        """Where a NetworkManager with these arguments reads it (``argv`` without the program's name)."""
+        built_in = cls()
+        places = {"config": built_in.main, "system-config-dir": built_in.system, "config-dir": built_in.etc}
         options = iter(arguments)
         for option in options:
             name, equals, value = option.partition("=")
@@ -73,13 +73,13 @@ class NetworkManagerPaths(keyfile.ConfigPaths):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionDefaults:
-    """What the files say of connection defaults, merged."""
+    """The defaults for connection properties, of all files."""
 
     sections: tuple[ConnectionSection, ...] = ()  #: highest priority first
     dhcp_plugin: str = "internal"  #: ``main.dhcp``
 
     def lookup(self, key: str, device: Device) -> tuple[str, str] | None:
-        """The value of a property for a device and the section that it comes from; None where none is configured."""
+        """The value of a property for a device, and its section's name; None where none is configured."""
         for section in self.sections:
             value = section.values.get(key)
             if value is None and not section.stop:
@@ -89,7 +89,7 @@ class ConnectionDefaults:
         return None
 
     def flags(self, device: Device) -> DefaultFlags:
-        """The default for ``connection.mptcp-flags``: 0, and what is no number, is as good as nothing."""
+        """The default for ``connection.mptcp-flags``; 0, or what is not a number, counts as not configured."""
         found = self.lookup(_FLAGS, device)
         number = _number(found[0]) if found else None
         return DefaultFlags(normalize(number), found[1]) if found and number else DefaultFlags()
@@ -105,7 +105,7 @@ def read(files: NetworkManagerPaths, *, version: str = "", tag: str = "") -> Con
     """Read and merge the files.
 
     ``version`` is NetworkManager's and ``tag`` its ``NM_CONFIG_ENABLE_TAG`` (for ``[.config] enable=``). Raises
-    :class:`OSError` or :class:`ValueError` (with the file's name) where NetworkManager would refuse a file, too.
+    :class:`OSError`, or :class:`ValueError` with the file's name, where NetworkManager refuses a file as well.
     """
     merged: dict[str, dict[str, str]] = {}
     dhcp_plugin = "internal"
@@ -113,7 +113,7 @@ def read(files: NetworkManagerPaths, *, version: str = "", tag: str = "") -> Con
         try:
             data = keyfile.contents(path)
         except FileNotFoundError:
-            continue  # no main file, or a snippet that has just gone
+            continue  # there is no main file, or a drop-in was removed just now
         groups = keyfile.parse(data.decode(errors="replace"), str(path))
         if path != files.main and not _enabled(groups.get(".config", {}), version, tag):
             continue
@@ -126,7 +126,7 @@ def read(files: NetworkManagerPaths, *, version: str = "", tag: str = "") -> Con
 
 
 def normalize(number: int) -> ProfileFlag:
-    """Any number as flags (``nm_mptcp_flags_normalize``): never 0, unknown bits dropped, fullmesh lost beside signal."""
+    """A number as flags (``nm_mptcp_flags_normalize``): never 0, without unknown bits, without fullmesh beside signal."""
     known = ProfileFlag(number & sum(ProfileFlag))
     if ProfileFlag.DISABLED in known:
         return ProfileFlag.DISABLED
@@ -137,23 +137,23 @@ def normalize(number: int) -> ProfileFlag:
 
 
 class DefaultsReader:
-    """The configuration files' defaults, read again only when the files have changed.
+    """Reads the defaults, and reads them again only when the files have changed.
 
-    ``root`` is where NetworkManager's file system is seen from here (another mount namespace: ``/proc/PID/root``).
+    ``root``: where NetworkManager's file system is seen from here (in another mount namespace: ``/proc/PID/root``).
     """
 
     def __init__(self, *, root: Path = Path("/")) -> None:
         self._root = root
         self.defaults = ConnectionDefaults()  #: what was read last
         self._read_for: object = None
-        self._turn = threading.Lock()  #: who comes while another reads waits for what that one finds
+        self._turn = threading.Lock()  #: a second reader waits for the first one's result
         self.unread = ""  #: why the files could not be read the last time, "" when they could
 
     async def read(self, *, pid: int = 0, version: str = "") -> ConnectionDefaults:
-        """What the files hold now, read anew if they changed; never raises and never blocks the loop.
+        """The defaults in the files now; never raises and never blocks the loop.
 
-        ``pid`` is NetworkManager's: its arguments may name other files. Where a file cannot be used nothing is taken
-        from any (one line is logged), and what was read before stays in force, as it does in NetworkManager.
+        ``pid`` is NetworkManager's: its arguments may name other files. Where a file cannot be read or parsed, none of them
+        counts: what was read before stays in force, as in NetworkManager, and the reason is logged.
         """
         try:
             await asyncio.get_running_loop().run_in_executor(None, self._read, pid, version)
@@ -161,7 +161,7 @@ class DefaultsReader:
             words = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             if words != self.unread:
                 self.unread = words
-                _log.warning("NetworkManager's configuration: %s; its defaults stay as they were read before", words)
+                _log.warning("NetworkManager's configuration: %s; keeping the defaults read before", words)
         return self.defaults
 
     def _read(self, pid: int, version: str) -> None:
@@ -176,7 +176,7 @@ class DefaultsReader:
 
 
 def _merge(merged: dict[str, dict[str, str]], groups: Mapping[str, Mapping[str, str]]) -> None:
-    """Add a file's connection sections: in reverse, since the whole is read backwards in the end (``read_config``)."""
+    """Add a file's connection sections, in reverse, since all of it is reversed at the end (``read_config``)."""
     for name in reversed([name for name in groups if name.startswith(_PREFIX)]):
         for key, value in groups[name].items():
             if key[:-1] and key[-1] in "+-":
@@ -239,7 +239,7 @@ def _enabling(term: str, version: str, tag: str) -> bool:
 
 
 def _version_matches(kind: str, wanted: str, version: str) -> bool:
-    """Only the last number that is written may differ, and only with -min and -max (``match_config_eval``)."""
+    """Only the last number in ``wanted`` may differ, and only with -min and -max (``match_config_eval``)."""
     try:
         numbers = [int(part) for part in wanted.split(".")]
         have = [int(part) for part in version.split("-")[0].split(".")[:3]]
@@ -252,7 +252,7 @@ def _version_matches(kind: str, wanted: str, version: str) -> bool:
 
 
 def _number(value: str) -> int | None:
-    """A number as NetworkManager reads it (``_nm_utils_ascii_str_to_int64``), None where it would not.
+    """A number as NetworkManager reads it (``_nm_utils_ascii_str_to_int64``), None where it refuses it.
 
     C's rules: hexadecimal after ``0x``, octal after ``0`` (tried with 1.42).
     """
@@ -268,7 +268,7 @@ def _number(value: str) -> int | None:
 
 
 def _arguments(cmdline: Path) -> list[str]:
-    """A process's arguments without its name; none where they cannot be read (hidden, or gone)."""
+    """A process's arguments without its name; empty where they cannot be read (``hidepid``, or the process is gone)."""
     try:
         words = cmdline.read_bytes().split(b"\0")
     except OSError:

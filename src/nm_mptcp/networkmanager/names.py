@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""NetworkManager's names on the bus, and the signals that we ask for: only those that a path depends on."""
+"""NetworkManager's names on the bus, and the match rules for the signals that a path depends on."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ OBJECT_MANAGER_PATH = "/org/freedesktop"
 
 BUS = "org.freedesktop.DBus"
 
-#: ``NMActivationStateFlags``: brought up by somebody else, NetworkManager only shows it.
+#: ``NMActivationStateFlags``: configured outside of NetworkManager, which only shows it.
 STATE_FLAG_EXTERNAL = 0x80
 
-#: ``GetAppliedConnection`` answers this while a device has none yet, or none any more.
+#: Error of ``GetAppliedConnection`` while a device has none yet, or none any more.
 NOT_ACTIVE = DEVICE + ".NotActive"
 
-#: What an object path property holds for "none".
+#: The value of an object path property for "none".
 NO_OBJECT = "/"
 
-#: Match rules. ``sender`` keeps others from speaking in NetworkManager's name, ``arg0`` and ``arg0path`` keep the bus from
-#: waking us for address lists, access points and statistics. The DHCP options themselves are not read: that they change is
-#: the only hint of a reapply.
+#: Match rules. ``sender`` keeps out what others send in NetworkManager's name; ``arg0`` and ``arg0path`` keep the bus from
+#: waking the service for address lists, access points and statistics. The DHCP options are not read: that they change is the
+#: only hint of a reapply.
 MATCH_RULES: tuple[str, ...] = (
     f"type='signal',sender='{BUS}',interface='{BUS}',member='NameOwnerChanged',arg0='{SERVICE}'",
     *(
@@ -52,7 +52,7 @@ MATCH_RULES: tuple[str, ...] = (
 )
 
 #: What ``match-device=type:`` calls it (``nm_device_get_type_description``). A modem is "gsm" or "cdma"
-#: by its capabilities, a generic device what the kernel calls it; both are told by the device itself.
+#: by its capabilities, a generic device its ``TypeDescription``.
 TYPE_NAMES: dict[DeviceType, str] = {
     DeviceType.ETHERNET: "ethernet",
     DeviceType.WIFI: "wifi",
