@@ -113,7 +113,7 @@ test-matrix: test-oldest test-middle test-newest
 
 test-oldest: deps
 	@tools/venv -p "$$(tools/python $(OLDEST_PYTHON))" .venv-oldest -e '.[test]' dbus-next==0.2.3 pyroute2==0.7.2 \
-	    pyelftools==0.29
+	    pyelftools==0.29 rich==13.3.1
 	@$(call PYTEST,.venv-oldest,$(filter-out tests/test_lint.py,$(TESTS)))
 
 test-middle: deps

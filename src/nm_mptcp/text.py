@@ -36,6 +36,11 @@ def width_of(stream: TextIO) -> int | None:
     return max(columns, NARROWEST) if columns else None
 
 
+def has_unicode(stream: TextIO) -> bool:
+    """Whether its encoding has more than ASCII."""
+    return (stream.encoding or "").lower().replace("-", "") in ("utf8", "utf8sig")
+
+
 def cells(text: str) -> int:
     """How many cells of a terminal a text takes."""
     return len(text) if text.isascii() else sum(map(_cell, text))

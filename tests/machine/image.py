@@ -31,7 +31,7 @@ PACKAGES = (
     *("mptcpize", "curl", "busybox-static", "hey"),
     # Our tests.
     *("python3", "python3-pyroute2", "python3-pytest", "python3-pytest-timeout", "python3-hypothesis"),
-    "python3-pyelftools",
+    *("python3-pyelftools", "python3-rich"),
 )
 
 #: The D-Bus library that our package would bring there.

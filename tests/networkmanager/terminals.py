@@ -17,6 +17,8 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from nm_mptcp.text import cells
+
 from .namespaces import children, die_with_parent, wait_for
 
 if TYPE_CHECKING:
@@ -87,11 +89,18 @@ class Screen:
         return self._data.decode(errors="replace")
 
     @property
-    def frame(self) -> str:
-        """What it has drawn last, with what makes it bold and coloured; only whole frames count."""
+    def frames(self) -> list[str]:
+        """What it has drawn, with what makes it bold and coloured; only whole frames, of as many lines as the terminal has."""
         frames = self.written.replace("\r\n", "\n").split("\x1b[H")[1:]
-        whole = [frame.partition("\x1b[J")[0] for frame in frames if "\x1b[J" in frame]
-        return whole[-1].replace("\x1b[K", "") if whole else ""
+        return [frame for frame in frames if frame.count("\n") == self._size[1] - 1 and self._is_whole(frame)]
+
+    def _is_whole(self, frame: str) -> bool:
+        return cells(_ESCAPE.sub("", frame.rpartition("\n")[2])) == self._size[0]
+
+    @property
+    def frame(self) -> str:
+        """The last of them."""
+        return (self.frames or [""])[-1]
 
     @property
     def text(self) -> str:
@@ -100,6 +109,7 @@ class Screen:
 
     def resize(self, columns: int, rows: int, *, tell: bool = True) -> None:
         """Another size, as when a window is dragged."""
+        self._size = (columns, rows)
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         if tell:
             os.kill(self.pid, signal.SIGWINCH)

@@ -99,7 +99,7 @@ def test_a_link_is_lost_and_comes_back_and_a_priority_changes_while_three_watch(
 
     wait_for("a rate, and of it MPTCP's", carried)
     for screen in (narrow, wide):
-        screen.wait_for("connection opened", "subflow up", "SUBFLOWS ── 2 in 1 connection", "carries", "a full bar is")
+        screen.wait_for("connection opened", "subflow up", "SUBFLOWS ── 2 in 1 connection", "active", "a full bar is")
 
     # A link is lost.
     stream_before = bed.endpoint(up.wifi.address)
@@ -130,7 +130,7 @@ def test_a_link_is_lost_and_comes_back_and_a_priority_changes_while_three_watch(
     assert (told["address"], told["peer"]) == (up.lte.address, SERVER)
     stream.wait("endpoint-changed", interface="wwan0")
     for screen in (narrow, wide):
-        screen.wait_for("MP_PRIO            backup, we ask: wwan0", "backup")
+        screen.wait_for("MP_PRIO            backup, requested by us: wwan0", "backup")
     for screen in screens:
         screen.wait_for("backup: ", "endpoint changed")
 
@@ -139,14 +139,14 @@ def test_a_link_is_lost_and_comes_back_and_a_priority_changes_while_three_watch(
     bed.far.run("ip", "mptcp", "endpoint", "change", "id", "9", "backup")
     stream.wait("mp-prio", by="peer", backup=True, peer=SERVER)
     for screen in (narrow, wide):
-        screen.wait_for("MP_PRIO            backup, the peer asks: ")
+        screen.wait_for("MP_PRIO            backup, requested by the peer: ")
 
     # The service goes: what the kernel tells is still told, and NetworkManager's profiles are known.
     assert bed.service
     bed.service.stop()
     stream.wait("service-gone")
     for screen in screens:
-        screen.wait_for("service absent", "service gone", "wlan0  Wi-Fi")
+        screen.wait_for("service not running", "service gone", "wlan0  Wi-Fi")
 
     # Another size, and the end.
     wide.resize(100, 20)
@@ -177,8 +177,8 @@ def test_watching_writes_nothing_and_costs_little(bed: Bed, up: Links, figures: 
     screen.wait_for("subflow up")
     pid = screen.pid
     before, began = ticks(pid), time.monotonic()
-    frames = screen.written.count("\x1b[J")
-    wait_for("ten pictures", lambda: screen.written.count("\x1b[J") >= frames + 10, seconds=30)
+    frames = len(screen.frames)
+    wait_for("ten pictures", lambda: len(screen.frames) >= frames + 10, seconds=30)
     used, seconds = (ticks(pid) - before) / os.sysconf("SC_CLK_TCK"), time.monotonic() - began
     figures["nm-mptcp watch, idle"] = f"{100 * used / seconds:.1f} % of a core"
 
@@ -215,9 +215,23 @@ def test_without_the_service_a_dumb_terminal_gets_lines(bed: Bed, links: Links) 
     EchoServer(bed.far)
     bed.up("Wi-Fi")
     screen = Screen(bed.machine, *command(), "watch", env={"TERM": "dumb"})
-    wait_for("the first line", lambda: "there is no service, NetworkManager 1." in screen.written)
+    wait_for("the first line", lambda: "service not running, NetworkManager 1." in screen.written)
     links.wifi.carrier(False)
     wait_for("the line of the loss", lambda: "link lost          wlan0: no carrier" in screen.written)
+    assert "\x1b" not in screen.written
+    os.kill(screen.pid, signal.SIGINT)
+    assert screen.wait() == 0
+
+
+def test_without_rich_a_terminal_gets_lines_and_a_note(bed: Bed, links: Links) -> None:
+    EchoServer(bed.far)
+    bed.up("Wi-Fi")
+    program = "import sys; sys.modules['rich'] = None; import nm_mptcp.cli; sys.exit(nm_mptcp.cli.main(['watch']))"
+    screen = Screen(bed.machine, sys.executable, "-c", program)
+    wait_for("the first line", lambda: "service not running, NetworkManager 1." in screen.written)
+    links.wifi.carrier(False)
+    wait_for("the line of the loss", lambda: "link lost          wlan0: no carrier" in screen.written)
+    assert screen.written.count("nm-mptcp: note: no rich, so lines of events only: install python3-rich\r\n") == 1
     assert "\x1b" not in screen.written
     os.kill(screen.pid, signal.SIGINT)
     assert screen.wait() == 0
@@ -246,9 +260,9 @@ def test_stopped_by_the_keyboard_it_gives_the_screen_back_and_takes_it_again(bed
     wait_for("it is stopped", lambda: without_stopping(screen) == "T")
     wait_for("the screen is given back", lambda: screen.written.endswith("\x1b[?1049l"))
     assert screen.modes == screen.before
-    frames = screen.written.count("\x1b[J")
+    frames = len(screen.frames)
     screen.go_on()
-    wait_for("it draws again", lambda: screen.written.count("\x1b[J") > frames)
+    wait_for("it draws again", lambda: len(screen.frames) > frames)
     screen.press("q")
     assert screen.wait() == 0
     assert_left_as_it_was(screen)
@@ -266,9 +280,9 @@ def test_it_ends_with_its_terminal(bed: Bed) -> None:
 @pytest.mark.usefixtures("up")
 def test_an_error_leaves_the_terminal_as_it_was_and_is_told_after_that(bed: Bed) -> None:
     program = (
-        "import sys, nm_mptcp.cli, nm_mptcp.watch.render as drawing\n"
+        "import sys, nm_mptcp.cli, nm_mptcp.watch.render as render\n"
         "def broken(*_): raise RuntimeError('broken on purpose')\n"
-        "drawing.draw = broken\n"
+        "render.draw = broken\n"
         "sys.exit(nm_mptcp.cli.main(['watch']))"
     )
     screen = Screen(bed.machine, sys.executable, "-c", program)

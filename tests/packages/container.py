@@ -35,6 +35,7 @@ PACKAGES = (
         "python3-pytest-timeout",
         "python3-hypothesis",
         "python3-pyelftools",
+        "python3-rich",
     ),
 )
 

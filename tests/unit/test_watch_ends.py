@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``nm-mptcp watch`` is told to end in the very moment in which something happens."""
+"""``nm-mptcp watch`` is cancelled in the very moment of an event."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import cast
 import pytest
 
 from nm_mptcp.dbus.connection import Bus, BusError
-from nm_mptcp.watch import observer as module
-from nm_mptcp.watch.observer import Observer
+from nm_mptcp.watch import bus_observer as module
+from nm_mptcp.watch.bus_observer import BusObserver
 
 
 class Busy:
@@ -27,16 +27,16 @@ class Busy:
 
 @pytest.mark.parametrize("turns", range(5))
 def test_the_end_is_not_lost_beside_an_event(turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``turns``: of the loop, between the event and the order to end."""
+    """``turns``: of the loop, between the event and the cancellation."""
     monkeypatch.setattr(module, "_PAUSE", 0)
 
     async def end_it() -> None:
-        observer = Observer(lambda _: None, lambda: None)
+        observer = BusObserver(lambda **_: None)
         asking = asyncio.create_task(observer._keep_asking(cast(Bus, Busy())))
-        await observer._answered.wait()
+        await observer.answered.wait()
         for _ in range(5):
             await asyncio.sleep(0)
-        observer._ask.set()
+        observer.ask()
         for _ in range(turns):
             await asyncio.sleep(0)
         asking.cancel()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``nm-mptcp watch``: links, subflows and what happens to them, live."""
+"""``nm-mptcp watch``: links, subflows and their events, live."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import importlib.util
 import json
 import os
 import signal
@@ -20,14 +21,14 @@ from typing import TYPE_CHECKING, TextIO
 from . import fail
 
 if TYPE_CHECKING:
-    from ..watch.events import Happening
+    from ..watch.events import Event
     from ..watch.observer import Observer
     from ..watch.terminal import Terminal
 
-#: How many events are kept for the screen.
+#: Events that are kept for the screen.
 _KEPT = 500
 
-#: Seconds in which what happens is drawn together.
+#: Seconds in which several changes are drawn as one.
 _TOGETHER = 0.03
 
 _QUIT = (b"q", b"Q", b"\x04")
@@ -44,7 +45,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between measurements (default: 1)"
     )
     parser.epilog = (
-        "Ends with q, Ctrl-C or SIGTERM. Where the output is no terminal, or a dumb one, it prints lines of events."
+        "Ends with q, Ctrl-C or SIGTERM. Where the output is not a terminal, or a dumb one, it prints lines of events."
     )
 
 
@@ -56,15 +57,12 @@ def _seconds(text: str) -> float:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Watch until told to end; reads only, works for everybody as far as the kernel lets them."""
+    """Watch until a signal or key ends it; reads only, and shows what the kernel allows this user to see."""
     from ..kernel.errors import KernelError
-    from ..report.styles import takes_escapes
 
+    lines = arguments.json or arguments.lines or not _can_draw(sys.stdout)
     try:
-        if arguments.json or arguments.lines or not takes_escapes(sys.stdout):
-            asyncio.run(_print(arguments, sys.stdout))
-        else:
-            asyncio.run(_draw(arguments, sys.stdout))
+        asyncio.run((_print if lines else _draw)(arguments, sys.stdout))
     except KernelError as error:
         return fail(error)
     except OSError as error:
@@ -74,40 +72,50 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _can_draw(stream: TextIO) -> bool:
+    from ..report.styles import takes_escapes
+
+    if not takes_escapes(stream):
+        return False
+    if importlib.util.find_spec("rich") is None:
+        fail("note: no rich, so lines of events only: install python3-rich")
+        return False
+    return True
+
+
 async def _print(arguments: argparse.Namespace, stream: TextIO) -> None:
     """A line for each event, flushed at once."""
-    from ..text import width_of, wrapped
-    from ..watch.events import Happening, Name
+    from ..text import has_unicode, width_of, wrapped
+    from ..watch.events import Event, EventType
     from ..watch.observer import Observer
+
+    unicode = has_unicode(stream)
 
     def write(*lines: str) -> None:
         stream.write("".join(f"{line}\n" for line in lines))
         stream.flush()
 
-    def told(happening: Happening) -> None:
+    def on_event(event: Event) -> None:
         if arguments.json:
-            write(json.dumps(happening.document()))
+            write(json.dumps(event.document()))
             return
         width = width_of(stream)
-        lines = happening.lines(width)
-        if happening.name is Name.START:
+        lines = event.lines(width)
+        if event.type is EventType.START:
             lines += wrapped(observer.missing, "", "", width)
         write(*lines if unicode else (line.encode("ascii", "replace").decode() for line in lines))
 
-    def sampled() -> None:
+    def on_sample() -> None:
         if arguments.json and arguments.rates:
-            told(Happening(Name.RATES, "", {"links": _rates(observer)}, time.time()))
+            on_event(Event(EventType.RATES, "", {"links": _rates(observer)}, time.time()))
 
-    from ..watch.terminal import has_unicode
-
-    unicode = has_unicode(stream)
-    observer = Observer(told, sampled, interval=arguments.interval)
-    await _until_told(observer, stream)
+    observer = Observer(on_event, on_sample, interval=arguments.interval)
+    await _until_stopped(observer, stream)
 
 
 def _rates(observer: Observer) -> dict[str, object]:
     found: dict[str, object] = {}
-    for link in observer.look.links.values():
+    for link in observer.snapshot.links.values():
         history = observer.traffic.history(link.name)
         if history and not link.loopback:
             rates = history[-1]
@@ -121,55 +129,55 @@ def _rates(observer: Observer) -> dict[str, object]:
 
 
 async def _draw(arguments: argparse.Namespace, stream: TextIO) -> None:
-    """The whole terminal, drawn again when something happened, and each interval."""
-    from ..watch.events import Name
+    """The whole terminal, drawn after events and each interval."""
+    from ..watch.events import EventType
     from ..watch.observer import Observer
     from ..watch.terminal import Terminal
 
     loop = asyncio.get_running_loop()
-    happenings: deque[Happening] = deque(maxlen=_KEPT)
+    events: deque[Event] = deque(maxlen=_KEPT)
     pending: list[asyncio.TimerHandle] = []
 
-    def told(happening: Happening) -> None:
-        if happening.name is not Name.START:
-            happenings.append(happening)
-            soon()
+    def on_event(event: Event) -> None:
+        if event.type is not EventType.START:
+            events.append(event)
+            draw_soon()
 
-    def soon() -> None:
+    def draw_soon() -> None:
         if not pending:
             pending.append(loop.call_later(_TOGETHER, draw))
 
     def draw() -> None:
         pending.clear()
-        _show(terminal, observer, happenings, everything=arguments.all)
+        _show(terminal, observer, events, everything=arguments.all)
 
-    def resized() -> None:
+    def on_resize() -> None:
         terminal.redraw()
-        soon()
+        draw_soon()
 
-    def paused() -> None:
+    def on_stop_key() -> None:
         terminal.pause()
-        soon()
+        draw_soon()
 
-    observer = Observer(told, draw, interval=arguments.interval)
+    observer = Observer(on_event, draw, interval=arguments.interval)
     with Terminal(stream) as terminal:
-        loop.add_signal_handler(signal.SIGWINCH, resized)
-        loop.add_signal_handler(signal.SIGTSTP, paused)
-        await _until_told(observer, stream, terminal.keyboard)
+        loop.add_signal_handler(signal.SIGWINCH, on_resize)
+        loop.add_signal_handler(signal.SIGTSTP, on_stop_key)
+        await _until_stopped(observer, stream, terminal.keyboard)
 
 
-def _show(terminal: Terminal, observer: Observer, happenings: deque[Happening], *, everything: bool) -> None:
-    from ..watch.render import draw
+def _show(terminal: Terminal, observer: Observer, events: deque[Event], *, everything: bool) -> None:
+    from ..watch import render
     from ..watch.scene import scene
 
-    look = observer.look
-    shown = [link.name for link in look.links.values()] if everything else observer.shown
-    found = scene(look, observer.traffic, happenings, time=time.time(), missing=observer.missing, shown=shown)
-    terminal.show(draw(found, terminal.canvas()))
+    snapshot = observer.snapshot
+    shown = [link.name for link in snapshot.links.values()] if everything else observer.shown
+    found = scene(snapshot, observer.traffic, events, time=time.time(), missing=observer.missing, shown=shown)
+    terminal.show(render.draw(found, terminal.canvas()))
 
 
-async def _until_told(observer: Observer, stream: TextIO, keyboard: int | None = None) -> None:
-    """Watch until a signal, a key, or until nobody reads any more what is written to a pipe."""
+async def _until_stopped(observer: Observer, stream: TextIO, keyboard: int | None = None) -> None:
+    """Observe until a signal, a key, or until a pipe that is written to has no reader any more."""
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[None] = loop.create_future()
     failure: list[BaseException] = []
@@ -179,7 +187,7 @@ async def _until_told(observer: Observer, stream: TextIO, keyboard: int | None =
             stop.set_result(None)
 
     def failed(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-        """What a callback raises must end the program, not be told on a screen that is drawn on."""
+        """An exception of a callback ends the program; asyncio would only log it, over the screen."""
         error = context.get("exception")
         failure.append(error if isinstance(error, BaseException) else RuntimeError(str(context.get("message"))))
         end()
@@ -188,7 +196,7 @@ async def _until_told(observer: Observer, stream: TextIO, keyboard: int | None =
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, end)
     if _is_pipe(stream):
-        loop.add_reader(stream.fileno(), end)  # of a pipe's writing end: only that its other end is closed
+        loop.add_reader(stream.fileno(), end)  # a pipe's writing end is readable once the other is closed
     if keyboard is not None:
         loop.add_reader(keyboard, _key, keyboard, end)
     watching = asyncio.ensure_future(observer.run())

@@ -18,10 +18,9 @@ class Style(enum.Enum):
     GOOD = "32"
     WARNING = "33"
     BAD = "31"
-    GRAPH = "36"
 
 
-_COLOURS = (Style.GOOD, Style.WARNING, Style.BAD, Style.GRAPH)
+_COLOURS = (Style.GOOD, Style.WARNING, Style.BAD)
 
 
 class Span(NamedTuple):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``nm-mptcp watch``: what happens on links and subflows, as it happens. Nothing here writes anything in the kernel.
+"""``nm-mptcp watch``: links, subflows and their events, live. Nothing here writes to the kernel.
 
-:mod:`.observer` gathers (netlink, D-Bus); the others are pure: :mod:`.snapshot` (what there is, and what two looks differ in),
-:mod:`.events` (what happened), :mod:`.traffic` (bytes to rates), :mod:`.scene` (what is to be shown) and
-:mod:`.render` (as lines). :mod:`.terminal` puts lines on a terminal and leaves it as it was.
+:mod:`.observer` (netlink) and :mod:`.bus_observer` (D-Bus) gather. Pure are :mod:`.snapshot` (the state, and the events between
+two of them), :mod:`.events`, :mod:`.traffic` (bytes to rates), :mod:`.scene` (what is shown) and :mod:`.render` (as lines).
+:mod:`.terminal` draws lines with rich and restores the terminal. These last two need rich, the others do not.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: one thing that happened, for a person and as a line of JSON. The names are an interface: they are kept."""
+"""One event, as a line for a person and as a line of JSON, whose names are an interface (nm-mptcp-json(5))."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..kernel.path_manager_events import EventName, PathManagerEvent
 from ..text import printable, utf8_safe, wrapped
 
 
-class Name(enum.StrEnum):
-    """What can happen, as ``watch --json`` names it."""
+class EventType(enum.StrEnum):
+    """The names of events in ``watch --json``."""
 
-    START = "start"  #: the first line: what is there
-    MISSED = "missed"  #: the kernel had more to tell than there was room for
+    START = "start"  #: the first line: the present state
+    MISSED = "missed"  #: the kernel dropped messages (ENOBUFS)
     LINK_ADDED = "link-added"
     LINK_REMOVED = "link-removed"
     LINK_LOST = "link-lost"  #: no carrier, or taken down
@@ -29,12 +29,12 @@ class Name(enum.StrEnum):
     ENDPOINT_IN = "endpoint-in"
     ENDPOINT_OUT = "endpoint-out"
     ENDPOINT_CHANGED = "endpoint-changed"  #: its flags
-    PATH = "path"  #: what nm-mptcp decided of an address: state and reason
+    PATH = "path"  #: the service's decision on an address: state and reason
     CONNECTION_OPENED = "connection-opened"
     CONNECTION_CLOSED = "connection-closed"
     SUBFLOW_UP = "subflow-up"
     SUBFLOW_CLOSED = "subflow-closed"
-    MP_PRIO = "mp-prio"  #: a subflow's priority was changed, by us or by the peer
+    MP_PRIO = "mp-prio"  #: a subflow's priority was changed, by us or by the peer (RFC 8684, section 3.3.8)
     PEER_ADDRESS_ANNOUNCED = "peer-address-announced"
     PEER_ADDRESS_REMOVED = "peer-address-removed"
     SERVICE_UP = "service-up"
@@ -45,68 +45,77 @@ class Name(enum.StrEnum):
 
     @property
     def label(self) -> str:
-        """As a person reads it."""
-        return "MP_PRIO" if self is Name.MP_PRIO else self.value.replace("-", " ")
+        """As in lines for a person."""
+        return "MP_PRIO" if self is EventType.MP_PRIO else self.value.replace("-", " ")
 
     @property
     def bad(self) -> bool:
-        """Whether somebody should look at it."""
+        """Whether it says that something stopped working."""
         return self in _BAD
 
     @property
     def good(self) -> bool:
-        """Whether it says that something works (again)."""
+        """Whether it says that something works, or works again."""
         return self in _GOOD
 
 
 _BAD = frozenset(
     (
-        Name.MISSED,
-        Name.LINK_LOST,
-        Name.LINK_REMOVED,
-        Name.ENDPOINT_OUT,
-        Name.SERVICE_GONE,
-        Name.NETWORKMANAGER_GONE,
+        EventType.MISSED,
+        EventType.LINK_LOST,
+        EventType.LINK_REMOVED,
+        EventType.ENDPOINT_OUT,
+        EventType.SERVICE_GONE,
+        EventType.NETWORKMANAGER_GONE,
     )
 )
-_GOOD = frozenset((Name.LINK_BACK, Name.ENDPOINT_IN, Name.SUBFLOW_UP, Name.SERVICE_UP, Name.NETWORKMANAGER_UP))
+_GOOD = frozenset(
+    (
+        EventType.LINK_BACK,
+        EventType.ENDPOINT_IN,
+        EventType.SUBFLOW_UP,
+        EventType.SERVICE_UP,
+        EventType.NETWORKMANAGER_UP,
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """Something that happened: its name, when, the words for a person, and the facts for a program."""
+class Event:
+    """An event: its text for a person, and its fields for a program."""
 
-    name: Name
-    words: str = ""  #: made harmless for a terminal
-    facts: Mapping[str, object] = field(default_factory=dict)  #: names as nm-mptcp-json(5) documents them
+    type: EventType
+    text: str = ""  #: safe for a terminal
+    fields: Mapping[str, object] = field(default_factory=dict)  #: by their names in nm-mptcp-json(5)
     time: float = 0.0  #: seconds since the epoch
 
     def document(self) -> dict[str, object]:
-        """The line of JSON: ``time`` (ISO 8601, UTC), ``event``, and the facts."""
+        """The line of JSON: ``time`` (ISO 8601, UTC), ``event``, and the fields."""
         moment = datetime.datetime.fromtimestamp(self.time, datetime.UTC).isoformat(timespec="milliseconds")
-        return {"time": moment, "event": self.name.value, **{name: _whole(value) for name, value in self.facts.items()}}
+        return {"time": moment, "event": self.type.value, **{name: _utf8(value) for name, value in self.fields.items()}}
 
     def lines(self, width: int | None = None, *, zone: datetime.tzinfo | None = None) -> list[str]:
-        """The line for a person, more where a terminal is too narrow, in the time of ``zone`` (None: that of this machine)."""
-        first = f"{clock(self.time, zone=zone)}  {self.name.label:<17}  "
-        return wrapped(self.words, first, " " * len(first), width) or [first.rstrip()]
+        """The line for a person, or several of at most ``width`` cells, in the time of ``zone`` (None: this machine's)."""
+        first = f"{clock(self.time, zone=zone)}  {self.type.label:<17}  "
+        return wrapped(self.text, first, " " * len(first), width) or [first.rstrip()]
 
 
 def clock(time: float, *, zone: datetime.tzinfo | None = None) -> str:
-    """The time of day with milliseconds."""
+    """The time of day with milliseconds; ``time`` in seconds since the epoch."""
     return datetime.datetime.fromtimestamp(time, zone).strftime("%H:%M:%S.%f")[:-3]
 
 
-def of_event(event: PathManagerEvent, interface: str, peer: str = "") -> Happening | None:
-    """What an event of the path manager means; ``interface`` is where its local address is, ``peer`` the far end of its
-    connection, both "" where they are not known.
+def from_path_manager(event: PathManagerEvent, interface: str, peer: str = "") -> Event | None:
+    """The event that the kernel's path manager reports, None for one that says nothing about paths.
+
+    ``interface`` is that of its local address, ``peer`` the remote address and port of its connection, "" where unknown.
     """
-    name = _NAMES.get(event.name)
-    if name is None:
+    kind = _TYPES.get(event.name)
+    if kind is None:
         return None
-    facts: dict[str, object] = {"token": event.token}
+    fields: dict[str, object] = {"token": event.token}
     if event.name not in (EventName.CLOSED, EventName.REMOVED, EventName.ANNOUNCED):
-        facts |= {
+        fields |= {
             "interface": interface,
             "address": event.local,
             "port": event.local_port,
@@ -114,44 +123,44 @@ def of_event(event: PathManagerEvent, interface: str, peer: str = "") -> Happeni
             "peer_port": event.remote_port,
             "endpoint_id": event.local_id,
         }
-        words = f"{_place(interface, event.local, event.local_port)} to {socket_name(event.remote, event.remote_port)}"
+        text = f"{_place(interface, event.local, event.local_port)} to {socket_name(event.remote, event.remote_port)}"
     else:
-        words = f"with {peer}" if peer else f"{event.token:08x}"
+        text = f"with {peer}" if peer else f"{event.token:08x}"
     match event.name:
         case EventName.CREATED:
-            facts["server_side"] = event.server_side
+            fields["server_side"] = event.server_side
         case EventName.ANNOUNCED:
-            facts |= {"peer": event.remote, "peer_port": event.remote_port, "peer_id": event.remote_id}
-            words = f"{event.remote or '?'} ({words})"
+            fields |= {"peer": event.remote, "peer_port": event.remote_port, "peer_id": event.remote_id}
+            text = f"{event.remote or '?'} ({text})"
         case EventName.REMOVED:
-            facts["peer_id"] = event.remote_id
-            words = f"the one with id {event.remote_id} ({words})"
+            fields["peer_id"] = event.remote_id
+            text = f"id {event.remote_id} ({text})"
         case EventName.SUBFLOW_ESTABLISHED:
-            facts["backup"] = event.backup
-            words += " (backup, the peer asks)" if event.backup else ""
+            fields["backup"] = event.backup
+            text += " (backup, requested by the peer)" if event.backup else ""
         case EventName.SUBFLOW_PRIORITY:
-            facts |= {"backup": event.backup, "by": "peer"}
-            words = f"{'backup' if event.backup else 'carries'}, the peer asks: {words}"
+            fields |= {"backup": event.backup, "by": "peer"}
+            text = f"{'backup' if event.backup else 'active'}, requested by the peer: {text}"
         case EventName.SUBFLOW_CLOSED:
             error = errno.errorcode.get(event.error, str(event.error)) if event.error else None
-            facts |= {"error": error, "reset_reason": event.reset_reason}
-            words += f": {os.strerror(event.error)}" if event.error else ""
-    return Happening(name, words, facts)
+            fields |= {"error": error, "reset_reason": event.reset_reason}
+            text += f": {os.strerror(event.error)}" if event.error else ""
+    return Event(kind, text, fields)
 
 
-_NAMES = {
-    EventName.CREATED: Name.CONNECTION_OPENED,
-    EventName.CLOSED: Name.CONNECTION_CLOSED,
-    EventName.ANNOUNCED: Name.PEER_ADDRESS_ANNOUNCED,
-    EventName.REMOVED: Name.PEER_ADDRESS_REMOVED,
-    EventName.SUBFLOW_ESTABLISHED: Name.SUBFLOW_UP,
-    EventName.SUBFLOW_CLOSED: Name.SUBFLOW_CLOSED,
-    EventName.SUBFLOW_PRIORITY: Name.MP_PRIO,
+_TYPES = {
+    EventName.CREATED: EventType.CONNECTION_OPENED,
+    EventName.CLOSED: EventType.CONNECTION_CLOSED,
+    EventName.ANNOUNCED: EventType.PEER_ADDRESS_ANNOUNCED,
+    EventName.REMOVED: EventType.PEER_ADDRESS_REMOVED,
+    EventName.SUBFLOW_ESTABLISHED: EventType.SUBFLOW_UP,
+    EventName.SUBFLOW_CLOSED: EventType.SUBFLOW_CLOSED,
+    EventName.SUBFLOW_PRIORITY: EventType.MP_PRIO,
 }
 
 
 def socket_name(address: str | None, port: int) -> str:
-    """Address and port as a person writes them: ``192.0.2.1:443``, ``[2001:db8::1]:443``."""
+    """Address and port: ``192.0.2.1:443``, ``[2001:db8::1]:443``."""
     if not address:
         return "?"
     return f"[{address}]:{port}" if ipaddress.ip_address(address).version == 6 else f"{address}:{port}"
@@ -161,10 +170,10 @@ def _place(interface: str, address: str | None, port: int) -> str:
     return f"{printable(interface) + ' ' if interface else ''}{socket_name(address, port)}"
 
 
-def _whole(value: object) -> object:
-    """Texts as Unicode that every reader takes: an interface's name, say, may be any bytes."""
+def _utf8(value: object) -> object:
+    """With all texts valid Unicode: an interface's name may be any bytes."""
     if isinstance(value, str):
         return utf8_safe(value)
     if isinstance(value, Mapping):
-        return {_whole(name): _whole(each) for name, each in value.items()}
-    return [_whole(each) for each in value] if isinstance(value, list | tuple) else value
+        return {_utf8(name): _utf8(each) for name, each in value.items()}
+    return [_utf8(each) for each in value] if isinstance(value, list | tuple) else value

@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Gathers what there is and tells what happens; asks and listens only, and writes nothing.
+"""Reads and listens to the kernel, and makes events of what changes; writes nothing.
 
-Links and addresses are told by the kernel, subflows and their end by the path manager; of endpoints nobody tells, so they
-are asked for after everything else that happens, and once an interval. What nm-mptcp decided the service says; where there
-is none, NetworkManager is asked for its profiles.
+The kernel reports links, addresses and the path manager's events, but neither endpoints nor the priority of a subflow: these
+are read after every other event, and once an interval. The rest comes over D-Bus (:mod:`.bus_observer`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -19,8 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from ..dbus.connection import DAEMON, Bus, BusError, Signal
-from ..dbus.names import INTERFACE, NAME, PATH
 from ..kernel.errors import KernelError
 from ..kernel.fib import FIB, Changes
 from ..kernel.link_stats import LinkStats
@@ -29,115 +24,104 @@ from ..kernel.path_manager import PathManager
 from ..kernel.path_manager_events import PathManagerEvent, PathManagerEvents
 from ..kernel.rtnetlink import Rtnetlink
 from ..kernel.sock_diag import Sockets
-from ..model.device_types import kind_of
-from ..networkmanager.client import Client
-from .events import Happening, Name, of_event
+from .bus_observer import BusObserver
+from .events import Event, EventType, from_path_manager
 from .scene import uplinks
-from .snapshot import DeviceView, Look, devices_of, differences, paths_of
+from .snapshot import Snapshot, differences, start_event
 from .traffic import Traffic
 
 _log = logging.getLogger(__name__)
 
-#: Seconds after something happened at which endpoints and subflows are looked at again: what follows from it comes later.
-_AFTER = (0.05, 0.3)
-#: ... and at which the service is asked again.
-_ASK_AFTER = (0.1, 1.1)
-#: ... when it says itself that something changed.
-_ASK_AFTER_SIGNAL = 0.2
+#: Seconds after an event at which endpoints and subflows are read again: what follows from it comes later.
+_AFTER_EVENT = (0.05, 0.3)
 
-#: Seconds between two looks, or two questions, at least.
+#: Seconds between two readings at least.
 _PAUSE = 0.04
 
-#: A look may take this part of the processor's time, however many sockets there are.
+#: The part of one processor's time that reading may take, however many sockets there are.
 _SHARE = 0.05
 
-#: Seconds after which the service is asked again though nothing happened; there is not a signal for everything.
-_ASK = 2.0
-
-#: Seconds until a lost bus is tried again, and that the first answer is waited for.
-_RETRY = 3.0
+#: Seconds that the first answer on the bus is waited for.
 _FIRST = 2.0
 
 
 class Observer:
-    """Watches until it is cancelled; :attr:`look` and :attr:`traffic` are what it knows now.
+    """Observes until it is cancelled; :attr:`snapshot` and :attr:`traffic` are the present state.
 
-    ``on_happening`` is called for each thing that happens, ``on_sample`` after each interval (seconds) when counters were
-    read.
+    ``on_event`` is called for each event, ``on_sample`` every ``interval`` seconds when counters were read.
     """
 
     def __init__(
-        self, on_happening: Callable[[Happening], None], on_sample: Callable[[], None], *, interval: float = 1.0
+        self, on_event: Callable[[Event], None], on_sample: Callable[[], None], *, interval: float = 1.0
     ) -> None:
-        self.look = Look()
+        self.snapshot = Snapshot()
         self.traffic = Traffic()
-        self.missing = ""  #: what cannot be seen, and why: one line
-        #: The interfaces that were uplinks at any time: one that is lost is still to be seen.
+        self.missing = ""  #: what is not visible and why, one line
+        #: The interfaces that were uplinks at any time: one that is lost is shown still.
         self.shown: frozenset[str] = frozenset()
-        self._on_happening = on_happening
+        self._on_event = on_event
         self._on_sample = on_sample
         self._interval = interval
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
         self._rtnetlink, self._counters = Rtnetlink(), LinkStats()
         self._path_manager, self._sockets = PathManager(), Sockets()
         self._privileged = True
-        self._cost = 0.0  #: seconds of the processor's time that the last look took
-        self._monitor = Monitor(FIB(), self._changed, self._links_lost, groups=LINKS_AND_ADDRESSES)
-        self._events = PathManagerEvents(self._happened)
-        self._relook = asyncio.Event()
-        self._links_stale = asyncio.Event()
-        self._ask = asyncio.Event()
-        self._answered = asyncio.Event()  #: the bus was asked once
+        self._cost = 0.0  #: seconds of processor time of the last reading
+        self._monitor = Monitor(FIB(), self._on_links_changed, self._on_links_lost, groups=LINKS_AND_ADDRESSES)
+        self._path_manager_events = PathManagerEvents(self._on_path_manager_event)
+        self._bus = BusObserver(self._apply)
+        self._read_mptcp = asyncio.Event()
+        self._read_links = asyncio.Event()
         self._timers: list[asyncio.TimerHandle] = []
-        self._asking: asyncio.TimerHandle | None = None  #: because of a signal of the service's
 
     async def run(self) -> None:
-        """Watch. Raises :class:`KernelError` where not even the links can be seen."""
+        """Observe. Raises :class:`KernelError` where not even the links can be read."""
         loop = asyncio.get_running_loop()
         tasks: list[asyncio.Task[None]] = []
         try:
             self._monitor.start(loop)
-            await self._look_at_links()
-            self._listen(loop)
+            await self._links()
+            self._subscribe(loop)
             await self._sample()
-            tasks.append(asyncio.create_task(self._follow_bus()))
+            tasks.append(asyncio.create_task(self._bus.run()))
             try:
                 async with asyncio.timeout(_FIRST):
-                    await self._answered.wait()
+                    await self._bus.answered.wait()
             except TimeoutError:
                 _log.debug("the bus does not answer yet")
             self._remember()
-            self._tell(Happening(Name.START, self._start_words(), self._start_facts()))
+            self._emit(start_event(self.snapshot, self.missing))
             self._on_sample()
             tasks += [
-                asyncio.create_task(work()) for work in (self._keep_sampling, self._keep_looking, self._keep_links)
+                asyncio.create_task(work()) for work in (self._keep_sampling, self._keep_reading, self._keep_links)
             ]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            for timer in (*self._timers, *([self._asking] if self._asking else [])):
+            self._bus.close()
+            for timer in self._timers:
                 timer.cancel()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._monitor.close()
-            self._events.close()
+            self._path_manager_events.close()
             for netlink in (self._rtnetlink, self._counters, self._path_manager, self._sockets):
                 await self._work(netlink.close)
             self._worker.shutdown(wait=False)
 
-    # --- the kernel
+    # --- what the kernel reports
 
-    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Subscribe to the path manager's events; without the right to, say what cannot be seen."""
+    def _subscribe(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Subscribe to the path manager's events; where that is refused, :attr:`missing` says why."""
         try:
-            self._events.start(loop)
+            self._path_manager_events.start(loop)
         except KernelError as error:
             if error.errno in (errno.EPERM, errno.EACCES):
                 self._privileged = False
                 self.missing = (
-                    "Without CAP_NET_ADMIN the kernel tells nothing of subflows, MPTCP events and endpoints: "
+                    "Without CAP_NET_ADMIN the kernel shows no subflows, MPTCP events and endpoints: "
                     "sudo nm-mptcp watch shows all."
                 )
             elif error.absent:
@@ -145,37 +129,37 @@ class Observer:
             else:
                 raise
 
-    def _changed(self, _: Changes) -> None:
+    def _on_links_changed(self, _: Changes) -> None:
         fib = self._monitor.fib
         self._apply(links=fib.links, addresses=fib.addresses)
-        self._poke()
+        self._schedule()
 
-    def _links_lost(self) -> None:
-        """Events of links were lost: all are looked at."""
-        self._tell(Happening(Name.MISSED, "links and addresses are looked at again", {"of": "links"}))
-        self._links_stale.set()
+    def _on_links_lost(self) -> None:
+        self._emit(Event(EventType.MISSED, "messages on links and addresses; reading them again", {"of": "links"}))
+        self._read_links.set()
 
-    def _happened(self, event: PathManagerEvent | None) -> None:
+    def _on_path_manager_event(self, event: PathManagerEvent | None) -> None:
         if event is None:
-            self._tell(Happening(Name.MISSED, "some of MPTCP's events", {"of": "mptcp"}))
+            self._emit(Event(EventType.MISSED, "events of MPTCP", {"of": "mptcp"}))
         else:
-            interface = self.look.interface_of(event.local, event.ifindex)
-            happening = of_event(event, interface, self.look.peer_of(event.token))
-            if happening is not None:
-                self._tell(happening)
-        self._poke()
+            interface = self.snapshot.interface_of(event.local, event.ifindex)
+            reported = from_path_manager(event, interface, self.snapshot.peer_of(event.token))
+            if reported is not None:
+                self._emit(reported)
+        self._schedule()
 
-    def _poke(self) -> None:
-        """Something happened: look at what is not told of, now and when others have acted on it."""
-        loop = asyncio.get_running_loop()
+    def _schedule(self) -> None:
+        """After an event, read what is not reported: now, and when others may have acted on it."""
         for timer in self._timers:
             timer.cancel()
-        self._relook.set()
-        self._ask.set()
-        self._timers = [loop.call_later(delay, self._relook.set) for delay in _AFTER]
-        self._timers += [loop.call_later(delay, self._ask.set) for delay in _ASK_AFTER]
+        self._read_mptcp.set()
+        loop = asyncio.get_running_loop()
+        self._timers = [loop.call_later(delay, self._read_mptcp.set) for delay in _AFTER_EVENT]
+        self._bus.ask_after_event()
 
-    async def _look_at_links(self) -> None:
+    # --- what is read from the kernel
+
+    async def _links(self) -> None:
         for _ in range(3):
             self._monitor.begin_dump()
             try:
@@ -190,19 +174,19 @@ class Observer:
 
     async def _keep_links(self) -> None:
         while True:
-            await self._links_stale.wait()
-            self._links_stale.clear()
-            await self._look_at_links()
+            await self._read_links.wait()
+            self._read_links.clear()
+            await self._links()
             await asyncio.sleep(_PAUSE)
 
-    async def _keep_looking(self) -> None:
+    async def _keep_reading(self) -> None:
         while True:
-            await self._relook.wait()
-            self._relook.clear()
+            await self._read_mptcp.wait()
+            self._read_mptcp.clear()
             try:
                 self._apply(**await self._work(self._mptcp))
             except KernelError as error:
-                _log.debug("%s", error)  # the next look may have more luck
+                _log.debug("%s", error)  # the next reading may succeed
             await asyncio.sleep(max(_PAUSE, self._cost / _SHARE))
 
     async def _keep_sampling(self) -> None:
@@ -222,12 +206,12 @@ class Observer:
         """Read all counters."""
         now, found = await self._work(self._measure)
         self._apply(**found)
-        self.traffic.add(self.look, now)
+        self.traffic.add(self.snapshot, now)
 
     def _measure(self) -> tuple[float, dict[str, Any]]:
-        """Everything that is read each interval, and when its counters were; on the worker thread.
+        """What is read each interval, and the monotonic time of its counters; on the worker thread.
 
-        Endpoints come first: who changes one holds up all who ask for them, and counters must be of one moment.
+        Endpoints come first: a process that changes one blocks all that read them, and counters must be of one moment.
         """
         found = self._mptcp()
         now = time.monotonic()
@@ -235,7 +219,7 @@ class Observer:
         return now, found
 
     def _mptcp(self) -> dict[str, Any]:
-        """Endpoints and subflows, as far as they may be seen; on the worker thread."""
+        """Endpoints and subflows, as far as they are visible; on the worker thread."""
         if not self._privileged:
             return {}
         began = time.thread_time()
@@ -252,165 +236,20 @@ class Observer:
     async def _work(self, function: Callable[..., Any], *arguments: object) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._worker, function, *arguments)
 
-    # --- the bus
-
-    async def _follow_bus(self) -> None:
-        """Be on the bus whenever there is one."""
-        while True:
-            bus = Bus()
-            asking: asyncio.Task[None] | None = None
-            try:
-                await bus.connect()
-                bus.on_signal(self._signalled)
-                await bus.add_match(
-                    f"type='signal',sender='{DAEMON}',interface='{DAEMON}',member='NameOwnerChanged',arg0='{NAME}'"
-                )
-                await bus.add_match(f"type='signal',sender='{NAME}'")
-                asking = asyncio.create_task(self._keep_asking(bus))
-                await asyncio.wait((asking, bus.lost), return_when=asyncio.FIRST_COMPLETED)
-                if asking.done():
-                    asking.result()
-            except BusError as error:
-                _log.debug("%s", error)
-            finally:
-                if asking is not None:
-                    asking.cancel()
-                    await asyncio.gather(asking, return_exceptions=True)
-                bus.close()
-            self._apply(service=False, networkmanager=False, paths=None)
-            self._answered.set()
-            await asyncio.sleep(_RETRY)
-
-    def _signalled(self, signal: Signal) -> None:
-        """The service came, went, or says that something changed."""
-        if signal.interface == DAEMON and signal.member == "NameOwnerChanged":
-            self._ask.set()
-        elif signal.path.startswith(PATH) and (
-            self._asking is None or self._asking.when() < asyncio.get_running_loop().time()
-        ):
-            # Its answer may be what makes it signal: so not at once, and several signals together.
-            self._asking = asyncio.get_running_loop().call_later(_ASK_AFTER_SIGNAL, self._ask.set)
-
-    async def _keep_asking(self, bus: Bus) -> None:
-        """Ask the service; where there is none, NetworkManager."""
-        client: Client | None = None
-        try:
-            while True:
-                self._ask.clear()
-                told = await self._status(bus)
-                if told is not None:
-                    self._apply(**told)
-                else:
-                    if client is None:
-                        client = Client(bus, self._ask.set)
-                        await client.start()
-                    self._apply(
-                        service=False,
-                        paths=None,
-                        devices=_devices(client),
-                        networkmanager=client.state.running,
-                        version=client.state.version,
-                    )
-                self._answered.set()
-                await asyncio.sleep(_PAUSE)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_ASK):
-                        await self._ask.wait()
-        finally:
-            if client is not None:
-                client.close()
-
-    async def _status(self, bus: Bus) -> dict[str, Any] | None:
-        """What the service says; None where there is none, or it does not answer."""
-        try:
-            (text,) = await bus.call(NAME, PATH, INTERFACE, "Status")
-            status = json.loads(text)
-            return {
-                "service": True,
-                "paths": paths_of(status),
-                "devices": devices_of(status),
-                "networkmanager": bool(status["networkmanager"]["running"]),
-                "version": str(status["networkmanager"]["version"]),
-            }
-        except BusError as error:
-            if error.name == BusError.DISCONNECTED:
-                raise
-            _log.debug("the service does not answer: %s", error)
-        except (ValueError, KeyError, TypeError) as error:  # of another version than this command
-            _log.debug("the service's status makes no sense: %r", error)
-        return None
-
-    # --- what is known
+    # --- the snapshot
 
     def _apply(self, **changes: Any) -> None:
-        """Something new is known: tell how it differs from what was known before."""
-        before, self.look = self.look, replace(self.look, **changes)
-        for happening in differences(before, self.look):
-            self._tell(happening)
-            if happening.name is not Name.PATH:
-                self._ask.set()  # the service will have more to say of it
-        if self._answered.is_set():
+        """Change fields of the snapshot, and report the difference."""
+        before, self.snapshot = self.snapshot, replace(self.snapshot, **changes)
+        for event in differences(before, self.snapshot):
+            self._emit(event)
+            if event.type is not EventType.PATH:
+                self._bus.ask()  # its decision on this
+        if self._bus.answered.is_set():
             self._remember()
 
     def _remember(self) -> None:
-        self.shown |= uplinks(self.look)
+        self.shown |= uplinks(self.snapshot)
 
-    def _tell(self, happening: Happening) -> None:
-        self._on_happening(replace(happening, time=time.time()))
-
-    def _start_words(self) -> str:
-        look = self.look
-        service = "the service runs" if look.service else "there is no service"
-        manager = f"NetworkManager {look.version}".strip() if look.networkmanager else "no NetworkManager"
-        return f"{service}, {manager}"
-
-    def _start_facts(self) -> dict[str, object]:
-        look = self.look
-        return {
-            "service": bool(look.service),
-            "networkmanager": look.version if look.networkmanager else None,
-            "missing": self.missing or None,
-            "links": [
-                {
-                    "interface": link.name,
-                    "up": link.up,
-                    "carrier": link.carrier,
-                    "addresses": [address.address for address in look.addresses.get(link.index, ())],
-                }
-                for link in look.links.values()
-                if not link.loopback
-            ],
-            "endpoints": None
-            if look.endpoints is None
-            else [
-                {
-                    "interface": look.interface_of(endpoint.address, endpoint.ifindex),
-                    "address": endpoint.address,
-                    "endpoint_id": endpoint.id,
-                }
-                for endpoint in look.endpoints
-            ],
-            "subflows": None
-            if look.subflows is None
-            else [
-                {
-                    "token": subflow.token,
-                    "interface": look.interface_of(subflow.local, subflow.ifindex),
-                    "address": subflow.local,
-                    "port": subflow.local_port,
-                    "peer": subflow.remote,
-                    "peer_port": subflow.remote_port,
-                    "backup": subflow.backup,
-                }
-                for subflow in look.subflows
-            ],
-        }
-
-
-def _devices(client: Client) -> tuple[DeviceView, ...]:
-    """What NetworkManager says of the devices that it manages."""
-    return tuple(
-        DeviceView(device.ip_interface or device.interface, device.profile.id, kind_of(device).name)
-        for device in client.state.devices
-        if device.managed and device.profile
-    )
+    def _emit(self, event: Event) -> None:
+        self._on_event(replace(event, time=time.time()))

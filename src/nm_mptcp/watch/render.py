@@ -1,51 +1,52 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: a scene as lines of a terminal, each no wider than it. Nothing is told by colour alone."""
+"""A scene as lines of text with styles of rich, each no wider than the terminal. Nothing is said by colour alone."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..report.styles import Line, Span, Style, text_of
+from rich.text import Text
+
 from ..text import cells, counted, fit, wrapped
-from .events import Happening, clock
+from .events import Event, clock
 from .scene import ConnectionRow, LinkRow, Scene
 from .traffic import Rates
 
-#: From nothing to the most; the first is for nothing at all.
+#: From nothing to the maximum; the first is for nothing at all.
 _BARS = " ▁▂▃▄▅▆▇█"
 _ASCII_BARS = " .:-=+*#@"
 
 _STATE_STYLES = {
-    "active": Style.GOOD,
-    "backup": Style.GOOD,
-    "suspended": Style.WARNING,
-    "waiting": Style.WARNING,
-    "no carrier": Style.BAD,
-    "down": Style.BAD,
+    "active": "green",
+    "backup": "green",
+    "suspended": "yellow",
+    "waiting": "yellow",
+    "no carrier": "red",
+    "down": "red",
 }
 
-#: How wide what happened is told, before the words for it: "peer address announced" is cut, the others are not.
+#: Cells of an event's label: "peer address announced" is cut, the others are not.
 _LABEL = 17
 
-#: Bits per second that make a full bar at least: what an idle link carries is not drawn as if it were much.
+#: Bits per second of a full bar at least, so that an idle link's few bytes are not drawn as if they were many.
 _QUIET = 100_000.0
 
-#: A narrower screen has in two lines what others have in one.
+#: A narrower terminal has two lines for what is one line on others.
 _WIDE = 72
 
-#: Lines of events that are always kept free, and the most that subflows take of a small screen.
+#: Lines that are kept for events, so at most this much less for subflows on a small terminal.
 _EVENTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """What there is to draw on."""
+    """The terminal's size, in cells and lines, and its characters."""
 
     width: int = 80
     height: int = 24
-    unicode: bool = True  #: whether more than ASCII can be shown
+    unicode: bool = True  #: whether it shows more than ASCII
 
     @property
     def bars(self) -> str:
@@ -54,11 +55,11 @@ class Canvas:
 
     @property
     def more(self) -> str:
-        """What stands where something was cut off."""
+        """The mark of what was cut off."""
         return "…" if self.unicode else "~"
 
 
-def draw(scene: Scene, canvas: Canvas) -> list[Line]:
+def draw(scene: Scene, canvas: Canvas) -> list[Text]:
     """The scene, at most ``height`` lines of at most ``width`` cells."""
     top = _header(scene, canvas)
     room = max(0, canvas.height - len(top) - _EVENTS - 2)
@@ -68,42 +69,35 @@ def draw(scene: Scene, canvas: Canvas) -> list[Line]:
     body = [*top, *links, *connections]
     left = canvas.height - len(body) - 2
     if left > 0:
-        body += [(), _title("EVENTS", canvas), *_events(scene.happenings, left, canvas)]
-    return [_cut(line, canvas) for line in body[: canvas.height]]
+        body += [Text(), _title("EVENTS", canvas), *_events(scene.events, left, canvas)]
+    return [_fitted(line, canvas) for line in body[: canvas.height]]
 
 
-def _header(scene: Scene, canvas: Canvas) -> list[Line]:
-    words = [f"service {scene.service}", f"NetworkManager {scene.networkmanager}"]
+def _header(scene: Scene, canvas: Canvas) -> list[Text]:
+    words = f"service {scene.service}   NetworkManager {scene.networkmanager}"
     now = clock(scene.time)[:8]
-    left: Line = (Span("nm-mptcp watch", Style.BOLD), Span("   " + "   ".join(words)))
-    if cells(text_of(left)) > canvas.width:
-        left = (Span("   ".join(words), Style.BOLD),)
-    space = canvas.width - cells(text_of(left)) - len(now)
-    lines: list[Line] = [(*left, Span(" " * space), Span(now, Style.DIM)) if space > 1 else left]
-    if scene.missing:
-        lines += [(Span(words, Style.WARNING),) for words in _wrapped(scene.missing, "", canvas)]
-    return lines
+    line = Text.assemble(("nm-mptcp watch", "bold"), f"   {words}")
+    if line.cell_len > canvas.width:
+        line = Text(words, "bold")
+    space = canvas.width - line.cell_len - len(now)
+    if space > 1:
+        line = Text.assemble(line, " " * space, (now, "dim"))
+    return [line, *_wrapped(scene.missing, "", canvas, "yellow")]
 
 
-def _links(scene: Scene, canvas: Canvas, *, detailed: bool, most: int) -> list[Line]:
+def _links(scene: Scene, canvas: Canvas, *, detailed: bool, most: int) -> list[Text]:
     """The links, in several lines each, or in one where there is no room for more than ``most`` lines in all."""
     if detailed and len(scene.links) * 3 > most:
         return _links(scene, canvas, detailed=False, most=most)
-    # One scale for all that is seen, so that bars can be compared.
-    seen = [rates for row in scene.links for rates in row.rates[-canvas.width :]]
-    peak = max(_QUIET, *(max(rates.into, rates.out) for rates in seen), 0.0)
-    lines: list[Line] = [(), _title("LINKS", canvas, f"a full bar is {speed(peak).strip()}")]
+    # One scale for all of them, so that bars can be compared.
+    visible = [rates for row in scene.links for rates in row.rates[-canvas.width :]]
+    peak = max(_QUIET, *(max(rates.into, rates.out) for rates in visible), 0.0)
+    lines = [Text(), _title("LINKS", canvas, f"a full bar is {speed(peak).strip()}")]
     if not scene.links:
-        lines.append((Span("  No link has an address."),))
-    widths = (
-        max((min(cells(row.interface), 15) for row in scene.links), default=0),
-        max((cells(_who(row)) for row in scene.links), default=0),
-        max((cells(row.state) for row in scene.links), default=0),
-    )
-    room = canvas.width - widths[0] - widths[2] - 4
-    widths = (widths[0], min(widths[1], room if canvas.width < _WIDE else max(14, canvas.width // 4)), widths[2])
+        lines.append(Text("  No link has an address."))
+    widths = _widths(scene.links, canvas)
     words = f"Left out: {counted(scene.left_out, 'interface')} without a path (--all shows all)."
-    ends = [(Span(line, Style.DIM),) for line in _wrapped(words, "  ", canvas)] if scene.left_out else []
+    ends = _wrapped(words, "  ", canvas) if scene.left_out else []
     fits = max(1, most - 2 - len(ends))
     shown = scene.links if detailed or len(scene.links) <= fits else scene.links[: fits - 1]
     for row in shown:
@@ -111,87 +105,92 @@ def _links(scene: Scene, canvas: Canvas, *, detailed: bool, most: int) -> list[L
     if detailed and len(lines) + len(ends) > most:
         return _links(scene, canvas, detailed=False, most=most)
     if len(shown) < len(scene.links):
-        lines.append((Span(f"  {canvas.more} {counted(len(scene.links) - len(shown), 'more link')}", Style.DIM),))
+        lines.append(Text(f"  {canvas.more} {counted(len(scene.links) - len(shown), 'more link')}", "dim"))
     return [*lines, *ends]
 
 
-def _who(row: LinkRow) -> str:
+def _widths(rows: Sequence[LinkRow], canvas: Canvas) -> tuple[int, int, int]:
+    """Of the columns interface, profile with kind, and state."""
+    interface = max((min(cells(row.interface), 15) for row in rows), default=0)
+    profile = max((cells(_profile(row)) for row in rows), default=0)
+    state = max((cells(row.state) for row in rows), default=0)
+    room = canvas.width - interface - state - 4 if canvas.width < _WIDE else max(14, canvas.width // 4)
+    return interface, min(profile, room), state
+
+
+def _profile(row: LinkRow) -> str:
     return ", ".join(part for part in (row.profile, row.kind) if part) or "-"
 
 
-def _head(row: LinkRow, widths: Sequence[int], canvas: Canvas) -> Line:
-    return (
-        Span(fit(row.interface, widths[0], canvas.more) + "  ", Style.BOLD),
-        Span(fit(_who(row), widths[1], canvas.more) + "  "),
-        Span(fit(row.state, widths[2], canvas.more), _STATE_STYLES.get(row.state, Style.PLAIN)),
+def _head(row: LinkRow, widths: tuple[int, int, int], canvas: Canvas) -> Text:
+    return Text.assemble(
+        (fit(row.interface, widths[0], canvas.more), "bold"),
+        f"  {fit(_profile(row), widths[1], canvas.more)}  ",
+        (fit(row.state, widths[2], canvas.more), _STATE_STYLES.get(row.state, "")),
     )
 
 
-def _detailed(row: LinkRow, peak: float, widths: Sequence[int], canvas: Canvas) -> list[Line]:
+def _detailed(row: LinkRow, peak: float, widths: tuple[int, int, int], canvas: Canvas) -> list[Text]:
     more = [counted(row.subflows, "subflow")] if row.subflows is not None else []
-    places = ", ".join((*row.addresses, *more))
+    addresses = ", ".join((*row.addresses, *more))
     head = _head(row, widths, canvas)
-    lines: list[Line] = []
     if canvas.width < _WIDE:
-        lines += [head, *((Span(words, Style.DIM),) for words in _wrapped(places, "  ", canvas))]
+        lines = [head, *_wrapped(addresses, "  ", canvas)]
     else:
-        lines.append((*head, Span("  " + places, Style.DIM)))
-    lines += [(Span(words, Style.DIM),) for words in _wrapped(row.reason, "  ", canvas)]
+        lines = [Text.assemble(head, (f"  {addresses}", "dim"))]
+    lines += _wrapped(row.reason, "  ", canvas)
     for label, history in (
         ("in ", [(each.into, each.mptcp_in) for each in row.rates]),
         ("out", [(each.out, each.mptcp_out) for each in row.rates]),
     ):
-        rate, carried = history[-1] if history else (0.0, None)
+        rate, mptcp = history[-1] if history else (0.0, None)
         words = f"  {label} {speed(rate)}"
-        if carried is not None:
-            words += f"  MPTCP {speed(min(carried, rate))}"
-        lines.append((Span(words + "  "), *_graph(history, peak, canvas.width - len(words) - 3, canvas)))
+        if mptcp is not None:
+            words += f"  MPTCP {speed(min(mptcp, rate))}"
+        lines.append(Text.assemble(f"{words}  ", _graph(history, peak, canvas.width - len(words) - 3, canvas)))
     return lines
 
 
-def _graph(history: Sequence[tuple[float, float | None]], peak: float, width: int, canvas: Canvas) -> Line:
+def _graph(history: Sequence[tuple[float, float | None]], peak: float, width: int, canvas: Canvas) -> Text:
     """A sparkline, in colour where most of it is MPTCP's; the numbers beside it say how much."""
     shown = history[-width:] if width > 0 else []
     bars = spark([rate for rate, _ in shown], peak, width, canvas)
-    styles = [Style.PLAIN] * (len(bars) - len(shown))
-    styles += [
-        Style.GRAPH if carried is not None and rate >= 1 and carried * 2 >= rate else Style.PLAIN
-        for rate, carried in shown
-    ]
+    styles = [""] * (len(bars) - len(shown))
+    styles += ["cyan" if mptcp is not None and rate >= 1 and mptcp * 2 >= rate else "" for rate, mptcp in shown]
     groups = itertools.groupby(zip(bars, styles, strict=True), key=lambda pair: pair[1])
-    return tuple(Span("".join(bar for bar, _ in group), style) for style, group in groups)
+    return Text.assemble(*(("".join(bar for bar, _ in group), style) for style, group in groups))
 
 
-def _brief(row: LinkRow, peak: float, widths: Sequence[int], canvas: Canvas) -> Line:
+def _brief(row: LinkRow, peak: float, widths: tuple[int, int, int], canvas: Canvas) -> Text:
     now: Rates = row.now
     head = _head(row, widths, canvas)
     words = f"  in {speed(now.into)}  out {speed(now.out)}  "
-    room = canvas.width - cells(text_of(head)) - len(words) - 1
+    room = canvas.width - head.cell_len - len(words) - 1
     if room < -3:
-        return head  # half a number tells nothing
-    carried = [
+        return head  # half a number would mislead
+    history = [
         (max(each.into, each.out), each.mptcp_in if each.into >= each.out else each.mptcp_out) for each in row.rates
     ]
-    return (*head, Span(words), *(_graph(carried, peak, room, canvas) if room >= 8 else ()))
+    return Text.assemble(head, words, _graph(history, peak, room, canvas) if room >= 8 else "")
 
 
-def _connections(scene: Scene, canvas: Canvas, *, most: int) -> list[Line]:
+def _connections(scene: Scene, canvas: Canvas, *, most: int) -> list[Text]:
     connections, subflows = scene.totals
     total = connections + _lines_each(canvas) * subflows
     if scene.connections is None or most < min(total, 2):
         return []
-    lines: list[Line] = []
+    lines: list[Text] = []
     for connection in scene.connections:
         if len(lines) >= most:
             break
-        lines.append((Span(f"  to {connection.peer}", Style.BOLD),))
+        lines.append(Text(f"  to {connection.peer}", "bold"))
         for number in range(len(connection.subflows)):
             lines += _subflow(connection, number, canvas)
     if total > most:
         left = total - most + 1
-        lines = [*lines[: most - 1], (Span(f"  {canvas.more} {counted(left, 'more line')}", Style.DIM),)]
+        lines = [*lines[: most - 1], Text(f"  {canvas.more} {counted(left, 'more line')}", "dim")]
     count = f"{subflows} in {counted(connections, 'connection')}" if subflows else "none"
-    return [(), _title("SUBFLOWS", canvas, count), *lines]
+    return [Text(), _title("SUBFLOWS", canvas, count), *lines]
 
 
 def _lines_each(canvas: Canvas) -> int:
@@ -199,57 +198,63 @@ def _lines_each(canvas: Canvas) -> int:
     return 1 if canvas.width >= _WIDE else 2
 
 
-def _subflow(connection: ConnectionRow, number: int, canvas: Canvas) -> list[Line]:
+def _subflow(connection: ConnectionRow, number: int, canvas: Canvas) -> list[Text]:
     row = connection.subflows[number]
     interfaces = max(cells(each.interface) for each in connection.subflows)
     sockets = max(len(each.local) for each in connection.subflows)
     states = max(len(each.state) for each in connection.subflows)
-    head = (
-        Span(f"  {fit(row.interface, interfaces)}  {row.local:<{sockets}}  "),
-        Span(f"{row.state:<{states}}", Style.GOOD if row.state == "carries" else Style.PLAIN),
+    head = Text.assemble(
+        f"  {fit(row.interface, interfaces)}  {row.local:<{sockets}}  ",
+        (f"{row.state:<{states}}", "green" if row.state == "active" else ""),
     )
     rates, rtt = f"  in {speed(row.rates.into)}  out {speed(row.rates.out)}", f"  rtt {row.rtt * 1000:.1f} ms"
     if _lines_each(canvas) == 1:
-        return [(*head, Span(rates + rtt))]
-    below = "  " + rates + rtt
-    return [head, (Span(below if len(below) <= canvas.width else "  " + rates),)]
+        return [head.append(rates + rtt)]
+    below = f"  {rates}{rtt}"
+    return [head, Text(below if len(below) <= canvas.width else f"  {rates}")]
 
 
-def _events(happenings: Sequence[Happening], most: int, canvas: Canvas) -> list[Line]:
-    if not happenings:
-        return [(Span("  Nothing has happened yet.", Style.DIM),)]
-    lines: list[Line] = []
-    for each in reversed(happenings):
-        told = event(each, canvas)
-        if lines and len(lines) + len(told) > most:
+def _events(events: Sequence[Event], most: int, canvas: Canvas) -> list[Text]:
+    if not events:
+        return [Text("  No events yet.", "dim")]
+    lines: list[Text] = []
+    for event in reversed(events):
+        found = _event(event, canvas)
+        if lines and len(lines) + len(found) > most:
             break
-        lines = [*told, *lines]
+        lines = [*found, *lines]
     return lines[:most]
 
 
-def event(happening: Happening, canvas: Canvas) -> list[Line]:
-    """The lines of something that happened: one, and more where the terminal is too narrow."""
-    style = Style.BAD if happening.name.bad else Style.GOOD if happening.name.good else Style.PLAIN
-    time, label = f"  {clock(happening.time)}  ", fit(happening.name.label, _LABEL, canvas.more) + "  "
+def _event(event: Event, canvas: Canvas) -> list[Text]:
+    style = "red" if event.type.bad else "green" if event.type.good else ""
+    time, label = f"  {clock(event.time)}  ", fit(event.type.label, _LABEL, canvas.more) + "  "
     indent = time + label
-    first, *more = wrapped(happening.words, indent, " " * len(indent), canvas.width, broken=True) or [indent]
-    head = (Span(time, Style.DIM), Span(label, style), Span(first[len(indent) :]))
-    return [head, *((Span(words),) for words in more)]
+    first, *more = wrapped(event.text, indent, " " * len(indent), canvas.width, broken=True) or [indent]
+    return [Text.assemble((time, "dim"), (label, style), first[len(indent) :]), *map(Text, more)]
 
 
-def _wrapped(words: str, indent: str, canvas: Canvas) -> list[str]:
-    return wrapped(words, indent, indent, canvas.width, broken=True)
+def _wrapped(words: str, indent: str, canvas: Canvas, style: str = "dim") -> list[Text]:
+    return [Text(line, style) for line in wrapped(words, indent, indent, canvas.width, broken=True)]
 
 
-def _title(words: str, canvas: Canvas, more: str = "") -> Line:
+def _title(words: str, canvas: Canvas, more: str = "") -> Text:
     rule = "─" if canvas.unicode else "-"
-    told = f"{rule * 2} {more} " if more else ""
-    line = rule * max(0, canvas.width - len(words) - 1 - len(told))
-    return (Span(words + " ", Style.BOLD), Span(told + line, Style.DIM))
+    line = Text.assemble((words, "bold"), (f" {rule * 2} {more} " if more else " ", "dim"))
+    return line.append(rule * max(0, canvas.width - line.cell_len), "dim")
+
+
+def _fitted(line: Text, canvas: Canvas) -> Text:
+    """The line, no wider than the canvas, and in its characters."""
+    line.no_wrap = True
+    line.truncate(canvas.width, overflow="ellipsis")
+    if not canvas.unicode:
+        line.plain = line.plain.replace("…", canvas.more).encode("ascii", "replace").decode()
+    return line
 
 
 def speed(rate: float) -> str:
-    """Bits per second, always 11 characters wide."""
+    """Bits per second, always in 11 cells."""
     for unit in ("bit/s ", "kbit/s", "Mbit/s", "Gbit/s"):
         if rate < 999.5 or unit == "Gbit/s":
             number = f"{rate:.0f}" if rate >= 99.5 or unit == "bit/s " else f"{rate:.1f}"
@@ -259,7 +264,7 @@ def speed(rate: float) -> str:
 
 
 def spark(values: Sequence[float], peak: float, width: int, canvas: Canvas) -> str:
-    """The newest ``width`` values as bars, the newest at the right; what is not nothing has a bar."""
+    """The last ``width`` values as bars, the newest at the right; each but 0 has a bar."""
     if width <= 0:
         return ""
     steps = len(canvas.bars) - 1
@@ -268,22 +273,3 @@ def spark(values: Sequence[float], peak: float, width: int, canvas: Canvas) -> s
         canvas.bars[0 if value < 1 or peak <= 0 else max(1, round(min(value / peak, 1.0) * steps))] for value in shown
     )
     return bars.rjust(width)
-
-
-def _cut(line: Line, canvas: Canvas) -> Line:
-    """The line, no wider than the canvas, and in its characters."""
-    left, kept = canvas.width, []
-    for span in line if canvas.unicode else _ascii(line):
-        size = cells(span.text)
-        if size <= left:
-            kept.append(span)
-            left -= size
-            continue
-        if left > 0:
-            kept.append(Span(fit(span.text, left, canvas.more), span.style))
-        break
-    return tuple(kept)
-
-
-def _ascii(line: Iterable[Span]) -> Line:
-    return tuple(Span(span.text.encode("ascii", "replace").decode(), span.style) for span in line)

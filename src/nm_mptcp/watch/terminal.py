@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A terminal that is drawn on, and is afterwards as it was before."""
+"""A terminal that rich draws on. What rich does not know is here: single keys, being stopped and continued, and restoring."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from ..report.styles import Line, render, wants_colour
-from ..text import NARROWEST
+from rich.console import Console, ConsoleDimensions, Group
+from rich.live import Live
+from rich.text import Text
+
+from ..report.styles import wants_colour
+from ..text import NARROWEST, has_unicode
 from .render import Canvas
 
-# ECMA-48 and xterm's: the alternate screen, the cursor, lines that are not continued on the next.
-_ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
-_LEAVE = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
-_HOME, _TO_END_OF_LINE, _TO_END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
-
-
-def has_unicode(stream: TextIO) -> bool:
-    """Whether it takes more than ASCII."""
-    return (stream.encoding or "").lower().replace("-", "") in ("utf8", "utf8sig")
+# ECMA-48 and xterm's, beside rich's: a line that a terminal measures differently is cut by it and not continued on the next.
+_NO_WRAP, _PLAIN_AND_WRAP = "\x1b[?7l", "\x1b[0m\x1b[?7h"
 
 
 class Terminal:
-    """The alternate screen of a terminal. A context manager, that leaves it as it was however it is left."""
+    """The alternate screen of a terminal. A context manager that restores the terminal however it is left."""
 
-    def __init__(self, stream: TextIO, *, colour: bool | None = None) -> None:
-        """``colour``: None for what the environment says (``NO_COLOR``)."""
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._colour = wants_colour() if colour is None else colour
-        self._unicode = has_unicode(stream)
+        self._console = Console(
+            file=stream,
+            force_terminal=True,  # the caller has checked it
+            force_interactive=True,
+            no_color=not wants_colour(),
+            markup=False,
+            highlight=False,
+            emoji=False,
+        )
+        self._live: Live | None = None
         self._modes: list[Any] | None = None
-        self._before = ""
-        self._entered = False
+        self._drawn: list[Text] = []
 
     def __enter__(self) -> Self:
         self.enter()
@@ -50,12 +53,14 @@ class Terminal:
 
     @property
     def keyboard(self) -> int | None:
-        """The descriptor that keys come from, each at once; None where standard input is no terminal."""
+        """The descriptor to read single keys from; None where standard input is not a terminal."""
         return sys.stdin.fileno() if self._modes is not None else None
 
     def enter(self) -> None:
-        """Take the screen."""
-        self._entered = True
+        """Switch to the alternate screen."""
+        self._live = Live(
+            console=self._console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+        )
         with contextlib.suppress(OSError, ValueError, termios.error):
             descriptor = sys.stdin.fileno()
             if os.isatty(descriptor):
@@ -65,19 +70,19 @@ class Terminal:
                 if os.tcgetpgrp(descriptor) == os.getpgrp():
                     termios.tcsetattr(descriptor, termios.TCSADRAIN, quiet)
                     self._modes = modes
-        self._before = ""
-        self._stream.write(_ENTER)
-        self._stream.flush()
+        self.redraw()
+        self._live.start()
+        self._write(_NO_WRAP)
 
     def leave(self) -> None:
-        """Give it back."""
-        if not self._entered:
+        """Restore the terminal."""
+        live, self._live = self._live, None
+        if live is None:
             return
-        self._entered = False
         try:
             with contextlib.suppress(OSError, ValueError):  # a terminal that is gone needs nothing
-                self._stream.write(_LEAVE)
-                self._stream.flush()
+                self._write(_PLAIN_AND_WRAP)
+                live.stop()
         finally:
             if self._modes is not None:
                 with contextlib.suppress(OSError, ValueError, termios.error):
@@ -85,27 +90,31 @@ class Terminal:
                 self._modes = None
 
     def pause(self) -> None:
-        """Stop this process, as the terminal's stop key asks for; the screen is there again when it goes on."""
+        """Stop this process, as the terminal's stop key requests; when it is continued, switch to the screen again."""
         self.leave()
         os.kill(os.getpid(), signal.SIGSTOP)
         self.enter()
 
     def canvas(self) -> Canvas:
-        """How large it is now."""
+        """The present size."""
         try:
             width, height = os.get_terminal_size(self._stream.fileno())
-        except OSError:
-            width, height = 80, 24
-        return Canvas(max(width, NARROWEST) if width else 80, max(height, 4) if height else 24, self._unicode)
+        except (OSError, ValueError):
+            width, height = 0, 0
+        width, height = width or 80, height or 24
+        self._console.size = ConsoleDimensions(width, height)
+        return Canvas(max(width, NARROWEST), max(height, 4), has_unicode(self._stream))
 
-    def show(self, lines: Sequence[Line]) -> None:
-        """Draw these lines, and nothing else; nothing is written where they are the same as before."""
-        drawn = "\r\n".join(render(line, colour=self._colour) + _TO_END_OF_LINE for line in lines)
-        if drawn != self._before:
-            self._before = drawn
-            self._stream.write(_HOME + drawn + _TO_END_OF_SCREEN)
-            self._stream.flush()
+    def show(self, lines: Sequence[Text]) -> None:
+        """Draw these lines on an otherwise empty screen; nothing is written where they are the same as before."""
+        if self._live is not None and list(lines) != self._drawn:
+            self._drawn = list(lines)
+            self._live.update(Group(*lines), refresh=True)
 
     def redraw(self) -> None:
-        """Write the next lines whatever was before: the terminal's size changed."""
-        self._before = ""
+        """Write the next lines even if they are the same as before: the size was changed."""
+        self._drawn = []
+
+    def _write(self, sequence: str) -> None:
+        self._stream.write(sequence)
+        self._stream.flush()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: counters of bytes, read again and again, as bits per second: of each link, and of it what MPTCP carries."""
+"""Bits per second from byte counters that are read regularly: of each link, and MPTCP's part of it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from dataclasses import dataclass
 
 from ..kernel.link_stats import LinkCounters
 from ..kernel.sock_diag import Subflow
-from .snapshot import Look
+from .snapshot import Snapshot
 
-#: How many rates are remembered: more than a screen is wide.
+#: Rates that are kept of each link: more than a screen has columns.
 MEMORY = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Bits per second. ``mptcp_in`` and ``mptcp_out`` are payload of TCP, so a little less than the link carries for it;
-    None where subflows may not be seen.
+    """Bits per second of a link.
+
+    ``mptcp_in`` and ``mptcp_out`` count TCP's payload, so a little less than the link carries for it; None where subflows
+    are not visible.
     """
 
     into: float = 0.0
@@ -36,7 +38,7 @@ class SubflowRates:
 
 
 class Traffic:
-    """Rates and their history, fed with looks whose counters were just read."""
+    """Rates and their history, from snapshots whose counters were just read."""
 
     def __init__(self) -> None:
         self._time: float | None = None
@@ -45,45 +47,45 @@ class Traffic:
         self._history: dict[str, deque[Rates]] = {}
         self.subflows: dict[int, SubflowRates] = {}  #: by cookie
 
-    def add(self, look: Look, time: float) -> None:
-        """Take the counters of ``look``, read at ``time`` (seconds of any clock that only goes forward)."""
+    def add(self, snapshot: Snapshot, time: float) -> None:
+        """Take the counters of ``snapshot``, read at ``time`` (seconds of a monotonic clock)."""
         seconds = time - self._time if self._time is not None else 0.0
-        current = {subflow.cookie: subflow for subflow in look.subflows or ()}
+        current = {subflow.cookie: subflow for subflow in snapshot.subflows or ()}
         if seconds > 0:
-            self._measure(look, current.values(), seconds)
-        self._time, self._counters, self._subflows = time, look.counters, current
+            self._measure(snapshot, current.values(), seconds)
+        self._time, self._counters, self._subflows = time, snapshot.counters, current
 
     def history(self, interface: str) -> tuple[Rates, ...]:
         """The rates of an interface, the newest last."""
         return tuple(self._history.get(interface, ()))
 
-    def _measure(self, look: Look, subflows: Iterable[Subflow], seconds: float) -> None:
-        carried: dict[str, list[float]] = {}
+    def _measure(self, snapshot: Snapshot, subflows: Iterable[Subflow], seconds: float) -> None:
+        mptcp: dict[str, list[float]] = {}
         self.subflows = {}
         for subflow in subflows:
             old = self._subflows.get(subflow.cookie)
-            # One that is new since the last look has carried all that it has since then.
+            # A subflow that is new since the last snapshot has sent and received all since then.
             into = _rate(subflow.received, old.received if old else 0, seconds)
             out = _rate(subflow.sent, old.sent if old else 0, seconds)
             self.subflows[subflow.cookie] = SubflowRates(into, out)
-            sums = carried.setdefault(look.interface_of(subflow.local, subflow.ifindex), [0.0, 0.0])
+            sums = mptcp.setdefault(snapshot.interface_of(subflow.local, subflow.ifindex), [0.0, 0.0])
             sums[0] += into
             sums[1] += out
         names = set()
-        for index, now in look.counters.items():
-            link = look.links.get(index)
+        for index, now in snapshot.counters.items():
+            link = snapshot.links.get(index)
             was = self._counters.get(index)
             if link is None or was is None:
                 continue
             names.add(link.name)
-            into, out = carried.get(link.name, (0.0, 0.0))
-            seen = look.subflows is not None
+            into, out = mptcp.get(link.name, (0.0, 0.0))
+            visible = snapshot.subflows is not None
             self._history.setdefault(link.name, deque(maxlen=MEMORY)).append(
                 Rates(
                     _rate(now.received, was.received, seconds),
                     _rate(now.sent, was.sent, seconds),
-                    into if seen else None,
-                    out if seen else None,
+                    into if visible else None,
+                    out if visible else None,
                 )
             )
         for gone in self._history.keys() - names:
@@ -91,5 +93,5 @@ class Traffic:
 
 
 def _rate(now: int, before: int, seconds: float) -> float:
-    """Bits per second; a counter that went back began anew."""
+    """Bits per second; a counter that decreased was reset."""
     return max(0, now - before) * 8 / seconds
