@@ -90,7 +90,7 @@ venv:
 
 # --- tests -------------------------------------------------------------------------------------------------------------
 
-.PHONY: demo pictures versions test test-unit test-matrix test-oldest test-middle test-newest lint format
+.PHONY: demo pictures versions test test-unit coverage test-matrix test-oldest test-middle test-newest lint format
 demo: deps venv
 	@$(VENV)/bin/python -m tests.demo
 
@@ -107,6 +107,10 @@ test: deps venv
 
 test-unit: venv
 	@$(VENV)/bin/python -m pytest tests/test_lint.py tests/unit $(PYTEST_ARGUMENTS)
+
+# docs/coverage.md. Measuring makes all slower, so a test that then comes late fails nothing here.
+coverage: deps venv
+	@NM_MPTCP_TESTS=all $(VENV)/bin/python -m tests.coverage_page -n $(JOBS) $(filter-out tests/test_lint.py,$(TESTS)) $(PYTEST_ARGUMENTS)
 
 # Debian 12's libraries, those between, and today's. (Lint belongs to `make test`: it does not depend on the libraries.)
 test-matrix: test-oldest test-middle test-newest

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from .bed import REPOSITORY, command
+from .bed import MEASURED, REPOSITORY, command
 
 
 def install(root: Path) -> Path:
@@ -22,7 +22,8 @@ def install(root: Path) -> Path:
     runner = root / "usr/bin/nm-mptcp"
     runner.parent.mkdir(parents=True, exist_ok=True)
     runner.unlink(missing_ok=True)
-    runner.write_text(f'#!/bin/sh\necho "$*" >>/run/nm-mptcp-started\nexec {shlex.join(command())} "$@"\n')
+    setting = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in MEASURED.items())
+    runner.write_text(f'#!/bin/sh\necho "$*" >>/run/nm-mptcp-started\n{setting}exec {shlex.join(command())} "$@"\n')
     runner.chmod(0o755)
     _let_modems_onto_the_bus(root)
     for directory in (root, *root.parents):
