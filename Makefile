@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# nm-mptcp: `make help` tells what there is.
+# nm-mptcp: `make help` lists the targets.
 
 # Where `make install` puts things. NetworkManager and the system bus read their files below /usr only, so another PREFIX
 # needs the folders of those two as well.
@@ -30,9 +30,9 @@ IPROUTE2DIR ?= $(SYSCONFDIR)/iproute2
 VENV := .venv
 TESTS := tests/test_lint.py tests/unit tests/kernel tests/networkmanager
 PYTEST_ARGUMENTS ?=
-# Tests at a time: a story with a real NetworkManager mostly waits.
+# Tests at a time: one with a real NetworkManager mostly waits.
 JOBS ?= 4
-# Where `make` brought all that the tests need, none may be skipped for want of it.
+# `make` has installed what the tests need, so none may be skipped because it is missing.
 # Only tests marked with a reason are retried (tests/support/retries.py).
 PYTEST = $(RUN) NM_MPTCP_TESTS=all $(1)/bin/python -m pytest -n $(JOBS) $(2) $(PYTEST_ARGUMENTS)
 # A whole run that passes without retries is kept under this name for the table of versions in docs/testing.md; one of chosen
@@ -51,30 +51,27 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTEST_ADDOPTS
 
 .PHONY: help
 help:
-	@echo "sudo make demo         see it work, in network namespaces; nothing of this machine's network is touched"
-	@echo "sudo make test         all tests, with what they need"
-	@echo "sudo make install      install it (DESTDIR=, PREFIX=/usr); uninstall takes it away again"
-	@echo
-	@echo "make deps              the Debian packages that demo and tests need (root)"
-	@echo "make install-deps      the Debian packages that an installed nm-mptcp needs (root)"
-	@echo "make venv              $(VENV) with the command and the test tools"
-	@echo "make test-unit         the tests that need neither root nor NetworkManager"
-	@echo "make test-matrix       all tests with the oldest, a middle and the newest libraries"
-	@echo "make bench-failover    links are lost: NetworkManager alone, with mptcpd, with nm-mptcp (root; 25 minutes)"
-	@echo "make bench-behind      is any connection worse off than with NetworkManager alone? (root; 7 minutes)"
-	@echo "make bench-guard       a full-tunnel VPN comes up: what goes around it, with each of the three (root; 5 minutes)"
-	@echo "make bench-routes      a link with 10,000 routes: to copy, delete and clear them, and a loss meanwhile (root; 1 minute)"
-	@echo "make bench-boot        is a boot slower with the package? in containers, with and without (root; 1 minute)"
-	@echo "sudo make test-fresh   demo and tests as a newcomer types them, on a Debian made anew (FRESH=bookworm; 15 minutes)"
-	@echo "sudo make test-machine the tests inside Debian machines that boot in qemu (MACHINES=bookworm trixie)"
-	@echo "sudo make test-wifi    of these the package on real Wi-Fi, on trixie, but for the long stories"
-	@echo "sudo make pictures     the README's pictures, made by the commands themselves on a link that is lost"
-	@echo "make versions          bring what the last runs of the tests saw into docs/testing.md"
-	@echo "make lint, format      ruff, mypy --strict, shellcheck; bring the code into form"
-	@echo "make deb, rpm, dist    a Debian package, an RPM, source distribution and wheel, in dist/"
-	@echo "make test-packages     build them and look at what is in them"
-	@echo "sudo make test-install install, boot, upgrade, remove the Debian package in containers (ROOTS=bookworm trixie sid)"
-	@echo "make clean             take away all that was made here"
+	@echo "As root:"
+	@echo "  make demo             see it work, in network namespaces of its own"
+	@echo "  make test             all tests, with what they need (TESTS=, JOBS=$(JOBS))"
+	@echo "  make install          install it (DESTDIR=, PREFIX=/usr); make uninstall"
+	@echo "  make deps             Debian packages for demo and tests; nothing is started"
+	@echo "  make install-deps     Debian packages that the installed program needs"
+	@echo "  make coverage         lines and branches that the tests run: docs/coverage.md"
+	@echo "  make test-matrix      all tests with oldest, middle and newest libraries"
+	@echo "  make test-fresh       demo and tests on a fresh Debian (FRESH=$(FRESH))"
+	@echo "  make test-install     the Debian package in containers (ROOTS=$(ROOTS))"
+	@echo "  make test-machine     tests in Debian machines (MACHINES='$(MACHINES)')"
+	@echo "  make test-wifi        of these the package on real Wi-Fi, without long tests"
+	@echo "  make bench-NAME       measure: $(BENCHES)"
+	@echo "As any user:"
+	@echo "  make venv             $(VENV) with the command and the test tools"
+	@echo "  make test-unit        tests that need neither root nor NetworkManager"
+	@echo "  make lint, format     ruff, mypy --strict, shellcheck; format the code"
+	@echo "  make deb, rpm, dist   Debian package, RPM, source and wheel, in dist/"
+	@echo "  make test-packages    build these and check their contents"
+	@echo "  make versions         add what the last runs saw to docs/testing.md"
+	@echo "  make clean            remove all that was made here"
 
 # --- what the targets need ---------------------------------------------------------------------------------------------
 
@@ -94,7 +91,7 @@ venv:
 demo: deps venv
 	@$(VENV)/bin/python -m tests.demo
 
-# docs/watch.svg and docs/status.svg for the README, from what the commands themselves draw.
+# docs/watch.svg and docs/status.svg, from what the commands themselves draw.
 pictures: deps venv
 	@$(VENV)/bin/python -m tests.pictures
 
@@ -137,7 +134,7 @@ test-fresh:
 	@python3 -m tests.fresh $(FRESH) 'sudo make demo' \
 	    'sudo make test$(if $(PYTEST_ARGUMENTS), PYTEST_ARGUMENTS="$(PYTEST_ARGUMENTS)")'
 
-# Debian's own kernel, NetworkManager, Python and libraries; what is missing is told as the reason to skip.
+# Debian's own kernel, NetworkManager, Python and libraries; where a machine cannot be made, tests skip with the reason.
 MACHINES ?= bookworm trixie
 
 .PHONY: test-machine test-wifi
@@ -153,8 +150,8 @@ test-wifi: venv
 	@$(RUN) NM_MPTCP_TESTS=all NM_MPTCP_MACHINES=trixie $(VENV)/bin/python -m pytest -s -m 'not long' \
 	    tests/machine/test_wifi.py $(PYTEST_ARGUMENTS)
 
-# What is in the packages, and how they do on a Debian system with systemd and NetworkManager: installed, booted, upgraded,
-# removed. The systems are containers without a network, built once; what is missing is told as the reason to skip.
+# What is in the packages, and what they do on a Debian system with systemd and NetworkManager: installed, booted, upgraded,
+# removed. The systems are containers without a network, built once; where one cannot be made, tests skip with the reason.
 ROOTS ?= trixie
 
 .PHONY: test-packages test-install
@@ -178,29 +175,19 @@ format: venv
 
 # --- measurements ------------------------------------------------------------------------------------------------------
 
-# What is given to the bench: `make bench-failover BENCH_ARGUMENTS='--repetitions 3 --only carrier'`.
+# `make bench-failover BENCH_ARGUMENTS='--repetitions 3 --only carrier'`: NetworkManager alone, with mptcpd, with nm-mptcp;
+# failover: links are lost (25 minutes); behind: is any connection worse off than with NetworkManager alone (7); guard: what
+# goes around a full-tunnel VPN (5); modes: a download under another mode; routes: a link with 10,000 routes; boot: is a boot slower with the package.
 BENCH_ARGUMENTS ?=
+BENCHES := failover behind guard modes routes boot
+BENCH_NEEDS = bench
+bench-boot: BENCH_NEEDS = packages deb container
+bench-boot: deb
 
-.PHONY: bench-failover bench-behind
-bench-failover: venv
-	@tools/deps bench
-	@$(VENV)/bin/python -m tests.bench.failover $(BENCH_ARGUMENTS)
-
-bench-behind: deps venv
-	@$(VENV)/bin/python -m tests.bench.behind $(BENCH_ARGUMENTS)
-
-.PHONY: bench-guard bench-routes bench-boot
-bench-guard: venv
-	@tools/deps bench
-	@$(VENV)/bin/python -m tests.bench.guard $(BENCH_ARGUMENTS)
-
-bench-routes: deps venv
-	@$(VENV)/bin/python -m tests.bench.routes $(BENCH_ARGUMENTS)
-
-bench-boot: venv
-	@tools/deps packages deb container
-	@$(MAKE) -s deb
-	@$(VENV)/bin/python -m tests.bench.boot $(BENCH_ARGUMENTS)
+.PHONY: $(BENCHES:%=bench-%)
+$(BENCHES:%=bench-%): bench-%: venv
+	@tools/deps $(BENCH_NEEDS)
+	@$(VENV)/bin/python -m tests.bench.$* $(BENCH_ARGUMENTS)
 
 # --- installation ------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a mode changes under a running download: two links of 20 Mbit/s, ``handover``, ``aggregate`` and back.
 
-Run as root: ``python -m tests.bench.modes [ROUNDS]``. The figures are ratios of one run.
+Run as root: ``make bench-modes`` (``BENCH_ARGUMENTS``: how many rounds). The figures are ratios of one run.
 """
 
 from __future__ import annotations

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`make help` fits a screen, and what it names is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def make(*words: str) -> subprocess.CompletedProcess[str]:
+    # The flags of a make that runs these tests are not those of this one.
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS")}
+    return subprocess.run(["make", *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_help_fits_a_screen() -> None:
+    lines = make("help").stdout.splitlines()
+    assert 10 < len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+
+
+def test_what_help_names_is_a_target() -> None:
+    targets = set(re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    known = {name for line in targets for name in line.split()}
+    for line in make("help").stdout.splitlines():
+        if found := re.match(r"  make (\S+(?:, \S+)*)  ", line):
+            for name in found[1].split(", "):
+                assert name in known or name == "bench-NAME", name
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "tests/bench").glob("*.py")))
+def test_every_bench_has_its_command(name: str) -> None:
+    """A program of tests/bench is run by `make bench-NAME`, and by nothing else."""
+    program = '__name__ == "__main__"' in (ROOT / f"tests/bench/{name}.py").read_text()
+    assert (make("-n", f"bench-{name}").returncode == 0) == (program and name != "delay")
