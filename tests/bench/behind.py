@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import multiprocessing
 import random
 import shutil
@@ -29,7 +28,7 @@ from ..networkmanager.logind import POLICY, Logind
 from ..networkmanager.namespaces import die_with_parent
 from ..networkmanager.product import install
 from .behind_report import Lived, Run, Stream, page
-from .crowd import PLAIN_SILENT, PLAIN_TALKING, Crowd, Name
+from .crowd import PLAIN_TCP, Crowd, Name
 from .hardships import HARDSHIPS, Hardship, Stage
 from .links import ECHO, NEAR, NO_JOIN, NO_SUBFLOWS, ONCE, PLAIN, World
 from .scenarios import ORDINARY
@@ -40,19 +39,16 @@ from .watch import Subflows, until
 #: How many connections there are of each kind, by the link on which they begin.
 BEGUN = {"Wi-Fi": 6, "LTE": 3}
 
-#: Seconds without an answer after which a connection counts as lost, when all the patience is over.
-_SILENT = 1.0
+#: Seconds after the end in which a connection may answer again, and then without an answer, before it counts as lost.
+_PATIENCE, _SILENT = 10.0, 1.0
 
 _KINDS = {
     ORDINARY: (NEAR, ECHO),
     "no joins to its address": (NO_JOIN, ECHO),
     "takes no subflows": (NO_SUBFLOWS, ECHO),
     "stopped listening": (NEAR, ONCE),
-    PLAIN_TALKING: (NEAR, PLAIN),
+    PLAIN_TCP: (NEAR, PLAIN),
 }
-
-#: Also, where the link is away for so long that of all others chance says when they try again.
-_KINDS_WITHOUT_CHANCE = {PLAIN_SILENT: (NEAR, PLAIN)}
 
 _ALONE, _PRODUCT = TOOLS[0], TOOLS[-1]
 
@@ -71,16 +67,15 @@ class Part:
         return Run("two links" if self.both else "lone link", self.tool.product, self.number)
 
 
-def _connect(world: World, crowd: Crowd, both: bool, hardship: Hardship) -> None:
+def _connect(world: World, crowd: Crowd, both: bool) -> None:
     """The links come up, and on each its connections begin."""
     bed = world.bed
-    kinds = _KINDS | (_KINDS_WITHOUT_CHANCE if hardship.away else {})
     world.servers()
     once = iter(range(ONCE + 100, ONCE + 200))
 
     def begin(origin: str) -> None:
         for number in range(BEGUN[origin]):
-            for kind, (server, port) in kinds.items():
+            for kind, (server, port) in _KINDS.items():
                 name = Name(kind, origin, number + 1)
                 if port == ONCE:
                     # The client asks for more subflows as soon as data was acknowledged: not before the listener is gone.
@@ -106,7 +101,7 @@ def _connect(world: World, crowd: Crowd, both: bool, hardship: Hardship) -> None
 
 
 def live_through(
-    part: Part, hardship: Hardship, *, directory: Path, installed: Path, seed: int, hold_back: float, start: Barrier
+    part: Part, hardship: Hardship, *, directory: Path, installed: Path, seed: int, start: Barrier
 ) -> Lived:
     """One hardship on one machine; all machines begin together."""
     tool = dataclasses.replace(part.tool, configuration=part.tool.configuration + hardship.configuration)
@@ -116,14 +111,14 @@ def live_through(
             logind = Logind(bed) if hardship.sleeps else None
             check = CheckServer(bed) if hardship.checks else None
             crowd = Crowd(bed.machine)
-            _connect(world, crowd, part.both, hardship)
+            _connect(world, crowd, part.both)
             if logind:
                 logind.wait_inhibitor("NetworkManager")
-            stage = Stage(world, crowd, random.Random(seed), logind, check, hold_back=hold_back)
+            stage = Stage(world, crowd, random.Random(seed), logind, check)
             start.wait(60)
             hardship.run(stage)
             ended = time.monotonic()
-            until(lambda: crowd.flows(ended), seconds=hardship.patience)
+            until(lambda: crowd.flows(ended), seconds=_PATIENCE)
             until(lambda: time.monotonic() > ended + _SILENT, seconds=_SILENT)
             end = time.monotonic()
             streams = [
@@ -141,30 +136,19 @@ def live_through(
 
 
 def _work(
-    part: Part,
-    hardship: Hardship,
-    place: Path,
-    installed: Path,
-    seed: int,
-    hold_back: float,
-    start: Barrier,
-    said: Queue[Lived | str],
+    part: Part, hardship: Hardship, place: Path, installed: Path, seed: int, start: Barrier, said: Queue[Lived | str]
 ) -> None:
     die_with_parent()
     sys.setswitchinterval(0.0005)
     try:
-        said.put(
-            live_through(
-                part, hardship, directory=place, installed=installed, seed=seed, hold_back=hold_back, start=start
-            )
-        )
+        said.put(live_through(part, hardship, directory=place, installed=installed, seed=seed, start=start))
     except (AssertionError, OSError, threading.BrokenBarrierError) as error:
         start.abort()
         said.put(f"{part.run}: {type(error).__name__}: {error}")
 
 
 def together(
-    parts: Sequence[Part], hardship: Hardship, *, directory: Path, installed: Path, seed: int, hold_back: float = 0.0
+    parts: Sequence[Part], hardship: Hardship, *, directory: Path, installed: Path, seed: int
 ) -> list[Lived | str]:
     """One hardship on all machines at the same time; instead of a result, why there is none."""
     context = multiprocessing.get_context("fork")
@@ -172,7 +156,7 @@ def together(
     said: Queue[Lived | str] = context.Queue()
     workers = []
     for place, part in enumerate(parts):
-        arguments = (part, hardship, directory / f"{hardship.name}-{place}", installed, seed, hold_back, start, said)
+        arguments = (part, hardship, directory / f"{hardship.name}-{place}", installed, seed, start, said)
         workers.append(context.Process(target=_work, args=arguments, daemon=True))
         workers[-1].start()
     try:
@@ -187,25 +171,17 @@ def main() -> int:
     """Measure, print the page, write it; fails when somebody was left behind."""
     parser = argparse.ArgumentParser(prog="tests.bench.behind", description=__doc__)
     parser.add_argument("--only", action="append", choices=[each.name for each in HARDSHIPS], metavar="HARDSHIP")
-    parser.add_argument("--links", choices=["lone", "two"], help="only a lone link, or only two")
     parser.add_argument("--seed", type=int, default=1, help="of the times of the flaps")
-    parser.add_argument(
-        "--hold-back",
-        type=float,
-        default=0.0,
-        metavar="SECONDS",
-        help="try the verdict: after `connection down` the link is of no use for so long where nm-mptcp is; no page is written",
-    )
     parser.add_argument("--output", type=Path, default=REPOSITORY / "docs", help="where the page goes")
-    parser.add_argument("--raw", type=Path, metavar="FILE", help="where all waits of all connections go (JSON)")
     chosen = parser.parse_args()
     lacking = missing() + ([] if POLICY.exists() else ["systemd (logind's bus policy)"])
     if lacking:
         print(f"The bench needs {', '.join(lacking)}: try 'sudo make bench-behind'.", file=sys.stderr)
         return 1
     hardships = [each for each in HARDSHIPS if not chosen.only or each.name in chosen.only]
-    sides = [both for both in (False, True) if chosen.links in (None, "two" if both else "lone")]
-    parts = [Part(both, tool, number) for both in sides for tool, number in ((_ALONE, 1), (_PRODUCT, 1), (_ALONE, 2))]
+    parts = [
+        Part(both, tool, number) for both in (False, True) for tool, number in ((_ALONE, 1), (_PRODUCT, 1), (_ALONE, 2))
+    ]
     directory = Path(tempfile.mkdtemp(prefix="nm-mptcp-bench-"))
     (directory / "root").mkdir()
     installed = install(directory / "root")
@@ -216,9 +192,7 @@ def main() -> int:
         for hardship in hardships:
             for time_of_it in range(hardship.times):
                 seed = chosen.seed + 1000 * time_of_it
-                for outcome in together(
-                    parts, hardship, directory=directory, installed=installed, seed=seed, hold_back=chosen.hold_back
-                ):
+                for outcome in together(parts, hardship, directory=directory, installed=installed, seed=seed):
                     if isinstance(outcome, Lived):
                         lived.append(dataclasses.replace(outcome, time_of_it=time_of_it))
                     else:
@@ -231,11 +205,8 @@ def main() -> int:
         lived, hardships, versions=versions([_ALONE, _PRODUCT]), seed=chosen.seed, failures=len(failures)
     )
     print(f"\n{text}")
-    if not chosen.hold_back:
-        chosen.output.mkdir(parents=True, exist_ok=True)
-        (chosen.output / "bench-behind.md").write_text(text)
-    if chosen.raw:
-        chosen.raw.write_text(json.dumps([dataclasses.asdict(each) for each in lived], indent=1) + "\n")
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    (chosen.output / "bench-behind.md").write_text(text)
     return 1 if failures or behind else 0
 
 

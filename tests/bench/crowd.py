@@ -24,9 +24,8 @@ _MESSAGE, _UNANSWERED = 32, 250
 
 _BLOCK = bytes(_MESSAGE)
 
-#: Kinds of streams that are one TCP connection for all their life: the program talks on while the link is away, or it says
-#: nothing meanwhile and speaks again when the link is about to come back.
-PLAIN_TALKING, PLAIN_SILENT = "plain TCP", "plain TCP, silent meanwhile"
+#: The kind of streams that are one TCP connection for all their life.
+PLAIN_TCP = "plain TCP"
 
 
 @dataclass(frozen=True, order=True)
@@ -36,6 +35,11 @@ class Name:
     kind: str
     origin: str
     number: int
+
+    @property
+    def alike(self) -> tuple[str, str]:
+        """What those have in common that are compared."""
+        return self.kind, self.origin
 
 
 @dataclass

@@ -8,7 +8,6 @@ machine of its own, in namespaces; the tools take turns within each repetition.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -76,7 +75,6 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=[each.name for each in SCENARIOS], metavar="SCENARIO")
     parser.add_argument("--tools", action="append", choices=[each.name for each in TOOLS], metavar="TOOL")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "docs", help="where the table and the picture go")
-    parser.add_argument("--raw", type=Path, metavar="FILE", help="where all figures of all runs go (JSON)")
     chosen = parser.parse_args()
     scenarios = [each for each in SCENARIOS if not chosen.only or each.name in chosen.only]
     tools = [each for each in TOOLS if not chosen.tools or each.name in chosen.tools]
@@ -99,8 +97,6 @@ def main() -> int:
     print(f"\n{text}")
     chosen.output.mkdir(parents=True, exist_ok=True)
     (chosen.output / "bench-failover.md").write_text(text)
-    if chosen.raw:
-        chosen.raw.write_text(json.dumps(results.raw(), indent=1) + "\n")
     drawn = picture(results, tools)
     if drawn:
         (chosen.output / "failover.svg").write_text(drawn)

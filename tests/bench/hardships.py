@@ -14,8 +14,8 @@ from ..networkmanager.connectivity import CHECKING, CheckServer, wait_connectivi
 from ..networkmanager.logind import Logind
 from ..networkmanager.namespaces import wait_for
 from ..networkmanager.uplinks import Uplink
-from .crowd import PLAIN_SILENT, Crowd
-from .links import SERVERS, World
+from .crowd import PLAIN_TCP, Crowd
+from .links import World
 
 #: How often a link flaps, and the shortest and longest that it is away (s).
 FLAPS, _SHORTEST, _LONGEST = 20, 0.1, 3.0
@@ -32,9 +32,6 @@ _ACKNOWLEDGED = 0.5
 #: Seconds before the link's return at which programs that were silent speak again: within, not all they may say is unanswered.
 _SPEAKS_AGAIN = 1.0
 
-#: How late a timer of the kernel's may be, as a part of its length (kernel: timer.c, the wheel), and the first of TCP's (s).
-_LATE, _FIRST_TIMER = 1 / 8, 1.0
-
 
 @dataclass
 class Stage:
@@ -46,7 +43,6 @@ class Stage:
     logind: Logind | None = None
     check: CheckServer | None = None
     marks: list[float] = field(default_factory=list)
-    hold_back: float = 0.0  #: seconds after the link's return in which a fault keeps nm-mptcp's machine from its use
 
     def mark(self) -> None:
         """Something begins now."""
@@ -55,29 +51,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Hardship:
-    """``patience``: seconds after its end in which a connection may answer again before it counts as lost; ``times``: how
-    often it is lived through, with other chances.
-    """
+    """``times``: how often it is lived through, with other chances."""
 
     name: str
     title: str
     run: Callable[[Stage], None]
-    patience: float = 10.0
     times: int = 1
     configuration: str = ""  #: NetworkManager's
     sleeps: bool = False  #: whether there has to be a logind
-    away: float = (
-        0.0  #: seconds that the link is away, where that is so long that chance is in TCP's timers for many seconds
-    )
-
-    @property
-    def timers(self) -> float:
-        """How long (s) a TCP connection waits at most with data under way, however good its link is after its return.
-
-        Each timer is twice as long as the one before, so that the one that runs at the return is due when as much time has
-        passed again as since the loss.
-        """
-        return self.away + (1 + _LATE) * (self.away + _FIRST_TIMER) if self.away else 0.0
 
     @property
     def checks(self) -> bool:
@@ -106,21 +87,6 @@ def _slow_port(link: Uplink) -> Iterator[None]:
 
 def _has_carrier(link: Uplink) -> bool:
     return "LOWER_UP" in link.bed.far.ip("link", "show", "dev", link.far_name)[0]["flags"]
-
-
-@contextlib.contextmanager
-def _held_back(stage: Stage) -> Iterator[None]:
-    """With nm-mptcp, nothing gets by the first link to a server from before until ``hold_back`` seconds after."""
-    if not stage.hold_back or not stage.world.tool.product:
-        yield
-        return
-    machine = stage.world.bed.machine
-    # Not to everywhere: NetworkManager could not add a route whose gateway it cannot reach, and would not try again.
-    rule = ("priority", "1", "from", stage.world.wifi.address, "to", SERVERS, "type", "unreachable")
-    machine.run("ip", "rule", "add", *rule)
-    yield
-    _until(time.monotonic() + stage.hold_back)
-    machine.run("ip", "rule", "delete", *rule)
 
 
 def flap_times(chance: random.Random) -> list[tuple[float, float]]:
@@ -163,15 +129,14 @@ def portal(stage: Stage) -> None:
 def down(stage: Stage) -> None:
     """``nmcli connection down`` of the first link's profile, and later up again."""
     stage.mark()
-    stage.crowd.pause(True, PLAIN_SILENT)
+    stage.crowd.pause(True, PLAIN_TCP)
     _until(time.monotonic() + _ACKNOWLEDGED)
     begin = time.monotonic()
     stage.world.bed.down("Wi-Fi")
     _until(begin + DOWN - _SPEAKS_AGAIN)
     stage.crowd.pause(False)
     _until(begin + DOWN)
-    with _held_back(stage):
-        stage.world.bed.up("Wi-Fi")
+    stage.world.bed.up("Wi-Fi")
 
 
 def sleep(stage: Stage) -> None:
@@ -179,7 +144,7 @@ def sleep(stage: Stage) -> None:
     assert stage.logind
     bed = stage.world.bed
     stage.mark()
-    stage.crowd.pause(True, PLAIN_SILENT)
+    stage.crowd.pause(True, PLAIN_TCP)
     _until(time.monotonic() + _ACKNOWLEDGED)
     begin = time.monotonic()
     stage.logind.sleep(bed)
@@ -196,12 +161,9 @@ def sleep(stage: Stage) -> None:
     )
 
 
-#: A retransmission is due at the latest when a connection has waited twice as long as its link was away, and an eighth more.
 HARDSHIPS = (
     Hardship("flaps", f"{FLAPS} flaps of {_SHORTEST:g} to {_LONGEST:g} s", flaps, times=2),
     Hardship("portal", f"connectivity flap of {PORTAL:g} s", portal, configuration=CHECKING),
-    Hardship(
-        "down", f"`connection down` for {DOWN:g} s", down, patience=(1 + _LATE) * (DOWN + _FIRST_TIMER), away=DOWN
-    ),
-    Hardship("sleep", f"sleep of {SLEEP:g} s", sleep, times=2, sleeps=True, away=SLEEP),
+    Hardship("down", f"`connection down` for {DOWN:g} s", down),
+    Hardship("sleep", f"sleep of {SLEEP:g} s", sleep, times=2, sleeps=True),
 )

@@ -27,9 +27,6 @@ WAY = {"10.1": 20.0, "10.2": 30.0}
 #: Servers that refuse additional subflows: ``allow_join_initial_addr_port=0``, and no subflow in the limits.
 NO_JOIN, NO_SUBFLOWS = "192.0.2.2", "192.0.2.3"
 
-#: Where all servers are.
-SERVERS = "192.0.2.0/24"
-
 ECHO, DOWNLOAD, ONCE, PLAIN = 5000, 5001, 5002, 5003
 
 #: What each link carries towards the machine, in bytes a second.

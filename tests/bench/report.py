@@ -9,7 +9,6 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from .delay import Done
 from .scenarios import Outcome, Scenario, full_speed
@@ -32,14 +31,6 @@ class Results:
     def failed(self, scenario: Scenario, tool: Tool, why: str) -> None:
         """One run could not be made."""
         self.failures.append((scenario.name, tool.name, why))
-
-    def raw(self) -> list[dict[str, Any]]:
-        """All figures of all runs."""
-        return [
-            {"scenario": scenario, "tool": tool, "figures": outcome.figures, "lost": outcome.lost}
-            for (scenario, tool), outcomes in self.outcomes.items()
-            for outcome in outcomes
-        ]
 
 
 # --- the table
