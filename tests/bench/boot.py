@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Is a boot slower with the package? ``python -m tests.bench.boot``: containers with systemd, in pairs, with and without.
+"""``make bench-boot``: is a boot slower with the package? Containers with systemd, in pairs, with and without.
 
 Each boot has two links, whose profiles NetworkManager activates, and a unit that wants the network to be online. Told are
 milliseconds from the first of userspace until a unit was there, and the difference within each pair.

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a mode changes under a running download: two links of 20 Mbit/s, ``handover``, ``aggregate`` and back.
+"""``make bench-modes``: a download over two links of 20 Mbit/s in the modes ``handover``, ``aggregate``, and back.
 
-Run as root: ``make bench-modes`` (``BENCH_ARGUMENTS``: how many rounds). The figures are ratios of one run.
+The figures are ratios of one run.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -57,7 +57,9 @@ def once(directory: Path, installed: Path) -> tuple[float, float, float, int]:
 
 def main() -> None:
     """Print each round, and the medians."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    parser = argparse.ArgumentParser(prog="tests.bench.modes", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    rounds = parser.parse_args().rounds
     found = []
     with tempfile.TemporaryDirectory(prefix="nm-mptcp-bench-") as name:
         root = Path(name, "root")

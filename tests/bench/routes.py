@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A link with 10,000 routes: how long it takes to copy them, to take the copies away, and to clear; and how long a link that is
-lost meanwhile waits for its endpoint to be deleted. In network namespaces, on this machine's kernel; needs root.
-
-    python -m tests.bench.routes [--routes 10000] [--losses 10]
+"""``make bench-routes``: how long it takes to copy a link's 10,000 routes, to delete the copies, and to clear; how long a link
+that is lost meanwhile waits for its endpoint to be deleted. In network namespaces, on this machine's kernel; needs root.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import finish
 from pathlib import Path
 
 from nm_mptcp.engine.loop import Engine
@@ -34,7 +31,6 @@ def main() -> None:
         "--losses", type=int, default=10, help="how many links are lost while they are copied, and deleted"
     )
     arguments = parser.parse_args()
-    finish()
     near, far = Network(), Network()
     with near.entered(), tempfile.TemporaryDirectory() as place:
         uplinks(far)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,14 @@ def test_what_help_names_is_a_target() -> None:
                 assert name in known or name == "bench-NAME", name
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "tests/bench").glob("*.py")))
-def test_every_bench_has_its_command(name: str) -> None:
-    """A program of tests/bench is run by `make bench-NAME`, and by nothing else."""
-    program = '__name__ == "__main__"' in (ROOT / f"tests/bench/{name}.py").read_text()
-    assert (make("-n", f"bench-{name}").returncode == 0) == (program and name != "delay")
+PROGRAMS = sorted(
+    path.stem for path in (ROOT / "tests/bench").glob("*.py") if '__name__ == "__main__"' in path.read_text()
+)
+
+
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name != "delay"])  # which the others start
+def test_every_bench_has_its_command_and_starts(name: str) -> None:
+    said = make("-n", f"bench-{name}").stdout.splitlines()[-1]
+    assert said.split()[1:] == ["-m", f"tests.bench.{name}"]
+    command = [sys.executable, "-m", f"tests.bench.{name}", "--help"]
+    assert subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode == 0
