@@ -25,7 +25,7 @@ from ..model.state import (
 )
 from .facts import Decision, Facts
 from .identity_cache import remembered
-from .intent import intent_of
+from .intent import Intent, intent_of
 
 _SCOPE_LINK, _SCOPE_HOST = 253, 254  # RT_SCOPE_*
 
@@ -51,25 +51,11 @@ def classify(facts: Facts, address: Address, claims: frozenset[str]) -> Decision
 
 
 def _classify_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -> Decision:
+    """The first rule that applies: the device, the profile's will, somebody else's endpoint, circumstances, the owner."""
     device = facts.device(address.ifindex)
-    no_path = _not_a_path_address(address)
-    if no_path and no_path.why is Why.TEMPORARY and _may_be_chosen(facts, address):
-        no_path = None
-    if device is None or (not device.managed and not device.external):
-        return _excluded(address, no_path or Reason(Why.NOT_MANAGED), device)
-    if device.external:
-        return _excluded(address, no_path or Reason(Why.EXTERNAL), device)
-    if no_path:
-        return _excluded(address, no_path, device)
-    state = device.state
-    if state is DeviceState.FAILED or state < DeviceState.PREPARE:
-        return _excluded(address, Reason(Why.NOT_CONNECTED, _words(state)), device)
-    if device.unreadable:
-        return _excluded(address, Reason(Why.UNREADABLE, device.unreadable), device)
-    if device.profile is None:
-        words = _words(state) if state < DeviceState.ACTIVATED else "its profile is being read"
-        return Decision(address, State.WAITING, Reason(Why.ACTIVATING, words), device)
-
+    if no_profile := _without_profile(facts, address, device):
+        return no_profile
+    assert device is not None
     options = facts.options(address)
     intent = intent_of(device, facts.networkmanager, facts.kernel.laminar, claims, options)
     known = Decision(
@@ -87,54 +73,112 @@ def _classify_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -
         return replace(known, state=State.EXCLUDED)
     if not_chosen := _not_chosen(facts, known):
         return replace(known, state=State.EXCLUDED, reason=not_chosen)
-    foreign = facts.foreign_endpoint(address)
-    if foreign and intent.owner is Owner.NETWORKMANAGER and foreign.ifindex == address.ifindex:
-        if state is DeviceState.DEACTIVATING:
+    return _foreign(facts, known) or _circumstance(facts, known, intent) or _wanted(facts, known)
+
+
+def _without_profile(facts: Facts, address: Address, device: Device | None) -> Decision | None:
+    """An address that can be no path, or on a device whose applied connection is not known; None for all others."""
+    no_path = _not_a_path_address(address)
+    if no_path and no_path.why is Why.TEMPORARY and _may_be_chosen(facts, address):
+        no_path = None
+    if device is None or (not device.managed and not device.external):
+        return _excluded(address, no_path or Reason(Why.NOT_MANAGED), device)
+    if device.external:
+        return _excluded(address, no_path or Reason(Why.EXTERNAL), device)
+    if no_path:
+        return _excluded(address, no_path, device)
+    state = device.state
+    if state is DeviceState.FAILED or state < DeviceState.PREPARE:
+        return _excluded(address, Reason(Why.NOT_CONNECTED, _words(state)), device)
+    if device.unreadable:
+        return _excluded(address, Reason(Why.UNREADABLE, device.unreadable), device)
+    if device.profile is None:
+        words = _words(state) if state < DeviceState.ACTIVATED else "its profile is being read"
+        return Decision(address, State.WAITING, Reason(Why.ACTIVATING, words), device)
+    return None
+
+
+def _foreign(facts: Facts, known: Decision) -> Decision | None:
+    """An address that has the endpoint of NetworkManager or of somebody else; None for all others."""
+    assert known.device is not None
+    foreign = facts.foreign_endpoint(known.on)
+    if foreign and known.owner is Owner.NETWORKMANAGER and foreign.ifindex == known.ifindex:
+        if known.device.state is DeviceState.DEACTIVATING:
             return replace(known, flags=foreign.flags, state=State.SUSPENDED, reason=Reason(Why.DEACTIVATING))
         return replace(known, flags=foreign.flags)
     if foreign:
         why = Why.FLAGS_BY_HAND if facts.snapshot.ours.is_edited(foreign) else Why.SOMEBODY_ELSE_OWNS
         return replace(known, reason=Reason(why), flags=foreign.flags, port=0, owner=Owner.OTHER)
-    if (address.address, known.port) in facts.listened_on:
+    if (known.address, known.port) in facts.listened_on:
         return replace(known, reason=Reason(Why.SOMEBODY_ELSE_OWNS), owner=Owner.OTHER)
+    return None
 
+
+def _circumstance(facts: Facts, known: Decision, intent: Intent) -> Decision | None:
+    """What keeps an address from being a path, or from being one already; None when nothing does."""
+    found = _not_allowed(facts, known, intent) or _not_yet(facts, known, intent)
+    return replace(known, state=found[0], reason=found[1]) if found else None
+
+
+def _not_allowed(facts: Facts, known: Decision, intent: Intent) -> tuple[State, Reason] | None:
+    """What does not change by waiting."""
+    device, address = known.device, known.on
+    assert device is not None
+    assert device.profile is not None
     if not (_is_of_networkmanager(facts, address) or _is_named(facts, address, device, device.profile)):
-        return replace(known, state=State.EXCLUDED, reason=Reason(Why.NOT_CONFIGURED))
-    family = address.family
-    if device.profile.shared(family):
-        return replace(known, state=State.EXCLUDED, reason=Reason(Why.SHARED))
+        return State.EXCLUDED, Reason(Why.NOT_CONFIGURED)
+    if device.profile.shared(known.family):
+        return State.EXCLUDED, Reason(Why.SHARED)
     if not facts.kernel.mptcp_enabled and not intent.without_sysctl:
-        return replace(known, state=State.EXCLUDED, reason=Reason(Why.SYSCTL_OFF))
-    if state < DeviceState.IP_CONFIG:
-        return replace(known, state=State.WAITING, reason=Reason(Why.ACTIVATING, _words(state)))
+        return State.EXCLUDED, Reason(Why.SYSCTL_OFF)
+    return None
+
+
+def _not_yet(facts: Facts, known: Decision, intent: Intent) -> tuple[State, Reason] | None:
+    """What comes and goes with an activation: its state, routes, the address itself."""
+    device, address, family = known.device, known.on, known.family
+    assert device is not None
+    assert device.profile is not None
+    if device.state < DeviceState.IP_CONFIG:
+        return State.WAITING, Reason(Why.ACTIVATING, _words(device.state))
     if not intent.without_default_route:
         if device.profile.never_default(family):
-            return replace(known, state=State.EXCLUDED, reason=Reason(Why.NEVER_DEFAULT, family.label))
+            return State.EXCLUDED, Reason(Why.NEVER_DEFAULT, family.label)
         # NetworkManager itself counts a default route in main only (nm-l3cfg.c).
-        table = MAIN_TABLE if intent.owner is Owner.NETWORKMANAGER else device.profile.route_table(family)
+        table = MAIN_TABLE if known.owner is Owner.NETWORKMANAGER else device.profile.route_table(family)
         if facts.default(address.ifindex, family, table) is None:
-            return replace(known, state=State.WAITING, reason=Reason(Why.NO_DEFAULT_ROUTE, family.label))
-    if state is DeviceState.DEACTIVATING:
-        return replace(known, state=State.SUSPENDED, reason=Reason(Why.DEACTIVATING))
+            return State.WAITING, Reason(Why.NO_DEFAULT_ROUTE, family.label)
+    if device.state is DeviceState.DEACTIVATING:
+        return State.SUSPENDED, Reason(Why.DEACTIVATING)
     if facts.is_absent(address):
-        return replace(known, state=State.WAITING, reason=Reason(Why.ADDRESS_AWAY))
-    # Where an endpoint of ours stands the address was good: NetworkManager added it again, and what stands there goes on.
+        return State.WAITING, Reason(Why.ADDRESS_AWAY)
+    # With an endpoint of ours the address passed detection before: NetworkManager added it again, and its subflows live on.
     if address.flags & AddressFlag.TENTATIVE and not facts.stands(address):
-        return replace(known, state=State.WAITING, reason=Reason(Why.TENTATIVE))
-    taken = facts.withdrawn.get(address.address)
-    if taken and taken.ifindex == address.ifindex and intent.owner is Owner.NETWORKMANAGER:
-        return _wished(facts, replace(known, flags=taken.flags))
-    if address.flags & AddressFlag.DEPRECATED:
-        return replace(known, state=State.EXCLUDED, reason=Reason(Why.DEPRECATED))
-    if intent.owner is Owner.NETWORKMANAGER and address.address not in facts.snapshot.overdue:
-        waiting = replace(known, state=State.WAITING, reason=Reason(Why.WAITS_FOR_NETWORKMANAGER))
-        own = facts.own_endpoint(address)
-        if own is None or own.ifindex != address.ifindex or own.port:
-            return waiting
-        # Ours from before, or added for NetworkManager: what has the right flags it adopts, the rest it is about to replace.
-        same = own.flags == intent.flags
-        return replace(known if same else waiting, flags=own.flags, wants_endpoint=True)
-    return _wished(facts, known)
+        return State.WAITING, Reason(Why.TENTATIVE)
+    if address.flags & AddressFlag.DEPRECATED and not _is_withdrawn(facts, known):
+        return State.EXCLUDED, Reason(Why.DEPRECATED)
+    return None
+
+
+def _is_withdrawn(facts: Facts, known: Decision) -> bool:
+    """Whether NetworkManager's endpoint on this address was deleted by us for a while."""
+    withdrawn = facts.withdrawn.get(known.address)
+    return withdrawn is not None and withdrawn.ifindex == known.ifindex and known.owner is Owner.NETWORKMANAGER
+
+
+def _wanted(facts: Facts, known: Decision) -> Decision:
+    """A path: whose endpoint it is to make, and whether that is there."""
+    if _is_withdrawn(facts, known):
+        return _wished(facts, replace(known, flags=facts.withdrawn[known.address].flags))
+    if known.owner is not Owner.NETWORKMANAGER or known.address in facts.snapshot.overdue:
+        return _wished(facts, known)
+    waiting = replace(known, state=State.WAITING, reason=Reason(Why.WAITS_FOR_NETWORKMANAGER))
+    own = facts.own_endpoint(known.on)
+    if own is None or own.ifindex != known.ifindex or own.port:
+        return waiting
+    # Ours from before, or added for NetworkManager: it adopts one that has the right flags, and is about to replace others.
+    same = own.flags == known.flags
+    return replace(known if same else waiting, flags=own.flags, wants_endpoint=True)
 
 
 @remembered(objects=1)

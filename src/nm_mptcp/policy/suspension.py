@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
@@ -148,59 +149,68 @@ def suspend(facts: Facts, decisions: list[Decision], config: Config) -> Suspensi
     """Which endpoints may go that circumstances are against: never the last path, never a connection's last subflow.
 
     Deleting an endpoint closes its subflows. A connection that has no other, and whose server refuses joins, would be
-    dead for ever although it could outlive the circumstance; so its endpoint stays, and only subflows with a live sibling
-    are closed.
+    dead for ever although it could outlive the circumstance; so its endpoint stays, and only redundant subflows are closed.
     """
     staying = {v.family for v in decisions if v.state is State.ACTIVE and facts.link(v.ifindex).carrier}
     going = [v for v in decisions if _is_against(v) and (v.family in staying or _for_good(v))]
     closing = {decision.ifindex for decision in going if decision.reason.why in _CLOSING}
-    costly = {decision.ifindex for decision in going if decision.reason.why in COSTS}
     # On such a link no address is to carry anything, also none that is no path itself.
     seats = {v.address for v in decisions if v.ifindex in closing and v.family in staying}
     helpless = [v for v in going if v.reason.why in _NO_HELP or facts.standing_endpoint(v) is not None]
     lost = frozenset(seats | {decision.address for decision in helpless})
-    known = facts.snapshot.connections
-    result: list[Decision] = []
-    withdrawn: set[Endpoint] = set()
-    close_redundant: set[str] = set()
-    asks = False
-    for decision in decisions:
-        endpoint = facts.standing_endpoint(decision)
-        if not _is_against(decision):
-            result.append(decision)
-        elif decision.family not in staying and not _for_good(decision):
-            result.append(_last(facts, decision, endpoint))
-        elif endpoint is None:
-            result.append(decision)
-        elif config.failover is Failover.SAFE and decision.reason.why in _DEAD and facts.own_endpoint(decision.on):
-            flags = endpoint.flags | EndpointFlag.BACKUP
-            result.append(replace(decision, flags=flags, port=endpoint.port, wants_endpoint=True))
-        elif known is None or facts.dependents(decision.address, lost) or not facts.replaced(decision):
-            asks |= known is None
-            result.append(_kept(facts, decision, endpoint))
-            if decision.reason.why in _CLOSING:
-                close_redundant.add(decision.address)
-        else:
-            result.append(decision)
-            if not facts.own_endpoint(decision.on):
-                withdrawn.add(Endpoint(endpoint.address, endpoint.ifindex, endpoint.flags))
-    # With an endpoint that has a port go those alone that came to this port.
-    standing = {endpoint.address for endpoint in facts.kernel.endpoints if not endpoint.port}
-    close_initial_subflows: set[str] = set()
+    result = [_suspended(facts, decision, config, staying, lost) for decision in decisions]
+    kept = [decision for decision, (_, fate) in zip(decisions, result, strict=True) if fate is _Fate.KEPT]
     if config.failover is not Failover.FAST:
+        costly = {decision.ifindex for decision in going if decision.reason.why in COSTS}
         seats = {v.address for v in decisions if v.ifindex in costly and v.family in staying}
-    asks |= known is None and bool(seats)
-    for address in seats - standing:
-        (close_redundant if facts.dependents(address, lost) else close_initial_subflows).add(address)
+    # With an endpoint that has a port go only the subflows that came to this port.
+    without = seats - {endpoint.address for endpoint in facts.kernel.endpoints if not endpoint.port}
+    depended_on = {address for address in without if facts.dependents(address, lost)}
+    redundant = {decision.address for decision in kept if decision.reason.why in _CLOSING} | depended_on
+    known = facts.snapshot.connections
     with_sibling = _with_sibling(known or {}, lost)
     return Suspension(
-        result,
-        frozenset(withdrawn),
-        frozenset(close_initial_subflows & with_sibling),
-        frozenset(close_redundant & with_sibling),
-        lost,
-        asks,
+        [decision for decision, _ in result],
+        withdrawn=frozenset(_bare_endpoint(facts, v) for v, fate in result if fate is _Fate.WITHDRAWN),
+        close_initial_subflows=frozenset((without - depended_on) & with_sibling),
+        close_redundant=frozenset(redundant & with_sibling),
+        lost=lost,
+        asks=known is None and bool(kept or seats),
     )
+
+
+class _Fate(enum.Enum):
+    """What becomes of the endpoint on an address."""
+
+    DECIDED = enum.auto()  #: as the decision says
+    KEPT = enum.auto()  #: it stays for connections, as far as is known
+    WITHDRAWN = enum.auto()  #: NetworkManager's is deleted for a while
+
+
+def _suspended(
+    facts: Facts, decision: Decision, config: Config, staying: Set[Family], lost: Set[str]
+) -> tuple[Decision, _Fate]:
+    """One decision where circumstances are against its endpoint; ``lost`` are the addresses that go."""
+    endpoint = facts.standing_endpoint(decision)
+    if not _is_against(decision):
+        return decision, _Fate.DECIDED
+    if decision.family not in staying and not _for_good(decision):
+        return _last(facts, decision, endpoint), _Fate.DECIDED
+    if endpoint is None:
+        return decision, _Fate.DECIDED
+    own = facts.own_endpoint(decision.on)
+    if config.failover is Failover.SAFE and decision.reason.why in _DEAD and own:
+        flags = endpoint.flags | EndpointFlag.BACKUP
+        return replace(decision, flags=flags, port=endpoint.port, wants_endpoint=True), _Fate.DECIDED
+    if facts.depended_on(decision.address, lost) or not facts.replaced(decision):
+        return _kept(facts, decision, endpoint), _Fate.KEPT
+    return decision, _Fate.DECIDED if own else _Fate.WITHDRAWN
+
+
+def _bare_endpoint(facts: Facts, decision: Decision) -> Endpoint:
+    """The endpoint on an address as it is to be added again: without its id."""
+    endpoint = facts.endpoint_at[decision.address]
+    return Endpoint(endpoint.address, endpoint.ifindex, endpoint.flags)
 
 
 def _is_against(decision: Decision) -> bool:

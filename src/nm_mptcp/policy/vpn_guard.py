@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from ..config.settings import Config
 from ..model.device_types import PPP, TUNNEL_LINKS, is_uplink, kind_of
 from ..model.reasons import Reason, Why
-from ..model.state import Egress, Endpoint, Family, Owner, State, Tunnel
+from ..model.state import Address, Egress, Endpoint, Family, Owner, State, Tunnel
 from .facts import Decision, Facts
 
 #: Kinds of device that NetworkManager runs and that wrap up what goes into them.
@@ -42,63 +42,61 @@ class Guard:
 def guard_tunnels(facts: Facts, decisions: list[Decision], config: Config) -> Guard:
     """Every path below a full tunnel is suspended: endpoints, rules and subflows go.
 
-    An endpoint stays while a live connection has a subflow on its address that is to go beside the tunnel: the tunnel's own,
-    it may be, or one into the local network. Deleting the endpoint would close it as well; so that no other connection
+    An endpoint stays while a live connection has a subflow on its address that is allowed to bypass the tunnel: the tunnel's
+    own, it may be, or one into the local network. Deleting the endpoint would close it as well; so that no other connection
     makes a subflow there, the limit of subflows is 0 meanwhile. So it is while several endpoints go: each takes an RCU
-    grace period, and a connection that begins meanwhile would use those that still stand.
+    grace period, and a connection that begins meanwhile would use those that are still there.
     """
     tunnels = full_tunnels(facts) if config.vpn_guard else {}
     if not tunnels:
         return Guard(decisions, {})
+    below = [
+        decision
+        for decision in decisions
+        if decision.family in tunnels
+        and not facts.link(decision.ifindex).loopback
+        and not _is_tunnel(facts, decision.ifindex)
+    ]
+    close_all = {decision.address for decision in below if decision.address in facts.has_rules}
     bypass = facts.snapshot.bypass
-    result: list[Decision] = []
-    below: set[tuple[Family, int]] = set()
-    withdrawn: set[Endpoint] = set()
-    close_all: set[str] = set()
-    asks = False
-    kept = going = 0
-    for decision in decisions:
-        tunnel = tunnels.get(decision.family)
-        if tunnel is None or facts.link(decision.ifindex).loopback or _is_tunnel(facts, decision.ifindex):
-            result.append(decision)
-            continue
-        below.add((decision.family, decision.ifindex))
-        if decision.address in facts.has_rules:
-            close_all.add(decision.address)
+    guarded: dict[Address, Decision] = {}
+    kept: set[str] = set()
+    going: set[Endpoint] = set()
+    for decision in below:
         endpoint = facts.standing_endpoint(decision)
         if decision.owner is Owner.OTHER or (endpoint is None and decision.state is State.EXCLUDED):
-            result.append(decision)
             continue
-        reason = Reason(Why.VPN_GUARD, f"{decision.family.label} traffic leaves by {tunnel.name}")
-        suspended = replace(decision, state=State.SUSPENDED, reason=reason, wants_endpoint=False)
-        if endpoint is None:
-            result.append(suspended)
+        detail = f"{decision.family.label} traffic leaves by {tunnels[decision.family].name}"
+        if endpoint is not None and (bypass is None or decision.address in bypass.allowed):
+            kept.add(decision.address)
+            guarded[decision.on] = _kept(facts, decision, endpoint, detail)
             continue
-        own = facts.own_endpoint(decision.on) is not None
-        asks |= bypass is None
-        if bypass is None or decision.address in bypass.allowed:
-            if bypass is not None and decision.address in bypass.leaking:
-                close_all.add(decision.address)
-            kept += 1
-            reason = Reason(Why.KEPT_BESIDE_TUNNEL, reason.detail)
-            result.append(
-                replace(suspended, reason=reason, flags=endpoint.flags, port=endpoint.port, wants_endpoint=own)
-            )
-            continue
-        going += 1
-        close_all.add(decision.address)
-        result.append(suspended)
-        if not own:
-            withdrawn.add(Endpoint(endpoint.address, endpoint.ifindex, endpoint.flags))
+        reason = Reason(Why.VPN_GUARD, detail)
+        guarded[decision.on] = replace(decision, state=State.SUSPENDED, reason=reason, wants_endpoint=False)
+        if endpoint is not None:
+            going.add(endpoint)
+    leaking = kept & bypass.leaking if bypass else set[str]()
     return Guard(
-        result,
+        [guarded.get(decision.on, decision) for decision in decisions],
         tunnels,
-        frozenset(below),
-        frozenset(withdrawn),
-        frozenset(close_all),
-        kept=kept > 0,
-        forbids=kept > 0 or going > 1,
-        asks=asks,
+        below=frozenset((decision.family, decision.ifindex) for decision in below),
+        withdrawn=frozenset(Endpoint(each.address, each.ifindex, each.flags) for each in going - facts.own),
+        close_all=frozenset(close_all | leaking | {endpoint.address for endpoint in going}),
+        kept=bool(kept),
+        forbids=bool(kept) or len(going) > 1,
+        asks=bypass is None and bool(kept),
+    )
+
+
+def _kept(facts: Facts, decision: Decision, endpoint: Endpoint, detail: str) -> Decision:
+    """A decision below a tunnel whose endpoint stays for connections that bypass it."""
+    return replace(
+        decision,
+        state=State.SUSPENDED,
+        reason=Reason(Why.KEPT_BESIDE_TUNNEL, detail),
+        flags=endpoint.flags,
+        port=endpoint.port,
+        wants_endpoint=facts.own_endpoint(decision.on) is not None,
     )
 
 
