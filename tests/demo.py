@@ -22,7 +22,6 @@ from .bench.tools import TOOLS
 from .networkmanager.bed import SERVER, Bed, missing
 from .networkmanager.namespaces import wait_for
 from .networkmanager.product import install
-from .networkmanager.traffic import IPPROTO_MPTCP
 from .networkmanager.uplinks import Uplink
 
 PORT = 5001
@@ -48,11 +47,11 @@ class Download:
     """A download over one MPTCP connection that goes on for as long as the demo; counts the longest silence."""
 
     def __init__(self, bed: Bed) -> None:
-        self._listener = bed.far.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        self._listener = bed.far.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind((SERVER, PORT))
         self._listener.listen()
-        self._client = bed.machine.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        self._client = bed.machine.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
         self._client.settimeout(30)
         self.ended = False
         self.received = 0

@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from ..networkmanager.bed import Namespace
-from ..networkmanager.traffic import IPPROTO_MPTCP
 
 #: Seconds between two messages of a stream: the waits are known to within about that.
 INTERVAL = 0.04
@@ -100,7 +99,7 @@ class Crowd:
         self, name: Name, server: str, port: int, *, before_data: Callable[[float], object] = lambda _: None
     ) -> None:
         """One more connection, on which data has gone both ways; ``before_data`` is waited for (s) when it stands."""
-        end = self._namespace.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        end = self._namespace.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
         end.settimeout(10)
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
         end.connect((server, port))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from ..networkmanager.bed import Namespace
 from ..networkmanager.namespaces import network_of
-from ..networkmanager.traffic import IPPROTO_MPTCP
 from ..networkmanager.uplinks import ETH_P_ALL, ETH_P_IP, ETH_P_IPV6, PACKET_OUTGOING, TCP, read_packet
 from ..networkmanager.vpn import VPN_SERVER
 
@@ -95,7 +94,7 @@ class Sink:
     """Takes all that anybody sends, and answers with a byte now and then."""
 
     def __init__(self, namespace: Namespace, port: int) -> None:
-        self._listener = namespace.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        self._listener = namespace.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind(("0.0.0.0", port))
         self._listener.listen(64)
@@ -128,7 +127,7 @@ class Upload:
     """A connection that sends 2 kB each 2 ms (8 Mbit/s), as far as it can."""
 
     def __init__(self, namespace: Namespace, server: str, port: int) -> None:
-        self._socket = namespace.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        self._socket = namespace.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
         self._socket.settimeout(10)
         self._socket.connect((server, port))
         self._socket.setblocking(False)
@@ -179,7 +178,7 @@ class Newcomers:
         begin, end = self._times
         time.sleep(max(0.0, begin - time.time()))
         while time.time() < end:
-            client = namespace.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+            client = namespace.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
             self._ends.append(client)
             client.settimeout(2)
             try:

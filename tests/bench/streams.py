@@ -14,7 +14,6 @@ import time
 from dataclasses import dataclass, field
 
 from ..networkmanager.bed import Namespace
-from ..networkmanager.traffic import IPPROTO_MPTCP
 
 #: Seconds between two messages of an interactive stream, and the length of one.
 INTERVAL, MESSAGE = 0.01, 32
@@ -46,7 +45,9 @@ class EchoServer:
     ``stopped`` is set then.
     """
 
-    def __init__(self, namespace: Namespace, port: int, *, protocol: int = IPPROTO_MPTCP, once: bool = False) -> None:
+    def __init__(
+        self, namespace: Namespace, port: int, *, protocol: int = socket.IPPROTO_MPTCP, once: bool = False
+    ) -> None:
         self._listener = _listener(namespace, port, protocol)
         self._once = once
         self.stopped = threading.Event()
@@ -97,7 +98,7 @@ class DownloadServer:
     """Sends as much as it can to whoever connects."""
 
     def __init__(self, namespace: Namespace, port: int) -> None:
-        self._listener = _listener(namespace, port, IPPROTO_MPTCP)
+        self._listener = _listener(namespace, port, socket.IPPROTO_MPTCP)
         self._ends: list[socket.socket] = [self._listener]
         threading.Thread(target=self._serve, daemon=True).start()
         namespace.bed.at_end(self.close)
@@ -153,7 +154,7 @@ class Stream:
         self.error: OSError | None = None
         self.server, self.port = server, port
         self._ended = False
-        self._socket = namespace.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        self._socket = namespace.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
         _as_usual(self._socket)
         self._socket.settimeout(10)
         self._socket.connect((server, port))
@@ -231,7 +232,7 @@ class Attempt:
     """One new connection, tried in a thread from ``begin`` on; ``took`` in seconds, None when it failed."""
 
     def __init__(
-        self, namespace: Namespace, server: str, port: int, *, protocol: int = IPPROTO_MPTCP, limit: float = 5
+        self, namespace: Namespace, server: str, port: int, *, protocol: int = socket.IPPROTO_MPTCP, limit: float = 5
     ) -> None:
         self.begin = time.monotonic()
         self.took: float | None = None

@@ -30,7 +30,7 @@ from nm_mptcp.kernel.sock_diag import subflows
 from tests.support import bpf
 from tests.support.badstates import bad_state_of
 from tests.support.command import as_user
-from tests.support.mptcp import IPPROTO_MPTCP, Echo, two_paths
+from tests.support.mptcp import Echo, two_paths
 from tests.support.network import Network, wait_for
 from tests.support.seccomp import knows_this_machine, refuse_mptcp_sockets
 
@@ -125,7 +125,7 @@ def test_a_network_that_drops_mptcp(machine: Machine, network: Network, far: Net
     with far.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind(("10.9.0.1", 5002))
         listener.listen()
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as client:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as client:
             client.settimeout(20)
             client.connect(("10.9.0.1", 5002))
     finding = machine.found("blackhole")
@@ -360,10 +360,10 @@ def test_a_servers_joins_for_what_nobody_has_accepted_yet_are_no_fault(
 ) -> None:
     """A client is there before the program takes it: no subflow can be made for it so far, which the kernel counts."""
     assert network
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as listener:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as listener:
         listener.bind(("10.1.0.1", 5003))
         listener.listen()
-        with far.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as client:
+        with far.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as client:
             client.connect(("10.1.0.1", 5003))
             client.sendall(b"hello")
             counted = {"MPJoinSynTxCreatSkErr", "MPCapableSYNRX"}
@@ -397,7 +397,7 @@ def test_joins_that_failed_for_want_of_their_address(links: Machine, network: Ne
 @pytest.fixture
 def listener(far: Network, links: Machine) -> Iterator[socket.socket]:  # noqa: ARG001
     """One that accepts MPTCP on the far side."""
-    with far.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as server:
+    with far.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as server:
         server.bind(("10.9.0.1", 5002))
         server.listen()
         thread = threading.Thread(target=_accept, args=(server,), daemon=True)

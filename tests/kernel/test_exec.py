@@ -19,11 +19,10 @@ from nm_mptcp.launch import programs
 from nm_mptcp.launch.elf import read
 from tests.support.command import COMMAND, as_user
 from tests.support.debian import unpacked
-from tests.support.mptcp import IPPROTO_MPTCP
 from tests.support.network import Network, veth
 from tests.support.site import BODY, Site
 
-MPTCP, TCP = [IPPROTO_MPTCP], [socket.IPPROTO_TCP]
+MPTCP, TCP = [socket.IPPROTO_MPTCP], [socket.IPPROTO_TCP]
 NOBODY = 65534
 
 

@@ -20,7 +20,7 @@ from nm_mptcp.kernel.sock_diag import Sockets, subflows
 from nm_mptcp.kernel.subflow_closer import SubflowCloser
 from nm_mptcp.model.flags import EndpointFlag
 from nm_mptcp.model.state import Action, Endpoint, Operation
-from tests.support.mptcp import IPPROTO_MPTCP, two_paths
+from tests.support.mptcp import two_paths
 from tests.support.network import Network, ip, veth, wait_for
 
 SIGNAL, SUBFLOW, BACKUP = EndpointFlag.SIGNAL, EndpointFlag.SUBFLOW, EndpointFlag.BACKUP
@@ -145,7 +145,7 @@ def _places() -> set[tuple[str, int]]:
 @contextlib.contextmanager
 def served(network: Network, address: str, port: int = 5001) -> Iterator[None]:
     """An echo server for one connection."""
-    with network.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as listener:
+    with network.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))
         listener.listen()
@@ -169,7 +169,7 @@ def _serve(listener: socket.socket, accepted: list[socket.socket]) -> None:
 
 
 def _client(server: str, port: int = 5001) -> socket.socket:
-    client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+    client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
     client.settimeout(10)
     client.connect((server, port))
     return client

@@ -17,13 +17,12 @@ from nm_mptcp.kernel import sysctl
 from nm_mptcp.launch import programs
 from nm_mptcp.launch.units import SOCKET_SINCE
 from tests.support.command import COMMAND, as_user
-from tests.support.mptcp import IPPROTO_MPTCP
 from tests.support.network import Network, veth
 from tests.support.site import Site
 
 from .nested import Nested, reason_to_skip
 
-MPTCP, TCP = [IPPROTO_MPTCP], [socket.IPPROTO_TCP]
+MPTCP, TCP = [socket.IPPROTO_MPTCP], [socket.IPPROTO_TCP]
 DROP_IN = "50-nm-mptcp.conf"
 DIRECTORY = "/etc/systemd/system"
 
@@ -386,7 +385,7 @@ LISTEN = "[Unit]\nDefaultDependencies=no\n[Socket]\nListenStream=10.0.0.1:80\nAc
 
 def connected(far: Network, protocol: int) -> bool:
     """Whether a connection from the far side that asks for MPTCP stays MPTCP."""
-    with far.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as client:
+    with far.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as client:
         client.settimeout(10)
         client.connect(("10.0.0.1", 80))
         return client.getsockopt(socket.SOL_TCP, protocol) == 1

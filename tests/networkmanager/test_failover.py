@@ -22,7 +22,7 @@ from .bed import DEFAULT_FLAGS, PROTOCOL, SERVER, SERVER6, SYSCTLS, Bed, Namespa
 from .connectivity import CHECKING, CheckServer, connectivity, wait_connectivity
 from .namespaces import wait_for
 from .observe import Writes
-from .traffic import IPPROTO_MPTCP, Connection, EchoServer
+from .traffic import Connection, EchoServer
 from .uplinks import Links, Uplink
 
 #: Of two links with static addresses, and the number in these.
@@ -280,7 +280,7 @@ def server_without_subflows(bed: Bed) -> str:
 def server_that_stops_listening(bed: Bed) -> str:
     """A server that closes its listener once it has its connection, so that every join is reset."""
     namespace = another_server(bed, "192.0.2.4")
-    _serve_one(namespace, IPPROTO_MPTCP)
+    _serve_one(namespace, socket.IPPROTO_MPTCP)
     return "192.0.2.4"
 
 
@@ -744,10 +744,10 @@ class Transfer:
     """An upload of random bytes that goes on until :meth:`end`, and its checksum at both ends."""
 
     def __init__(self, bed: Bed) -> None:
-        self._listener = bed.far.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        self._listener = bed.far.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
         self._listener.bind((SERVER, 5005))
         self._listener.listen()
-        self._client = bed.machine.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        self._client = bed.machine.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
         self._client.settimeout(60)
         self._ended = False
         self._sent, self._received = hashlib.sha256(), hashlib.sha256()

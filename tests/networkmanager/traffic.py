@@ -15,7 +15,6 @@ from .namespaces import wait_for
 if TYPE_CHECKING:
     from .bed import Namespace
 
-IPPROTO_MPTCP = 262
 PORT = 5000
 
 
@@ -23,7 +22,7 @@ class EchoServer:
     """Sends back what it gets, on every address of its namespace or on one."""
 
     def __init__(self, namespace: Namespace, port: int = PORT, *, address: str = "::") -> None:
-        self._listener = namespace.socket(socket.AF_INET6, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        self._listener = namespace.socket(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
         self._listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind((address if ":" in address else f"::ffff:{address}", port))
@@ -74,7 +73,7 @@ class Connection:
         self.server = server
         self.port = port
         family = socket.AF_INET6 if ":" in server else socket.AF_INET
-        self._socket = namespace.socket(family, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        self._socket = namespace.socket(family, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
         namespace.bed.at_end(self._socket.close)
         self._socket.settimeout(10)
         if source:

@@ -13,7 +13,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from .namespaces import network_of
-from .traffic import IPPROTO_MPTCP
 from .tunnel import IFF_NO_PI, IFF_TUN, TUNSETIFF
 from .uplinks import UDP, Capture, Packet
 
@@ -54,10 +53,10 @@ class VPN:
             ip link set far-{name} up
         """)
         kind = socket.SOCK_STREAM if mptcp else socket.SOCK_DGRAM
-        server = far.socket(socket.AF_INET, kind, IPPROTO_MPTCP if mptcp else 0)
+        server = far.socket(socket.AF_INET, kind, socket.IPPROTO_MPTCP if mptcp else 0)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind((VPN_SERVER, VPN_PORT))
-        self._client = bed.machine.socket(socket.AF_INET, kind, IPPROTO_MPTCP if mptcp else 0)
+        self._client = bed.machine.socket(socket.AF_INET, kind, socket.IPPROTO_MPTCP if mptcp else 0)
         if mark:
             self._client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         if source:

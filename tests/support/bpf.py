@@ -6,11 +6,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import socket
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from .seccomp import IPPROTO_MPTCP
 
 _BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 _PROG_LOAD, _PROG_ATTACH, _PROG_DETACH = 5, 8, 9
@@ -82,7 +81,7 @@ def _loaded() -> int:
     program = ctypes.create_string_buffer(
         instruction(0x61, 0x12, _PROTOCOL, 0)  # r2 = sock->protocol
         + instruction(0xB7, 0, 0, 1)  # r0 = 1: allowed
-        + instruction(0x55, 0x2, 1, IPPROTO_MPTCP)  # if r2 != IPPROTO_MPTCP skip one
+        + instruction(0x55, 0x2, 1, socket.IPPROTO_MPTCP)  # if r2 != IPPROTO_MPTCP skip one
         + instruction(0xB7, 0, 0, 0)  # r0 = 0: refused
         + instruction(0x95, 0, 0, 0)  # return r0
     )

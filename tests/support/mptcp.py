@@ -11,8 +11,6 @@ from typing import Self
 
 from .network import Network
 
-IPPROTO_MPTCP = 262
-
 
 class Echo:
     """An MPTCP connection from this thread's namespace to an echo server in another; closed at the end of ``with``."""
@@ -21,14 +19,14 @@ class Echo:
         self, far: Network, server: str, *, port: int = 5001, source: str = "", socket_family: int | None = None
     ) -> None:
         family = socket.AF_INET6 if ":" in server else socket.AF_INET
-        self._listener = far.socket(family, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        self._listener = far.socket(family, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind((server, port))
         self._listener.listen()
         self._served: socket.socket | None = None
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
-        self._client = socket.socket(socket_family or family, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        self._client = socket.socket(socket_family or family, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
         self._client.settimeout(10)
         if source:
             self._client.bind((source, 0))

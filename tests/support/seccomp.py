@@ -6,9 +6,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import socket
 import struct
-
-IPPROTO_MPTCP = 262
 
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _LD_W_ABS, _JEQ, _RET = 0x20, 0x15, 0x06
@@ -35,7 +34,7 @@ def refuse_mptcp_sockets(number: int = errno.EACCES) -> None:
         (_LD_W_ABS, 0, 0, _NUMBER),
         (_JEQ, 0, 3, _SOCKET[os.uname().machine]),
         (_LD_W_ABS, 0, 0, _PROTOCOL),
-        (_JEQ, 0, 1, IPPROTO_MPTCP),
+        (_JEQ, 0, 1, socket.IPPROTO_MPTCP),
         (_RET, 0, 0, _ERRNO | number),
         (_RET, 0, 0, _ALLOW),
     ]

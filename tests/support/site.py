@@ -9,7 +9,6 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from .mptcp import IPPROTO_MPTCP
 from .network import Network
 
 BODY = b"hello from the far side\n"
@@ -24,7 +23,7 @@ class Site:
     def __init__(self, network: Network, address: str, port: int = 80) -> None:
         self.protocols: list[int] = []
         self.url = f"http://{address}:{port}/"
-        self._listener = network.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        self._listener = network.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind((address, port))
         self._listener.listen()

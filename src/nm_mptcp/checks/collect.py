@@ -36,7 +36,7 @@ from ..report.documents import StatusDocument
 from ..service import remote
 from . import system, tools
 from .facts import STARTING, Facts, Firewall, Process
-from .mptcpsocket import IPPROTO_MPTCP, speaks_here
+from .mptcpsocket import speaks_here
 
 #: Programs that are looked for among the processes, as the kernel cuts their names.
 _PROGRAMS = frozenset(
@@ -218,7 +218,7 @@ def _counters() -> dict[str, int]:
 
 def _socket_errno() -> int:
     try:
-        socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP).close()
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP).close()
     except OSError as error:
         return error.errno or 0
     return 0

@@ -7,7 +7,6 @@ import contextlib
 import socket
 import struct
 
-IPPROTO_MPTCP = 262
 _SOL_MPTCP, _MPTCP_INFO = 284, 1
 _TCP_IS_MPTCP = 43
 _FALLBACK = 1  # MPTCP_INFO_FLAG_FALLBACK
@@ -43,10 +42,10 @@ def speaks_here() -> bool | None:
     Nothing is sent over it, so no subflow is tried beside it.
     """
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as listener:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen(1)
-            client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+            client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
             try:
                 client.settimeout(1)
                 client.connect(listener.getsockname())

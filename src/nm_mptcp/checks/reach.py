@@ -14,7 +14,7 @@ from ..model.state import Family
 from ..text import printable
 from .facts import Facts, Place
 from .finding import Finding, advice, bad, good, not_applicable, unknown, warning
-from .mptcpsocket import IPPROTO_MPTCP, abandon, speaks_mptcp
+from .mptcpsocket import abandon, speaks_mptcp
 
 #: Seconds for one connection: the kernel tries without MPTCP after some 3 s where its SYNs with MPTCP are dropped.
 _PATIENCE = 8.0
@@ -92,7 +92,7 @@ def _servers(host: str, port: int) -> dict[Family, str]:
 
 def _connect(place: Place, server: str, port: int) -> _Try:
     try:
-        connection = socket.socket(Family.of(server), socket.SOCK_STREAM, IPPROTO_MPTCP)
+        connection = socket.socket(Family.of(server), socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
     except OSError as error:
         return _Try(place, server, error=_words(error))
     try:

@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import shutil
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -211,7 +212,7 @@ def _not_in_force(unit: Unit, path: str, variables: dict[str, str]) -> str:
     if path not in unit.drop_ins:
         return f"systemd has not read {path} (systemctl daemon-reload)"
     if unit.is_socket:
-        if unit.protocol == programs.IPPROTO_MPTCP:
+        if unit.protocol == socket.IPPROTO_MPTCP:
             return ""
         lost = ["SocketProtocol"]
     else:

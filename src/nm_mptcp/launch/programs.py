@@ -17,9 +17,6 @@ from pathlib import Path
 
 from .elf import MAGIC, Elf, ElfError, read
 
-#: Missing in Python's socket module before 3.10, and in builds on old headers.
-IPPROTO_MPTCP = 262
-
 #: Scripts whose interpreter is a script: the kernel goes no further (BINPRM_MAX_RECURSION and a little).
 _SCRIPTS_MAX = 5
 
@@ -162,7 +159,7 @@ def wrappers(mptcpize: str | None = None, root: Path = Path("/")) -> tuple[Wrapp
 def mptcp_error() -> int:
     """0 when an MPTCP socket can be made in this process's network namespace, else the errno that tells why not."""
     try:
-        socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, IPPROTO_MPTCP).close()
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_MPTCP).close()
     except OSError as error:
         return error.errno or errno.EINVAL
     return 0
