@@ -66,7 +66,7 @@ class Subject:
             nonlocal difference
             self.monitor.read()
             difference = self.difference()
-            return not difference or self.fib.doubtful
+            return not difference or self.fib.resync_due
 
         try:
             wait_for("the FIB shows what the kernel has", agrees, seconds=2)

@@ -205,9 +205,9 @@ def test_silent_changes_are_known_or_doubted(
     subject.monitor.read()
     if known:
         wait_for("the same without a look", lambda: not subject.difference())
-        assert not subject.fib.doubtful
+        assert not subject.fib.resync_due
     else:
-        wait_for("doubt", lambda: subject.monitor.read() or subject.fib.doubtful)
+        wait_for("doubt", lambda: subject.monitor.read() or subject.fib.resync_due)
     wait_for("the same after a look", lambda: subject.look() and not subject.difference())
 
 
@@ -215,7 +215,7 @@ def test_ipv6_switched_off_is_doubted_where_siblings_stay(subject: Subject, link
     ip("-6 route add 2001:db8:9::/48 nexthop via fe80::2 dev va nexthop via fe80::2 dev vb")
     wait_for("a look", subject.look)
     sysctl.write(sysctl.interface("ipv6", "va", "disable_ipv6"), 1)
-    wait_for("doubt", lambda: subject.monitor.read() or subject.fib.doubtful)
+    wait_for("doubt", lambda: subject.monitor.read() or subject.fib.resync_due)
     wait_for("the same after a look", lambda: subject.look() and not subject.difference())
     assert "2001:db8:9::/48" not in destinations(subject, links[0])
     assert "2001:db8:9::/48" in destinations(subject, links[1])
@@ -318,7 +318,7 @@ ADDRESS = Address(2, "10.0.0.1", 24)
 
 def loaded() -> FIB:
     fib = FIB()
-    fib.load([VA, VB], [ADDRESS, Address(3, "10.0.1.1", 24)], ROUTES, [RULE])
+    fib.adopt(FIB.of([VA, VB], [ADDRESS, Address(3, "10.0.1.1", 24)], ROUTES, [RULE]))
     return fib
 
 
@@ -350,7 +350,7 @@ def test_what_did_not_change_is_the_same_object() -> None:
 def test_a_look_that_finds_the_same_changes_nothing() -> None:
     fib = loaded()
     routes, addresses = fib.routes, fib.addresses
-    found = fib.load([VB, VA], [Address(3, "10.0.1.1", 24), ADDRESS], list(reversed(ROUTES)), [RULE])
+    found = fib.adopt(FIB.of([VB, VA], [Address(3, "10.0.1.1", 24), ADDRESS], list(reversed(ROUTES)), [RULE]))
     assert not found
     assert all(fib.routes[place] is group for place, group in routes.items())
     assert all(fib.addresses[place] is group for place, group in addresses.items())
@@ -374,7 +374,7 @@ REPEATED: list[Callable[[], object]] = [
 def test_an_event_that_tells_nothing_new_changes_nothing(event: Callable[[], object]) -> None:
     fib = loaded()
     assert fib.update(event()) is NO_CHANGES  # type: ignore[arg-type]
-    assert not fib.doubtful
+    assert not fib.resync_due
 
 
 def test_a_rule_that_is_added_once_more_stands_there_twice_and_the_first_goes_first() -> None:
@@ -391,7 +391,9 @@ def test_refreshed_lifetimes_are_shown_and_are_no_change() -> None:
     fib = loaded()
     assert not fib.update(AddressEvent(True, Address(2, "10.0.0.1", 24, preferred=5, valid=9)))
     assert fib.addresses[2][0].valid == 9
-    assert not fib.load([VA, VB], [Address(2, "10.0.0.1", 24, valid=7), Address(3, "10.0.1.1", 24)], ROUTES, [RULE])
+    assert not fib.adopt(
+        FIB.of([VA, VB], [Address(2, "10.0.0.1", 24, valid=7), Address(3, "10.0.1.1", 24)], ROUTES, [RULE])
+    )
     assert fib.addresses[2][0].valid == 7
 
 
@@ -418,8 +420,8 @@ def test_events_that_a_look_already_contains_do_no_harm() -> None:
 
 def test_changes_are_joined() -> None:
     one = Changes(links=True, lost_links=frozenset({1}))
-    other = Changes(addresses=True, lost_links=frozenset({2}), doubtful=True)
-    assert one | other == Changes(links=True, addresses=True, lost_links=frozenset({1, 2}), doubtful=True)
+    other = Changes(addresses=True, lost_links=frozenset({2}), resync_due=True)
+    assert one | other == Changes(links=True, addresses=True, lost_links=frozenset({1, 2}), resync_due=True)
     assert (one | NO_CHANGES) is one
     assert (NO_CHANGES | one) is one
     assert not NO_CHANGES

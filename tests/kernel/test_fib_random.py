@@ -199,7 +199,7 @@ def test_the_mirror_shows_what_the_kernel_has_or_says_that_it_doubts(subject: Su
             actions.burst()
             subject.monitor.end_dump(fresh)
         assert subject.settled(), "\n".join([*actions.history[-12:], f"step {step}:", subject.last_difference])
-        if subject.fib.doubtful:
+        if subject.fib.resync_due:
             doubts += 1
             wait_for("a look clears all doubt", subject.look)
             assert subject.settled(), "\n".join([*actions.history[-12:], "after a look:", subject.last_difference])

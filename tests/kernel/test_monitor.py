@@ -157,7 +157,7 @@ def test_an_overflow_is_told_and_a_look_heals_it() -> None:
             assert len(watcher.destinations()) >= 501
             assert not (
                 await asyncio.get_running_loop().run_in_executor(watcher.worker, full_dump, watcher.rtnetlink)
-            ).doubtful
+            ).resync_due
 
     asyncio.run(story())
 

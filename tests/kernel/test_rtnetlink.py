@@ -209,7 +209,7 @@ def test_what_is_left_out_is_no_wildcard(rtnetlink: Rtnetlink, va: int) -> None:
     with pytest.raises(KernelError) as refused:
         rtnetlink.delete_route(replace(there[1], hops=(), type=RouteType.UNREACHABLE))
     assert refused.value.absent
-    with pytest.raises(ValueError, match="it might be anybody's"):
+    with pytest.raises(ValueError, match="another's route would match"):
         rtnetlink.delete_route(replace(there[0], protocol=0))
     assert set(rtnetlink.routes(TABLE)) == set(there)
 
@@ -361,7 +361,7 @@ def test_rules_of_one_priority_stand_in_the_order_in_which_they_were_added(subje
         rtnetlink.delete_rule(mine[2])
         assert standing() == [other, *mine[1:]]
         assert subject.settled()
-        assert not subject.fib.doubtful
+        assert not subject.fib.resync_due
         assert not subject.difference()
 
 

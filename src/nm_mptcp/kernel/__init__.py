@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The netlink side: what the kernel has, what it tells, and the writes. Knows the model, nothing of NetworkManager."""
+"""The kernel by netlink and /proc/sys: dumps, events and writes. Depends on the model, not on NetworkManager."""

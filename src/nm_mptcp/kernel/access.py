@@ -95,7 +95,7 @@ class KernelAccess:
         due); ``on_event`` for each event of the path manager. Raises :class:`KernelError`.
         """
         loop = asyncio.get_running_loop()
-        self._monitor = Monitor(self._fib, on_change, lambda: on_change(Changes(doubtful=True)))
+        self._monitor = Monitor(self._fib, on_change, lambda: on_change(Changes(resync_due=True)))
         self._monitor.start(loop)
         if sysctl.path_manager():
 
@@ -144,7 +144,7 @@ class KernelAccess:
                 self._monitor.read()
                 if not self._monitor.behind:
                     break
-            if self._monitor.lost or (thorough and self._fib.doubtful):
+            if self._monitor.lost or (thorough and self._fib.resync_due):
                 await self._dump_all(self._monitor)
         fib = self._fib
         depends = (fib.links, fib.routes, fib.rules, fib.addresses)
@@ -300,7 +300,7 @@ class KernelAccess:
         return failures, operations[done:]
 
     def _present(self) -> PresentRoutes:
-        complete = not (self._fib.doubtful or (self._monitor is not None and self._monitor.lost))
+        complete = not (self._fib.resync_due or (self._monitor is not None and self._monitor.lost))
         return PresentRoutes(self._fib, self._rtnetlink, complete=complete)
 
     # --- on the worker thread

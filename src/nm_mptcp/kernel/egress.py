@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where packets leave that nobody bound to anything: the kernel's own answer, right for all its rules, tables and policies.
+"""Where packets from unbound sockets leave, by the kernel's own rules, tables and IPsec policies: full tunnels, and what
+bypasses them.
 
-Asked only while there is a link like a tunnel, or an IPsec policy, and only when something changed that it depends on: a
-machine without a VPN never asks.
+Looked up only while there is a tunnel's link or an IPsec policy, and only when something has changed that it depends on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class EgressLookup(Requester):
-    """Asks the kernel where packets leave: synchronous, for one thread, in that thread's network namespace."""
+    """Egress look-ups: synchronous, for one thread, opened at first use, in that thread's network namespace."""
 
     PROTOCOL = ROUTE
 
@@ -32,19 +32,19 @@ class EgressLookup(Requester):
         super().__init__()
         self._policies = XfrmPolicies()
         self._events: XfrmPolicyEvents | None = None
-        self._news = 0  #: counts what was told of IPsec policies
+        self._policy_events = 0  #: events of IPsec policies, counted
         self._outgoing: tuple[int, tuple[XfrmPolicy, ...]] = (-1, ())
-        self._complaints = FaultLog(_log)
+        self._faults = FaultLog(_log)
         self._links: Mapping[int, Link] | None = None
-        self._alike = False
-        self._asked: tuple[object, ...] = ()
+        self._may_tunnel = False
+        self._depends: tuple[object, ...] = ()
         self._known: Mapping[Family, tuple[Egress, ...]] = {}
 
     def follow(self, loop: asyncio.AbstractEventLoop, on_change: Callable[[], None]) -> None:
         """Call ``on_change`` from now on when IPsec policies change. Raises :class:`KernelError`."""
 
         def changed() -> None:
-            self._news += 1
+            self._policy_events += 1
             on_change()
 
         self._events = XfrmPolicyEvents(changed)
@@ -63,16 +63,18 @@ class EgressLookup(Requester):
     def look(
         self, links: Mapping[int, Link], *others: object, afresh: bool = False
     ) -> Mapping[Family, tuple[Egress, ...]]:
-        """Where the probes leave, nothing while there is nothing like a tunnel. ``others`` are what else it depends on: the
-        same objects as at the last look, and the same answer is given (save ``afresh``). So it is when the kernel refuses to
-        answer, which is told once: nothing else depends on it.
+        """The egress of each of :data:`.PROBES`, empty while nothing can be a tunnel.
+
+        ``others`` are what else it depends on, compared by identity: if all are the same objects as at the last look, so is
+        the result (unless ``afresh``). So it is when the kernel answers with an error, which is logged once, since nothing
+        else depends on it.
         """
         try:
             known = self._look(links, others, afresh=afresh)
         except KernelError as error:
-            self._complaints.say("look", f"{error}; what is known of VPNs may be old")
+            self._faults.say("look", f"{error}; the last known state of VPN tunnels is used")
             return self._known
-        self._complaints.right("look")
+        self._faults.right("look")
         return known
 
     def _look(
@@ -80,23 +82,23 @@ class EgressLookup(Requester):
     ) -> Mapping[Family, tuple[Egress, ...]]:
         if links is not self._links:
             self._links = links
-            self._alike = any(link.kind in TUNNEL_LINKS or link.kind == PPP for link in links.values())
+            self._may_tunnel = any(link.kind in TUNNEL_LINKS or link.kind == PPP for link in links.values())
         policies = self._policies_now(afresh=afresh)
-        if not self._alike and not policies:
-            self._asked, self._known = (), {}
+        if not self._may_tunnel and not policies:
+            self._depends, self._known = (), {}
             return self._known
         depends = (links, *others, policies)
         if (
             afresh
-            or len(depends) != len(self._asked)
-            or any(a is not b for a, b in zip(depends, self._asked, strict=True))
+            or len(depends) != len(self._depends)
+            or any(a is not b for a, b in zip(depends, self._depends, strict=True))
         ):
             known = {family: tuple(map(self.of, probes)) for family, probes in PROBES.items()}
-            self._asked, self._known = depends, known
+            self._depends, self._known = depends, known
         return self._known
 
     def of(self, destination: str) -> Egress:
-        """Where a packet to this address leaves. Raises :class:`KernelError`."""
+        """The egress of a packet to this address. Raises :class:`KernelError`."""
         try:
             found = lookup(self._netlink, destination)
         except KernelError as error:
@@ -104,23 +106,23 @@ class EgressLookup(Requester):
                 return Egress()
             raise
         policies = self._outgoing[1] if found.source and not found.local else ()
-        wrapped = bool(policies) and encrypted(policies, found.source or "", destination, found.ifindex)
-        return Egress(found.ifindex, encrypted=wrapped)
+        is_encrypted = bool(policies) and encrypted(policies, found.source or "", destination, found.ifindex)
+        return Egress(found.ifindex, encrypted=is_encrypted)
 
     def bypass(self, subflows: Iterable[Subflow], tunnels: Mapping[Family, Tunnel]) -> TunnelBypass:
-        """On which addresses these subflows stand beside, and which around the tunnels. Raises :class:`KernelError`."""
-        ways = self._ways(subflows, tunnels)
+        """The local addresses of those of these subflows that do not go through the tunnels. Raises :class:`KernelError`."""
+        reached = self._reached(subflows, tunnels)
         return TunnelBypass(
-            allowed=frozenset(subflow.local for subflow, beside in ways if beside),
-            leaking=frozenset(subflow.local for subflow, beside in ways if not beside and subflow.ifindex),
+            allowed=frozenset(subflow.local for subflow, outside in reached if outside),
+            leaking=frozenset(subflow.local for subflow, outside in reached if not outside and subflow.ifindex),
         )
 
     def tunnelled(self, subflows: Iterable[Subflow], tunnels: Mapping[Family, Tunnel]) -> list[Subflow]:
-        """Those of these subflows whose peer is reached by a tunnel, or not at all. Raises :class:`KernelError`."""
-        return [subflow for subflow, beside in self._ways(subflows, tunnels) if not beside]
+        """Those of these subflows whose peer is routed into a tunnel, or not at all. Raises :class:`KernelError`."""
+        return [subflow for subflow, outside in self._reached(subflows, tunnels) if not outside]
 
-    def _ways(self, subflows: Iterable[Subflow], tunnels: Mapping[Family, Tunnel]) -> list[tuple[Subflow, bool]]:
-        """Each subflow of a tunnelled family, and whether the way to its peer is beside the tunnel."""
+    def _reached(self, subflows: Iterable[Subflow], tunnels: Mapping[Family, Tunnel]) -> list[tuple[Subflow, bool]]:
+        """Each subflow of a tunnelled family, and whether its peer is routed outside of the tunnel."""
         known: dict[str, Egress] = {}
         result = []
         for subflow in subflows:
@@ -129,15 +131,15 @@ class EgressLookup(Requester):
                 continue
             if subflow.remote not in known:
                 known[subflow.remote] = self.of(subflow.remote)
-            way = known[subflow.remote]
-            beside = bool(way.ifindex) and not way.encrypted and way.ifindex not in tunnel.interfaces
-            result.append((subflow, beside))
+            egress = known[subflow.remote]
+            outside = bool(egress.ifindex) and not egress.encrypted and egress.ifindex not in tunnel.interfaces
+            result.append((subflow, outside))
         return result
 
     def _policies_now(self, *, afresh: bool) -> tuple[XfrmPolicy, ...]:
-        """The outgoing policies; read when there was news of them, and at each look where nobody listens for news."""
-        news = self._news
-        if afresh or self._events is None or self._outgoing[0] != news:
+        """The outgoing policies, read again after an event; at each look where there is no subscription."""
+        events = self._policy_events
+        if afresh or self._events is None or self._outgoing[0] != events:
             found = self._policies.outgoing()
-            self._outgoing = (news, found if found != self._outgoing[1] else self._outgoing[1])
+            self._outgoing = (events, found if found != self._outgoing[1] else self._outgoing[1])
         return self._outgoing[1]

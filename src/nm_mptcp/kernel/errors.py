@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel answers when it refuses."""
+"""The error of a request to the kernel."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _NUMBER = re.compile(r":? -\d+\s*$")
 
 
 class KernelError(Exception):
-    """The kernel refused an operation, or cannot be asked at all; ``str()`` is one clear line.
+    """The kernel rejected a request, or could not be asked; ``str()`` is one line for users.
 
-    ``errno`` is the kernel's number (0 where there is none, e.g. an answer that made no sense), ``text`` its own words
-    (extended acknowledgement) or else :func:`os.strerror`'s, ``what`` the operation in words ("add endpoint 10.0.0.2").
-    ``attribute`` is the offset of the attribute that was refused, counted from the message's header, where it was told.
+    ``errno`` is the kernel's number (0: none), ``text`` its message (extended acknowledgement) or else
+    :func:`os.strerror`'s, ``what`` the operation in words ("add endpoint 10.0.0.2"). ``attribute`` is the offset of the
+    rejected attribute from the message's header in bytes, None where it is not reported.
     """
 
     def __init__(self, number: int, what: str, text: str | None = None, *, attribute: int | None = None) -> None:
@@ -35,15 +35,15 @@ class KernelError(Exception):
 
     @property
     def exists(self) -> bool:
-        """Whether it failed because the very thing, or one that takes its place, is there already."""
+        """Whether it failed because the object, or one in its place, exists already."""
         return self.errno == errno.EEXIST
 
     @property
     def absent(self) -> bool:
-        """Whether it failed because the thing, its interface or its address is not there (any more).
+        """Whether it failed because the object, its interface or its address does not exist (any more).
 
-        EINVAL is what the path manager answers for an endpoint that is not there, and only its text ("address not found")
-        tells that from a malformed request.
+        For a missing endpoint the path manager answers EINVAL, and only the text ("address not found") distinguishes that
+        from a malformed request.
         """
         if self.errno == errno.EINVAL:
             return "not found" in self.text
@@ -51,5 +51,5 @@ class KernelError(Exception):
 
     @property
     def full(self) -> bool:
-        """Whether the endpoint table is full (ERANGE; ENOSPC is kept for kernels to come)."""
+        """Whether the table of endpoints is full (ERANGE; ENOSPC in case a later kernel answers that)."""
         return self.errno in (errno.ERANGE, errno.ENOSPC)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel last told of links, addresses, routes and rules; pure: dumps and events in, immutable views out.
+"""A copy of the kernel's links, addresses, routes and rules; pure: dumps and events in, immutable views out.
 
-An event costs microseconds however many routes there are. The kernel does not tell everything: some of what it changes in
-silence follows from what it does tell, and is followed here; for the rest :attr:`FIB.doubtful` says that a full look
-is due. The silent changes, found in the kernel's source and in its behaviour (6.18):
+An event costs microseconds however many routes there are. Not every change has an event: what follows from the events that
+there are is done here as well, for the rest :attr:`FIB.resync_due` asks for a full dump. The changes without an event of
+their own, from the kernel's source and its behaviour (6.18):
 
 - IPv4, link administratively down: its routes vanish; of a multipath route its hops are marked dead, and the route goes
-  when all are (``fib_sync_down_dev``). They come to life with the link or with its next address (``fib_sync_up``).
+  when all are (``fib_sync_down_dev``). They are revived with the link or with its next address (``fib_sync_up``).
 - IPv4, last address of a link gone: the same (``fib_disable_ip``).
 - IPv4, an address gone from all links: routes of the main table with it as source hint vanish (``fib_sync_down_addr``);
   in other tables they stay, save in a VRF's.
@@ -14,12 +14,12 @@ is due. The silent changes, found in the kernel's source and in its behaviour (6
 - IPv6, link down: multipath siblings by it are marked dead unless all siblings are (``fib6_ifdown``).
 - IPv6, an address gone: routes by its link with it as source hint stay and lose the hint (``fib6_remove_prefsrc``).
 - IPv6, a link's MTU changed: routes by it with an MTU of their own may get another (``rt6_mtu_change``).
-- Of IPv6 multipath siblings the kernel tells the source hint, preference and metrics of one only, whichever comes first.
-- A route that is replaced is not told of; its successor has NLM_F_REPLACE.
+- Of IPv6 multipath siblings the kernel reports the source hint, preference and metrics of one only, whichever comes first.
+- A route that is replaced has no event; its successor's has NLM_F_REPLACE.
 - Routes by nexthop objects (``ip nexthop``) change with these.
 
-What is not seen until the next look: that the kernel's own router advertisement code changes the preference or MTU of a
-route that it has already; that IPv6 is switched off on a link which has multipath routes but no IPv6 address.
+Not noticed until the next full dump: a preference or MTU that the kernel's own router advertisement code changes in a route
+that exists already; IPv6 switched off on a link which has multipath routes but no IPv6 address.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from .rtnl_parse import LOCAL_TABLE, AddressEvent, Event, LinkEvent, NexthopEven
 _Group = tuple[int, int]  # table, ifindex
 _Key = Hashable
 
-_UNKEPT = (RouteType.LOCAL, RouteType.BROADCAST, RouteType.MULTICAST)
+_UNTRACKED = (RouteType.LOCAL, RouteType.BROADCAST, RouteType.MULTICAST)
 _RT_SCOPE_HOST = 254
 _RTPROT_RA = 9
 
-#: How many looks are taken at dead hops of a link that came back, until they are believed to be dead still: the kernel
-#: tells of the link before it revives them.
-_LOOKS_AT_DEAD = 2
+#: Full dumps after which dead hops of a link that came back are believed: the kernel sends the link's event before it revives
+#: them.
+_DUMPS_OF_DEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Which kinds of things changed, and what was lost; true when anything changed or became doubtful."""
+    """Which kinds of objects changed, and what was lost; false when nothing did and no resync became due."""
 
     links: bool = False
     addresses: bool = False
@@ -53,7 +53,7 @@ class Changes:
     rules: bool = False
     lost_links: frozenset[int] = frozenset()  #: ifindexes that lost carrier, were taken down or are gone
     lost_addresses: frozenset[Address] = frozenset()
-    doubtful: bool = False  #: the kernel changed more than it told: a full look is due
+    resync_due: bool = False  #: more changed than there are events for: a full dump is due
 
     def __bool__(self) -> bool:
         return self != NO_CHANGES
@@ -70,7 +70,7 @@ class Changes:
             rules=self.rules or other.rules,
             lost_links=self.lost_links | other.lost_links,
             lost_addresses=self.lost_addresses | other.lost_addresses,
-            doubtful=self.doubtful or other.doubtful,
+            resync_due=self.resync_due or other.resync_due,
         )
 
 
@@ -82,13 +82,15 @@ class FIB:
     """Links, addresses, routes and rules, kept up to date by events. For one thread at a time.
 
     The views (:attr:`links`, :attr:`addresses`, :attr:`routes`, :attr:`rules`) are snapshots in the shapes of
-    :class:`~nm_mptcp.model.state.Kernel`: they never change afterwards, cost little to take, and parts of them that did not
+    :class:`~nm_mptcp.model.state.Kernel`: they never change afterwards, are cheap to take, and parts of them that did not
     change are the same objects as before.
+
+    One class in spite of its length: an event of one kind (a link, an address) changes objects of the others.
     """
 
     def __init__(self) -> None:
-        #: Whether the kernel may have changed something without a word: a full look is due. Cleared by :meth:`load`.
-        self.doubtful = False
+        #: Whether something may have changed without an event: a full dump is due. Cleared by :meth:`adopt`.
+        self.resync_due = False
         self._links: dict[int, Link] = {}
         self._addresses: dict[int, dict[_Key, Address]] = {}
         self._routes: dict[_Key, Route] = {}
@@ -96,11 +98,11 @@ class FIB:
         self._tables: dict[int, set[int]] = {}  # ifindex -> tables with a group
         self._prefixes: dict[tuple[int, str], tuple[_Key, ...]] = {}  # table, destination
         self._sources: dict[str, dict[_Key, None]] = {}
-        self._rules: list[Rule] = []  # as the kernel tells them: of equal priority the older first
+        self._rules: list[Rule] = []  # in the kernel's order: of equal priority the older first
         self._by_object = 0  # routes by a nexthop object
-        self._deadened: set[_Group] = set()  # groups in which there may be dead hops
-        self._reviving: dict[int, int] = {}  # links whose dead hops may come to life -> looks still to be taken
-        self._lost: dict[int, Link] = {}  # as they will be, once all is read that was told before
+        self._with_dead: set[_Group] = set()  # groups that may have dead hops
+        self._reviving: dict[int, int] = {}  # links whose dead hops may be revived -> full dumps still to be made
+        self._lost: dict[int, Link] = {}  # lost links, until the events before the loss are read
         self._links_view: dict[int, Link] | None = {}
         self._addresses_view: dict[int, tuple[Address, ...]] = {}
         self._addresses_stale: set[int] = set()
@@ -133,7 +135,7 @@ class FIB:
 
     @property
     def routes(self) -> Mapping[tuple[int, int], tuple[Route, ...]]:
-        """Routes by table and ifindex, 0 for those without a hop; without the local table and without dead hops."""
+        """Routes by table and ifindex (0: those without a hop), without the local table and dead hops."""
         if self._routes_stale:
             view = dict(self._routes_view)
             for group in self._routes_stale:
@@ -156,7 +158,7 @@ class FIB:
         routes = self._groups.get(group)
         if not routes:
             return ()
-        if group not in self._deadened:
+        if group not in self._with_dead:
             return tuple(routes.values())
         shown = []
         for route in routes.values():
@@ -168,29 +170,17 @@ class FIB:
         return tuple(shown)
 
     def is_unambiguous(self, route: Route) -> bool:
-        """Whether this route is there, and no other of its protocol to the same destination in the same table: a request
-        that leaves out what is 0 can mean none but it. Any thread may ask.
+        """Whether this route is present, and no other of its protocol to the same destination in the same table: a delete
+        that leaves out what is 0 can match none but it. Any thread may call this.
         """
         same = [
-            there
+            other
             for key in self._prefixes.get(_prefix(route), ())
-            if (there := self._routes.get(key)) and there.protocol == route.protocol
+            if (other := self._routes.get(key)) and other.protocol == route.protocol
         ]
         return len(same) == 1 and same[0] == route
 
-    # --- a full look
-
-    def load(
-        self,
-        links: Iterable[Link],
-        addresses: Iterable[Address],
-        routes: Iterable[Route],
-        rules: Iterable[Rule],
-    ) -> Changes:
-        """Forget everything and take what a full look found; tells how that differs from what was known."""
-        fresh = FIB()
-        fresh._fill(links, addresses, routes, rules)
-        return self.adopt(fresh)
+    # --- full dumps
 
     @classmethod
     def of(
@@ -200,23 +190,23 @@ class FIB:
         routes: Iterable[Route],
         rules: Iterable[Rule],
     ) -> Self:
-        """A mirror of what a full look found (made on the worker thread, then given to :meth:`adopt`)."""
+        """From a full dump, for :meth:`adopt`; made on the worker thread."""
         fresh = cls()
         fresh._fill(links, addresses, routes, rules)
         return fresh
 
     def adopt(self, fresh: FIB, events: Iterable[Event] = ()) -> Changes:
-        """Become ``fresh``, brought up to date with the events that came while it was made; tells the differences.
+        """Become ``fresh``, brought up to date with the events that came while it was made; returns the differences.
 
-        ``fresh`` must not be used afterwards. Events that it already contains do no harm.
+        ``fresh`` must not be used afterwards. Events from before its dump do no harm.
         """
         fresh._replay(events)
-        for index, looks in self._reviving.items():
-            if looks > 1 and index not in fresh._reviving and fresh._has_dead(index):
-                fresh.doubtful = True
-                fresh._reviving[index] = looks - 1
+        for index, dumps in self._reviving.items():
+            if dumps > 1 and index not in fresh._reviving and fresh._has_dead(index):
+                fresh.resync_due = True
+                fresh._reviving[index] = dumps - 1
         before = (self.links, self.addresses, self.routes, self.rules)
-        fresh._keep(*before)
+        fresh._reuse(*before)
         lost_links = frozenset(index for index, link in before[0].items() if _lost(link, fresh._links.get(index)))
         after_addresses = fresh.addresses
         lost_addresses = frozenset(
@@ -233,7 +223,7 @@ class FIB:
             rules=before[3] != fresh.rules,
             lost_links=lost_links,
             lost_addresses=lost_addresses,
-            doubtful=fresh.doubtful,
+            resync_due=fresh.resync_due,
         )
         self.__dict__.update(fresh.__dict__)
         return changes
@@ -247,49 +237,49 @@ class FIB:
             self._addresses.setdefault(address.ifindex, {})[_address_key(address)] = address
             self._addresses_stale.add(address.ifindex)
         for route in routes:
-            if _kept(route):
+            if _tracked(route):
                 self._put(_route_key(route), self._with_waiting(route))
         self._rules = list(rules)
         self._rules_view = None
 
     def _replay(self, events: Iterable[Event]) -> None:
-        """Take in events from before and after the dump; which is which is not known.
+        """Apply events from before and after the dump; which is which is not known.
 
-        They lead to the same end, save that a route which is told to be there, and is not (or not so) in the dump, may have
-        been changed in silence by what was told next - or may be newer than the dump; and that a route which took the place
-        of another may have done so among others than there are now.
+        The end is the same, with two exceptions: a route that an event reports, and that is not (or not so) in the dump, is
+        newer than that, or a later event has changed it silently; and a route that replaced another may have done so among
+        other routes than there are now.
         """
         changed = False
         for event in events:
             if isinstance(event, RouteEvent):
-                if event.replace and any(self._beside(route) for route in event.routes):
-                    self.doubtful = True
+                if event.replace and any(self._same_place(route) for route in event.routes):
+                    self.resync_due = True
                 for route in map(self._with_waiting, event.routes if event.new else ()):
                     known = self._routes.get(_route_key(route))
-                    changed |= _kept(route) and (known is None or known != route or _dead(known) != _dead(route))
+                    changed |= _tracked(route) and (known is None or known != route or _dead(known) != _dead(route))
             elif isinstance(event, RuleEvent) and event.new and event.rule in self._rules:
-                self.doubtful = True  # it is in the dump, or stands there twice
+                self.resync_due = True  # it is in the dump, or it exists twice
                 continue
-            elif changed and _may_silence(event):
-                self.doubtful = True
+            elif changed and _may_change_silently(event):
+                self.resync_due = True
             self.update(event)
 
-    def _keep(
+    def _reuse(
         self,
         links: Mapping[int, Link],
         addresses: Mapping[int, tuple[Address, ...]],
         routes: Mapping[_Group, tuple[Route, ...]],
         rules: tuple[Rule, ...],
     ) -> None:
-        """Hand out the same objects as before for what is the same as before."""
+        """Keep the objects of the views before for what has not changed."""
         if self.links == links:
             self._links_view = dict(links) if not isinstance(links, dict) else links
         for index, group in self.addresses.items():
-            if _same(group, addresses.get(index)):
-                # Equal though they are, only the new ones have the lifetimes of today.
+            if _same_objects(group, addresses.get(index)):
+                # Equal or not, only the new ones have the current lifetimes.
                 self._addresses_view[index] = group if _lifetimes(group) else addresses[index]
         for place, shown in self.routes.items():
-            if _same(shown, routes.get(place)):
+            if _same_objects(shown, routes.get(place)):
                 self._routes_view[place] = routes[place]
         if self.rules == rules:
             self._rules_view = rules
@@ -297,8 +287,8 @@ class FIB:
     # --- events
 
     def update(self, event: Event) -> Changes:
-        """Take in one event; tells what changed, :data:`NO_CHANGES` (false) when nothing did."""
-        was_doubtful = self.doubtful
+        """Apply one event; returns what changed, :data:`NO_CHANGES` (false) when nothing did."""
+        was_due = self.resync_due
         if isinstance(event, RouteEvent):
             changes = self._route(event)
         elif isinstance(event, LinkEvent):
@@ -309,16 +299,16 @@ class FIB:
             changes = self._rule(event)
         else:
             changes = self._nexthop(event)
-        if self.doubtful and not was_doubtful:
-            changes |= Changes(doubtful=True)
+        if self.resync_due and not was_due:
+            changes |= Changes(resync_due=True)
         return changes
 
-    def foresee(self, event: LinkEvent) -> Changes:
-        """Know of a link that is lost before all that was told earlier is read; what else the loss brings comes in its turn."""
+    def anticipate(self, event: LinkEvent) -> Changes:
+        """Show a link as lost although earlier events are still unread; all else that the loss changes follows in order."""
         index = event.link.index
         known = self.links.get(index)
         if event.new and event.link.up and event.link.carrier:
-            return self._come_true([index])
+            return self._end_anticipation([index])
         if known is None or index not in self._links:
             return NO_CHANGES
         lost = replace(known, up=event.new and event.link.up, carrier=False)
@@ -329,10 +319,10 @@ class FIB:
         return Changes(links=True, lost_links=frozenset({index}))
 
     def caught_up(self) -> Changes:
-        """All is read that was told: what was foreseen is known by now."""
-        return self._come_true(list(self._lost))
+        """All events are read: those that were anticipated have been applied."""
+        return self._end_anticipation(list(self._lost))
 
-    def _come_true(self, indexes: Iterable[int]) -> Changes:
+    def _end_anticipation(self, indexes: Iterable[int]) -> Changes:
         shown = [(index, lost) for index in indexes if (lost := self._lost.pop(index, None))]
         if not shown:
             return NO_CHANGES
@@ -352,16 +342,18 @@ class FIB:
                 for key in self._family_routes(index, Family.IPV6)
                 for name, _ in self._routes[key].metrics
             ):
-                self.doubtful = True
+                self.resync_due = True
         if link == old:
             return NO_CHANGES
         self._links[index] = link
         self._links_view = None
         routes = False
         if not link.up and (old is None or old.up):
-            routes = self._deaden(index, Family.IPV4, forced=False) | self._deaden(index, Family.IPV6, forced=False)
+            routes = self._mark_dead(index, Family.IPV4, forced=False) | self._mark_dead(
+                index, Family.IPV6, forced=False
+            )
         elif link.up and (old is None or not old.up or (link.carrier and not old.carrier)):
-            self._revival(index)
+            self._expect_revival(index)
         lost = frozenset({index}) if old is not None and _lost(old, link) else frozenset[int]()
         return Changes(links=True, routes=routes, lost_links=lost)
 
@@ -394,7 +386,7 @@ class FIB:
             group[key] = address
             self._addresses_stale.add(index)
             if old is None:
-                self._revival(index)
+                self._expect_revival(index)
             return Changes(addresses=True) if address != old else NO_CHANGES
         if old is None:
             if not group:
@@ -408,32 +400,32 @@ class FIB:
         if address.family is Family.IPV4:
             routes = self._source_gone(address)
             if last:
-                routes |= self._deaden(index, Family.IPV4, forced=True)
+                routes |= self._mark_dead(index, Family.IPV4, forced=True)
         else:
             routes = self._hint_gone(address)
-            # IPv6 switched off on the link (disable_ipv6): siblings are dead without a word, and without a link event.
+            # IPv6 switched off on the link (disable_ipv6): siblings are marked dead without any event.
             link = self._links.get(index)
             if last and link is not None and link.up and self._family_routes(index, Family.IPV6):
-                self.doubtful = True
+                self.resync_due = True
         return Changes(addresses=True, routes=routes, lost_addresses=frozenset({old}))
 
     def _source_gone(self, address: Address) -> bool:
-        """IPv4: routes with this source hint vanish once no link has the address any more."""
+        """IPv4: routes with this source hint vanish once no link has the address any more (``fib_sync_down_addr``)."""
         text = address.address
         keys = self._sources.get(text)
         if not keys or any(other.address == text for group in self._addresses.values() for other in group.values()):
             return False
         gone = [key for key in keys if self._routes[key].table == MAIN_TABLE]
-        # A VRF's table is one that loses them as well, and nothing tells which table that is. Ours are none (where others
-        # than the usual ones are configured, it is only looked once more).
+        # A VRF's table loses them as well, and it is not known which tables are a VRF's. Ours are not (where they are
+        # configured to be others than the default ones, that costs a dump).
         if any(self._routes[key].table not in TABLES for key in keys if key not in gone):
-            self.doubtful = True
+            self.resync_due = True
         for key in gone:
             self._drop(key)
         return bool(gone)
 
     def _hint_gone(self, address: Address) -> bool:
-        """IPv6: routes by this link with this source hint lose the hint."""
+        """IPv6: routes by this link with this source hint lose the hint (``fib6_remove_prefsrc``)."""
         changed = False
         for key in list(self._sources.get(address.address, ())):
             route = self._routes[key]
@@ -451,8 +443,10 @@ class FIB:
             if isinstance(key, Route) is ipv4
         ]
 
-    def _deaden(self, index: int, family: Family, *, forced: bool) -> bool:
-        """A link's routes go, or its hops are dead: what the kernel does when the link, or its protocol, goes down."""
+    def _mark_dead(self, index: int, family: Family, *, forced: bool) -> bool:
+        """A link's routes vanish, or their hops by it are dead: what the kernel does when the link, or the family on it, goes
+        down. ``forced``: also routes of host scope.
+        """
         keys = self._family_routes(index, family)
         for key in keys:
             route = self._routes[key]
@@ -462,24 +456,24 @@ class FIB:
                 self._drop(key)
                 continue
             hops = tuple(replace(hop, dead=hop.dead or hop.ifindex == index) for hop in route.hops)
-            # IPv6: whether a lone route or a sibling, if it vanishes that will be told; until then it is of no use.
+            # IPv6, alone or a sibling: if it vanishes there will be an event; until then it is unusable.
             if family is Family.IPV4 and all(hop.dead for hop in hops):
                 self._drop(key)
             else:
                 if route.nexthop_object:
-                    self.doubtful = True
+                    self.resync_due = True
                 self._put(key, replace(route, hops=hops))
         return bool(keys)
 
-    def _revival(self, index: int) -> None:
-        """Dead hops by this link may be alive again; when exactly, the kernel does not tell."""
+    def _expect_revival(self, index: int) -> None:
+        """Dead hops by this link may be revived soon, without an event."""
         if self._has_dead(index):
-            self.doubtful = True
-            self._reviving[index] = _LOOKS_AT_DEAD
+            self.resync_due = True
+            self._reviving[index] = _DUMPS_OF_DEAD
 
     def _has_dead(self, index: int) -> bool:
         return any(
-            (table, index) in self._deadened
+            (table, index) in self._with_dead
             and any(
                 hop.dead and hop.ifindex == index for route in self._groups[table, index].values() for hop in route.hops
             )
@@ -488,7 +482,7 @@ class FIB:
 
     def _route(self, event: RouteEvent) -> Changes:
         changed = False
-        routes = [self._with_waiting(route) for route in event.routes if _kept(route)]
+        routes = [self._with_waiting(route) for route in event.routes if _tracked(route)]
         if not event.new:
             for route in routes:
                 changed |= self._route_gone(route)
@@ -501,15 +495,15 @@ class FIB:
             if old is not None and old == route and _dead(old) == _dead(route):
                 continue
             if old is not None and old != route and len(routes) > 1:
-                # Told with the source hint and metrics of a sibling.
-                self.doubtful = True
+                # Reported with the source hint and metrics of a sibling.
+                self.resync_due = True
             self._put(key, route)
             changed = True
         return _ROUTES if changed else NO_CHANGES
 
     def _with_waiting(self, route: Route) -> Route:
-        """A route whose link has merely no carrier is there: the kernel calls it dead as well where
-        ``ignore_routes_with_linkdown`` is set (``fib_nexthop_info``), but tells nobody when that begins or ends.
+        """The route with hops alive that merely wait for a carrier: where ``ignore_routes_with_linkdown`` is set the kernel
+        reports these as dead, too (``fib_nexthop_info``), without an event when that begins or ends.
         """
         if not any(hop.dead for hop in route.hops):
             return route
@@ -523,37 +517,37 @@ class FIB:
     def _route_gone(self, route: Route) -> bool:
         key = _route_key(route)
         if route.type is RouteType.OTHER:
-            # There may be several that look the same here.
-            self.doubtful = True
+            # There may be several that differ only in what is not read.
+            self.resync_due = True
         if key not in self._routes:
             return False
         self._drop(key)
-        left = self._beside(route)
+        left = self._same_place(route)
         if route.family is Family.IPV6 and _has_gateway(route) and any(_has_gateway(self._routes[one]) for one in left):
-            # What the kernel told of the siblings may have been this one's.
-            self.doubtful = True
+            # What the kernel reported of the siblings may have been this one's.
+            self.resync_due = True
         return True
 
     def _replaced(self, routes: list[Route]) -> bool:
-        """Drop what these routes took the place of."""
+        """Drop what these routes replaced."""
         first = routes[0]
         mine = {_route_key(route) for route in routes}
-        there = [
+        present = [
             key
-            for key in self._beside(first)
+            for key in self._same_place(first)
             if self._routes[key].tos == first.tos and self._routes[key].type is not RouteType.OTHER
         ]
         if first.family is Family.IPV6:
             # fib6_add_rt2node: the first of its kind, else the first of all; with or without a gateway are two kinds, and
             # those with one go together. What the kernel itself learnt by router advertisement is of neither kind.
-            if any(self._routes[key].protocol == _RTPROT_RA for key in there):
-                self.doubtful = True
-            kind = [key for key in there if _has_gateway(self._routes[key]) == _has_gateway(first)] or there
+            if any(self._routes[key].protocol == _RTPROT_RA for key in present):
+                self.resync_due = True
+            kind = [key for key in present if _has_gateway(self._routes[key]) == _has_gateway(first)] or present
             together = all(_has_gateway(self._routes[key]) for key in kind)
         else:
-            kind, together = [key for key in there if key not in mine], False
+            kind, together = [key for key in present if key not in mine], False
         if len(kind) > 1 and not together:
-            self.doubtful = True
+            self.resync_due = True
             return False
         gone = [key for key in kind if key not in mine]
         for key in gone:
@@ -564,24 +558,24 @@ class FIB:
         rule = event.rule
         known = self._rules.count(rule)
         if rule.foreign and known and (event.new or known > 1):
-            # Rules that differ in what we do not read look the same here.
-            self.doubtful = True
+            # There may be several that differ only in what is not read.
+            self.resync_due = True
         if event.new:
-            # Behind all others of its priority; the same may stand there twice (fib_nl_newrule without NLM_F_EXCL).
+            # Behind all others of its priority; the same may exist twice (fib_nl_newrule without NLM_F_EXCL).
             self._rules.append(rule)
         elif not known:
             return NO_CHANGES
         else:
-            self._rules.remove(rule)  # the kernel, too, takes the first
+            self._rules.remove(rule)  # the first, as the kernel does
         self._rules_view = None
         return Changes(rules=True)
 
     def _nexthop(self, event: NexthopEvent) -> Changes:
         if self._by_object and (event.replace or not event.new):
-            self.doubtful = True
+            self.resync_due = True
         return NO_CHANGES
 
-    def _beside(self, route: Route) -> list[_Key]:
+    def _same_place(self, route: Route) -> list[_Key]:
         """The routes of the same table, destination and metric."""
         keys = self._prefixes.get(_prefix(route), ())
         return [key for key in keys if self._routes[key].metric == route.metric]
@@ -602,7 +596,7 @@ class FIB:
         if route.source is not None:
             self._sources.setdefault(route.source, {})[key] = None
         dead = any(hop.dead for hop in route.hops)
-        for group in _places(route):
+        for group in _groups_of(route):
             routes = self._groups.get(group)
             if routes is None:
                 routes = self._groups[group] = {}
@@ -610,7 +604,7 @@ class FIB:
             routes[key] = route
             self._routes_stale.add(group)
             if dead:
-                self._deadened.add(group)
+                self._with_dead.add(group)
 
     def _drop(self, key: _Key) -> None:
         route = self._routes.pop(key, None)
@@ -622,13 +616,13 @@ class FIB:
         left = self._prefixes.pop(prefix)
         if len(left) > 1:
             self._prefixes[prefix] = tuple(other for other in left if other != key)
-        for group in _places(route):
+        for group in _groups_of(route):
             routes = self._groups[group]
             routes.pop(key, None)
             self._routes_stale.add(group)
             if not routes:
                 del self._groups[group]
-                self._deadened.discard(group)
+                self._with_dead.discard(group)
                 tables = self._tables[group[1]]
                 tables.discard(group[0])
                 if not tables:
@@ -642,19 +636,19 @@ class FIB:
                 del self._sources[route.source]
 
 
-def _kept(route: Route) -> bool:
-    return route.table != LOCAL_TABLE and route.type not in _UNKEPT
+def _tracked(route: Route) -> bool:
+    return route.table != LOCAL_TABLE and route.type not in _UNTRACKED
 
 
 def _address_key(address: Address) -> _Key:
-    """What the kernel knows an address by, on one link."""
+    """What identifies an address on one link in the kernel."""
     if address.family is Family.IPV6:
         return address.address
     return (address.address, address.prefixlen, address.peer)
 
 
 def _route_key(route: Route) -> _Key:
-    """What the kernel knows a route by. In IPv6 there is one for each destination, metric, link and gateway
+    """What identifies a route in the kernel. In IPv6 there is one for each destination, metric, link and gateway
     (``rt6_duplicate_nexthop``); in IPv4 several may differ in anything.
     """
     if route.family is Family.IPV4:
@@ -668,7 +662,7 @@ def _prefix(route: Route) -> tuple[int, str]:
     return (route.table, route.destination)
 
 
-def _places(route: Route) -> Iterable[_Group]:
+def _groups_of(route: Route) -> Iterable[_Group]:
     table = route.table
     if len(route.hops) == 1:
         return ((table, route.hops[0].ifindex),)
@@ -685,8 +679,8 @@ def _dead(route: Route) -> tuple[bool, ...]:
     return tuple(hop.dead for hop in route.hops)
 
 
-def _may_silence(event: Event) -> bool:
-    """Whether routes may change or vanish without a word beside this event."""
+def _may_change_silently(event: Event) -> bool:
+    """Whether routes may change or vanish without events of their own beside this one."""
     if isinstance(event, LinkEvent):
         return not event.new or not event.link.up
     return isinstance(event, AddressEvent) and not event.new
@@ -696,8 +690,8 @@ def _lost(old: Link, new: Link | None) -> bool:
     return new is None or (old.up and not new.up) or (old.carrier and not new.carrier)
 
 
-def _same(one: tuple[Any, ...], other: tuple[Any, ...] | None) -> bool:
-    """Whether two groups are the same, in whatever order."""
+def _same_objects(one: tuple[Any, ...], other: tuple[Any, ...] | None) -> bool:
+    """Whether two groups are equal, in any order."""
     if other is None or len(one) != len(other):
         return False
     return one == other or set(one) == set(other)

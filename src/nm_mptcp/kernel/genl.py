@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Generic netlink families: their number and their multicast groups, which a kernel gives out as it likes."""
+"""Generic netlink families: their id and their multicast groups, which the kernel assigns at run time."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _GROUP_NAME, _GROUP_ID = 1, 2
 
 @dataclass(frozen=True, slots=True)
 class GenericFamily:
-    """A family's number and the numbers of its multicast groups by name."""
+    """A family's id, and the ids of its multicast groups by name."""
 
     id: int
     groups: Mapping[str, int]
 
 
 def resolve(netlink: Netlink, name: str, *, what: str) -> GenericFamily:
-    """Ask for a family by name. Raises :class:`KernelError` (``absent``) where the kernel has none of that name."""
+    """Look up a family by name. Raises :class:`KernelError`, which is ``absent`` where the kernel has none of that name."""
     text = name.encode() + b"\0"
     body = struct.pack("=BBHHH", _CTRL_CMD_GETFAMILY, 1, 0, 4 + len(text), _FAMILY_NAME) + text
     try:
@@ -40,10 +40,10 @@ def resolve(netlink: Netlink, name: str, *, what: str) -> GenericFamily:
             raise
         missing = f"this kernel has no '{name}' (a kernel with CONFIG_MPTCP, 5.7 or newer, is needed)"
         raise KernelError(errno.ENOENT, what, missing) from error
-    told = attributes(answer.data, answer.start + 4, answer.end)
+    attrs = attributes(answer.data, answer.start + 4, answer.end)
     groups: dict[str, int] = {}
-    listed = told.get(_MCAST_GROUPS, b"")
+    listed = attrs.get(_MCAST_GROUPS, b"")
     for group in attributes(listed, 0, len(listed)).values():
         entry = attributes(group, 0, len(group))
         groups[entry[_GROUP_NAME].rstrip(b"\0").decode()] = struct.unpack("=I", entry[_GROUP_ID])[0]
-    return GenericFamily(struct.unpack("=H", told[_FAMILY_ID])[0], groups)
+    return GenericFamily(struct.unpack("=H", attrs[_FAMILY_ID])[0], groups)

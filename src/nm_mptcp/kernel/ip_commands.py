@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: an operation as the commands that do the same, and nothing else, for ``--dry-run`` and the log."""
+"""Pure: the commands equivalent to an operation, for ``--dry-run`` and the log."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from .sock_diag import Subflow
 _PREFERENCE = {0: "medium", 1: "high", 3: "low"}
 
 
-#: ``RTAX_FEATURES``: those that ``ip route`` knows by name (kernel: ``RTAX_FEATURE_ECN``, ``RTAX_FEATURE_TCP_USEC_TS``).
+#: The bits of ``RTAX_FEATURES`` that ``ip route`` has names for (kernel: ``RTAX_FEATURE_ECN``, ``RTAX_FEATURE_TCP_USEC_TS``).
 _FEATURES = {1 << 0: "ecn", 1 << 4: "tcp_usec_ts"}
 
 
 def command(operation: Operation, links: Mapping[int, Link]) -> str:
-    """The equivalent command, ready for a root shell; a comment where it is sockets that end: see :func:`closing`."""
+    """The equivalent command for a root shell; for subflows to be closed a comment, see :func:`closing`."""
     value = operation.value
     if isinstance(value, Endpoint):
         return _endpoint(operation.action, value, links)
@@ -44,20 +44,18 @@ def command(operation: Operation, links: Mapping[int, Link]) -> str:
         return _rule(operation.action, value)
     if isinstance(value, LinkdownSetting):
         family = "ipv4" if value.family is Family.IPV4 else "ipv6"
-        # With slashes, so that a dot in the interface's name is no separator.
+        # With slashes, so that a dot in the interface's name does not separate.
         setting = f"net/{family}/conf/{value.name}/ignore_routes_with_linkdown={int(value.ignored)}"
         return f"sysctl -w {shlex.quote(setting)}"
     if isinstance(value, RedundantSubflows):
-        return f"# the subflows on {', '.join(sorted(value.addresses))} end whose connection has a live one elsewhere"
+        return f"# close the subflows on {', '.join(sorted(value.addresses))} whose connection has a live one elsewhere"
     if isinstance(value, LeakingSubflows):
-        return (
-            f"# the subflows on {', '.join(sorted(value.addresses))} end but those to what is reached beside the tunnel"
-        )
+        return f"# close the subflows on {', '.join(sorted(value.addresses))}, except to peers outside of the tunnel"
     return _route(operation.action, value, links)
 
 
 def closing(subflows: Iterable[Subflow]) -> list[str]:
-    """The commands that close exactly these sockets. An address alone would be all that is on it, a person's ssh as well."""
+    """The commands that close exactly these sockets; by address alone they would close others there, e.g. an ssh session."""
     return [
         f"ss -tK {shlex.quote(f'src {_socket(each.local, each.local_port)} dst {_socket(each.remote, each.remote_port)}')}"
         for each in subflows
@@ -74,7 +72,7 @@ def _endpoint(action: Action, endpoint: Endpoint, links: Mapping[int, Link]) -> 
         return f"ip mptcp endpoint delete id {endpoint.id}{address}"
     words = names(endpoint.flags)
     if action is Action.SET_FLAGS:
-        # "change" knows only what can be changed in place, each with its opposite.
+        # "change" takes only flags that can be changed in place, each with its opposite.
         has = [name if name in words else f"no{name}" for name in names(CHANGEABLE)]
         return " ".join(["ip mptcp endpoint change id", str(endpoint.id), *has])
     port = [f"port {endpoint.port}"] if endpoint.port else []
@@ -82,7 +80,7 @@ def _endpoint(action: Action, endpoint: Endpoint, links: Mapping[int, Link]) -> 
 
 
 def _rule(action: Action, rule: Rule) -> str:
-    if action is Action.REPLACE:  # it moves behind all others of its priority, which ip(8) can only do in two steps
+    if action is Action.REPLACE:  # it moves behind all others of its priority, for which ip(8) takes two steps
         return f"{_rule(Action.DELETE, rule)} && {_rule(Action.ADD, rule)}"
     words = [
         "ip",
@@ -104,7 +102,7 @@ def _rule(action: Action, rule: Rule) -> str:
 
 
 def _route(action: Action, route: Route, links: Mapping[int, Link]) -> str:
-    # Of IPv6 unicast routes several may have one place; "add" would refuse the second (see kernel/rtnetlink.py).
+    # Several IPv6 unicast routes may have one destination and metric; "add" would reject the second.
     sibling = action is Action.ADD and route.family is Family.IPV6 and route.type is RouteType.UNICAST
     verb = "append" if sibling else action.value
     words = ["ip", _flag(route.family), "route", verb]
@@ -132,7 +130,7 @@ def _route(action: Action, route: Route, links: Mapping[int, Link]) -> str:
 
 
 def _metrics(metrics: Mapping[str, int]) -> list[str]:
-    """As ``ip route`` takes them: a locked one with the word before its number, features by name."""
+    """In the syntax of ``ip route``: "lock" before a locked number, features by name."""
     locked = metrics.get("RTAX_LOCK", 0)
     words: list[str] = []
     for bit, name in METRICS.items():
@@ -140,7 +138,7 @@ def _metrics(metrics: Mapping[str, int]) -> list[str]:
             for feature, known in _FEATURES.items():
                 words += ["features", known] if metrics.get(name, 0) & feature else []
         elif name in metrics and name != "RTAX_LOCK":
-            # "rto_min" is locked anyhow.
+            # "rto_min" is always locked.
             lock = locked & 1 << bit and name != "RTAX_RTO_MIN"
             words += [name.removeprefix("RTAX_").lower(), *(["lock"] if lock else []), str(metrics[name])]
     return words

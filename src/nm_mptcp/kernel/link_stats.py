@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What each interface has sent and received so far (``ip -s link``).
+"""The byte counters of interfaces (``ip -s link``).
 
-Source: kernel ``if_link.h``: ``RTM_GETSTATS`` with ``IFLA_STATS_LINK_64``, which tells nothing else and so costs little.
+Source: kernel ``if_link.h``: ``RTM_GETSTATS`` with ``IFLA_STATS_LINK_64`` alone, which is cheap.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from .netlink import ROUTE, Requester, attributes
 _RTM_GETSTATS = 94
 _IFLA_STATS_LINK_64 = 1
 _REQUEST = struct.Struct("=BxxxII")  # struct if_stats_msg: family, ifindex, filter
-_BYTES = struct.Struct("=16xQQ")  # in struct rtnl_link_stats64, after the packets of both directions
+_BYTES = struct.Struct("=16xQQ")  # in struct rtnl_link_stats64, after the packet counters
 
 
 @dataclass(frozen=True, slots=True)
 class LinkCounters:
-    """Bytes of an interface since it is there."""
+    """Bytes since the interface was created."""
 
     received: int = 0
     sent: int = 0
@@ -29,7 +29,7 @@ class LinkCounters:
 class LinkStats(Requester):
     """Interface statistics: synchronous, for one thread, opened at first use, in that thread's network namespace.
 
-    No privilege is needed. Everything raises :class:`~nm_mptcp.kernel.errors.KernelError`.
+    No privilege is needed. Raises :class:`~nm_mptcp.kernel.errors.KernelError`.
     """
 
     PROTOCOL = ROUTE
@@ -40,7 +40,7 @@ class LinkStats(Requester):
         found = {}
         for answer in self._netlink.dump(_RTM_GETSTATS, body, what="read the counters of the links"):
             ifindex = _REQUEST.unpack_from(answer.data, answer.start)[1]
-            told = attributes(answer.data, answer.start + _REQUEST.size, answer.end)
-            if len(counted := told.get(_IFLA_STATS_LINK_64, b"")) >= _BYTES.size:
-                found[ifindex] = LinkCounters(*_BYTES.unpack_from(counted))
+            attrs = attributes(answer.data, answer.start + _REQUEST.size, answer.end)
+            if len(stats := attrs.get(_IFLA_STATS_LINK_64, b"")) >= _BYTES.size:
+                found[ifindex] = LinkCounters(*_BYTES.unpack_from(stats))
         return found

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel's events for links, addresses, routes and rules, as they come, into a :class:`~.fib.FIB`.
+"""The kernel's events for links, addresses, routes and rules, applied to a :class:`~.fib.FIB` as they arrive.
 
-A full look (dumps, on the worker thread) goes side by side with events::
+A full dump, on the worker thread, runs beside the events::
 
     monitor.begin_dump()
     try:
-        fresh = await loop.run_in_executor(worker, look, rtnetlink)
+        fresh = await worker.run(full_dump, rtnetlink)
     except KernelError:
         monitor.abandon_dump()
         raise
     complete = monitor.end_dump(fresh)
 
-The socket is subscribed before the dump begins and events are kept until it is taken in, so nothing falls in between;
-meanwhile events act on what was known before, so a lost carrier is never late.
+The subscription exists before the dump begins, and the events until its end are applied to it as well, so nothing is
+missed; meanwhile they are applied to the FIB before it, so a lost carrier is never late.
 """
 
 from __future__ import annotations
@@ -42,38 +42,38 @@ _LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_R
 )
 _GROUPS = (_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE)
 
-#: For those who only want to know of links and addresses.
+#: The groups of links and addresses alone.
 LINKS_AND_ADDRESSES = (_LINK, _IPV4_IFADDR, _IPV6_IFADDR)
 
-#: Bytes of events that may wait: some 20,000 routes.
-_ROOM = 16 * 1024 * 1024
+#: Receive buffer in bytes: events of some 20,000 routes.
+_RECEIVE_BUFFER = 16 * 1024 * 1024
 
-#: A datagram is one event; links with many virtual functions are the largest.
+#: Bytes of the largest datagram, which is one event; that of a link with many virtual functions is large.
 _DATAGRAM = 256 * 1024
 
-#: Events read in one go before other things in the loop get a turn (some 5 ms).
+#: Events read before other callbacks of the loop have their turn (some 5 ms).
 _BATCH = 128
 
-#: Such batches that may wait when a full look ends: all that there is room for.
+#: Such batches read at the end of a full dump at most: as many as the receive buffer holds.
 _WAITING = 1024
 
 
 def full_dump(rtnetlink: Rtnetlink) -> FIB:
-    """A full look, for the worker thread. Raises :class:`KernelError`."""
+    """Dump everything, on the worker thread. Raises :class:`KernelError`."""
     return FIB.of(rtnetlink.links(), rtnetlink.addresses(), rtnetlink.routes(), rtnetlink.rules())
 
 
 def dump_links(rtnetlink: Rtnetlink) -> FIB:
-    """A look at links and addresses alone, for :data:`LINKS_AND_ADDRESSES`. Raises :class:`KernelError`."""
+    """Dump links and addresses alone, for :data:`LINKS_AND_ADDRESSES`. Raises :class:`KernelError`."""
     return FIB.of(rtnetlink.links(), rtnetlink.addresses(), (), ())
 
 
 class Monitor:
     """A subscription to the kernel's events, in the running asyncio loop.
 
-    ``on_change`` is called after each burst that changed the mirror, ``on_lost`` when events were lost (ENOBUFS, or one
-    that could not be read): a full look is due, and :attr:`lost` stays true until one is complete. ``groups``: what to
-    be told of, all unless :data:`LINKS_AND_ADDRESSES` is given.
+    ``on_change`` is called after each burst that changed the FIB, ``on_lost`` when events were lost (ENOBUFS, or one that
+    could not be read): a full dump is due, and :attr:`lost` stays true until one is complete. ``groups``: all, or
+    :data:`LINKS_AND_ADDRESSES`.
     """
 
     def __init__(
@@ -86,25 +86,27 @@ class Monitor:
     ) -> None:
         self.fib = fib
         self._groups = groups
-        #: Whether events were lost since the last complete look; true before the first.
+        #: Whether events were lost since the last complete dump; true before the first.
         self.lost = True
-        #: Whether more may wait than was read last.
+        #: Whether :meth:`read` ended before all events were read.
         self.behind = False
         self._on_change = on_change
         self._on_lost = on_lost
         self._subscription = Subscription()
-        self._alarm = Subscription()  #: links alone: a loss is not to wait behind thousands of routes
-        self._kept: list[rtnl_parse.Event] | None = None  # events since begin_dump, None when there is no look
-        self._kept_whole = True
+        self._alarm = Subscription()  #: for links alone, whose events must not wait for thousands of routes'
+        self._kept: list[rtnl_parse.Event] | None = None  # events since begin_dump, None outside of a dump
+        self._kept_all = True
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Subscribe, in the network namespace of this thread. Raises :class:`KernelError`."""
-        what = "listen to the kernel's network events"
+        what = "subscribe to the kernel's network events"
         everything = self._groups is _GROUPS
-        wished = (_NEXTHOP,) if everything else ()  # 5.3
-        self._subscription.open(loop, ROUTE, self._groups, self._readable, room=_ROOM, what=what, wished=wished)
+        optional = (_NEXTHOP,) if everything else ()  # since 5.3
+        self._subscription.open(
+            loop, ROUTE, self._groups, self._readable, receive_buffer=_RECEIVE_BUFFER, what=what, optional=optional
+        )
         if everything:
-            self._alarm.open(loop, ROUTE, (_LINK,), self._alarmed, room=_ROOM, what=what)
+            self._alarm.open(loop, ROUTE, (_LINK,), self._alarmed, receive_buffer=_RECEIVE_BUFFER, what=what)
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -115,55 +117,56 @@ class Monitor:
         """The socket, -1 when it is closed."""
         return self._subscription.fileno()
 
-    # --- a full look
+    # --- a full dump
 
     def begin_dump(self) -> None:
-        """Call before the first dump of a full look."""
+        """Call before the dump."""
         self._kept = []
-        self._kept_whole = True
+        self._kept_all = True
 
     def end_dump(self, fresh: FIB) -> bool:
-        """Take in a full look; ``on_change`` is called with the differences. Returns whether it is complete: False when
-        events were lost while it was made, or it turned doubtful at once, and another look is due.
+        """Apply a full dump; ``on_change`` is called with the differences.
+
+        Returns whether it is complete: False when events were lost during it, or a resync is due already.
         """
-        for _ in range(_WAITING):  # what waits in the socket may be older than the look, and does no harm
+        for _ in range(_WAITING):  # events from before the dump do no harm
             self.read()
             if not self.behind:
                 break
         events, self._kept = self._kept or [], None
         changes = self.fib.adopt(fresh, events)
-        self.lost = not self._kept_whole
+        self.lost = not self._kept_all
         if changes:
             self._on_change(changes)
-        return not self.lost and not self.fib.doubtful
+        return not self.lost and not self.fib.resync_due
 
     def abandon_dump(self) -> None:
-        """The look failed: what was known before stays."""
+        """The dump failed: the FIB stays as it is."""
         self._kept = None
 
     # --- events
 
     def _readable(self) -> None:
-        """Called by the loop: a lost link is told at once, and what comes with it (thousands of routes, it may be) read after
-        others had their turn.
+        """Stops at a lost link, so that ``on_change`` acts on it before the events that follow it, perhaps for thousands of
+        routes, are read.
         """
         self.read(until_loss=True)
 
     def _alarmed(self) -> None:
-        """A link is lost as soon as anything says so; what is told before and after it comes in its order."""
+        """Show lost links at once; all other events are applied in order."""
         changes = NO_CHANGES
-        # What cannot be read is told by the other socket as well.
+        # The other socket has these events as well, and handles errors.
         with contextlib.suppress(OSError, ValueError):
             while (data := _received(self._alarm)) is not None:
                 for message in messages(data):
                     event = rtnl_parse.event(message)
                     if isinstance(event, rtnl_parse.LinkEvent):
-                        changes |= self.fib.foresee(event)
+                        changes |= self.fib.anticipate(event)
         if changes:
             self._on_change(changes)
 
     def read(self, *, until_loss: bool = False) -> None:
-        """Read what waits, up to a bound or to the first loss of a link: :attr:`behind` tells whether more may wait."""
+        """Read and apply events, up to a bound or until a link is lost; then :attr:`behind` is true."""
         changes = NO_CHANGES
         lost = False
         self.behind = True
@@ -191,7 +194,7 @@ class Monitor:
                 lost = True
         if lost:
             self.lost = True
-            self._kept_whole = False
+            self._kept_all = False
         if changes:
             self._on_change(changes)
         if lost:
@@ -209,6 +212,6 @@ def _received(subscription: Subscription) -> bytes | None:
             continue
         if flags & socket.MSG_TRUNC:
             raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
-        if sender[0] == 0:  # others may send to us as well; only the kernel is believed
+        if sender[0] == 0:  # 0: the kernel; any process may send as well
             return data
     return None

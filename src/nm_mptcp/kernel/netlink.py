@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A netlink socket: requests, acknowledgements and dumps, the same beside every version of pyroute2.
+"""A netlink socket: requests, acknowledgements and dumps, independent of pyroute2's version.
 
-Why not pyroute2's own sockets: those of 0.9 refuse to work inside a running asyncio loop and filter dumps in user space,
-none of them tells which attribute was refused, and they do not see an interrupted dump. Its message classes are fine and
-build our requests. What the kernel floods us with is read by :func:`attributes` (a route in a fifth of the time).
+Why not pyroute2's own sockets: those of 0.9 do not work inside a running asyncio loop and filter dumps in user space, none
+of them reports which attribute was rejected, and they do not notice an interrupted dump. Its message classes build our
+requests; answers and events are read by :func:`attributes`, in a fifth of the time for a route.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 from .errors import KernelError
 
 if TYPE_CHECKING:
-    import asyncio  # at run time whoever has a loop has imported it
+    import asyncio  # whoever has a loop has imported it
 
 # linux/netlink.h
 ROUTE = 0
@@ -61,10 +61,10 @@ _ATTRIBUTE_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 #: The kernel fills at most 32 KiB for a dump, but one message (a link with many virtual functions) may be larger.
 _BUFFER = 256 * 1024
 
-#: Seconds to wait for an answer. The kernel answers within the very call; this only keeps a broken one from hanging us.
-_PATIENCE = 30.0
+#: Seconds to wait for an answer. The kernel answers during the system call; this is for one that is broken.
+_TIMEOUT = 30.0
 
-#: How often a dump is begun again when the kernel says that what it dumped changed meanwhile.
+#: How often a dump is repeated that was interrupted by changes.
 _DUMP_TRIES = 8
 
 
@@ -80,11 +80,11 @@ class Message(NamedTuple):
 
 
 def messages(data: bytes) -> Iterator[Message]:
-    """The messages of a datagram; raises :class:`ValueError` for one that is cut off or malformed."""
+    """The messages of a datagram. Raises :class:`ValueError` for one that is truncated or malformed."""
     offset, size = 0, len(data)
     while offset < size:
         if size - offset < 16:
-            raise ValueError("netlink datagram with a cut-off header")
+            raise ValueError("netlink datagram with a truncated header")
         length, kind, flags, sequence, _port = _HEADER.unpack_from(data, offset)
         if length < 16 or offset + length > size:
             raise ValueError("netlink message with an impossible length")
@@ -93,7 +93,10 @@ def messages(data: bytes) -> Iterator[Message]:
 
 
 def attributes(data: bytes, start: int, end: int) -> dict[int, bytes]:
-    """Attributes (type without its flag bits -> payload); of a repeated one the last, as in the kernel's own parser."""
+    """Attributes by type, without its flag bits; of a repeated one the last, as in the kernel (``nla_parse``).
+
+    Raises :class:`ValueError` for one that is malformed.
+    """
     found: dict[int, bytes] = {}
     unpack = _ATTRIBUTE.unpack_from
     while end - start >= 4:
@@ -111,8 +114,8 @@ def encoded(message: Any) -> bytes:
     return bytes(message.data[16:])
 
 
-def grow_receive_buffer(sock: socket.socket, size: int) -> None:
-    """Make room for a storm of events: beyond ``rmem_max`` where we may, else as much as we are given."""
+def set_receive_buffer(sock: socket.socket, size: int) -> None:
+    """Set the size in bytes: beyond ``rmem_max`` with CAP_NET_ADMIN, else up to it."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
     except OSError:
@@ -125,7 +128,7 @@ def join(sock: socket.socket, group: int) -> None:
 
 
 class Closing:
-    """A context manager that closes what it is."""
+    """A context manager that calls :meth:`close`."""
 
     def __enter__(self) -> Self:
         return self
@@ -143,7 +146,7 @@ class Closing:
 class Requester(Closing):
     """Requests of one protocol: synchronous, for one thread, opened at first use, in that thread's network namespace.
 
-    Everything raises :class:`KernelError`.
+    Every method that asks the kernel raises :class:`KernelError`.
     """
 
     PROTOCOL: ClassVar[int]
@@ -170,12 +173,12 @@ class Subscription:
         groups: Iterable[int],
         on_readable: Callable[[], None],
         *,
-        room: int,
+        receive_buffer: int,
         what: str,
-        wished: Iterable[int] = (),
+        optional: Iterable[int] = (),
     ) -> None:
-        """Subscribe, in the network namespace of this thread; ``room`` is how many bytes of events may wait, ``wished`` are
-        groups that older kernels lack. Raises :class:`KernelError`.
+        """Subscribe, in the network namespace of this thread. ``receive_buffer`` is in bytes; ``optional`` are groups that
+        older kernels lack. Raises :class:`KernelError` with ``what`` in its text.
         """
         try:
             sock = socket.socket(
@@ -184,11 +187,11 @@ class Subscription:
         except OSError as error:
             raise KernelError(error.errno or 0, what, error.strerror) from error
         try:
-            grow_receive_buffer(sock, room)
+            set_receive_buffer(sock, receive_buffer)
             sock.bind((0, 0))
             for group in groups:
                 join(sock, group)
-            for group in wished:
+            for group in optional:
                 with contextlib.suppress(OSError):
                     join(sock, group)
         except OSError as error:
@@ -229,18 +232,18 @@ class Netlink(Closing):
             self._socket = None
 
     def request(self, kind: int, flags: int, payload: bytes, *, what: str) -> list[Message]:
-        """Send one request, wait until it is done, return the messages that it was answered with.
+        """Send one request, and return the answers when it is acknowledged.
 
-        Raises :class:`KernelError`, with ``what`` in its text.
+        Raises :class:`KernelError` with ``what`` in its text.
         """
         sock = self._open(what)
         self._send(sock, kind, flags | NLM_F_REQUEST | NLM_F_ACK, payload, what)
         return self._answers(sock, what)[0]
 
     def dump(self, kind: int, payload: bytes, *, what: str) -> list[Message]:
-        """All objects of a kind; begun again when they changed meanwhile (``NLM_F_DUMP_INTR``).
+        """All objects of a kind; repeated when they changed meanwhile (``NLM_F_DUMP_INTR``).
 
-        Raises :class:`KernelError`: EAGAIN when they changed during each of several tries.
+        Raises :class:`KernelError` with ``what`` in its text; EAGAIN when they changed during every one of several tries.
         """
         sock = self._open(what)
         for _ in range(_DUMP_TRIES):
@@ -248,7 +251,7 @@ class Netlink(Closing):
             answers, interrupted = self._answers(sock, what)
             if not interrupted:
                 return answers
-        raise KernelError(errno.EAGAIN, what, "it changed all the time while it was read")
+        raise KernelError(errno.EAGAIN, what, "it kept changing while it was read")
 
     def _open(self, what: str) -> socket.socket:
         if self._socket is not None:
@@ -257,12 +260,12 @@ class Netlink(Closing):
             sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self._protocol)
         except OSError as error:
             raise KernelError(error.errno or 0, what, f"no netlink socket: {error.strerror}") from error
-        sock.settimeout(_PATIENCE)
-        # Strict checking (4.20) lets the kernel filter dumps by table and interface; older ones dump all.
+        sock.settimeout(_TIMEOUT)
+        # With strict checking (since 4.20) the kernel filters dumps by table and interface.
         for option in (_NETLINK_EXT_ACK, _NETLINK_CAP_ACK, _NETLINK_GET_STRICT_CHK):
             with contextlib.suppress(OSError):
                 sock.setsockopt(SOL_NETLINK, option, 1)
-        grow_receive_buffer(sock, 4 * 1024 * 1024)
+        set_receive_buffer(sock, 4 * 1024 * 1024)
         self._buffer = bytearray(_BUFFER)
         self._socket = sock
         return sock
@@ -276,13 +279,13 @@ class Netlink(Closing):
             raise KernelError(error.errno or 0, what, error.strerror) from error
 
     def _answers(self, sock: socket.socket, what: str) -> tuple[list[Message], bool]:
-        """What was answered up to the end of it, and whether a dump was interrupted."""
+        """The answers, and whether a dump was interrupted."""
         answers: list[Message] = []
         interrupted = False
         while True:
             for message in self._receive(sock, what):
                 if message.sequence != self._sequence:
-                    continue  # of a request that was given up
+                    continue  # of a request that timed out
                 interrupted |= bool(message.flags & NLM_F_DUMP_INTR)
                 if message.type in (NLMSG_ERROR, NLMSG_DONE):
                     self._check(message, what)
@@ -296,7 +299,7 @@ class Netlink(Closing):
                 raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
             return list(messages(bytes(memoryview(self._buffer)[:size])))
         except (OSError, ValueError) as error:
-            # What is still under way would be taken for the answer to the next request.
+            # Else the remaining answers would be read as those to the next request.
             self.close()
             if isinstance(error, TimeoutError):
                 raise KernelError(errno.ETIMEDOUT, what, "the kernel does not answer") from error
@@ -305,7 +308,7 @@ class Netlink(Closing):
 
     @staticmethod
     def _check(message: Message, what: str) -> None:
-        """Raise what an acknowledgement, or the end of a dump, says went wrong."""
+        """Raise the error of an acknowledgement or of the end of a dump."""
         if message.end - message.start < 4:
             return
         number = -_ERROR.unpack_from(message.data, message.start)[0]
@@ -315,12 +318,12 @@ class Netlink(Closing):
         if message.flags & _NLM_F_ACK_TLVS:
             start = message.start + 4
             if message.type == NLMSG_ERROR:
-                # The request's header follows, and its payload unless that was capped.
-                echoed = _HEADER.unpack_from(message.data, start)[0]
-                start += 16 if message.flags & _NLM_F_CAPPED else (echoed + 3) & ~3
-            told = attributes(message.data, start, message.end)
-            if _NLMSGERR_ATTR_MSG in told:
-                text = told[_NLMSGERR_ATTR_MSG].rstrip(b"\0").decode(errors="replace")
-            if _NLMSGERR_ATTR_OFFS in told:
-                attribute = int(struct.unpack("=I", told[_NLMSGERR_ATTR_OFFS])[0])
+                # The request's header follows, and its payload without NLM_F_CAPPED.
+                length = _HEADER.unpack_from(message.data, start)[0]
+                start += 16 if message.flags & _NLM_F_CAPPED else (length + 3) & ~3
+            attrs = attributes(message.data, start, message.end)
+            if _NLMSGERR_ATTR_MSG in attrs:
+                text = attrs[_NLMSGERR_ATTR_MSG].rstrip(b"\0").decode(errors="replace")
+            if _NLMSGERR_ATTR_OFFS in attrs:
+                attribute = int(struct.unpack("=I", attrs[_NLMSGERR_ATTR_OFFS])[0])
         raise KernelError(number, what, text, attribute=attribute)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The MPTCP path manager: endpoints and limits (generic netlink family ``mptcp_pm``).
 
-Source: kernel ``Documentation/netlink/specs/mptcp_pm.yaml``. Messages that write are pyroute2's ``genlmsg`` with attribute
-types of our own, since in its ``MPTCP`` the interface is text, ids are easily left out and set-flags is missing; what only
-reads does without pyroute2 (see :mod:`.messages`).
+Source: kernel ``Documentation/netlink/specs/mptcp_pm.yaml``. Writes are pyroute2's ``genlmsg`` with attribute types of our
+own, since its ``MPTCP`` class has the interface as text, leaves out ids, and has no set-flags; reads do without pyroute2
+(see :mod:`.messages`).
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from .netlink import GENERIC, Message, Requester, attributes, encoded
 
 _ADD_ADDR, _DEL_ADDR, _GET_ADDR, _SET_LIMITS, _GET_LIMITS, _SET_FLAGS = 1, 2, 3, 5, 6, 7
 
-# What is read is read by number, see netlink.py.
+# Attributes of answers, by number: see netlink.attributes.
 _ADDRESS, _RCV_ADD_ADDRS, _SUBFLOWS = 1, 2, 3
 _ADDRESS_ID, _ADDRESS_IPV4, _ADDRESS_IPV6, _ADDRESS_PORT, _ADDRESS_FLAGS, _ADDRESS_INTERFACE = 2, 3, 4, 5, 6, 7
 
 _NESTED = 0x8000
 
-#: The generic header, the nested address, and in it the id.
+#: Generic netlink header, nested address attribute, and in it the id.
 _DELETE_BY_ID = struct.Struct("=BBHHHHHB3x")
 _DELETE_HEADERS = (_DEL_ADDR, 1, 0, 12, _ADDRESS | _NESTED, 5, _ADDRESS_ID)
 
-#: What a kernel allows that does not tell (MPTCP_PM_ADDR_MAX up to 6.18).
+#: The maximum of kernels that do not report it (MPTCP_PM_ADDR_MAX up to 6.18).
 ENDPOINTS_MAX = 8
 
-#: The next step that is known to come (64); whatever lies between is found by halving.
+#: The highest maximum that is searched for (it is 64 on 7.2), by bisection.
 _ENDPOINTS_PROBED = 255
 
 
 class PathManager(Requester):
     """Endpoints and limits: synchronous, for one thread, opened at first use, in that thread's network namespace.
 
-    Everything raises :class:`~nm_mptcp.kernel.errors.KernelError`; a kernel without MPTCP says so in one line.
+    Every method raises :class:`~nm_mptcp.kernel.errors.KernelError`, whose text names a kernel without MPTCP.
     """
 
     PROTOCOL = GENERIC
@@ -57,9 +57,9 @@ class PathManager(Requester):
         return tuple(_endpoint(answer) for answer in answers)
 
     def add(self, endpoint: Endpoint) -> None:
-        """Add an endpoint; the kernel chooses the id where it is 0 (an implicit endpoint with that address gives way).
+        """Add an endpoint. With id 0 the kernel assigns one, and replaces an implicit endpoint with that address.
 
-        Errors: ``exists``, ``full``, EINVAL for a combination of flags that the kernel refuses, with its own words.
+        Raises :class:`KernelError`: ``exists``, ``full``, or EINVAL for flags that exclude each other, with the kernel's text.
         """
         attrs = [*_place(endpoint), ("MPTCP_PM_ADDR_ATTR_FLAGS", int(endpoint.flags))]
         if endpoint.id:
@@ -71,59 +71,61 @@ class PathManager(Requester):
         try:
             self._send(_ADD_ADDR, attrs, f"add endpoint {describe(endpoint)}")
         except KernelError as error:
-            raise self._told_apart(error, endpoint) from None
+            raise self._distinct(error, endpoint) from None
 
-    def _told_apart(self, error: KernelError, endpoint: Endpoint) -> KernelError:
-        """6.1 answers EINVAL, "too many addresses or duplicate one", where newer kernels tell these apart.
+    def _distinct(self, error: KernelError, endpoint: Endpoint) -> KernelError:
+        """The error with the number that newer kernels give: 6.1 answers EINVAL, "too many addresses or duplicate one".
 
-        Of a port the kernel says only that it could not listen there.
+        For a port that is in use it also gets a text, since the kernel's does not name it.
         """
         if endpoint.port and error.errno == errno.EADDRINUSE:
             return KernelError(error.errno, error.what, f"port {endpoint.port} is in use")
         if error.errno != errno.EINVAL or "duplicate" not in error.text:
             return error
-        there = self.endpoints()
-        # An implicit one is no duplicate: it gives way to what has no id of its own.
-        firm = [other for other in there if endpoint.id or not other.flags & EndpointFlag.IMPLICIT]
-        if any((other.address, other.port) == (endpoint.address, endpoint.port) for other in firm):
+        present = self.endpoints()
+        # Without an id an implicit endpoint would be replaced, and is not a duplicate.
+        duplicates = [other for other in present if endpoint.id or not other.flags & EndpointFlag.IMPLICIT]
+        if any((other.address, other.port) == (endpoint.address, endpoint.port) for other in duplicates):
             number = errno.EEXIST
-        elif endpoint.id and any(other.id == endpoint.id for other in there):
+        elif endpoint.id and any(other.id == endpoint.id for other in present):
             number = errno.EBUSY
         else:
             number = errno.ERANGE
         return KernelError(number, error.what, error.text)
 
     def delete(self, endpoint: Endpoint) -> None:
-        """Delete an endpoint, by its id. With id 0 the initial subflows that use this address are closed instead, and their
-        peers are told; with a port that one alone which leaves from it (``mptcp_nl_remove_id_zero_address``).
+        """Delete an endpoint by its id. With id 0 the initial subflows on its address are closed instead, and RM_ADDR is
+        sent; with a port as well only the one on that port (kernel: ``mptcp_nl_remove_id_zero_address``).
 
-        Returns only after an RCU grace period (5 to 15 ms); the subflows are closed before that. Error: ``absent``.
+        Returns after an RCU grace period (5 to 15 ms); the subflows are closed before that. Raises :class:`KernelError`:
+        ``absent``.
         """
         what = f"delete endpoint {describe(endpoint)}"
         if endpoint.id:
-            # Without pyroute2, which takes half a millisecond for it: a lost link's endpoint waits for this one.
+            # Packed by hand: pyroute2 takes half a millisecond, for which a lost link's endpoint would wait.
             self._netlink.request(self._id(what), 0, _DELETE_BY_ID.pack(*_DELETE_HEADERS, endpoint.id), what=what)
         else:
-            # Without its interface: id 0 belongs to the address alone.
+            # Without an interface: id 0 goes by the address alone.
             attrs = [*_place(endpoint), ("MPTCP_PM_ADDR_ATTR_ID", 0)]
             if endpoint.port:
                 attrs.append(("MPTCP_PM_ADDR_ATTR_PORT", endpoint.port))
             self._send(_DEL_ADDR, attrs, what)
 
     def set_flags(self, endpoint: Endpoint, flags: EndpointFlag) -> None:
-        """Change an endpoint's flags in place. Only backup (told to the peer, MP_PRIO) and fullmesh can be changed;
-        any other difference is refused here with :class:`ValueError`, as the kernel would overlook it.
+        """Change an endpoint's flags in place: backup (which sends MP_PRIO) and fullmesh.
+
+        Raises :class:`ValueError` for any other difference, which the kernel would ignore, and :class:`KernelError`.
         """
         if (endpoint.flags ^ flags) & ~CHANGEABLE:
             raise ValueError(f"endpoint {describe(endpoint)}: only backup and fullmesh can be changed")
         what = f"change endpoint {describe(endpoint)}"
         attrs: list[tuple[str, Any]] = [("MPTCP_PM_ADDR_ATTR_FLAGS", int(flags & CHANGEABLE))]
-        # By id alone: with a family beside it the kernel wants the address too, and looks for that.
+        # By id alone: with a family as well the kernel requires the address, and searches by that.
         attrs += [("MPTCP_PM_ADDR_ATTR_ID", endpoint.id)] if endpoint.id else _place(endpoint)
         try:
             self._send(_SET_FLAGS, attrs, what)
         except KernelError as error:
-            # 6.1 answers EINVAL where newer kernels say that there is no such endpoint.
+            # 6.1 answers EINVAL for a missing endpoint, newer kernels ENOENT.
             if error.errno == errno.EINVAL and not any(
                 other.id == endpoint.id if endpoint.id else other.place == endpoint.place for other in self.endpoints()
             ):
@@ -134,14 +136,14 @@ class PathManager(Requester):
         """The limits in force."""
         what = "read the MPTCP limits"
         for answer in self._netlink.request(self._id(what), 0, _body(_GET_LIMITS, []), what=what):
-            told = _told(answer)
+            attrs = _attributes(answer)
             return Limits(
-                subflows=_number(told, _SUBFLOWS, "=I"), add_addr_accepted=_number(told, _RCV_ADD_ADDRS, "=I")
+                subflows=_number(attrs, _SUBFLOWS, "=I"), add_addr_accepted=_number(attrs, _RCV_ADD_ADDRS, "=I")
             )
-        raise KernelError(errno.EBADMSG, what, "the kernel told none")
+        raise KernelError(errno.EBADMSG, what, "the kernel sent none")
 
     def set_limits(self, limits: Limits) -> None:
-        """Set both limits; EINVAL with the kernel's words when one is above its maximum."""
+        """Set both limits. Raises :class:`KernelError`: EINVAL with the kernel's text when one is above its maximum."""
         what = f"set the MPTCP limits to subflows {limits.subflows}, add_addr_accepted {limits.add_addr_accepted}"
         attrs = [
             ("MPTCP_PM_ATTR_RCV_ADD_ADDRS", limits.add_addr_accepted),
@@ -150,26 +152,26 @@ class PathManager(Requester):
         self._netlink.request(self._id(what), 0, _body(_SET_LIMITS, attrs), what=what)
 
     def endpoints_max(self) -> int:
-        """How many endpoints (and additional subflows) this kernel allows; asked without changing anything.
+        """The maximum of endpoints and of additional subflows in this kernel; determined without changing anything.
 
-        The kernel checks ``RCV_ADD_ADDRS``, then ``SUBFLOWS``, and writes neither unless both are good. So with
-        impossible subflows it always refuses, and the attribute that it names tells whether the first was good.
-        Where it names none, or may not be asked (no CAP_NET_ADMIN, no MPTCP), it is taken to be 8.
+        The kernel checks ``RCV_ADD_ADDRS``, then ``SUBFLOWS``, and sets neither unless both are valid. So with invalid
+        subflows it always answers with an error, and the attribute named there shows whether the first was valid. Where it
+        names none, or cannot be asked (no CAP_NET_ADMIN, no MPTCP), 8 is assumed.
         """
         if self._allows(ENDPOINTS_MAX) is not True or self._allows(ENDPOINTS_MAX + 1) is not True:
             return ENDPOINTS_MAX
-        good, bad = ENDPOINTS_MAX + 1, _ENDPOINTS_PROBED + 1
-        while bad - good > 1:
-            middle = (good + bad) // 2
+        valid, invalid = ENDPOINTS_MAX + 1, _ENDPOINTS_PROBED + 1
+        while invalid - valid > 1:
+            middle = (valid + invalid) // 2
             if self._allows(middle):
-                good = middle
+                valid = middle
             else:
-                bad = middle
-        return good
+                invalid = middle
+        return valid
 
     def _allows(self, number: int) -> bool | None:
-        """Whether the kernel takes this number for a limit; None when it does not tell."""
-        what = "ask for the greatest MPTCP limit"
+        """Whether this number is valid for a limit; None where the kernel does not report it."""
+        what = "determine the maximum of the MPTCP limits"
         attrs = [("MPTCP_PM_ATTR_RCV_ADD_ADDRS", number), ("MPTCP_PM_ATTR_SUBFLOWS", 0xFFFFFFFF)]
         try:
             self._netlink.request(self._id(what), 0, _body(_SET_LIMITS, attrs), what=what)
@@ -189,7 +191,7 @@ class PathManager(Requester):
 
 
 def describe(endpoint: Endpoint) -> str:
-    """An endpoint in words: address, port, id, interface by number."""
+    """An endpoint in words: address, port, id and interface."""
     words = [endpoint.address]
     if endpoint.port:
         words += ["port", str(endpoint.port)]
@@ -219,29 +221,29 @@ def _body(command: int, attrs: list[Any]) -> bytes:
     return encoded(message)
 
 
-def _told(answer: Message) -> dict[int, bytes]:
-    """The attributes of an answer, which follow 4 bytes of generic netlink header."""
+def _attributes(answer: Message) -> dict[int, bytes]:
+    """The attributes of an answer, behind 4 bytes of generic netlink header."""
     return attributes(answer.data, answer.start + 4, answer.end)
 
 
-def _number(told: dict[int, bytes], attribute: int, format_: str) -> int:
-    return int(struct.unpack(format_, told[attribute])[0]) if attribute in told else 0
+def _number(attrs: dict[int, bytes], attribute: int, format_: str) -> int:
+    return int(struct.unpack(format_, attrs[attribute])[0]) if attribute in attrs else 0
 
 
 def _endpoint(answer: Message) -> Endpoint:
-    """An endpoint of a dump. Raises ValueError, struct.error or OSError when it is malformed."""
-    inner = _told(answer).get(_ADDRESS, b"")
-    told = attributes(inner, 0, len(inner))
-    if _ADDRESS_IPV4 in told:
-        address = socket.inet_ntop(socket.AF_INET, told[_ADDRESS_IPV4])
-    elif _ADDRESS_IPV6 in told:
-        address = socket.inet_ntop(socket.AF_INET6, told[_ADDRESS_IPV6])
+    """An endpoint of a dump. Raises :class:`ValueError`, :class:`struct.error` or :class:`OSError` when it is malformed."""
+    inner = _attributes(answer).get(_ADDRESS, b"")
+    attrs = attributes(inner, 0, len(inner))
+    if _ADDRESS_IPV4 in attrs:
+        address = socket.inet_ntop(socket.AF_INET, attrs[_ADDRESS_IPV4])
+    elif _ADDRESS_IPV6 in attrs:
+        address = socket.inet_ntop(socket.AF_INET6, attrs[_ADDRESS_IPV6])
     else:
         raise ValueError("an endpoint without an address")
     return Endpoint(
         address=address,
-        ifindex=_number(told, _ADDRESS_INTERFACE, "=i"),
-        flags=EndpointFlag(_number(told, _ADDRESS_FLAGS, "=I")),
-        id=_number(told, _ADDRESS_ID, "=B"),
-        port=_number(told, _ADDRESS_PORT, "=H"),
+        ifindex=_number(attrs, _ADDRESS_INTERFACE, "=i"),
+        flags=EndpointFlag(_number(attrs, _ADDRESS_FLAGS, "=I")),
+        id=_number(attrs, _ADDRESS_ID, "=B"),
+        port=_number(attrs, _ADDRESS_PORT, "=H"),
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Links, addresses, routes and rules: reading them, and writing the routes and rules that are ours."""
+"""rtnetlink(7): reads links, addresses, routes and rules, and writes our routes and rules."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, ROUT
 
 
 class Rtnetlink(Requester):
-    """rtnetlink requests: synchronous, for one thread, opened at first use, in that thread's network namespace.
+    """Requests: synchronous, for one thread, opened at first use, in that thread's network namespace.
 
-    Everything raises :class:`~nm_mptcp.kernel.errors.KernelError`.
+    Every method raises :class:`~nm_mptcp.kernel.errors.KernelError`.
     """
 
     PROTOCOL = ROUTE
@@ -27,7 +27,7 @@ class Rtnetlink(Requester):
 
     def links(self) -> tuple[Link, ...]:
         """All interfaces."""
-        # IFLA_EXT_MASK with RTEXT_FILTER_SKIP_STATS: no counters, which nobody here looks at.
+        # IFLA_EXT_MASK with RTEXT_FILTER_SKIP_STATS: without counters, which are not used here.
         body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, 0, 0, 0) + struct.pack("=HHI", 8, 29, 1 << 3)
         answers = self._netlink.dump(rtnl_parse.RTM_GETLINK, body, what="read the links")
         return tuple(link for link in map(rtnl_parse.link, answers) if link is not None)
@@ -39,8 +39,8 @@ class Rtnetlink(Requester):
         return tuple(address for address in map(rtnl_parse.address, answers) if address is not None)
 
     def routes(self, table: int | None = None, ifindex: int | None = None) -> tuple[Route, ...]:
-        """The routes of all tables save the local one, or of one table, or those over one interface (IPv4 multipath
-        routes with all their hops). The kernel filters (4.20; older ones tell all, and they are filtered here).
+        """The routes of all tables but the local one, of one table, or by one interface (IPv4 multipath routes with all
+        their hops). The kernel filters since 4.20; before that they are filtered here.
         """
         what = "read the routes" if table is None else f"read the routes of table {table}"
         found: list[Route] = []
@@ -60,7 +60,7 @@ class Rtnetlink(Requester):
         )
 
     def rules(self) -> tuple[Rule, ...]:
-        """The policy routing rules of both families, each family's in the order in which they are asked."""
+        """The policy routing rules of both families, each family's in the order of evaluation."""
         found: list[Rule] = []
         for family in Family:
             body = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -71,8 +71,8 @@ class Rtnetlink(Requester):
     # --- writing
 
     def add_route(self, route: Route) -> None:
-        """Add a route. An IPv6 route joins those with the same destination and metric (multipath siblings); the same one
-        again is EEXIST. In IPv4 anything with the same destination, TOS and metric is in the way (EEXIST).
+        """Add a route. An IPv6 route joins those with the same destination and metric (multipath siblings), and fails with
+        EEXIST if it exists; an IPv4 route fails with EEXIST if any has its destination, TOS and metric.
         """
         ours = NLM_F_EXCL if route.family is Family.IPV4 else NLM_F_APPEND
         if route.family is Family.IPV6 and route.type is not RouteType.UNICAST:
@@ -80,44 +80,45 @@ class Rtnetlink(Requester):
         self._route(rtnl_parse.RTM_NEWROUTE, NLM_F_CREATE | ours, route, "add")
 
     def replace_route(self, route: Route) -> None:
-        """Put an IPv4 route in the place of the one with the same destination, TOS and metric, or add it.
+        """Replace the IPv4 route with the same destination, TOS and metric, or add it.
 
-        There is no such thing for IPv6: it would take the place of a sibling as well. Raises ValueError there.
+        Raises :class:`ValueError` for IPv6, where it would replace a sibling as well.
         """
         if route.family is Family.IPV6:
             raise ValueError(f"IPv6 routes are not replaced but added and deleted: {describe_route(route)}")
         self._route(rtnl_parse.RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route, "replace")
 
     def delete_route(self, route: Route, *, is_present: Callable[[Route], bool] | None = None) -> None:
-        """Delete this very route: another that differs in protocol, metric, TOS, type or hops stays. ESRCH: not there.
+        """Delete exactly this route: one that differs in protocol, metric, TOS, type or hops stays. Fails with ESRCH if it does
+        not exist.
 
-        What is 0 or left out matches anything in the kernel (``fib_nh_match``, ``ip6_route_del``). So a route without a
-        protocol is refused with :class:`ValueError`, and where metric or gateway are left out it is first made sure that
-        the route is there: by reading the table, or ``is_present``, for who deletes many and knows them all.
+        The kernel matches anything where a value is 0 or left out (``fib_nh_match``, ``ip6_route_del``). So a route without
+        a protocol raises :class:`ValueError`, and where metric or gateway are missing it is first checked that the route
+        exists: by ``is_present``, which a caller gives who deletes many, or else by a dump of the table.
         """
         if not route.protocol:
-            raise ValueError(f"delete route {describe_route(route)}: without a protocol it might be anybody's")
+            raise ValueError(f"delete route {describe_route(route)}: without a protocol another's route would match")
         vague = not route.metric or not route.hops or any(not hop.gateway for hop in route.hops)
         if vague and not (is_present or self._is_present)(route):
             raise KernelError(errno.ESRCH, f"delete route {describe_route(route)}")
         self._route(rtnl_parse.RTM_DELROUTE, 0, route, "delete")
 
     def add_rule(self, rule: Rule) -> None:
-        """Add a rule; EEXIST when the same is there already."""
+        """Add a rule. Fails with EEXIST if the same exists."""
         what = f"add rule {describe_rule(rule)}"
         self._netlink.request(rtnl_parse.RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, _rule_body(rule), what=what)
 
     def move_rule(self, rule: Rule) -> None:
-        """Put a rule that is there behind all others of its priority: the same is added once more, then the first goes."""
+        """Move an existing rule behind all others of its priority: it is added a second time, then the first is deleted."""
         what = f"move rule {describe_rule(rule)}"
         self._netlink.request(rtnl_parse.RTM_NEWRULE, NLM_F_CREATE, _rule_body(rule), what=what)
         self._netlink.request(rtnl_parse.RTM_DELRULE, 0, _rule_body(rule), what=what)
 
     def delete_rule(self, rule: Rule) -> None:
-        """Delete the first such rule: a twin with another protocol stays. ENOENT: not there.
+        """Delete the first such rule; one that differs in its protocol stays. Fails with ENOENT if there is none.
 
-        Without ``suppress_prefixlength`` it matches one that has it as well (``rule_find``): who wants that one to stay has
-        to see to it.
+        Without ``suppress_prefixlength`` it also matches a rule that has it (kernel: ``rule_find``): the caller orders its
+        deletes accordingly.
         """
         what = f"delete rule {describe_rule(rule)}"
         self._netlink.request(rtnl_parse.RTM_DELRULE, 0, _rule_body(rule), what=what)
@@ -129,7 +130,7 @@ class Rtnetlink(Requester):
         return route in self.routes(route.table, route.hops[0].ifindex if route.hops else None)
 
     def _table(self, body: bytes, what: str) -> list[Any]:
-        """A dump of routes; a table that was never made is an empty one (ENOENT)."""
+        """A dump of routes; a table that does not exist (ENOENT) is empty."""
         try:
             return list(self._netlink.dump(rtnl_parse.RTM_GETROUTE, body, what=what))
         except KernelError as error:
@@ -139,7 +140,7 @@ class Rtnetlink(Requester):
 
 
 def describe_route(route: Route) -> str:
-    """A route in ``ip route``'s words, interfaces by number."""
+    """A route as ``ip route`` prints it, interfaces by number."""
     words = [] if route.type is RouteType.UNICAST else [route.type.name.lower()]
     words.append("default" if route.is_default else route.destination)
     for hop in route.hops:
@@ -155,7 +156,7 @@ def describe_route(route: Route) -> str:
 
 
 def describe_rule(rule: Rule) -> str:
-    """A rule in ``ip rule``'s words."""
+    """A rule as ``ip rule`` prints it."""
     words = [f"{rule.priority}:", "from", rule.source or "all"]
     words += ["lookup", str(rule.table)] if rule.action is RuleAction.TO_TABLE else [rule.action.name.lower()]
     if rule.suppress_prefixlength is not None:

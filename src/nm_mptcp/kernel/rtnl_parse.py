@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""rtnetlink messages -> model values; pure, shared by :mod:`.rtnetlink` (dumps) and :mod:`.monitor` (events).
+"""From rtnetlink messages to model values; pure, used by :mod:`.rtnetlink` (dumps) and :mod:`.monitor` (events),
+hence one module for messages of all kinds.
 
 Sources: kernel ``rtnetlink.h``, ``if_link.h``, ``if_addr.h``, ``fib_rules.h``, and what ``fib_dump_info``,
-``rt6_fill_node``, ``inet_fill_ifaddr``, ``inet6_fill_ifaddr`` and ``fib_nl_fill_rule`` put in.
+``rt6_fill_node``, ``inet_fill_ifaddr``, ``inet6_fill_ifaddr`` and ``fib_nl_fill_rule`` write.
 
-A malformed message raises ValueError, struct.error or OSError, and nothing else.
+A malformed message raises :class:`ValueError`, :class:`struct.error` or :class:`OSError`, and nothing else.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from ..model.state import Address, AddressFlag, Family, Hop, Link, Route, RouteResult, RouteType, Rule, RuleAction
 from .netlink import NLM_F_APPEND, NLM_F_REPLACE, Message, attributes
@@ -41,10 +42,10 @@ _RTA_NH_ID = 30
 _REJECTING = (RouteType.BLACKHOLE, RouteType.UNREACHABLE, RouteType.PROHIBIT)
 _UNICAST = RouteType.UNICAST
 _ROUTE_TYPES = {int(kind): kind for kind in RouteType}
-#: local, broadcast, anycast and multicast: they say what is for us, not where our packets leave.
+#: local, broadcast, anycast and multicast: they concern what this machine receives, not where packets leave.
 _UNINTERESTING = (2, 3, 4, 5)
 
-#: ``RTAX_*`` that are numbers, by pyroute2's names (the congestion control algorithm, 16, is a text).
+#: ``RTAX_*`` that are numbers, by pyroute2's names (RTAX_CC_ALGO, 16, is a string).
 METRICS = {
     1: "RTAX_LOCK",
     2: "RTAX_MTU",
@@ -82,7 +83,7 @@ _ntop = socket.inet_ntop
 
 @dataclass(frozen=True, slots=True)
 class LinkEvent:
-    """A link is there or changed (``new``), or it is gone."""
+    """A link was added or changed (``new``), or deleted."""
 
     new: bool
     link: Link
@@ -90,7 +91,7 @@ class LinkEvent:
 
 @dataclass(frozen=True, slots=True)
 class AddressEvent:
-    """An address is there or changed (``new``), or it is gone."""
+    """An address was added or changed (``new``), or deleted."""
 
     new: bool
     address: Address
@@ -98,17 +99,17 @@ class AddressEvent:
 
 @dataclass(frozen=True, slots=True)
 class RouteEvent:
-    """A route is there (``new``), or it is gone; several for IPv6 multipath siblings told in one message."""
+    """A route was added or changed (``new``), or deleted; several are IPv6 multipath siblings in one message."""
 
     new: bool
     routes: tuple[Route, ...]
-    replace: bool = False  #: NLM_F_REPLACE: it took the place of another, which is not told of by itself
-    append: bool = False  #: NLM_F_APPEND: it stands beside others with the same destination and metric
+    replace: bool = False  #: NLM_F_REPLACE: it replaced another, which gets no event
+    append: bool = False  #: NLM_F_APPEND: it joined others with the same destination and metric
 
 
 @dataclass(frozen=True, slots=True)
 class RuleEvent:
-    """A rule is there (``new``), or it is gone."""
+    """A rule was added (``new``), or deleted."""
 
     new: bool
     rule: Rule
@@ -116,7 +117,7 @@ class RuleEvent:
 
 @dataclass(frozen=True, slots=True)
 class NexthopEvent:
-    """A nexthop object (``ip nexthop``) changed or is gone: its routes may have, without a word of it."""
+    """A nexthop object (``ip nexthop``) changed or was deleted, and its routes perhaps with it, without events."""
 
     new: bool
     replace: bool = False
@@ -126,20 +127,20 @@ Event = LinkEvent | AddressEvent | RouteEvent | RuleEvent | NexthopEvent
 
 
 def event(message: Message) -> Event | None:
-    """What an rtnetlink message tells, None when it is nothing that matters here; ValueError when it is malformed."""
+    """The event of a message, None for one that is not used here. Raises :class:`ValueError` when it is malformed."""
     kind = message.type
     try:
         if kind in (RTM_NEWROUTE, RTM_DELROUTE):
-            told = routes(message)
+            found = routes(message)
             flags = message.flags
-            if not told:
+            if not found:
                 return None
             return RouteEvent(
-                kind == RTM_NEWROUTE, told, replace=bool(flags & NLM_F_REPLACE), append=bool(flags & NLM_F_APPEND)
+                kind == RTM_NEWROUTE, found, replace=bool(flags & NLM_F_REPLACE), append=bool(flags & NLM_F_APPEND)
             )
         if kind in (RTM_NEWLINK, RTM_DELLINK):
-            found = link(message)
-            return LinkEvent(kind == RTM_NEWLINK, found) if found else None
+            device = link(message)
+            return LinkEvent(kind == RTM_NEWLINK, device) if device else None
         if kind in (RTM_NEWADDR, RTM_DELADDR):
             place = address(message)
             return AddressEvent(kind == RTM_NEWADDR, place) if place else None
@@ -154,29 +155,29 @@ def event(message: Message) -> Event | None:
 
 
 def link(message: Message) -> Link | None:
-    """A link; None for the bridge's and other families' own messages, whose RTM_DELLINK does not mean that it is gone."""
+    """A link; None for messages of a bridge's and other families, whose RTM_DELLINK does not delete the link."""
     data = message.data
     family, _type, index, flags, _change = _LINK.unpack_from(data, message.start)
     if family != socket.AF_UNSPEC:
         return None
-    told = attributes(data, message.start + _LINK.size, message.end)
-    if _IFLA_IFNAME not in told:
+    attrs = attributes(data, message.start + _LINK.size, message.end)
+    if _IFLA_IFNAME not in attrs:
         raise ValueError("a link without a name")
     kind = None
-    if _IFLA_LINKINFO in told:
-        info = told[_IFLA_LINKINFO]
+    if _IFLA_LINKINFO in attrs:
+        info = attrs[_IFLA_LINKINFO]
         if name := attributes(info, 0, len(info)).get(_IFLA_INFO_KIND):
             kind = _text(name)
     return Link(
         index=index,
-        name=_text(told[_IFLA_IFNAME]),
+        name=_text(attrs[_IFLA_IFNAME]),
         kind=kind,
         up=bool(flags & _IFF_UP),
         carrier=bool(flags & _IFF_LOWER_UP),
         loopback=bool(flags & _IFF_LOOPBACK),
         asks=not flags & _IFF_NOARP,
-        master=_NUMBER.unpack(told[_IFLA_MASTER])[0] if _IFLA_MASTER in told else 0,
-        mtu=_NUMBER.unpack(told[_IFLA_MTU])[0] if _IFLA_MTU in told else 0,
+        master=_NUMBER.unpack(attrs[_IFLA_MASTER])[0] if _IFLA_MASTER in attrs else 0,
+        mtu=_NUMBER.unpack(attrs[_IFLA_MTU])[0] if _IFLA_MTU in attrs else 0,
     )
 
 
@@ -186,25 +187,25 @@ def address(message: Message) -> Address | None:
     family, prefixlen, flags, scope, index = _ADDRESS.unpack_from(data, message.start)
     if family not in _FAMILIES:
         return None
-    told = attributes(data, message.start + _ADDRESS.size, message.end)
-    far = told.get(_IFA_ADDRESS)
-    ours = told.get(_IFA_LOCAL, far)
-    if ours is None:
+    attrs = attributes(data, message.start + _ADDRESS.size, message.end)
+    peer = attrs.get(_IFA_ADDRESS)
+    local = attrs.get(_IFA_LOCAL, peer)
+    if local is None:
         return None
-    if _IFA_FLAGS in told:
-        (flags,) = _NUMBER.unpack(told[_IFA_FLAGS])
+    if _IFA_FLAGS in attrs:
+        (flags,) = _NUMBER.unpack(attrs[_IFA_FLAGS])
     preferred = valid = None
-    if _IFA_CACHEINFO in told:
+    if _IFA_CACHEINFO in attrs:
         preferred, valid = (
-            None if left == _FOREVER else left for left in struct.unpack_from("=II", told[_IFA_CACHEINFO])
+            None if left == _FOREVER else left for left in struct.unpack_from("=II", attrs[_IFA_CACHEINFO])
         )
     return Address(
         ifindex=index,
-        address=_ntop(family, ours),
+        address=_ntop(family, local),
         prefixlen=prefixlen,
         scope=scope,
         flags=AddressFlag(flags & _ADDRESS_FLAGS),
-        peer=_ntop(family, far) if far is not None and far != ours else None,
+        peer=_ntop(family, peer) if peer is not None and peer != local else None,
         preferred=preferred,
         valid=valid,
         read=time.monotonic() if preferred is not None else 0.0,
@@ -212,42 +213,26 @@ def address(message: Message) -> Address | None:
 
 
 def routes(message: Message) -> tuple[Route, ...]:
-    """The routes of a message: one, or one for each IPv6 sibling; none for what says nothing of where packets leave
-    (other families, cached and local routes, multicast).
+    """The routes of a message: one, or one for each IPv6 multipath sibling; none for cached, local and multicast routes and
+    those of other families.
 
-    A route that model values cannot tell whole (by source prefix, with an encapsulation) has type OTHER.
-    The kernel's own default of an IPv6 preference (0, medium) is None, the same as not asking for one.
+    A route that a :class:`Route` cannot represent (with a source prefix or an encapsulation) has type OTHER. The default
+    preference of IPv6 (0, medium) is None, which is the same in a request.
     """
     data = message.data
     family, length, source_length, tos, table, protocol, scope, kind, flags = _ROUTE.unpack_from(data, message.start)
     if family not in _FAMILIES or flags & _RTM_F_CLONED or kind in _UNINTERESTING:
         return ()
-    told = attributes(data, message.start + _ROUTE.size, message.end)
-    if _RTA_TABLE in told:
-        (table,) = _NUMBER.unpack(told[_RTA_TABLE])
+    attrs = attributes(data, message.start + _ROUTE.size, message.end)
+    if _RTA_TABLE in attrs:
+        (table,) = _NUMBER.unpack(attrs[_RTA_TABLE])
     if table == LOCAL_TABLE:
         return ()
-    destination = told.get(_RTA_DST) or bytes(4 if family == socket.AF_INET else 16)
+    destination = attrs.get(_RTA_DST) or bytes(4 if family == socket.AF_INET else 16)
     type_ = _ROUTE_TYPES.get(kind, RouteType.OTHER)
-    hops: tuple[Hop, ...]
-    if type_ in _REJECTING:
-        hops = ()  # IPv6 says "lo", which is nothing that could be asked for
-    elif _RTA_MULTIPATH in told:
-        hops = _multipath(family, told[_RTA_MULTIPATH])
-        if any(_RTA_ENCAP in extra for extra in _hop_attributes(told[_RTA_MULTIPATH])):
-            type_ = RouteType.OTHER
-    elif _RTA_OIF in told:
-        hops = (
-            Hop(
-                ifindex=_NUMBER.unpack(told[_RTA_OIF])[0],
-                gateway=_gateway(family, told),
-                onlink=bool(flags & _RTNH_F_ONLINK),
-                dead=bool(flags & _RTNH_F_DEAD),
-            ),
-        )
-    else:
-        hops = ()
-    if source_length or _RTA_ENCAP in told:
+    # A route that rejects has "lo" in IPv6, which cannot be asked for.
+    hops = () if type_ in _REJECTING else _hops(family, flags, attrs)
+    if source_length or _RTA_ENCAP in attrs or (hops and _RTA_MULTIPATH in attrs and _encapsulated(attrs)):
         type_ = RouteType.OTHER
     whole = Route(
         destination=f"{_ntop(family, destination)}/{length}",
@@ -256,67 +241,67 @@ def routes(message: Message) -> tuple[Route, ...]:
         type=type_,
         protocol=protocol,
         scope=scope,
-        metric=_NUMBER.unpack(told[_RTA_PRIORITY])[0] if _RTA_PRIORITY in told else 0,
+        metric=_NUMBER.unpack(attrs[_RTA_PRIORITY])[0] if _RTA_PRIORITY in attrs else 0,
         tos=tos,
-        source=_ntop(family, told[_RTA_PREFSRC]) if _RTA_PREFSRC in told else None,
-        preference=(_BYTE.unpack(told[_RTA_PREF])[0] or None) if _RTA_PREF in told else None,
-        metrics=_metrics(told[_RTA_METRICS]) if _RTA_METRICS in told else (),
-        nexthop_object=_NUMBER.unpack(told[_RTA_NH_ID])[0] if _RTA_NH_ID in told else 0,
+        source=_ntop(family, attrs[_RTA_PREFSRC]) if _RTA_PREFSRC in attrs else None,
+        preference=(_BYTE.unpack(attrs[_RTA_PREF])[0] or None) if _RTA_PREF in attrs else None,
+        metrics=_metrics(attrs[_RTA_METRICS]) if _RTA_METRICS in attrs else (),
+        nexthop_object=_NUMBER.unpack(attrs[_RTA_NH_ID])[0] if _RTA_NH_ID in attrs else 0,
     )
     if family == socket.AF_INET or len(hops) < 2:
         return (whole,)
-    return tuple(_alone(whole, hop) for hop in hops)
+    return tuple(replace(whole, hops=(hop,)) for hop in hops)
 
 
 def lookup(message: Message) -> RouteResult | RouteType:
-    """The answer to a question for a route; of one that rejects its type (IPv6 tells of it, IPv4 makes it an error)."""
+    """The answer to a route look-up; the type of a route that rejects, which IPv6 returns (IPv4 answers with an error)."""
     data = message.data
     family, _, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(data, message.start)
     if kind in _REJECTING:
         return RouteType(kind)
-    told = attributes(data, message.start + _ROUTE.size, message.end)
+    attrs = attributes(data, message.start + _ROUTE.size, message.end)
     return RouteResult(
-        ifindex=_NUMBER.unpack(told[_RTA_OIF])[0] if _RTA_OIF in told else 0,
-        source=_ntop(family, told[_RTA_PREFSRC]) if _RTA_PREFSRC in told else None,
-        gateway=_gateway(family, told),
-        table=_NUMBER.unpack(told[_RTA_TABLE])[0] if _RTA_TABLE in told else table,
+        ifindex=_NUMBER.unpack(attrs[_RTA_OIF])[0] if _RTA_OIF in attrs else 0,
+        source=_ntop(family, attrs[_RTA_PREFSRC]) if _RTA_PREFSRC in attrs else None,
+        gateway=_gateway(family, attrs),
+        table=_NUMBER.unpack(attrs[_RTA_TABLE])[0] if _RTA_TABLE in attrs else table,
         local=kind == RouteType.LOCAL,
     )
 
 
 def rule(message: Message) -> Rule | None:
-    """A policy routing rule; None for other families' (multicast routing has rules of its own)."""
+    """A policy routing rule; None for one of other families (multicast routing has rules of its own)."""
     data = message.data
     family, dst_len, src_len, tos, table, _, _, action, flags = _RULE.unpack_from(data, message.start)
     if family not in _FAMILIES:
         return None
-    told = attributes(data, message.start + _RULE.size, message.end)
-    if _FRA_TABLE in told:
-        (table,) = _NUMBER.unpack(told[_FRA_TABLE])
+    attrs = attributes(data, message.start + _RULE.size, message.end)
+    if _FRA_TABLE in attrs:
+        (table,) = _NUMBER.unpack(attrs[_FRA_TABLE])
     source = None
-    if _FRA_SRC in told:
-        source = _ntop(family, told[_FRA_SRC])
+    if _FRA_SRC in attrs:
+        source = _ntop(family, attrs[_FRA_SRC])
         if src_len != _FAMILIES[family].bits:
             source += f"/{src_len}"
     elif src_len:
         source = f"{_ntop(family, bytes(_FAMILIES[family].bits // 8))}/{src_len}"
     suppress = None
-    if _FRA_SUPPRESS_PREFIXLEN in told:
-        (suppress,) = _NUMBER.unpack(told[_FRA_SUPPRESS_PREFIXLEN])
-        if suppress == _FOREVER:  # how the kernel says "no"
+    if _FRA_SUPPRESS_PREFIXLEN in attrs:
+        (suppress,) = _NUMBER.unpack(attrs[_FRA_SUPPRESS_PREFIXLEN])
+        if suppress == _FOREVER:  # the kernel's "none"
             suppress = None
     act = {_FR_ACT_TO_TBL: RuleAction.TO_TABLE, _FR_ACT_UNREACHABLE: RuleAction.UNREACHABLE}.get(
         action, RuleAction.OTHER
     )
     return Rule(
         family=_FAMILIES[family],
-        priority=_NUMBER.unpack(told[_FRA_PRIORITY])[0] if _FRA_PRIORITY in told else 0,
+        priority=_NUMBER.unpack(attrs[_FRA_PRIORITY])[0] if _FRA_PRIORITY in attrs else 0,
         source=source,
         table=table if act is RuleAction.TO_TABLE else 0,
         action=act,
-        protocol=_BYTE.unpack(told[_FRA_PROTOCOL])[0] if _FRA_PROTOCOL in told else 0,
+        protocol=_BYTE.unpack(attrs[_FRA_PROTOCOL])[0] if _FRA_PROTOCOL in attrs else 0,
         suppress_prefixlength=suppress,
-        foreign=bool(tos or dst_len or flags & ~_FIB_RULE_PERMANENT or set(told) - _FRA_KNOWN),
+        foreign=bool(tos or dst_len or flags & ~_FIB_RULE_PERMANENT or set(attrs) - _FRA_KNOWN),
     )
 
 
@@ -324,41 +309,51 @@ def _text(value: bytes) -> str:
     return value.rstrip(b"\0").decode("utf-8", "surrogateescape")
 
 
-def _gateway(family: int, told: dict[int, bytes]) -> str | None:
-    if _RTA_GATEWAY in told:
-        return _ntop(family, told[_RTA_GATEWAY])
-    if _RTA_VIA in told:
-        (other,) = struct.unpack_from("=H", told[_RTA_VIA])
-        return _ntop(other, told[_RTA_VIA][2:])
+def _gateway(family: int, attrs: dict[int, bytes]) -> str | None:
+    if _RTA_GATEWAY in attrs:
+        return _ntop(family, attrs[_RTA_GATEWAY])
+    if _RTA_VIA in attrs:
+        (other,) = struct.unpack_from("=H", attrs[_RTA_VIA])
+        return _ntop(other, attrs[_RTA_VIA][2:])
     return None
 
 
-def _multipath(family: int, data: bytes) -> tuple[Hop, ...]:
-    hops: list[Hop] = []
+def _hops(family: int, flags: int, attrs: dict[int, bytes]) -> tuple[Hop, ...]:
+    if _RTA_MULTIPATH in attrs:
+        return tuple(
+            Hop(
+                ifindex=index,
+                gateway=_gateway(family, each),
+                onlink=bool(hop_flags & _RTNH_F_ONLINK),
+                weight=weight + 1,
+                dead=bool(hop_flags & _RTNH_F_DEAD),
+            )
+            for hop_flags, weight, index, each in _multipath(attrs[_RTA_MULTIPATH])
+        )
+    if _RTA_OIF not in attrs:
+        return ()
+    return (
+        Hop(
+            ifindex=_NUMBER.unpack(attrs[_RTA_OIF])[0],
+            gateway=_gateway(family, attrs),
+            onlink=bool(flags & _RTNH_F_ONLINK),
+            dead=bool(flags & _RTNH_F_DEAD),
+        ),
+    )
+
+
+def _encapsulated(attrs: dict[int, bytes]) -> bool:
+    return any(_RTA_ENCAP in each for _, _, _, each in _multipath(attrs[_RTA_MULTIPATH]))
+
+
+def _multipath(data: bytes) -> Iterator[tuple[int, int, int, dict[int, bytes]]]:
+    """Of each ``struct rtnexthop``: flags, weight - 1, ifindex and attributes."""
     offset = 0
     while len(data) - offset >= _HOP.size:
         length, flags, weight, index = _HOP.unpack_from(data, offset)
         if length < _HOP.size or offset + length > len(data):
             raise ValueError("next hop with an impossible length")
-        told = attributes(data, offset + _HOP.size, offset + length)
-        hops.append(
-            Hop(
-                ifindex=index,
-                gateway=_gateway(family, told),
-                onlink=bool(flags & _RTNH_F_ONLINK),
-                weight=weight + 1,
-                dead=bool(flags & _RTNH_F_DEAD),
-            )
-        )
-        offset += (length + 3) & ~3
-    return tuple(hops)
-
-
-def _hop_attributes(data: bytes) -> Iterable[dict[int, bytes]]:
-    offset = 0
-    while len(data) - offset >= _HOP.size:
-        length = _HOP.unpack_from(data, offset)[0]
-        yield attributes(data, offset + _HOP.size, offset + length)
+        yield flags, weight, index, attributes(data, offset + _HOP.size, offset + length)
         offset += (length + 3) & ~3
 
 
@@ -369,22 +364,4 @@ def _metrics(data: bytes) -> tuple[tuple[str, int], ...]:
             for kind, value in attributes(data, 0, len(data)).items()
             if kind in METRICS
         )
-    )
-
-
-def _alone(route: Route, hop: Hop) -> Route:
-    """One sibling of an IPv6 multipath route."""
-    return Route(
-        destination=route.destination,
-        table=route.table,
-        hops=(hop,),
-        type=route.type,
-        protocol=route.protocol,
-        scope=route.scope,
-        metric=route.metric,
-        tos=route.tos,
-        source=route.source,
-        preference=route.preference,
-        metrics=route.metrics,
-        nexthop_object=route.nexthop_object,
     )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The TCP sockets that are subflows of MPTCP connections (socket diagnosis, ``ss -ti``), and the end of a single one.
+"""The TCP sockets that are subflows of MPTCP connections (socket diagnosis, ``ss -ti``): lists and closes them.
 
 Sources: kernel ``inet_diag.h``, ``sock_diag.h``, ``mptcp.h`` (``MPTCP_SUBFLOW_ATTR_*``) and ``net/mptcp/diag.c``.
-CAP_NET_ADMIN is needed: without it the kernel does not say which sockets are subflows.
+CAP_NET_ADMIN is needed, without which the kernel does not report which sockets are subflows.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path as File
 from ..model.state import Family
 from .netlink import SOCK_DIAG, Message, Requester, attributes
 
-#: The older request, which asks for both families at once, as ss(8) does.
+#: The older request, which lists both families at once, as ss(8) does.
 _TCPDIAG_GETSOCK = 18
 _SOCK_DESTROY = 21
-#: Only with the socket's tcp_info does the kernel tell what stands on top of it.
+#: The kernel adds ULP information only with the socket's tcp_info.
 _WITH_INFO = 1 << (2 - 1)
 _INET_DIAG_INFO = 2
 _INET_DIAG_ULP_INFO = 19
@@ -28,9 +28,9 @@ _INET_ULP_INFO_MPTCP = 3
 _ALL = struct.Struct("=BBBB48xII")
 _REQUEST = struct.Struct("=BBBBI")
 _ID = struct.Struct("!HH16s16s")
-_WHOLE = struct.Struct("=BBBB48sIIIII")
-#: In ``struct tcp_info``: the smoothed round-trip time as the sender and as the receiver sees it (0 when it does not), and
-#: the bytes acknowledged and received (since 4.2).
+_MESSAGE = struct.Struct("=BBBB48sIIIII")
+#: In ``struct tcp_info``: the smoothed round-trip time of the sender and of the receiver (0: none) in microseconds, and the
+#: bytes acknowledged and received (since 4.2).
 _RTT = struct.Struct("=68xI20xI")
 _BYTES = struct.Struct("=120xQQ")
 _TOKEN_REMOTE, _TOKEN_LOCAL, _SUBFLOW_FLAGS, _ID_REMOTE, _ID_LOCAL = 1, 2, 8, 9, 10
@@ -56,7 +56,7 @@ class TCPState(enum.IntEnum):
 
 _TCP_STATES = {int(state): state for state in TCPState}
 
-#: Any state but LISTEN, TIME_WAIT, CLOSE and the half-open ones of a server: sockets that are a subflow.
+#: The states of subflows: all but LISTEN, TIME_WAIT, CLOSE and a server's half-open ones.
 _STATES = sum(
     1 << state
     for state in (
@@ -90,7 +90,7 @@ _CAP_NET_ADMIN = 12
 
 
 def may_administer() -> bool:
-    """Whether this process has CAP_NET_ADMIN, without which the kernel does not say which sockets are subflows."""
+    """Whether this process has CAP_NET_ADMIN, without which the kernel does not report which sockets are subflows."""
     try:
         status = File("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -103,8 +103,8 @@ def may_administer() -> bool:
 class Subflow:
     """A TCP socket that is a subflow of an MPTCP connection."""
 
-    token: int  #: our token of the connection: subflows with the same one are siblings
-    family: Family  #: of what goes over the wire (IPv4 for an IPv4 peer of an IPv6 socket)
+    token: int  #: our token of the connection; subflows with the same one are siblings
+    family: Family  #: of its packets (IPv4 for an IPv4 peer of an IPv6 socket)
     local: str
     local_port: int
     remote: str
@@ -116,15 +116,17 @@ class Subflow:
     remote_token: int = 0  #: the peer's, 0 for the initial subflow
     ifindex: int = 0  #: the interface that it is bound to, 0 for none
     inode: int = field(default=0, compare=False)
-    cookie: int = 0  #: names this very socket, even after another has the same addresses and ports
+    cookie: int = 0  #: identifies the socket, also after another has the same addresses and ports
     socket_family: Family = Family.IPV4  #: the socket's own, IPv6 also for an IPv4 peer of an IPv6 socket
-    sent: int = field(default=0, compare=False)  #: bytes that the peer acknowledged, since it began
-    received: int = field(default=0, compare=False)  #: bytes, since it began
-    rtt: float = field(default=0.0, compare=False)  #: smoothed round-trip time in seconds, as most of the data tells it
+    sent: int = field(default=0, compare=False)  #: bytes that the peer acknowledged so far
+    received: int = field(default=0, compare=False)  #: bytes so far
+    rtt: float = field(
+        default=0.0, compare=False
+    )  #: smoothed round-trip time in seconds, in the direction of most data
 
     @property
     def established(self) -> bool:
-        """Whether data can go this way: established in TCP, and its join was accepted."""
+        """Whether it can carry data: established in TCP, and its join complete."""
         if self.state is not TCPState.ESTABLISHED:
             return False
         return not self.flags & (SubflowFlag.JOIN_LOCAL | SubflowFlag.JOIN_REMOTE) or bool(
@@ -138,30 +140,30 @@ class Subflow:
 
     @property
     def backup(self) -> bool:
-        """Whether either side asked for this one to be used only when no other is left."""
+        """Whether either side has set it to backup."""
         return bool(self.flags & (SubflowFlag.BACKUP_LOCAL | SubflowFlag.BACKUP_REMOTE))
 
 
 class Sockets(Requester):
     """Socket diagnosis: synchronous, for one thread, opened at first use, in that thread's network namespace.
 
-    Everything raises :class:`~nm_mptcp.kernel.errors.KernelError`.
+    Every method raises :class:`~nm_mptcp.kernel.errors.KernelError`.
     """
 
     PROTOCOL = SOCK_DIAG
 
     def subflows(self) -> tuple[Subflow, ...]:
         """All subflows of live connections; a connection that fell back to TCP has none."""
-        # The kernel goes through its whole table of sockets for each question (262,144 places on a machine with 24 GiB: some
-        # 3 ms), whoever they belong to, and a lost link's endpoint waits for the answer: so it is asked once.
+        # One request for both families: for each the kernel walks its whole table of sockets, whosever they are
+        # (262,144 buckets on a machine with 24 GiB: some 3 ms), and a lost link's endpoint waits for that.
         body = _ALL.pack(socket.AF_UNSPEC, 0, 0, _WITH_INFO, _STATES, 0)
         answers = self._netlink.dump(_TCPDIAG_GETSOCK, body, what="read the TCP sockets")
         return tuple(subflow for subflow in map(_subflow, answers) if subflow is not None)
 
     def destroy(self, subflow: Subflow) -> None:
-        """Close one subflow with a reset; the connection goes on over its siblings (without one it is dead).
+        """Close one subflow with a reset; its connection continues on its siblings, and is lost without one.
 
-        Error: ``absent`` when it is gone already. The kernel needs CONFIG_INET_DIAG_DESTROY, else EOPNOTSUPP.
+        Raises :class:`KernelError`: ``absent`` when it is gone already, EOPNOTSUPP without CONFIG_INET_DIAG_DESTROY.
         """
         what = f"close the subflow {subflow.local} port {subflow.local_port} to {subflow.remote}"
         identity = _ID.pack(
@@ -175,43 +177,43 @@ class Sockets(Requester):
 
 
 def subflows() -> tuple[Subflow, ...]:
-    """All subflows of live connections, with a socket for this one question. Raises :class:`KernelError`."""
+    """All subflows of live connections, by a netlink socket for this request. Raises :class:`KernelError`."""
     with Sockets() as sockets:
         return sockets.subflows()
 
 
 def destroy(subflow: Subflow) -> None:
-    """Close one subflow, with a socket for this one request. Raises :class:`KernelError`."""
+    """Close one subflow, by a netlink socket for this request. Raises :class:`KernelError`."""
     with Sockets() as sockets:
         sockets.destroy(subflow)
 
 
 def _subflow(answer: Message) -> Subflow | None:
-    """A socket of the dump; None when it is no subflow."""
-    told = attributes(answer.data, answer.start + _WHOLE.size, answer.end)
-    layer = told.get(_INET_DIAG_ULP_INFO)
+    """A socket of the dump; None for one that is not a subflow."""
+    attrs = attributes(answer.data, answer.start + _MESSAGE.size, answer.end)
+    layer = attrs.get(_INET_DIAG_ULP_INFO)
     if layer is None:
         return None
     inner = attributes(layer, 0, len(layer)).get(_INET_ULP_INFO_MPTCP)
     if inner is None:
         return None
     mptcp = attributes(inner, 0, len(inner))
-    family, state, _timer, _retransmits, identity, _expires, _rqueue, _wqueue, _uid, inode = _WHOLE.unpack_from(
+    family, state, _timer, _retransmits, identity, _expires, _rqueue, _wqueue, _uid, inode = _MESSAGE.unpack_from(
         answer.data, answer.start
     )
     local_port, remote_port, local, remote = _ID.unpack_from(identity)
     ifindex, cookie = struct.unpack_from("=IQ", identity, _ID.size)
     socket_family = Family(family)
-    ours, mapped = _text(local, socket_family)
-    theirs, _ = _text(remote, socket_family)
-    info = told.get(_INET_DIAG_INFO, b"")
+    own, mapped = _text(local, socket_family)
+    peer, _ = _text(remote, socket_family)
+    info = attrs.get(_INET_DIAG_INFO, b"")
     sent, received = _BYTES.unpack_from(info) if len(info) >= _BYTES.size else (0, 0)
     return Subflow(
         token=_number(mptcp, _TOKEN_LOCAL, "=I"),
         family=Family.IPV4 if mapped else socket_family,
-        local=ours,
+        local=own,
         local_port=local_port,
-        remote=theirs,
+        remote=peer,
         remote_port=remote_port,
         state=_TCP_STATES.get(state, TCPState.OTHER),
         flags=SubflowFlag(_number(mptcp, _SUBFLOW_FLAGS, "=I") & sum(SubflowFlag)),
@@ -229,15 +231,15 @@ def _subflow(answer: Message) -> Subflow | None:
 
 
 def _rtt(info: bytes, *, receiving: bool) -> float:
-    """Seconds. Who only receives has of the sender's estimate nothing but the handshake's."""
+    """Seconds. A socket that only receives has as a sender measured nothing but the handshake."""
     if len(info) < _RTT.size:
         return 0.0
     as_sender, as_receiver = _RTT.unpack_from(info)
     return float(as_receiver if receiving and as_receiver else as_sender) / 1e6
 
 
-def _number(told: dict[int, bytes], attribute: int, format_: str) -> int:
-    return int(struct.unpack(format_, told[attribute])[0]) if attribute in told else 0
+def _number(attrs: dict[int, bytes], attribute: int, format_: str) -> int:
+    return int(struct.unpack(format_, attrs[attribute])[0]) if attribute in attrs else 0
 
 
 def _text(packed: bytes, family: Family) -> tuple[str, bool]:

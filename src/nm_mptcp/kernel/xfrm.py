@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""IPsec policies (xfrm): whether a packet is wrapped up on its way out, whatever the interface.
+"""IPsec policies (xfrm): whether an outgoing packet is encrypted, whatever its interface.
 
 Sources: kernel ``linux/xfrm.h`` and ``net/xfrm/xfrm_policy.c`` (``xfrm_policy_match``, ``xfrm_selector_match``). strongSwan,
-libreswan and NetworkManager's plugins for them have no interface of their own: a route (strongSwan's in table 220) only
-chooses the inner address as the source, and a policy on that source does the rest.
+libreswan and NetworkManager's plugins for them have no interface: a route (strongSwan's in table 220) selects the inner
+address as the source, and a policy on that source encrypts.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ _TEMPLATE_SIZE, _TEMPLATE_OPTIONAL = 64, 50
 
 _OUT, _ALLOW, _MAIN = 1, 0, 0
 
-#: Room for events, bytes: a storm of rekeying is a few hundred of them.
-_ROOM = 256 * 1024
+#: Receive buffer in bytes: rekeying of all tunnels at once is a few hundred events.
+_RECEIVE_BUFFER = 256 * 1024
 
 _MISSING = frozenset((errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES))
 
 
 @dataclass(frozen=True, slots=True)
 class XfrmPolicy:
-    """An outgoing policy that may decide about ordinary TCP packets."""
+    """An outgoing policy that may apply to ordinary TCP packets."""
 
     source: IPv4Network | IPv6Network
     destination: IPv4Network | IPv6Network
-    priority: int  #: the lowest that matches decides; among equals the older
-    encrypts: bool  #: it has a template that must be applied; without one it lets packets pass as they are
+    priority: int  #: the matching policy with the lowest applies, of equals the oldest
+    encrypts: bool  #: it has a template that must be applied; else packets pass unencrypted
     ifindex: int = 0  #: only by this interface; 0: by any
 
     def matches(self, source: str, destination: str, ifindex: int) -> bool:
-        """Whether it is about a packet with these addresses by that interface."""
+        """Whether its selector matches a packet with these addresses by that interface."""
         return (
             self.ifindex in (0, ifindex)
             and ip_address(destination) in self.destination
@@ -62,7 +62,7 @@ class XfrmPolicy:
 
 
 def encrypted(policies: Iterable[XfrmPolicy], source: str, destination: str, ifindex: int) -> bool:
-    """Whether the policy that decides about a packet has it wrapped up."""
+    """Whether the policy that applies to a packet encrypts it."""
     found = [policy for policy in policies if policy.matches(source, destination, ifindex)]
     return min(found, key=lambda policy: policy.priority).encrypts if found else False
 
@@ -73,7 +73,7 @@ class XfrmPolicies(Requester):
     PROTOCOL = XFRM
 
     def outgoing(self) -> tuple[XfrmPolicy, ...]:
-        """The outgoing policies, in the kernel's order; none where it has no IPsec, or does not tell us.
+        """The outgoing policies, in the kernel's order; none where it has no IPsec, or access is denied.
 
         Raises :class:`KernelError`.
         """
@@ -87,7 +87,7 @@ class XfrmPolicies(Requester):
 
 
 class XfrmPolicyEvents:
-    """Calls ``on_change`` when policies may have changed; nothing happens where the kernel has no IPsec."""
+    """Calls ``on_change`` when policies may have changed; never where the kernel has no IPsec."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
@@ -95,9 +95,9 @@ class XfrmPolicyEvents:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Subscribe, in the network namespace of this thread. Raises :class:`KernelError`."""
-        what = "listen to the kernel's IPsec events"
+        what = "subscribe to the kernel's IPsec events"
         try:
-            self._subscription.open(loop, XFRM, _GROUPS, self._read, room=_ROOM, what=what)
+            self._subscription.open(loop, XFRM, _GROUPS, self._read, receive_buffer=_RECEIVE_BUFFER, what=what)
         except KernelError as error:
             if error.errno not in _MISSING:
                 raise
@@ -127,15 +127,17 @@ class XfrmPolicyEvents:
 
 
 def parse(message: Message) -> XfrmPolicy | None:
-    """A policy of a dump; None for one that says nothing of ordinary outgoing TCP packets: of another direction, a socket's
-    own, or for other protocols, ports, marks and xfrm interfaces (these have routes).
+    """A policy of a dump; None for one that does not apply to ordinary outgoing TCP packets: of another direction, of a
+    socket, or for other protocols, ports, marks and xfrm interfaces (these have routes).
+
+    Raises :class:`ValueError`, :class:`struct.error` or :class:`OSError` when it is malformed.
     """
     data, start = message.data, message.start
     destination, source, _, to_ports, _, from_ports = _SELECTOR.unpack_from(data, start)
     family, to_length, from_length, protocol, ifindex, _ = _SELECTOR_REST.unpack_from(data, start + _SELECTOR.size)
     priority, _, direction, action, _, _ = _POLICY.unpack_from(data, start + _REST)
-    told = attributes(data, start + _INFO, message.end)
-    mark, mask = struct.unpack_from("=II", told[_MARK]) if _MARK in told else (0, 0)
+    attrs = attributes(data, start + _INFO, message.end)
+    mark, mask = struct.unpack_from("=II", attrs[_MARK]) if _MARK in attrs else (0, 0)
     if (
         direction != _OUT
         or action != _ALLOW
@@ -144,11 +146,11 @@ def parse(message: Message) -> XfrmPolicy | None:
         or from_ports
         or protocol not in (0, socket.IPPROTO_TCP)
         or mark & mask
-        or (told.get(_TYPE) or b"\0")[0] != _MAIN
-        or any(told.get(_IF_ID, b""))
+        or (attrs.get(_TYPE) or b"\0")[0] != _MAIN
+        or any(attrs.get(_IF_ID, b""))
     ):
         return None
-    templates = told.get(_TEMPLATE, b"")
+    templates = attrs.get(_TEMPLATE, b"")
     return XfrmPolicy(
         source=_network(Family(family), source, from_length),
         destination=_network(Family(family), destination, to_length),
