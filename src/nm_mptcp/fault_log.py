@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is wrong is said once, however often it is met, and again when it comes back after it was right."""
+"""A fault is logged once, however often it is met, and again when it returns after it was cleared."""
 
 from __future__ import annotations
 
@@ -11,41 +11,42 @@ from .text import printable
 if TYPE_CHECKING:
     from logging import Logger
 
-#: Characters of what is said: others' words are in it.
+#: Characters of a message: it quotes other programs.
 _LONGEST = 400
 
-#: How many things may be wrong at a time; of more the oldest are forgotten, and said again.
-_MOST = 1000
+#: How many subjects may be faulty at a time; beyond that the oldest are forgotten, and logged again.
+_MAX_SUBJECTS = 1000
 
-
-#: In how many ways one thing may be wrong until it is right.
-_WAYS = 20
+#: How many different messages are logged for one subject until it is cleared.
+_MAX_MESSAGES = 20
 
 
 class FaultLog:
-    """What was said of each thing that is wrong, until it is right. ``prefix`` stands before all that is said."""
+    """The faults that were logged and not cleared since, by kind and subject. ``prefix`` precedes each message."""
 
     def __init__(self, log: Logger, prefix: str = "") -> None:
         self._log = log
         self._prefix = prefix
-        self._said: dict[tuple[str, object], set[str]] = {}
+        self._logged: dict[tuple[str, object], set[str]] = {}
 
-    def say(self, kind: str, words: str, about: object = None, *, extra: Mapping[str, object] | None = None) -> None:
-        """A warning in the log, unless these words were said about this thing of this kind since it was right."""
-        words = printable(words, _LONGEST)
-        said = self._said.setdefault((kind, about), set())
-        if words in said or len(said) == _WAYS:
+    def report(
+        self, kind: str, message: str, about: object = None, *, extra: Mapping[str, object] | None = None
+    ) -> None:
+        """Log a warning, unless the same message was logged for this kind and subject since it was cleared."""
+        message = printable(message, _LONGEST)
+        logged = self._logged.setdefault((kind, about), set())
+        if message in logged or len(logged) == _MAX_MESSAGES:
             return
-        said.add(words)
-        if len(self._said) > _MOST:
-            del self._said[next(iter(self._said))]
-        self._log.warning("%s%s", self._prefix, words, extra=extra)
+        logged.add(message)
+        if len(self._logged) > _MAX_SUBJECTS:
+            del self._logged[next(iter(self._logged))]
+        self._log.warning("%s%s", self._prefix, message, extra=extra)
 
-    def right(self, kind: str, about: object = None) -> None:
-        """This is as it should be."""
-        self._said.pop((kind, about), None)
+    def clear(self, kind: str, about: object = None) -> None:
+        """The fault is gone: its next report is logged again."""
+        self._logged.pop((kind, about), None)
 
-    def only(self, kind: str, wrong: Set[object]) -> None:
-        """Of this kind nothing but these is wrong."""
-        for key in [key for key in self._said if key[0] == kind and key[1] not in wrong]:
-            del self._said[key]
+    def clear_except(self, kind: str, faulty: Set[object]) -> None:
+        """All faults of this kind are gone, except those of the subjects in ``faulty``."""
+        for key in [key for key in self._logged if key[0] == kind and key[1] not in faulty]:
+            del self._logged[key]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The log: to the journal with fields where the journal listens, else plain lines on standard error.
+"""The log: entries with fields if standard error is connected to the journal, else plain lines on standard error.
 
 Sources: systemd's ``JOURNAL_NATIVE_PROTOCOL`` and ``sd-daemon(3)``; ``NM_DEVICE`` and ``NM_CONNECTION`` are the fields that
-NetworkManager itself uses (``nm-logging.c``), so ``journalctl NM_DEVICE=wlan0`` shows what both did with a device.
+NetworkManager itself uses (``nm-logging.c``), so ``journalctl NM_DEVICE=wlan0`` shows the messages of both on a device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from .text import printable, utf8_safe
 
-#: ``--log-level``: NetworkManager's names and Python's, as ``logging`` counts; ``off`` is above everything.
+#: ``--log-level``: NetworkManager's and Python's names, as levels of ``logging``; ``off`` is above all of them.
 LEVELS = {
     "off": 60,
     "err": 40,
@@ -32,21 +32,21 @@ LEVELS = {
     "trace": 5,
 }
 
-#: Where the journal takes entries with fields.
+#: The socket of the journal's native protocol.
 SOCKET = "/run/systemd/journal/socket"
 
 #: Below DEBUG, as NetworkManager has it.
 TRACE = LEVELS["trace"]
 
-#: The most that a line holds of a message or a traceback: others' words are in them.
+#: Characters of a message, and of each line of a traceback: they quote other programs.
 _LONGEST = 2000
 
-#: The same of a field, which is looked for by its whole value: a profile may have a long name.
+#: Characters of a field. ``journalctl`` matches whole values, and a profile's name may be long.
 _LONGEST_FIELD = 8192
 
 
 class Event(enum.Enum):
-    """What is told of with a MESSAGE_ID, so that it can be found whatever its words: ``journalctl MESSAGE_ID=...``."""
+    """The MESSAGE_ID of a log message, by which it is found whatever its text: ``journalctl MESSAGE_ID=...``."""
 
     PATH_ACTIVE = "e4ecf167e8174ad096399978d6a0a3a7"
     PATH_WAITING = "c6b23f9e23884c2cbd10c3f734d5b00f"
@@ -62,12 +62,15 @@ class Event(enum.Enum):
 
 
 def log_fields(event: Event, **fields: object) -> dict[str, Any]:
-    """For a log call's ``extra``: what it is about. Names become ``NM_MPTCP_...``; what is None is left out."""
+    """A log call's ``extra``: its event and fields. Names become ``NM_MPTCP_...``; a field that is None is left out."""
     return {"event": event, "fields": {name: value for name, value in fields.items() if value is not None}}
 
 
 def set_up(level: str) -> None:
-    """Log from ``level`` on, to the journal where it reads standard error, else there, plainly."""
+    """Log messages of ``level`` (a key of :data:`LEVELS`) and above: to the journal if it reads standard error, else there.
+
+    Raises :class:`KeyError` for another level.
+    """
     handler: logging.Handler | None = None
     if _is_the_journal(sys.stderr, os.environ.get("JOURNAL_STREAM", "")):
         try:
@@ -83,7 +86,7 @@ def set_up(level: str) -> None:
 
 
 def _is_the_journal(stream: Any, journal_stream: str) -> bool:
-    """Whether a stream is the one that systemd connected with the journal (``JOURNAL_STREAM=DEVICE:INODE``)."""
+    """Whether a stream is the one that systemd connected to the journal (``JOURNAL_STREAM=DEVICE:INODE``)."""
     try:
         device, _, inode = journal_stream.partition(":")
         found = os.fstat(stream.fileno())
@@ -96,30 +99,27 @@ _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 
 
 
 def _priority(level: int) -> int:
-    """syslog's priority of a level."""
+    """The syslog priority of a level."""
     return next(priority for least, priority in _PRIORITIES if level >= least)
 
 
 class PlainFormatter(logging.Formatter):
-    """One line an event, harmless whatever is in it; with the priority in front where the journal reads them.
-
-    Only a traceback has more lines.
-    """
+    """One printable line for each message, and one for each line of a traceback; ``journal``: after its priority, ``<N>``."""
 
     def __init__(self, *, journal: bool) -> None:
         super().__init__("%(message)s" if journal else "nm-mptcp: %(levelname)s: %(message)s")
         self._journal = journal
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """The line alone."""
+        """The message without its traceback."""
         return printable(super().formatMessage(record), _LONGEST)
 
     def formatException(self, exc_info: Any) -> str:
-        """The traceback, with all that is in it as harmless as the rest."""
+        """The traceback, each line made printable."""
         return "\n".join(printable(line, _LONGEST) for line in super().formatException(exc_info).splitlines())
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, and the traceback where there is one."""
+        """The message, and the traceback if there is one."""
         line = super().format(record)
         if not self._journal:
             return line
@@ -127,12 +127,12 @@ class PlainFormatter(logging.Formatter):
 
 
 class JournalHandler(logging.Handler):
-    """Entries with fields, by the journal's native protocol. The constructor raises OSError where nobody listens."""
+    """Entries with fields, by the journal's native protocol. The constructor raises :class:`OSError` if it cannot connect."""
 
     def __init__(self, path: str = SOCKET) -> None:
         super().__init__()
         self._path = path
-        # Never blocking: a journal that is stuck must not keep a lost link waiting.
+        # Never block: a journal that hangs must not delay the reaction to a lost link.
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * 1024 * 1024)
         try:
@@ -142,7 +142,7 @@ class JournalHandler(logging.Handler):
             raise
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send an entry; a journal that was restarted is found again, one that is not there or stuck costs the entry."""
+        """Send an entry; reconnect after a restart of the journal. While it is absent or busy, the entry is lost."""
         try:
             datagram = entry(record)
             try:
@@ -171,13 +171,13 @@ class JournalHandler(logging.Handler):
             self._send_large(datagram)
 
     def _send_large(self, datagram: bytes) -> None:
-        """What is too large for a datagram goes as a sealed file."""
+        """Send an entry that is too large for a datagram as a sealed memfd (``JOURNAL_NATIVE_PROTOCOL``)."""
         import fcntl
 
         handle = os.memfd_create("journal-entry", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.write(handle, datagram)
-            # F_ADD_SEALS with F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE: the journal takes no other.
+            # F_ADD_SEALS with F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE: the journal accepts no other.
             fcntl.fcntl(handle, 1033, 0x1 | 0x2 | 0x4 | 0x8)
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [handle]))
             self._socket.sendmsg([b""], [rights])
@@ -212,7 +212,7 @@ def entry(record: logging.LogRecord) -> bytes:
 
 
 def _field(name: str, value: str) -> bytes:
-    """``NAME=VALUE``; a value of several lines with its length before it."""
+    """``NAME=VALUE``; for a value of several lines the name, its length in bytes (64 bits, little-endian) and the value."""
     data = value.encode()
     if "\n" not in value:
         return name.encode() + b"=" + data + b"\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Words for people: what others wrote, made harmless, lists, and lines that fit a terminal."""
+"""Text for people: sanitized text of other programs, lists, and lines that fit a terminal."""
 
 from __future__ import annotations
 
@@ -7,26 +7,29 @@ import os
 from collections.abc import Iterable
 from typing import TextIO
 
-#: A terminal that is narrower is treated as one of that width.
+#: Cells. A narrower terminal is treated as one of this width.
 NARROWEST = 20
 
-#: What an indent must leave of a line; where it leaves less, it stands on a line of its own, and the words below it.
+#: Cells that an indent must leave of a line; where it leaves fewer, it gets a line of its own, with the words below it.
 _ROOM = 30
 _BELOW = "    "
 
 
 def printable(text: str, longest: int = 64) -> str:
-    """Somebody's text without what could disturb a terminal (control characters, direction marks), cut where it is long."""
+    """Another program's text without what could disturb a terminal (control characters, direction marks).
+
+    At most ``longest`` characters of it.
+    """
     return "".join(char if char.isprintable() else "?" for char in text[:longest])
 
 
 def utf8_safe(text: str) -> str:
-    """Somebody's text as Unicode that every reader takes: what was no UTF-8 (an interface's name may be any bytes) is "?"."""
+    """Another program's text as valid Unicode: bytes that are not UTF-8 (an interface's name may be any bytes) become "?"."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def width_of(stream: TextIO) -> int | None:
-    """How wide a terminal is; None for what is none, or does not say, where nothing has to be wrapped."""
+    """The width of a terminal in cells; None if the stream is no terminal or has no known width: nothing is wrapped then."""
     if not stream.isatty():
         return None
     try:
@@ -37,19 +40,19 @@ def width_of(stream: TextIO) -> int | None:
 
 
 def has_unicode(stream: TextIO) -> bool:
-    """Whether its encoding has more than ASCII."""
+    """Whether the stream's encoding is UTF-8."""
     return (stream.encoding or "").lower().replace("-", "") in ("utf8", "utf8sig")
 
 
 def cells(text: str) -> int:
-    """How many cells of a terminal a text takes."""
+    """How many cells of a terminal a text occupies."""
     return len(text) if text.isascii() else sum(map(_cell, text))
 
 
 def _cell(char: str) -> int:
     if char.isascii():
         return 1
-    import unicodedata  # where all is ASCII it is not needed
+    import unicodedata  # most texts are ASCII and do not need it
 
     if unicodedata.category(char) in ("Mn", "Me", "Cf"):
         return 0
@@ -57,7 +60,7 @@ def _cell(char: str) -> int:
 
 
 def fit(text: str, width: int, more: str = "…") -> str:
-    """The text in exactly ``width`` cells: filled up, or cut, with a sign that it was."""
+    """The text in exactly ``width`` cells: padded with spaces, or cut and marked with ``more``."""
     size = cells(text)
     if size <= width:
         return text + " " * (width - size)
@@ -71,9 +74,9 @@ def fit(text: str, width: int, more: str = "…") -> str:
 
 
 def wrapped(words: str, first: str, others: str, width: int | None, *, broken: bool = False) -> list[str]:
-    """Lines of at most ``width`` cells, each after its indent; without a width it is one line.
+    """Lines of at most ``width`` cells: ``first`` is the indent of the first, ``others`` of the rest. One line if None.
 
-    ``broken``: a word that is longer than a line is broken; else it stays whole, so that it can be copied.
+    ``broken``: a word that is longer than a line is broken; otherwise it stays whole, so that it can be copied.
     """
     if not words:
         return []
@@ -101,7 +104,7 @@ def wrapped(words: str, first: str, others: str, width: int | None, *, broken: b
 
 
 def listed(words: Iterable[str], last: str = "and") -> str:
-    """Words as a person lists them."""
+    """Words as a list in a sentence: ``a, b and c``. Raises :class:`IndexError` if there are none."""
     known = [str(word) for word in words]
     return f" {last} ".join([", ".join(known[:-1]), known[-1]]) if len(known) > 1 else known[0]
 

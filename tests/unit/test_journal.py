@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The log: to the journal with fields where the journal listens, else plain lines; harmless whatever is in it."""
+"""The log: entries with fields if the journal reads standard error, else plain lines; printable in both."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def log(listener: socket.socket) -> Iterator[logging.Logger]:
     handler.close()
 
 
-def test_an_entry_has_message_priority_and_what_it_is_about(log: logging.Logger, listener: socket.socket) -> None:
+def test_an_entry_has_message_priority_and_fields(log: logging.Logger, listener: socket.socket) -> None:
     log.info(
         "%s is suspended",
         "10.0.0.1",
@@ -88,7 +88,7 @@ def test_a_level_has_syslogs_priority(log: logging.Logger, listener: socket.sock
     assert read(listener.recv(65536))["PRIORITY"] == priority
 
 
-def test_what_others_wrote_makes_no_field_and_no_line_of_its_own() -> None:
+def test_quoted_text_adds_no_field_and_no_line() -> None:
     # Not by a logger: pytest keeps what is logged, and what is no UTF-8 breaks its own channels.
     record = logging.LogRecord("x", logging.WARNING, "file", 1, "%s", (HOSTILE,), None)
     record.__dict__.update(log_fields(Event.PATH_ACTIVE, profile=HOSTILE))
@@ -108,7 +108,7 @@ def test_a_traceback_is_in_the_message(log: logging.Logger, listener: socket.soc
     assert message.endswith("ValueError: no good")
 
 
-def test_an_entry_too_large_for_a_datagram_comes_as_a_file(log: logging.Logger, listener: socket.socket) -> None:
+def test_an_entry_too_large_for_a_datagram_is_sent_as_a_memfd(log: logging.Logger, listener: socket.socket) -> None:
     big = "\n".join(["y" * 1000] * (20 << 10))
     try:
         raise ValueError(big)
@@ -123,7 +123,7 @@ def test_an_entry_too_large_for_a_datagram_comes_as_a_file(log: logging.Logger, 
         assert read(file.read())["MESSAGE"].endswith(big)
 
 
-def test_a_journal_that_does_not_listen_or_read_keeps_nobody_waiting(
+def test_a_journal_that_is_absent_or_busy_does_not_block(
     log: logging.Logger, listener: socket.socket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(5000):
@@ -139,7 +139,7 @@ def test_a_journal_that_does_not_listen_or_read_keeps_nobody_waiting(
     capsys.readouterr()
 
 
-def test_the_journal_is_written_to_only_where_it_reads_standard_error(tmp_path: Path, listener: socket.socket) -> None:
+def test_entries_go_to_the_journal_only_if_it_reads_standard_error(tmp_path: Path, listener: socket.socket) -> None:
     program = f"""
 import logging
 from nm_mptcp import journal
@@ -170,13 +170,13 @@ def test_a_plain_line_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.records
 
 
-def test_each_event_has_an_identity_of_its_own() -> None:
+def test_each_event_has_its_own_message_id() -> None:
     assert len({event.value for event in Event}) == len(Event)
     assert all(uuid.UUID(hex=event.value).version == 4 for event in Event)
 
 
 @pytest.mark.parametrize("level", ["OFF", "ERR", "WARN", "INFO", "DEBUG", "TRACE", "warning", "error", "info", "debug"])
-def test_log_level_takes_networkmanagers_names(level: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_level_accepts_networkmanagers_names(level: str, capsys: pytest.CaptureFixture[str]) -> None:
     handlers, before = logging.getLogger().handlers[:], logging.getLogger().level
     try:
         assert cli.main(["--log-level", level, "config", "--json"]) == 0
@@ -188,10 +188,10 @@ def test_log_level_takes_networkmanagers_names(level: str, capsys: pytest.Captur
     assert journal.TRACE < logging.DEBUG
 
 
-def test_what_others_wrote_is_cut_and_harmless_in_fields_and_tracebacks(
+def test_quoted_text_is_cut_and_printable_in_fields_and_tracebacks(
     log: logging.Logger, listener: socket.socket
 ) -> None:
-    """A plugin of NetworkManager's may say 100 kB, with escape sequences for the terminal of who reads the log."""
+    """A plugin of NetworkManager may report 100 kB, with escape sequences for the terminal on which the log is read."""
     try:
         raise ValueError("\x1b[2J" + "x" * 100_000)
     except ValueError:

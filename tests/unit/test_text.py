@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Lines that fit a terminal, and their looks."""
+"""Lines that fit a terminal, and their styles."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from nm_mptcp.text import cells, fit, wrapped
 @pytest.mark.parametrize(
     ("text", "size"), [("", 0), ("ab", 2), ("é", 1), ("e\u0301", 1), ("家", 2), ("\u1b44", 1), ("😀", 2)]
 )
-def test_a_text_takes_as_many_cells_as_a_terminal_gives_it(text: str, size: int) -> None:
+def test_the_width_of_a_text_is_counted_in_cells(text: str, size: int) -> None:
     assert cells(text) == size
 
 
-def test_a_text_is_cut_by_cells_with_a_sign_that_it_was() -> None:
+def test_a_text_is_cut_by_cells_and_marked() -> None:
     assert fit("家家家", 4) == "家… "
     assert fit("家家家", 5, "~") == "家家~"
     assert fit("ab", 4) == "ab  "
@@ -44,7 +44,7 @@ def test_words_are_wrapped_by_cells(words: str, width: int | None, broken: bool,
     assert wrapped(words, "> ", ". ", width, broken=broken) == lines
 
 
-def test_an_indent_that_leaves_no_room_stands_on_a_line_of_its_own() -> None:
+def test_an_indent_that_leaves_no_room_gets_a_line_of_its_own() -> None:
     assert wrapped("one two", "good     kernel  ", " " * 17, 40) == ["good     kernel", "    one two"]
     assert wrapped("one two", " " * 17, " " * 17, 40) == ["    one two"]
     assert wrapped("word " * 8 + "end", " " * 17, " " * 17, 40)[1] == "      word end"
@@ -57,13 +57,13 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(("term", "takes"), [("xterm", True), ("dumb", False), ("", False), (None, False)])
-def test_only_a_terminal_that_can_gets_more_than_text(term: str | None, takes: bool) -> None:
+def test_only_a_capable_terminal_gets_escape_sequences(term: str | None, takes: bool) -> None:
     environment = {} if term is None else {"TERM": term}
     assert takes_escapes(Terminal(), environment) is takes
     assert not takes_escapes(io.StringIO(), {"TERM": "xterm"})
 
 
-def test_no_colour_means_no_colour_and_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_color_leaves_out_colours_and_keeps_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     line = (Span("a", Style.BOLD), Span(" b", Style.GOOD), Span("  "))
     assert render(line) == "\x1b[1ma\x1b[0m\x1b[32m b\x1b[0m  "
     assert render(line, colour=False) == "\x1b[1ma\x1b[0m b  "

@@ -201,27 +201,29 @@ class Reconciler:
             try:
                 await self._kernel.probe_neighbours(links)
             except KernelError as error:
-                self._faults.say("neighbours", f"{error}; packets that wait for a neighbour may wait a second longer")
+                self._faults.report(
+                    "neighbours", f"{error}; packets that wait for a neighbour may wait a second longer"
+                )
             else:
-                self._faults.right("neighbours")
+                self._faults.clear("neighbours")
 
     async def _connections(self, *, at_once: bool = False) -> Mapping[frozenset[str], int] | None:
         try:
             connections = await self._kernel.connections(at_once=at_once)
         except KernelError as error:
             words = f"{error}; endpoints of lost links stay, since live connections may depend on them"
-            self._faults.say("connections", words)
+            self._faults.report("connections", words)
             return None
-        self._faults.right("connections")
+        self._faults.clear("connections")
         return connections
 
     async def _bypass(self, desired: Desired) -> TunnelBypass:
         try:
             bypass = await self._kernel.bypass(desired.tunnels)
         except KernelError as error:
-            self._faults.say("bypass", f"{error}; connections that may bypass the tunnel may be closed")
+            self._faults.report("bypass", f"{error}; connections that may bypass the tunnel may be closed")
             return TunnelBypass()
-        self._faults.right("bypass")
+        self._faults.clear("bypass")
         return bypass
 
     def _save(self) -> None:

@@ -109,12 +109,12 @@ class Writer:
             reason=error.text,
         )
         kind, subject = _subject(operation)
-        self._faults.say(kind, words, subject, extra=extra)
+        self._faults.report(kind, words, subject, extra=extra)
 
     def nothing_to_do(self) -> None:
         """The kernel is as desired: only endpoints that it refused are still at fault."""
-        self._faults.only("operation", frozenset())
-        self._faults.only("endpoint", self._history.endpoints.words().keys())
+        self._faults.clear_except("operation", frozenset())
+        self._faults.clear_except("endpoint", self._history.endpoints.words().keys())
 
     def _note(self, operations: Sequence[Operation], kernel: Kernel) -> bool:
         """Take into :attr:`ours` what is about to be written; whether the record has to say so first."""
@@ -143,8 +143,8 @@ class Writer:
         subjects = [_subject(operation) for operation, error in failures if not _is_race(operation, error)]
         # An endpoint that is refused has its own time to be tried again.
         self.unfinished = any(kind == "operation" for kind, _ in subjects)
-        self._faults.only("operation", {subject for _, subject in subjects})
-        self._faults.only("endpoint", self._history.endpoints.words().keys())
+        self._faults.clear_except("operation", {subject for _, subject in subjects})
+        self._faults.clear_except("endpoint", self._history.endpoints.words().keys())
 
     def _correct(
         self, operations: Sequence[Operation], failures: Failures, left: Sequence[Operation], before: Ours

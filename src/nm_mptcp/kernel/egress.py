@@ -72,9 +72,9 @@ class EgressLookup(Requester):
         try:
             known = self._look(links, others, afresh=afresh)
         except KernelError as error:
-            self._faults.say("look", f"{error}; the last known state of VPN tunnels is used")
+            self._faults.report("look", f"{error}; the last known state of VPN tunnels is used")
             return self._known
-        self._faults.right("look")
+        self._faults.clear("look")
         return known
 
     def _look(

@@ -91,9 +91,9 @@ class AccessPoints:
             )
         except BusError as error:
             if not error.gone:
-                self._faults.say("strength", f"strength of {path} could not be read: {error.text}", path)
+                self._faults.report("strength", f"strength of {path} could not be read: {error.text}", path)
         except ValueError:
-            self._faults.say("strength", f"strength of {path}: malformed reply", path)
+            self._faults.report("strength", f"strength of {path}: malformed reply", path)
         else:
             if self._strengths.get(path) is None:  # else a signal came meanwhile, which is newer
                 self._take(path, unpack(value))
@@ -101,9 +101,9 @@ class AccessPoints:
     def _take(self, path: str, value: Any) -> None:
         known = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 100
         if not known:
-            self._faults.say("strength", f"strength of {path} is {value!r}, not a percentage: ignored", path)
+            self._faults.report("strength", f"strength of {path} is {value!r}, not a percentage: ignored", path)
         else:
-            self._faults.right("strength", path)
+            self._faults.clear("strength", path)
         strength = value if known else None
         if strength != self._strengths.get(path):
             self._strengths[path] = strength

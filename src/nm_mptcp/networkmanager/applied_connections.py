@@ -179,9 +179,9 @@ class AppliedConnections:
             return None, error.text
         except (Malformed, IndexError, TypeError, ValueError) as error:
             interface = get(device.properties, "Interface", str, path)
-            self._faults.say("applied connection", f"applied connection of {interface}: {error}", path)
+            self._faults.report("applied connection", f"applied connection of {interface}: {error}", path)
             return None, f"NetworkManager's reply is malformed: {error}"
-        self._faults.right("applied connection", path)
+        self._faults.clear("applied connection", path)
         return profile, ""
 
 

@@ -159,9 +159,9 @@ class Client:
             try:
                 tree.add(path, interfaces)
             except (TypeError, ValueError, AttributeError) as error:
-                self._faults.say("object", f"object {path} is malformed: {error}", path)
+                self._faults.report("object", f"object {path} is malformed: {error}", path)
             else:
-                self._faults.right("object", path)
+                self._faults.clear("object", path)
         await self._defaults.read(pid=self._pid, version=tree.version)
         self._tree, self._devices = tree, {}
         before = self._applied.take_over()
@@ -218,9 +218,9 @@ class Client:
             effect = None if changed and self._access_points.changed(signal) else self._tree.handle(signal)
         except (TypeError, ValueError, AttributeError) as error:
             words = f"signal {signal.member} of {signal.path} is malformed: {error}"
-            self._faults.say("signal", words, (signal.member, signal.path))
+            self._faults.report("signal", words, (signal.member, signal.path))
             return
-        self._faults.right("signal", (signal.member, signal.path))
+        self._faults.clear("signal", (signal.member, signal.path))
         if effect is not None:
             self._apply(effect)
 
@@ -275,9 +275,9 @@ class Client:
         )
         value, problem = to_device(device, context)
         if problem:
-            self._faults.say("device", f"device {path}: {problem}", path)
+            self._faults.report("device", f"device {path}: {problem}", path)
         else:
-            self._faults.right("device", path)
+            self._faults.clear("device", path)
         if value.interface:
             self._devices[path] = value
 

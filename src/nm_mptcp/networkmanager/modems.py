@@ -87,10 +87,10 @@ class Modems:
         bus = self._bus
         objects = await managed_objects(
             lambda: bus.call(owner, PATH, names.OBJECT_MANAGER, "GetManagedObjects", timeout=_CALL_TIMEOUT),
-            lambda reason: self._faults.say("modems", f"modems could not be read ({reason}): retrying"),
+            lambda reason: self._faults.report("modems", f"modems could not be read ({reason}): retrying"),
             _RETRY,
         )
-        self._faults.right("modems")
+        self._faults.clear("modems")
         self._registrations = {}
         for path, interfaces in objects.items():
             self._guarded(f"object {path}", self._add, path, interfaces)
@@ -112,9 +112,9 @@ class Modems:
         try:
             action(*arguments)
         except (TypeError, ValueError, AttributeError) as error:
-            self._faults.say("form", f"{what} is malformed: {error}", what)
+            self._faults.report("form", f"{what} is malformed: {error}", what)
         else:
-            self._faults.right("form", what)
+            self._faults.clear("form", what)
 
     def _add(self, path: str, interfaces: Mapping[str, Mapping[str, Any]]) -> None:
         for interface, properties in interfaces.items():
@@ -128,9 +128,9 @@ class Modems:
             known = isinstance(state, int) and not isinstance(state, bool)
             if not known:
                 words = f"{name} of {path} is {state!r}, not a number: the modem counts as not roaming"
-                self._faults.say("registration", words, (path, name))
+                self._faults.report("registration", words, (path, name))
             else:
-                self._faults.right("registration", (path, name))
+                self._faults.clear("registration", (path, name))
             self._registrations.setdefault(path, {})[interface, name] = known and state in abroad
 
     def _remove(self, path: str, interfaces: list[str]) -> None:

@@ -168,9 +168,9 @@ class Queries:
             close = any(not each.purpose.beyond for each in cases)
             live = frozenset().union(*await self._kernel.connections()) if close else frozenset()
         except KernelError as error:
-            self._faults.say("troubles", f"{error}; whether paths reach anything is not known")
+            self._faults.report("troubles", f"{error}; whether paths reach anything is not known")
             return {}
-        self._faults.right("troubles")
+        self._faults.clear("troubles")
         networkmanager = view.snapshot.networkmanager
         return reachability.troubles(kernel, networkmanager, cases, answers, live, view.desired.marks)
 
@@ -187,9 +187,9 @@ class Queries:
                 await self._reconciler.converge()
                 kernel = await self._kernel.refresh(self._reconciler.view.snapshot.kernel)
         except (KernelError, StateError) as error:
-            self._faults.say("view", str(error))
+            self._faults.report("view", str(error))
             return self._reconciler.view, self.troubles
-        self._faults.right("view")
+        self._faults.clear("view")
         view = self._reconciler.view
         at = {endpoint.address: endpoint for endpoint in kernel.endpoints if not endpoint.port}
         paths = tuple(_with_id(path, at.get(path.address)) for path in view.desired.paths)
@@ -202,9 +202,9 @@ class Queries:
         try:
             connections = await self._kernel.live_connections()
         except KernelError as error:
-            self._faults.say("live connections", str(error))
+            self._faults.report("live connections", str(error))
             return None
-        self._faults.right("live connections")
+        self._faults.clear("live connections")
         return connections
 
 
