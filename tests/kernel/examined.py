@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nm_mptcp.checks import judge
-from nm_mptcp.checks.collect import gather
+from nm_mptcp.checks import run_checks
+from nm_mptcp.checks.collect import system_facts
 from nm_mptcp.checks.finding import Finding, Result
 from nm_mptcp.config.files import ConfigurationFiles
 from nm_mptcp.engine.record import Record
@@ -29,7 +29,7 @@ class Machine:
         self.settings.write_text("")
 
     def findings(self, check: str = "") -> list[Finding]:
-        found = judge(gather(Record(self.directory), ConfigurationFiles(self.settings)))
+        found = run_checks(system_facts(Record(self.directory), ConfigurationFiles(self.settings)))
         return [finding for finding in found if check in ("", finding.check)]
 
     def found(self, check: str, subject: str = "") -> Finding:

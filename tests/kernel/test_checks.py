@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from nm_mptcp.checks import counters, paths, routes, system
-from nm_mptcp.checks.collect import gather
+from nm_mptcp.checks.collect import system_facts
 from nm_mptcp.checks.finding import Finding, Result
 from nm_mptcp.checks.reach import parse, reach
 from nm_mptcp.config.files import ConfigurationFiles
@@ -47,7 +47,7 @@ def test_mptcp_switched_off(machine: Machine) -> None:
     sysctl.write("net/mptcp/enabled", 0)
     refused, off = machine.found("mptcp-socket"), machine.found("mptcp-enabled")
     assert (refused.result, off.result) == (Result.BAD, Result.BAD)
-    assert refused.evidence == "socket(IPPROTO_MPTCP) is refused with ENOPROTOOPT: net.mptcp.enabled is 0"
+    assert refused.evidence == "socket(IPPROTO_MPTCP) fails with ENOPROTOOPT: net.mptcp.enabled is 0"
     machine.follow(off)
     assert (machine.result("mptcp-socket"), machine.result("mptcp-enabled")) == (Result.GOOD, Result.GOOD)
 
@@ -59,10 +59,7 @@ def test_a_socket_that_a_filter_of_system_calls_refuses(machine: Machine, number
     done = machine.command("--json", before=lambda: refuse_mptcp_sockets(number))
     (finding,) = [each for each in json.loads(done.stdout)["findings"] if each["check"] == "mptcp-socket"]
     assert (done.returncode, finding["result"]) == (2, "bad")
-    assert (
-        f"refused with {errno.errorcode[number]}: a filter of system calls (seccomp) is on this process"
-        in finding["evidence"]
-    )
+    assert f"fails with {errno.errorcode[number]}: this process has a seccomp filter" in finding["evidence"]
     assert finding["remedy"]["words"].startswith("run it outside of this container, sandbox or service")
     outside = machine.command("--json")
     (finding,) = [each for each in json.loads(outside.stdout)["findings"] if each["check"] == "mptcp-socket"]
@@ -80,7 +77,7 @@ def test_a_socket_that_a_bpf_program_refuses(machine: Machine) -> None:
 
         finding = told()
         assert finding["result"] == "bad"
-        assert f"refused with EPERM: a BPF program on the control group {group.place} forbids it" in finding["evidence"]
+        assert f"fails with EPERM: a BPF program on the control group {group.place} forbids it" in finding["evidence"]
         assert finding["remedy"]["commands"] == [f"bpftool cgroup show {group.place}"]
         assert "detach it" in finding["remedy"]["words"]
         group.end()
@@ -132,7 +129,10 @@ def test_a_network_that_drops_mptcp(machine: Machine, network: Network, far: Net
     assert finding.result is Result.BAD
     machine.follow(finding)
     after = machine.found("blackhole")
-    assert (after.result, after.evidence) == (Result.GOOD, "a network dropped MPTCP before (1 times); it is used again")
+    assert (after.result, after.evidence) == (
+        Result.GOOD,
+        "a network dropped MPTCP earlier (1 times); MPTCP is in use again",
+    )
     # It is counted, and that stays.
     assert machine.found("fallback").evidence.startswith("1 of ")
 
@@ -187,7 +187,7 @@ def test_an_endpoint_whose_address_another_machine_has(links: Machine, network: 
     network.ip("addr add 2001:db8:2::9/64 dev v2")  # with duplicate address detection
     network.ip("mptcp endpoint add 2001:db8:2::9 dev v2 subflow")
     evidence = links.found("endpoint", "2001:db8:2::9").evidence
-    if "detection is not done" in evidence:
+    if "detection is in progress" in evidence:
         assert links.result("endpoint", "2001:db8:2::9") is Result.BAD
     wait_for("it is seen", lambda: "detection failed" in links.found("endpoint", "2001:db8:2::9").evidence)
     finding = links.found("endpoint", "2001:db8:2::9")
@@ -209,7 +209,7 @@ def test_an_endpoint_that_came_before_its_address_was_usable(links: Machine, net
     network.ip("mptcp endpoint add 2001:db8:2::7 dev v2 subflow")
     finding = links.found("endpoint", "2001:db8:2::7")
     assert finding.result is Result.BAD
-    assert "duplicate address detection is not done" in finding.evidence
+    assert "duplicate address detection is in progress" in finding.evidence
     with Echo(far, "2001:db8:9::1", source="2001:db8:1::1"):
         wait_for("the address is usable", lambda: "tentative" not in network.ip("addr show dev v2"))
         links.follow(finding)
@@ -241,7 +241,7 @@ def test_limits_that_are_too_low(links: Machine, network: Network) -> None:
 # --- routes
 
 
-@bad_state_of(routes.ways)
+@bad_state_of(routes.route_lookups)
 def test_an_address_that_leaves_by_another_link(links: Machine) -> None:
     # v2 has a default route, but v1's is better, and there is no rule.
     finding = links.found("route", "10.2.0.1")
@@ -254,7 +254,7 @@ def test_an_address_that_leaves_by_another_link(links: Machine) -> None:
     assert links.found("route", "10.2.0.1").evidence == "leaves by v2 via 10.2.0.2"
 
 
-@bad_state_of(routes.ways, routes.default_routes)
+@bad_state_of(routes.route_lookups, routes.default_routes)
 def test_an_address_without_any_way(links: Machine, network: Network) -> None:
     network.ip("route del default dev v2")
     assert links.result("route", "10.2.0.1") is Result.BAD
@@ -271,7 +271,7 @@ def test_an_address_without_any_way(links: Machine, network: Network) -> None:
     assert links.result("default-route", "v2") is Result.GOOD
 
 
-@bad_state_of(routes.ways)
+@bad_state_of(routes.route_lookups)
 def test_a_rule_in_front_that_leads_astray(links: Machine, network: Network) -> None:
     links.follow(links.found("route", "10.2.0.1"))
     network.ip("route add default via 10.1.0.2 dev v1 table 777")
@@ -346,7 +346,7 @@ def test_two_links_on_one_subnet(links: Machine, network: Network) -> None:
     network.ip("addr add 10.1.0.7/24 dev v2")
     finding = links.found("arp", "v2")
     assert finding.result is Result.WARNING
-    assert finding.evidence.startswith("10.1.0.0/24 is on v1 and v2, and this one answers for the others")
+    assert finding.evidence.startswith("10.1.0.0/24 is on v1 and v2, and this one answers ARP for the others")
     for each in links.findings("arp"):
         links.follow(each)
     assert {each.result for each in links.findings("arp")} == {Result.GOOD}
@@ -388,7 +388,7 @@ def test_joins_that_failed_for_want_of_their_address(links: Machine, network: Ne
             lambda: next((each for each in links.findings("joins") if "MPJoinSynTxBindErr" in each.evidence), None),
         )
     assert finding.result is Result.WARNING
-    assert "the endpoint came before the address" in finding.evidence
+    assert "the endpoint was added before the address" in finding.evidence
 
 
 # --- --reach
@@ -414,7 +414,7 @@ def _accept(server: socket.socket) -> None:
 
 
 def _reach(machine: Machine, target: str) -> list[Finding]:
-    return reach(gather(Record(machine.directory), ConfigurationFiles(machine.settings)), *parse(target))
+    return reach(system_facts(Record(machine.directory), ConfigurationFiles(machine.settings)), *parse(target))
 
 
 @pytest.mark.usefixtures("listener")
@@ -427,7 +427,7 @@ def test_reach_tells_of_each_path_whether_mptcp_gets_through(links: Machine, far
     found2 = {each.subject: each for each in _reach(links, "10.9.0.1:5002") if each.subject}
     assert found2["v1 10.1.0.1"].result is Result.GOOD
     assert found2["v2 10.2.0.1"].result is Result.WARNING
-    assert "something on this way takes it out" in found2["v2 10.2.0.1"].evidence
+    assert "a middlebox on this one removes it" in found2["v2 10.2.0.1"].evidence
 
 
 def test_reach_tells_of_a_server_without_mptcp(links: Machine, far: Network) -> None:
@@ -449,9 +449,9 @@ def test_reach_is_clear_where_there_is_no_way(machine: Machine, links: Machine, 
     network.ip("route del default dev v2")  # so that no name server is waited for
     (unknown,) = _reach(links, "no-such-host.invalid")
     assert unknown.result is Result.BAD
-    assert "'no-such-host.invalid' cannot be looked up" in unknown.evidence
+    assert "'no-such-host.invalid' cannot be resolved" in unknown.evidence
     network.ip("mptcp endpoint flush")
-    assert [each.evidence for each in _reach(machine, "10.9.0.1")] == ["there is no path to try"]
+    assert [each.evidence for each in _reach(machine, "10.9.0.1")] == ["there is no path"]
 
 
 # --- the command
@@ -461,7 +461,7 @@ def test_fix_does_what_is_safe_after_asking(links: Machine, network: Network) ->
     network.ip("mptcp limits set subflows 0 add_addr_accepted 0")
     sysctl.write("net/mptcp/allow_join_initial_addr_port", 0)
     refused = links.command("--fix", answers="n\n")
-    assert "do 'ip mptcp limits set subflows 4 add_addr_accepted 2'? [y/N]" in refused.stderr
+    assert "run 'ip mptcp limits set subflows 4 add_addr_accepted 2'? [y/N]" in refused.stderr
     assert "subflows 0" in network.ip("mptcp limits")
     agreed = links.command("--fix", "--json", answers="y\n")
     assert "subflows 4" in network.ip("mptcp limits")
@@ -499,9 +499,9 @@ def test_it_reads_only_and_works_for_everybody(links: Machine, network: Network)
     words = ["--state-dir", "/nonexistent/nm-mptcp", "check", "--all", "--config", "/dev/null"]
     done = subprocess.run([*as_user(65534, *words), *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "the packet filter could not be looked at: only root may" in done.stdout
+    assert "cannot read the packet filter: permission denied: must be root" in done.stdout
     assert "v2 10.2.0.1" in done.stdout
-    assert "Root sees more." in done.stdout
+    assert "Run as root to see everything." in done.stdout
     links.command()
     assert state() == before
 

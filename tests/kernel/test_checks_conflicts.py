@@ -128,7 +128,7 @@ def test_networkd_that_deletes_what_others_made(machine: Machine) -> None:
         assert finding.result is Result.WARNING
         assert "ManageForeignRoutingPolicyRules, ManageForeignRoutes is yes" in finding.evidence
         machine.follow(finding)
-        assert machine.found("systemd-networkd").evidence == "systemd-networkd leaves rules and routes of others alone"
+        assert machine.found("systemd-networkd").evidence == "systemd-networkd keeps foreign rules and routes"
         Path("/etc/systemd/networkd.conf.d/95-later.conf").write_text("[Network]\nManageForeignRoutes=true\n")
         assert machine.found("systemd-networkd").evidence.endswith(": ManageForeignRoutes is yes")
 
@@ -162,7 +162,7 @@ def test_strongswan_whose_table_comes_first(links: Machine, network: Network) ->
         network.ip("route add 192.168.77.0/24 dev v1 table 220")
         finding = links.found("strongswan")
         assert finding.result is Result.WARNING
-        assert "what goes to 192.168.77.0/24 takes the tunnel, by whatever path" in finding.evidence
+        assert "packets to 192.168.77.0/24 take the tunnel on every path" in finding.evidence
         links.follow(finding)  # it shows what is there
         network.ip("route flush table 220")
         assert links.result("strongswan") is Result.NOT_APPLICABLE

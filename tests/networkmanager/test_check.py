@@ -77,7 +77,7 @@ def _used() -> float:
     return children.ru_utime + children.ru_stime
 
 
-@bad_state_of(paths.paths, paths.limits, routes.ways, manager.configuration)
+@bad_state_of(paths.paths, paths.limits, routes.route_lookups, manager.configuration)
 def test_beside_the_service(bed: Bed, up: Links, figures: dict[str, str]) -> None:
     doctor = Doctor(bed)
     wrong = [each for each in doctor.findings() if each["result"] not in ("good", "not-applicable")]
@@ -114,7 +114,7 @@ def test_beside_the_service(bed: Bed, up: Links, figures: dict[str, str]) -> Non
     up.lte.carrier(False)
     held = doctor.wait("paths", "warning", up.lte.address)
     assert (held["evidence"], doctor.status) == ("suspended: no carrier", 1)
-    assert "plug the cable in" in held["remedy"]["words"]
+    assert "connect the cable" in held["remedy"]["words"]
     up.lte.carrier(True)
     wait_for("the link is back", lambda: all(not each["subject"] for each in doctor.findings("paths")))
 
@@ -185,7 +185,7 @@ def test_without_the_service(bed: Bed, links: Links) -> None:
     doctor.follow(hidden)
     # It counts from the next activation on.
     old = doctor.found("drop-in", links.lte.address)
-    assert "this activation began before NetworkManager had it" in old["evidence"]
+    assert "this activation began before NetworkManager read it" in old["evidence"]
     doctor.follow(old)
     assert {each["result"] for each in doctor.findings("drop-in")} == {"good"}
 
@@ -209,7 +209,7 @@ def test_without_the_service(bed: Bed, links: Links) -> None:
     mute = doctor.found("service")
     assert (mute["result"], doctor.status) == ("bad", 2)
     assert mute["evidence"].startswith("the service does not answer: ")
-    assert mute["remedy"]["words"] == "end it, and start it again"
+    assert mute["remedy"]["words"] == "restart it"
     assert doctor.found("networkmanager")["result"] == "unknown"
     service.program.go_on()
     service.kill()
@@ -238,7 +238,7 @@ def test_profiles_and_settings_that_are_not_as_they_should_be(bed: Bed, up: Link
     bed.modify("LTE", "ipv6.method disabled", "ipv6.addresses ", "connection.mptcp-flags enabled,backup")
     bed.up("LTE")
     idle = doctor.wait("endpoint", "warning", up.lte.address)
-    assert "neither 'subflow' nor 'signal', so it does nothing" in idle["evidence"]
+    assert "neither 'subflow' nor 'signal', so it has no effect" in idle["evidence"]
     doctor.follow(idle)
     assert doctor.wait("endpoint", "good", up.lte.address)["evidence"].endswith("subflow backup")
 
@@ -271,7 +271,7 @@ def test_profiles_and_settings_that_are_not_as_they_should_be(bed: Bed, up: Link
     bed.reload_networkmanager()
     gone = doctor.found("drop-in")
     assert gone["evidence"].startswith("/usr/lib/NetworkManager/conf.d/10-nm-mptcp.conf is missing")
-    assert gone["remedy"]["words"] == "install nm-mptcp again, whole"
+    assert gone["remedy"]["words"] == "reinstall nm-mptcp"
     bed.sh("umount /usr/lib/NetworkManager/conf.d")
     bed.reload_networkmanager()
     assert doctor.found("drop-in")["result"] == "good"

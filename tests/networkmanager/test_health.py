@@ -78,7 +78,7 @@ KILL_SWITCHES = {
 }
 
 
-@bad_state_of(paths.verdict, routes.ways)
+@bad_state_of(paths.verdict, routes.route_lookups)
 @pytest.mark.parametrize(("on", "off", "words"), KILL_SWITCHES.values(), ids=KILL_SWITCHES)
 def test_a_kill_switch_that_lets_nothing_out(bed: Bed, up: Links, on: str, off: str, words: str) -> None:
     assert Told(bed).state == "good"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from nm_mptcp.checks import CHECKS, judge
-from nm_mptcp.checks.facts import STARTING, Facts, Firewall, Process
+from nm_mptcp.checks import CHECKS, run_checks
+from nm_mptcp.checks.facts import STARTING, Firewall, Process, SystemFacts
 from nm_mptcp.checks.finding import Result, worst
 from nm_mptcp.checks.reach import parse
 from nm_mptcp.checks.report import masked
@@ -76,7 +76,7 @@ STATUS = {
 }
 
 #: One path as it should be.
-WELL = Facts(
+WELL = SystemFacts(
     release="6.12.1",
     options=dict.fromkeys(OPTIONS, "y"),
     options_file="/boot/config-6.12.1",
@@ -105,8 +105,8 @@ WELL = Facts(
 )
 
 
-def results(facts: Facts, check: str) -> list[Result]:
-    return [finding.result for finding in judge(facts) if finding.check == check]
+def results(facts: SystemFacts, check: str) -> list[Result]:
+    return [finding.result for finding in run_checks(facts) if finding.check == check]
 
 
 def status(**more: Any) -> dict[str, Any]:
@@ -118,8 +118,8 @@ def manager(**more: Any) -> dict[str, Any]:
 
 
 def test_all_is_good_where_all_is_there() -> None:
-    assert [(each.check, each.evidence) for each in judge(WELL) if each.result not in (GOOD, MOOT)] == []
-    assert worst(judge(WELL)) is GOOD
+    assert [(each.check, each.evidence) for each in run_checks(WELL) if each.result not in (GOOD, MOOT)] == []
+    assert worst(run_checks(WELL)) is GOOD
 
 
 NO_MPTCP = replace(WELL, sysctls={}, kernel=replace(WELL.kernel, path_manager="", endpoints=(), limits=Limits(0, 0)))
@@ -318,24 +318,26 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("facts", "check", "wanted"), BROKEN.values(), ids=BROKEN)
-def test_a_state_and_its_finding(facts: Facts, check: str, wanted: list[Result]) -> None:
+def test_a_state_and_its_finding(facts: SystemFacts, check: str, wanted: list[Result]) -> None:
     assert results(facts, check) == wanted
 
 
 def test_without_a_bus_nothing_is_said_of_what_nobody_can_know() -> None:
-    said = [each.evidence for each in judge(NO_BUS) if "bus cannot be reached" in each.evidence]
+    said = [each.evidence for each in run_checks(NO_BUS) if "bus is not reachable" in each.evidence]
     assert len(said) == 3
-    assert not any("does not run" in each.evidence for each in judge(NO_BUS) if each.result in (WARNING, BAD))
+    assert not any("is not running" in each.evidence for each in run_checks(NO_BUS) if each.result in (WARNING, BAD))
 
 
 def test_without_mptcp_nothing_is_to_be_applied() -> None:
-    told = [each.remedy.commands for each in judge(NO_MPTCP) if each.check in ("endpoint", "limits") and each.remedy]
+    told = [
+        each.remedy.commands for each in run_checks(NO_MPTCP) if each.check in ("endpoint", "limits") and each.remedy
+    ]
     assert told == []
 
 
 @pytest.mark.parametrize(("facts", "check"), [(facts, check) for facts, check, _ in BROKEN.values()], ids=BROKEN)
-def test_whatever_is_bad_says_what_to_do(facts: Facts, check: str) -> None:
-    for finding in judge(facts):
+def test_whatever_is_bad_says_what_to_do(facts: SystemFacts, check: str) -> None:
+    for finding in run_checks(facts):
         if finding.check == check and finding.result in (WARNING, BAD):
             if "see 'blackhole'" in finding.evidence:
                 continue
@@ -359,12 +361,14 @@ def test_whatever_is_bad_says_what_to_do(facts: Facts, check: str) -> None:
             {"socket_programs": ("/sys/fs/cgroup/user slice",)},
             "BPF program on the control group /sys/fs/cg",
         ),
-        (errno.EPERM, {"socket_programs": ("/x",), "seccomp": True}, "or the filter of system calls (seccomp)"),
+        (errno.EPERM, {"socket_programs": ("/x",), "seccomp": True}, "or the seccomp filter of this process"),
         (errno.ENOMEM, {}, "ENOMEM"),
     ],
 )
 def test_what_the_refusal_of_a_socket_means(number: int, more: dict[str, Any], said: str) -> None:
-    (finding,) = [each for each in judge(replace(WELL, socket_errno=number, **more)) if each.check == "mptcp-socket"]
+    (finding,) = [
+        each for each in run_checks(replace(WELL, socket_errno=number, **more)) if each.check == "mptcp-socket"
+    ]
     assert finding.result is BAD
     assert said in finding.evidence
 
@@ -373,7 +377,7 @@ def test_nothing_that_others_wrote_disturbs_a_terminal() -> None:
     nasty = "\x1b[31m\u202ered\r\n\x07" + "x" * 4096
     paths = [path(nasty, "10.9.0.1", profile=nasty, reason=nasty, state="waiting"), *STATUS["paths"]]
     facts = replace(WELL, status=status(paths=paths), problems=(nasty,), firewall=Firewall(unread=nasty))
-    findings = judge(facts)
+    findings = run_checks(facts)
     shown = command._text(findings, facts, everything=True)
     assert all(character.isprintable() or character == "\n" for character in shown)
     assert max(map(len, shown.splitlines())) < 1200
@@ -382,11 +386,11 @@ def test_nothing_that_others_wrote_disturbs_a_terminal() -> None:
 
 @pytest.mark.parametrize(
     ("kernel", "said", "remedy"),
-    [({"path_manager": ""}, "has no MPTCP", "newer kernel"), ({"mptcp_enabled": False}, "is off", "enabled=1")],
+    [({"path_manager": ""}, "has no MPTCP", "newer kernel"), ({"mptcp_enabled": False}, "is disabled", "enabled=1")],
 )
 def test_without_mptcp_that_is_why_no_address_is_a_path(kernel: dict[str, Any], said: str, remedy: str) -> None:
     facts = replace(WELL, kernel=replace(WELL.kernel, **kernel), status=status(paths=[]))
-    (finding,) = [each for each in judge(facts) if each.check == "paths"]
+    (finding,) = [each for each in run_checks(facts) if each.check == "paths"]
     assert finding.result is BAD
     assert said in finding.evidence
     assert finding.remedy
@@ -397,7 +401,7 @@ def test_without_mptcp_that_is_why_no_address_is_a_path(kernel: dict[str, Any], 
 def test_a_terminal_gets_lines_that_fit_but_commands_stay_whole(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "width_of", lambda _: width)
     facts = replace(WELL, sysctls=SETTLED | {"net/mptcp/enabled": "0"})
-    findings = judge(facts)
+    findings = run_checks(facts)
     lines = command._text(findings, facts, everything=True).splitlines()
     commands = {line for line in lines if line.lstrip().startswith("-> ")}
     assert commands
@@ -408,7 +412,7 @@ def test_the_manual_has_every_check_and_no_other() -> None:
     parts = shown.sections("nm-mptcp-check(8)")
     of_checks = [text for heading, text in parts.items() if heading.startswith("CHECK") or heading == "COUNTERS"]
     documented = [name for text in of_checks for name in shown.heads(text)]
-    known = {finding.check for facts, _, _ in BROKEN.values() for finding in judge(facts)} | {"reach", "arp"}
+    known = {finding.check for facts, _, _ in BROKEN.values() for finding in run_checks(facts)} | {"reach", "arp"}
     assert len(known) >= len(CHECKS) - 1
     assert sorted(documented) == sorted(known)
 

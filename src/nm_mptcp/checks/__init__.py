@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``nm-mptcp check``: all that the kernel's setup guide tells a person to do by hand, as pure functions of facts.
+"""``nm-mptcp check``: whether everything that MPTCP needs is there, as pure functions of facts.
 
-:mod:`.collect` is where they are looked up, once; a check is a function from :class:`~.facts.Facts` to findings.
+:mod:`.collect` looks the facts up, once; a check is a function from :class:`~.facts.SystemFacts` to findings.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from . import conflicts, counters, manager, paths, routes, system, tools
-from .facts import Facts
+from .facts import SystemFacts
 from .finding import Finding
 
-#: All checks, in the order in which they are told: what the others stand on comes first.
-CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+#: All checks in the order of the output: what others depend on comes first.
+CHECKS: tuple[Callable[[SystemFacts], Iterator[Finding]], ...] = (
     system.version,
     system.options,
     system.enabled,
@@ -34,7 +34,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     paths.families,
     paths.endpoints,
     paths.limits,
-    routes.ways,
+    routes.route_lookups,
     routes.rules,
     routes.default_routes,
     routes.reverse_path,
@@ -46,6 +46,6 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
 )
 
 
-def judge(facts: Facts) -> list[Finding]:
+def run_checks(facts: SystemFacts) -> list[Finding]:
     """All findings on these facts."""
     return [finding for check in CHECKS for finding in check(facts)]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Looking up the facts: reads only, works for everybody as far as the kernel lets it, and imports no more than it needs.
+"""Looks up what the checks examine: reads only, and works for every user as far as the kernel allows it.
 
-Beside a running service all of it takes some tens of milliseconds: what NetworkManager says is in the service's status
-document, the rest is raw netlink and files. Without one NetworkManager is asked, and the libraries for that are loaded.
+Besides the service's status document these are raw netlink and files, in some tens of milliseconds. Without a service
+NetworkManager is asked, and the libraries for that are imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ..config.files import ConfigurationFiles
+from ..config.files import ConfigurationFiles, Reading
 from ..dbus.connection import BusError
 from ..engine.record import Record, StateError
 from ..kernel import sysctl
@@ -35,15 +35,15 @@ from ..policy import reachability
 from ..report.documents import StatusDocument
 from ..service import remote
 from . import system, tools
-from .facts import STARTING, Facts, Firewall, Process
-from .mptcpsocket import speaks_here
+from .facts import STARTING, Firewall, Process, SystemFacts
+from .mptcpsocket import works_locally
 
-#: Programs that are looked for among the processes, as the kernel cuts their names.
+#: Programs that matter, by ``comm``, which the kernel cuts at 15 bytes.
 _PROGRAMS = frozenset(
     ("mptcpd", "systemd-network", "systemd-networkd", "charon", "charon-systemd", "charon-nm", "firewalld")
 )
-#: Seconds for the service's answer, and for a program's.
-_PATIENCE = 5.0
+#: Seconds for a program.
+_TIMEOUT = 5.0
 
 _SYSCTLS = (
     "enabled",
@@ -63,82 +63,75 @@ _REVERSE_PATH = re.compile(r"\bfib (?=[^{}]*\bsaddr\b)(?=[^{}]*\. iif\b)")
 _DROPIN = "NetworkManager/conf.d/10-nm-mptcp.conf"
 
 
-def gather(record: Record, configuration: ConfigurationFiles) -> Facts:
-    """Look all of it up, in the network namespace of this thread."""
-    # Other programs work meanwhile.
+def system_facts(record: Record, configuration: ConfigurationFiles) -> SystemFacts:
+    """Look everything up, in the network namespace of this thread. Raises KernelError."""
+    # These programs run meanwhile.
     nft = _program("nft", "list", "ruleset") if os.geteuid() == 0 else None
     iproute = _program("ip", "-V")
-    kernel, kernel_error = _kernel()
-    reading = configuration.read()
-    options, options_file = _options(os.uname().release)
-    bus, status, status_error, service_error = _status(record, configuration)
-    counters = _counters()
-    processes = tuple(_processes())
-    dropin, masked = _dropin()
-    routing = reading.config.routing
-    socket_errno = _socket_errno()
-    with contextlib.suppress(StateError):
-        record.load(aside=False)
-    facts = Facts(
+    facts = SystemFacts(
         root=os.geteuid() == 0,
         release=os.uname().release,
-        options=options,
-        options_file=options_file,
-        sysctls=dict(_sysctls(kernel)),
-        socket_errno=socket_errno,
-        socket_programs=_socket_programs() if socket_errno in (errno.EACCES, errno.EPERM) else (),
-        seccomp=bool(re.search(r"^Seccomp:\s*2", _text(Path("/proc/thread-self/status")), re.MULTILINE)),
-        selinux=_text(Path("/sys/fs/selinux/enforce")) == "1",
-        blackholed=bool(counters.get("Blackhole")) and speaks_here() is False,
-        kernel=kernel,
-        kernel_error=kernel_error,
-        own=frozenset(each.id for each in kernel.endpoints if record.contents.ours.owns(each)),
-        counters=counters,
-        processes=processes,
-        networkd=_networkd() if any(each.name.startswith("systemd-network") for each in processes) else {},
-        cloud_setup=any(Path("/etc/systemd/system").glob("*.wants/nm-cloud-setup.timer")),
-        tools={name: _where(name) for name in tools.TOOLS},
+        systemd=Path("/run/systemd/system").is_dir(),
+        tools={name: _find(name) for name in tools.TOOLS},
+    )
+    facts = _with_kernel(facts)
+    facts = _with_configuration(facts, configuration.read())
+    facts = _with_service(facts, record, configuration)
+    facts = _with_socket(facts)
+    facts = _with_programs(facts)
+    facts = _with_routes(facts)
+    version = re.search(r"iproute2-([\w.]+)", _output(iproute)[0])
+    firewall = _firewall(nft, facts.processes, root=facts.root)
+    return replace(facts, iproute_version=version[1] if version else "", firewall=firewall)
+
+
+# --- the service, or NetworkManager, and their configuration
+
+
+def _with_configuration(facts: SystemFacts, reading: Reading) -> SystemFacts:
+    dropin, masked = _dropin()
+    return replace(
+        facts,
+        problems=tuple(map(str, reading.problems)),
+        routing=reading.config.routing.enabled,
+        keep_limits=reading.config.limits == "keep",
+        numbering=reading.config.routing.numbering,
+        dropin=dropin,
+        dropin_masked=masked,
+    )
+
+
+def _with_service(facts: SystemFacts, record: Record, configuration: ConfigurationFiles) -> SystemFacts:
+    bus, status, status_error, service_error = _status(record, configuration)
+    with contextlib.suppress(StateError):
+        record.load(aside=False)
+    return replace(
+        facts,
         bus=bus,
         status=status,
         status_error=status_error,
         service_error=service_error,
-        problems=tuple(map(str, reading.problems)),
-        routing=routing.enabled,
-        keep_limits=reading.config.limits == "keep",
-        numbering=routing.numbering,
-        dropin=dropin,
-        dropin_masked=masked,
-        systemd=Path("/run/systemd/system").is_dir(),
+        own=frozenset(each.id for each in facts.kernel.endpoints if record.contents.ours.owns(each)),
     )
-    facts = _with_ways(facts)
-    version = re.search(r"iproute2-([\w.]+)", _said(iproute)[0])
-    return replace(
-        facts, iproute_version=version[1] if version else "", firewall=_firewall(nft, processes, root=facts.root)
-    )
-
-
-# --- the service, or NetworkManager
 
 
 def _status(record: Record, configuration: ConfigurationFiles) -> tuple[bool, StatusDocument | None, str, str]:
-    """Whether there is a bus; the status document, or None and why there is none; and what is wrong with the service if it
-    should have answered.
-    """
+    """Whether there is a bus; the status document; why there is none; what is wrong with a service that is there."""
     bus = True
     try:
-        said = remote.read("Status")
-        if said is not None:
-            starting = STARTING if said == "{}" else ""
-            return bus, json.loads(said) or None, starting, starting
+        answer = remote.read("Status")
+        if answer is not None:
+            starting = STARTING if answer == "{}" else ""
+            return bus, json.loads(answer) or None, starting, starting
     except (BusError, ValueError) as error:
         bus = not (isinstance(error, BusError) and error.name == BusError.NO_SERVER)
         if bus:
-            words = f"the service does not answer: {error}"
-            return bus, None, words, words
-    return bus, *_own_look(record, configuration), ""
+            failure = f"the service does not answer: {error}"
+            return bus, None, failure, failure
+    return bus, *_without_service(record, configuration), ""
 
 
-def _own_look(record: Record, configuration: ConfigurationFiles) -> tuple[StatusDocument | None, str]:
+def _without_service(record: Record, configuration: ConfigurationFiles) -> tuple[StatusDocument | None, str]:
     from ..service.oneshot import status
 
     try:
@@ -150,8 +143,34 @@ def _own_look(record: Record, configuration: ConfigurationFiles) -> tuple[Status
 # --- the kernel
 
 
+def _with_kernel(facts: SystemFacts) -> SystemFacts:
+    kernel, kernel_error = _kernel()
+    options, options_file = _options(facts.release)
+    return replace(
+        facts,
+        options=options,
+        options_file=options_file,
+        sysctls=dict(_sysctls(kernel)),
+        counters=_counters(),
+        kernel=kernel,
+        kernel_error=kernel_error,
+    )
+
+
+def _with_socket(facts: SystemFacts) -> SystemFacts:
+    number = _socket_errno()
+    return replace(
+        facts,
+        socket_errno=number,
+        socket_programs=_socket_programs() if number in (errno.EACCES, errno.EPERM) else (),
+        seccomp=bool(re.search(r"^Seccomp:\s*2", _text(Path("/proc/thread-self/status")), re.MULTILINE)),
+        selinux=_text(Path("/sys/fs/selinux/enforce")) == "1",
+        blackholed=bool(facts.counters.get("Blackhole")) and works_locally() is False,
+    )
+
+
 def _kernel() -> tuple[Kernel, str]:
-    """What the kernel has, and why endpoints and limits could not be read."""
+    """The kernel's state, and why endpoints and limits could not be read."""
     with Rtnetlink() as rtnetlink:
         fib = FIB.of(rtnetlink.links(), rtnetlink.addresses(), rtnetlink.routes(), rtnetlink.rules())
     kernel = Kernel(
@@ -173,16 +192,16 @@ def _kernel() -> tuple[Kernel, str]:
         return kernel, str(error)
 
 
-def _with_ways(facts: Facts) -> Facts:
-    """The same questions, and the same judgement, as for the status document."""
+def _with_routes(facts: SystemFacts) -> SystemFacts:
+    """The routes of each address, and its trouble, found as for the status document."""
     kernel, purposes = facts.kernel, reachability.Purposes(facts.kernel)
     cases = {
-        place.address: purposes.case(place.address, place.ifindex, place.endpoint, EndpointFlag(0))
-        for place in facts.places()
-        if place.ifindex
+        checked.address: purposes.case(checked.address, checked.ifindex, checked.endpoint, EndpointFlag(0))
+        for checked in facts.addresses()
+        if checked.ifindex
     }
-    with RouteLookup() as ways:
-        answers = {address: ways.answers(case.question, kernel) for address, case in cases.items()}
+    with RouteLookup() as lookup:
+        answers = {address: lookup.answers(case.question, kernel) for address, case in cases.items()}
     close = any(not case.purpose.beyond for case in cases.values())
     live = {each.local for each in subflows() if each.established} if close and facts.root else ()
     outward = {
@@ -207,7 +226,7 @@ def _sysctls(kernel: Kernel) -> Iterator[tuple[str, str]]:
 
 
 def _counters() -> dict[str, int]:
-    """``/proc/net/netstat``: pairs of lines, names and values."""
+    """MPTcpExt and TcpExt of ``/proc/net/netstat``: a line of names and one of values for each."""
     found: dict[str, int] = {}
     lines = _text(Path("/proc/thread-self/net/netstat")).splitlines()
     for names, values in zip(lines[::2], lines[1::2], strict=False):
@@ -231,7 +250,7 @@ def _socket_programs() -> tuple[str, ...]:
 
 
 def _options(release: str) -> tuple[dict[str, str], str]:
-    """Those that matter, and the file that tells."""
+    """The options of the kernel that matter, and the file that has them."""
     wanted = re.compile(rf"^({'|'.join(system.OPTIONS)})=([ym])$".encode(), re.MULTILINE)
     for place in ("/proc/config.gz", f"/boot/config-{release}", f"/lib/modules/{release}/config"):
         with contextlib.suppress(OSError, zlib.error):
@@ -245,8 +264,18 @@ def _options(release: str) -> tuple[dict[str, str], str]:
 # --- other programs
 
 
+def _with_programs(facts: SystemFacts) -> SystemFacts:
+    processes = tuple(_processes())
+    return replace(
+        facts,
+        processes=processes,
+        networkd=_networkd() if any(each.name.startswith("systemd-network") for each in processes) else {},
+        cloud_setup=any(Path("/etc/systemd/system").glob("*.wants/nm-cloud-setup.timer")),
+    )
+
+
 def _processes() -> Iterator[Process]:
-    """Those of :data:`_PROGRAMS` in our network namespace (and those of whom we may not know which they are in)."""
+    """Those of :data:`_PROGRAMS` in this network namespace, or in one that may not be known."""
     ours = _namespace("thread-self")
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
@@ -265,7 +294,7 @@ def _namespace(process: str) -> int | None:
 
 
 def _networkd() -> dict[str, str]:
-    """[Network] of networkd.conf(5): the main file first, then drop-ins by name; a later directory hides a name."""
+    """[Network] of networkd.conf(5): the main file, then drop-ins by name; the first directory that has a name wins."""
     main = next((path for path in map(Path, _networkd_places("networkd.conf")) if path.exists()), None)
     snippets: dict[str, Path] = {}
     for directory in _networkd_places("networkd.conf.d"):
@@ -288,7 +317,7 @@ def _networkd_places(name: str) -> list[str]:
 
 
 def _dropin() -> tuple[str, bool]:
-    """The file that NetworkManager reads under our drop-in's name, and whether it is another than ours."""
+    """The file that NetworkManager reads under the drop-in's name, and whether it is another one."""
     for place in ("/etc", "/run", "/usr/lib"):
         path = Path(place, _DROPIN)
         if path.exists():
@@ -302,25 +331,25 @@ def _firewall(nft: subprocess.Popen[str] | None, processes: tuple[Process, ...],
         found = re.search(r"^\s*IPv6_rpfilter\s*=\s*(\S+)", _text(Path("/etc/firewalld/firewalld.conf")), re.MULTILINE)
         firewalld = found[1] if found else "yes"
     if not root:
-        return Firewall(unread="only root may", firewalld=firewalld)
+        return Firewall(unread="permission denied: must be root", firewalld=firewalld)
     if nft is None:
-        return Firewall(unread="there is no program nft (package nftables)", firewalld=firewalld)
-    said, problem = _said(nft)
-    if problem:
-        return Firewall(unread=problem, firewalld=firewalld)
-    rules = tuple(line.strip() for line in said.splitlines() if _REVERSE_PATH.search(line))
+        return Firewall(unread="nft is not installed (package nftables)", firewalld=firewalld)
+    output, failure = _output(nft)
+    if failure:
+        return Firewall(unread=failure, firewalld=firewalld)
+    rules = tuple(line.strip() for line in output.splitlines() if _REVERSE_PATH.search(line))
     return Firewall(rules=rules, firewalld=firewalld)
 
 
-def _where(name: str) -> str:
-    """Where a program is, also where a person's PATH does not go; "" when it is not there."""
+def _find(name: str) -> str:
+    """The path of a program, also in the sbin directories that a user's PATH lacks; "" when it is not installed."""
     places = [*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/sbin", "/sbin", "/usr/local/sbin"]
     found = (os.path.join(place, name) for place in places if place)
     return next((path for path in found if os.path.isfile(path) and os.access(path, os.X_OK)), "")
 
 
 def _program(name: str, *arguments: str) -> subprocess.Popen[str] | None:
-    place = _where(name)
+    place = _find(name)
     if not place:
         return None
     return subprocess.Popen(
@@ -333,17 +362,19 @@ def _program(name: str, *arguments: str) -> subprocess.Popen[str] | None:
     )
 
 
-def _said(program: subprocess.Popen[str] | None) -> tuple[str, str]:
-    """What it printed, and what went wrong."""
+def _output(program: subprocess.Popen[str] | None) -> tuple[str, str]:
+    """Its standard output, and what went wrong."""
     if program is None:
         return "", ""
     try:
-        said, errors = program.communicate(timeout=_PATIENCE)
+        output, errors = program.communicate(timeout=_TIMEOUT)
     except subprocess.TimeoutExpired:
         program.kill()
         program.communicate()
-        return "", "it does not end"
-    return said, (errors.strip().splitlines() or [f"exit status {program.returncode}"])[0] if program.returncode else ""
+        return "", f"no result within {_TIMEOUT:g} s"
+    return output, (errors.strip().splitlines() or [f"exit status {program.returncode}"])[
+        0
+    ] if program.returncode else ""
 
 
 def _text(path: Path) -> str:

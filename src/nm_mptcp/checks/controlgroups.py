@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Control groups of this process that have a BPF program on the making of sockets: bpf(2), without a library.
+"""Control groups of this process that have a BPF program on socket creation: bpf(2), without a library.
 
-Looked up only where a socket is refused. Source: the kernel's ``include/uapi/linux/bpf.h`` (``BPF_PROG_QUERY``).
+Only looked up when a socket cannot be created. Source: the kernel's ``include/uapi/linux/bpf.h`` (``BPF_PROG_QUERY``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PROG_QUERY, _INET_SOCK_CREATE = 16, 2
 
 
 def refusing() -> tuple[str, ...]:
-    """Their directories, this process's own first; none where it cannot be told (it takes CAP_NET_ADMIN)."""
+    """Their directories, this process's own first; none without CAP_NET_ADMIN, or on an unknown architecture."""
     number = _BPF.get(os.uname().machine)
     if number is None:
         return ()
@@ -25,7 +25,7 @@ def refusing() -> tuple[str, ...]:
 
 
 def _own() -> Iterator[Path]:
-    """The control groups that this process is in, up to the root of what it sees."""
+    """The control groups that this process is in, up to the root of the visible hierarchy."""
     try:
         mounts = Path("/proc/self/mounts").read_text().splitlines()
         groups = Path("/proc/thread-self/cgroup").read_text().splitlines()

@@ -1,50 +1,48 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel counted since it started (or this network namespace did): fallbacks to TCP, and joins that failed."""
+"""The kernel's counters since boot (or of this network namespace): fallbacks to TCP, and failed joins."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .facts import Facts
+from .facts import SystemFacts
 from .finding import Finding, advice, good, not_applicable, warning
 
-#: Failures of joins by our side, with what each means (kernel: net/mptcp/mib.h).
+#: Failures of joins on this side, and their meaning (kernel: net/mptcp/mib.h).
 _JOINS = {
-    "MPJoinSynTxCreatSkErr": "no socket could be made for it: memory, or a security module",
-    "MPJoinSynTxBindErr": "its address was not there, or not usable yet: the endpoint came before the address",
-    "MPJoinSynTxConnectErr": "there was no route from its address: rule or table was missing",
-    "MPJoinSynAckHMacFailure": "the answer was not the server's: a load balancer sent it to another machine",
-    "MPJoinAckHMacFailure": "a client's proof was wrong: it reached another machine than its connection",
-    "MPJoinRejected": "the path manager refused a client's: its limits are too low",
+    "MPJoinSynTxCreatSkErr": "no socket could be created: memory, or a security module",
+    "MPJoinSynTxBindErr": "its address was missing or not usable yet: the endpoint was added before the address",
+    "MPJoinSynTxConnectErr": "no route from its address: a rule or table was missing",
+    "MPJoinSynAckHMacFailure": "the answer was not the server's: a load balancer selected another machine",
+    "MPJoinAckHMacFailure": "a client's HMAC was wrong: a load balancer selected another machine",
+    "MPJoinRejected": "the path manager rejected a client's: the limits are too low",
 }
-#: Connections that spoke MPTCP at first and then went on as TCP.
+#: Connections that began as MPTCP and fell back to TCP.
 _FALLBACKS = {
-    "MPCapableFallbackACK": "the client's third packet came without MPTCP: something on the way took it out",
-    "MPCapableDataFallback": "data came without MPTCP: something on the way took it out",
-    "DssFallback": "data came without its mapping: something on the way joined or split packets",
-    "DSSCorruptionFallback": "a mapping was wrong: something on the way rewrote data",
-    "InfiniteMapRx": "the peer gave MPTCP up for a connection: a checksum was wrong there",
-    "MD5SigFallback": "TCP-MD5 was asked for, which MPTCP does not have",
+    "MPCapableFallbackACK": "the client's third packet had no MPTCP option: a middlebox removed it",
+    "MPCapableDataFallback": "data had no MPTCP option: a middlebox removed it",
+    "DssFallback": "data had no mapping: a middlebox merged or split packets",
+    "DSSCorruptionFallback": "a mapping was wrong: a middlebox changed data",
+    "InfiniteMapRx": "the peer fell back: a checksum was wrong there",
+    "MD5SigFallback": "TCP-MD5 was requested, which MPTCP does not support",
     "SimultConnectFallback": "both sides connected at once",
 }
 
-#: Up to this share of failures is what a network does now and then.
+#: A share of failures up to this is normal for a network.
 _SHARE = 0.05
 
-_LATER = (
-    "what is counted does not go away before the next boot: 'nstat -z MPTcpExt*' now and later tells whether it grows"
-)
+_LATER = "the counters last until reboot: compare 'nstat -z MPTcpExt*' now and later"
 
 
-def joins(facts: Facts) -> Iterator[Finding]:
-    """Additional subflows that failed."""
+def joins(facts: SystemFacts) -> Iterator[Finding]:
+    """Joins that failed."""
     have = facts.counters
     if "MPJoinSynAckRx" not in have:
-        yield not_applicable("joins", "this kernel does not count")
+        yield not_applicable("joins", "this kernel has no such counter")
         return
     failed = {name: have[name] for name in _JOINS if have.get(name)}
     if have.get("MPCapableSYNRX"):
-        # Ordinary where clients come: no subflow can be made for a connection that no program has accepted yet
+        # Normal for a server: no subflow can be created for a connection that no program has accepted yet
         # (mptcp_subflow_create_socket).
         failed.pop("MPJoinSynTxCreatSkErr", None)
     sent = have.get("MPJoinSynTx", 0)
@@ -58,14 +56,14 @@ def joins(facts: Facts) -> Iterator[Finding]:
     elif tried:
         yield good("joins", words)
     else:
-        yield not_applicable("joins", "none was tried so far")
+        yield not_applicable("joins", "no join so far")
 
 
-def fallbacks(facts: Facts) -> Iterator[Finding]:
-    """Connections that became TCP."""
+def fallbacks(facts: SystemFacts) -> Iterator[Finding]:
+    """Connections that fell back to TCP."""
     have = facts.counters
     if "MPCapableSYNACKRX" not in have:
-        yield not_applicable("fallback", "this kernel does not count")
+        yield not_applicable("fallback", "this kernel has no such counter")
         return
     asked, agreed = have.get("MPCapableSYNTX", 0), have["MPCapableSYNACKRX"]
     served = have.get("MPCapableSYNRX", 0)
@@ -76,14 +74,16 @@ def fallbacks(facts: Facts) -> Iterator[Finding]:
             yield warning("fallback", f"{number} fell back to TCP ({name}): {_FALLBACKS[name]}", remedy=advice(_LATER))
     dropped = have.get("MPCapableSYNTXDrop", 0)
     if dropped > _SHARE * asked:
-        words = f"{dropped} of {asked} connections came about only without MPTCP (MPCapableSYNTXDrop): it is dropped"
-        yield warning("fallback", words, remedy=advice("find the network that drops it: nm-mptcp check --reach HOST"))
+        words = (
+            f"{dropped} of {asked} connections succeeded only without MPTCP (MPCapableSYNTXDrop): a network drops it"
+        )
+        yield warning("fallback", words, remedy=advice("'nm-mptcp check --reach HOST' finds the network"))
     elif not many:
         if asked or served:
-            # A server without MPTCP is nothing bad.
-            served_words = f", {served} clients came with MPTCP" if served else ""
+            # Servers without MPTCP are normal.
+            served_text = f", {served} clients used MPTCP" if served else ""
             yield good(
-                "fallback", f"{agreed} of {asked} servers spoke MPTCP{served_words}; few or none fell back later"
+                "fallback", f"{agreed} of {asked} servers accepted MPTCP{served_text}; few or no fallbacks later"
             )
         else:
-            yield not_applicable("fallback", "no connection asked for MPTCP so far")
+            yield not_applicable("fallback", "no MPTCP connection so far")

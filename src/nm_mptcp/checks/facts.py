@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The facts that the checks judge: gathered once, at one moment, by :mod:`.collect`."""
+"""What the checks are functions of; :mod:`.collect` looks it up once."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..policy.reachability import Case
 from ..report.documents import PathStatus, StatusDocument
 from ..report.health import LOST
 
-#: What is wrong with a service that has not looked at anything yet.
+#: ``service_error`` before the service's first look.
 STARTING = "the service is just starting"
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A running program that may get in our way."""
+    """A running program that may interfere."""
 
     pid: int
     name: str  #: as the kernel has it, at most 15 bytes
-    unit: str = ""  #: its systemd service, "" when it is of none
+    unit: str = ""  #: its systemd service, "" without one
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +38,35 @@ class Firewall:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What is wrong with an address that should carry (:mod:`~nm_mptcp.policy.reachability`): the rule, and the words."""
+    """The trouble of an address (:mod:`~nm_mptcp.policy.reachability`): rule and text."""
 
     rule: str
-    words: str
+    text: str
 
     @property
     def lost(self) -> bool:
-        """Whether nothing from it gets anywhere."""
+        """Whether no packet from it gets anywhere."""
         return Why.of_rule(self.rule) in LOST
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """An address that carries, or should carry: one of a path that is active, or of an endpoint in the kernel."""
+class CheckedAddress:
+    """An address that is used, or should be: that of an active path, or of an endpoint."""
 
     address: str
-    ifindex: int  #: where the address is; 0 when it is nowhere
+    ifindex: int  #: the interface that has the address, 0 when none has
     interface: str
     endpoint: Endpoint | None
-    path: PathStatus | None  #: what the status document says of it
+    path: PathStatus | None  #: from the status document
+
+    @property
+    def subject(self) -> str:
+        """Interface and address, as the subject of findings."""
+        return f"{self.interface} {self.address}".strip()
 
     @property
     def decided(self) -> bool:
-        """Whether nm-mptcp has it for a path, and so judges it; of any other nothing is known but what the kernel has."""
+        """Whether it is a path by nm-mptcp's decision; otherwise only the kernel's state is known."""
         return self.path is not None and self.path["state"] != "excluded"
 
     @property
@@ -76,45 +81,47 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """All that the checks look at."""
+class SystemFacts:
+    """What the checks examine."""
 
     root: bool = True
     release: str = ""  #: ``uname -r``
     options: Mapping[str, str] = field(default_factory=dict)  #: CONFIG_* -> y, m; those not set are not there
-    options_file: str = ""  #: "" when no file tells
-    sysctls: Mapping[str, str] = field(default_factory=dict)  #: by path (``net/mptcp/enabled``), those that can be read
-    socket_errno: int = 0  #: of ``socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP)``; 0: it was made
-    seccomp: bool = False  #: a filter of system calls is on this process
+    options_file: str = ""  #: "" when there is none
+    sysctls: Mapping[str, str] = field(default_factory=dict)  #: by path (``net/mptcp/enabled``), only readable ones
+    socket_errno: int = 0  #: of ``socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP)``, 0 for success
+    seccomp: bool = False  #: this process has a seccomp filter
     selinux: bool = False  #: SELinux is enforcing
-    socket_programs: tuple[str, ...] = ()  #: control groups with a BPF program on making sockets; where one is refused
-    blackholed: bool = False  #: a connection within this machine fell back at once: MPTCP is suspended
+    socket_programs: tuple[
+        str, ...
+    ] = ()  #: control groups with a BPF program on socket creation; looked up when that fails
+    blackholed: bool = False  #: a local connection fell back to TCP: the kernel has suspended MPTCP
     kernel: Kernel = field(default_factory=Kernel)
     kernel_error: str = ""  #: why endpoints and limits could not be read
-    cases: Mapping[str, Case] = field(default_factory=dict)  #: what each address is for
-    answers: RouteAnswers = field(default_factory=dict)  #: by which ways what leaves it goes there
+    cases: Mapping[str, Case] = field(default_factory=dict)  #: address -> what it is for
+    answers: RouteAnswers = field(default_factory=dict)  #: address -> the routes of its packets
     troubles: Mapping[str, Reason] = field(
         default_factory=dict
-    )  #: of addresses that the status document knows nothing of
-    own: frozenset[int] = frozenset()  #: ids of the endpoints that nm-mptcp made
+    )  #: address -> trouble, for addresses without a decision
+    own: frozenset[int] = frozenset()  #: ids of nm-mptcp's endpoints
     counters: Mapping[str, int] = field(default_factory=dict)  #: MPTcpExt and TcpExt, without these prefixes
     processes: tuple[Process, ...] = ()
     networkd: Mapping[str, str] = field(default_factory=dict)  #: [Network] of networkd.conf and its drop-ins
     cloud_setup: bool = False  #: nm-cloud-setup.timer is enabled
     firewall: Firewall = Firewall()
-    tools: Mapping[str, str] = field(default_factory=dict)  #: name -> where it is, "" when it is not there
+    tools: Mapping[str, str] = field(default_factory=dict)  #: name -> path, "" when not installed
     iproute_version: str = ""
-    bus: bool = True  #: somebody listens where the system bus should be
+    bus: bool = True  #: the system bus is reachable
     status: StatusDocument | None = None
     status_error: str = ""  #: why there is no status document
-    service_error: str = ""  #: what is wrong with a service that is there, or with the bus
-    problems: tuple[str, ...] = ()  #: what is no good in our configuration
-    routing: bool = True  #: our configuration asks for tables and rules
-    keep_limits: bool = False  #: our configuration says limits=keep
+    service_error: str = ""  #: what is wrong with a running service, or with the bus
+    problems: tuple[str, ...] = ()  #: errors in nm-mptcp.conf
+    routing: bool = True  #: [routing] enabled
+    keep_limits: bool = False  #: limits=keep
     numbering: Numbering = field(default_factory=Numbering)
-    dropin: str = ""  #: which file our drop-in's name stands for among NetworkManager's, "" when none
-    dropin_masked: bool = False  #: that file is not ours: an empty one, or somebody's own
-    systemd: bool = True  #: systemd runs this machine
+    dropin: str = ""  #: the file that NetworkManager reads under the drop-in's name, "" when none
+    dropin_masked: bool = False  #: that file is not nm-mptcp's: it is empty, or an administrator's
+    systemd: bool = True  #: systemd is the init system
 
     @property
     def paths(self) -> list[PathStatus]:
@@ -124,19 +131,19 @@ class Facts:
 
     @property
     def active(self) -> list[PathStatus]:
-        """Those that are paths now."""
+        """The active paths."""
         return [path for path in self.paths if path["state"] == "active"]
 
     @property
     def tunnels(self) -> Mapping[str, str]:
-        """The interface of a full tunnel by the family that it covers (``ipv4``, ``ipv6``)."""
+        """Family (``ipv4``, ``ipv6``) -> interface of the full tunnel."""
         guard = self.status.get("guard") if self.status else None
         return guard["tunnels"] if guard else {}
 
-    def places(self) -> Iterator[Place]:
-        """Each address that carries or should: active paths first, then endpoints that are no path of ours.
+    def addresses(self) -> Iterator[CheckedAddress]:
+        """Each address of an active path, then each of another endpoint.
 
-        Implicit endpoints are the kernel's own: it makes one where a connection uses an address that has none.
+        But not of implicit ones, which the kernel adds for connections from an address without an endpoint.
         """
         at = {each.address: each.ifindex for group in self.kernel.addresses.values() for each in group}
         paths = {path["address"]: path for path in self.paths}
@@ -146,14 +153,14 @@ class Facts:
             endpoint = endpoints.get(address)
             ifindex = at.get(address, 0)
             link = self.kernel.links.get(ifindex or (endpoint.ifindex if endpoint else 0))
-            yield Place(address, ifindex, link.name if link else "", endpoint, paths.get(address))
+            yield CheckedAddress(address, ifindex, link.name if link else "", endpoint, paths.get(address))
 
-    def trouble(self, place: Place) -> Trouble | None:
-        """What keeps an address from reaching what it is for: of a path the same as ``status`` says."""
-        if place.path is not None and place.decided:
-            words = place.path.get("trouble")
-            return Trouble(str(place.path["trouble_rule"]), str(words)) if words else None
-        reason = self.troubles.get(place.address)
+    def trouble(self, checked: CheckedAddress) -> Trouble | None:
+        """What keeps packets of an address from what it is for; of a path that of the status document."""
+        if checked.path is not None and checked.decided:
+            text = checked.path.get("trouble")
+            return Trouble(str(checked.path["trouble_rule"]), text) if text else None
+        reason = self.troubles.get(checked.address)
         return Trouble(reason.why.rule_name, str(reason)) if reason else None
 
     def process(self, *names: str) -> Process | None:

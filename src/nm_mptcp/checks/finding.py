@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a check found, on what evidence, and what to type."""
+"""What a check found, on what evidence, and how to change it."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from dataclasses import dataclass
 
 
 class Result(enum.StrEnum):
-    """How it stands; worst first."""
+    """The result of a check, the worst first."""
 
     BAD = "bad"  #: it does not work
     WARNING = "warning"  #: it works, but less well than it could, or only for now
-    UNKNOWN = "unknown"  #: it could not be looked at, and the evidence says why
+    UNKNOWN = "unknown"  #: it could not be examined; the evidence says why
     GOOD = "good"
     NOT_APPLICABLE = "not-applicable"
 
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What makes it good: commands for a root shell, in this order, or words where no command can."""
+    """What to do: commands for a root shell in their order, or only words where no command is right."""
 
     commands: tuple[str, ...] = ()
     words: str = ""
-    safe: bool = False  #: ``--fix`` may do it: it only brings back what nm-mptcp, or its installation, would make
+    safe: bool = False  #: for ``--fix``: restores what nm-mptcp or its installation sets
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check of one thing."""
+    """The result of a check for one subject."""
 
-    check: str  #: its name, which is kept
+    check: str  #: its name, an interface
     result: Result
     evidence: str  #: one line
-    subject: str = ""  #: what was looked at, where a check looks at several things: an address, an interface
+    subject: str = ""  #: an address or an interface, for a check of several
     remedy: Remedy | None = None
 
 
@@ -49,7 +49,7 @@ def not_applicable(check: str, evidence: str, subject: str = "") -> Finding:
 
 
 def unknown(check: str, evidence: str, subject: str = "", remedy: Remedy | None = None) -> Finding:
-    """It could not be looked at."""
+    """It could not be examined."""
     return Finding(check, Result.UNKNOWN, evidence, subject, remedy)
 
 
@@ -69,11 +69,11 @@ def commands(*lines: str, words: str = "", safe: bool = False) -> Remedy:
 
 
 def advice(words: str) -> Remedy:
-    """A remedy that no command is."""
+    """A remedy without commands."""
     return Remedy(words=words)
 
 
 def worst(findings: Iterable[Finding]) -> Result:
-    """The worst result of all; good where there is none. What could not be looked at is not held against anybody."""
+    """The worst result, good without any; ``unknown`` does not count."""
     found = {finding.result for finding in findings}
     return next((result for result in (Result.BAD, Result.WARNING) if result in found), Result.GOOD)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An MPTCP connection of our own, and whether it speaks MPTCP (kernel: ``mptcp.h``, ``net/mptcp/sockopt.c``)."""
+"""MPTCP sockets of this process, and whether they use MPTCP (kernel: ``mptcp.h``, ``net/mptcp/sockopt.c``)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _FALLBACK = 1  # MPTCP_INFO_FLAG_FALLBACK
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
-def speaks_mptcp(connection: socket.socket) -> bool:
-    """Whether a connected socket speaks MPTCP still: TCP_IS_MPTCP (6.10), else MPTCP_INFO (5.16)."""
+def uses_mptcp(connection: socket.socket) -> bool:
+    """Whether a connected socket still uses MPTCP: TCP_IS_MPTCP (6.10), else MPTCP_INFO (5.16)."""
     with contextlib.suppress(OSError):
         return connection.getsockopt(socket.IPPROTO_TCP, _TCP_IS_MPTCP) == 1
     return (info := information(connection)) is not None and not info[1] & _FALLBACK
@@ -30,16 +30,16 @@ def information(connection: socket.socket) -> tuple[int, int] | None:
 
 
 def abandon(connection: socket.socket) -> None:
-    """Close it at once, without the far end being waited for."""
+    """Close it with a reset."""
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     connection.close()
 
 
-def speaks_here() -> bool | None:
-    """Whether two MPTCP sockets of this machine agree on MPTCP; None where they cannot be connected at all.
+def works_locally() -> bool | None:
+    """Whether a connection between two local MPTCP sockets uses MPTCP; None where there is no connection.
 
-    Nothing is sent over it, so no subflow is tried beside it.
+    No data is sent, so no further subflow is attempted.
     """
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as listener:
@@ -49,7 +49,7 @@ def speaks_here() -> bool | None:
             try:
                 client.settimeout(1)
                 client.connect(listener.getsockname())
-                return speaks_mptcp(client)
+                return uses_mptcp(client)
             finally:
                 abandon(client)
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``--reach``: a real connection by each path, and whether server and way speak MPTCP. Nothing is sent over it."""
+"""``--reach``: a connection from each path, and whether server and network support MPTCP. No data is sent."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from dataclasses import dataclass
 
 from ..model.state import Family
 from ..text import printable
-from .facts import Facts, Place
+from .facts import CheckedAddress, SystemFacts
 from .finding import Finding, advice, bad, good, not_applicable, unknown, warning
-from .mptcpsocket import abandon, speaks_mptcp
+from .mptcpsocket import abandon, uses_mptcp
 
-#: Seconds for one connection: the kernel tries without MPTCP after some 3 s where its SYNs with MPTCP are dropped.
-_PATIENCE = 8.0
+#: Seconds for one connection; where SYNs with MPTCP are dropped, the kernel retries without after some 3 s.
+_TIMEOUT = 8.0
 
 _CHECK = "reach"
 
 
 @dataclass(frozen=True, slots=True)
-class _Try:
-    """What came of a connection from one address."""
+class _Attempt:
+    """The result of a connection from one address."""
 
-    place: Place
+    checked: CheckedAddress
     server: str
     mptcp: bool = False
     error: str = ""
 
 
-def reach(facts: Facts, host: str, port: int) -> list[Finding]:
+def reach(facts: SystemFacts, host: str, port: int) -> list[Finding]:
     """Findings for each path."""
     target = printable(host)
     if facts.socket_errno:
-        return [unknown(_CHECK, "no MPTCP socket can be made here (see above)", target)]
-    places = [place for place in facts.places() if place.ifindex and facts.kernel.links[place.ifindex].up]
-    if not places:
-        return [unknown(_CHECK, "there is no path to try", target)]
+        return [unknown(_CHECK, "no MPTCP socket can be created (see above)", target)]
+    addresses = [checked for checked in facts.addresses() if checked.ifindex and facts.kernel.links[checked.ifindex].up]
+    if not addresses:
+        return [unknown(_CHECK, "there is no path", target)]
     try:
         servers = _servers(host, port)
     except OSError as error:
-        words = f"'{printable(host)}' cannot be looked up: {error.strerror or error}"
-        return [bad(_CHECK, words, remedy=advice("without a network, or its name server, there is nothing to try"))]
-    tried = [place for place in places if Family.of(place.address) in servers]
-    # Side by side: one that gets no answer takes its time. (Threads are in the network namespace of the one that starts them.)
+        words = f"'{printable(host)}' cannot be resolved: {error.strerror or error}"
+        return [bad(_CHECK, words, remedy=advice("check the network and the name server"))]
+    tried = [checked for checked in addresses if Family.of(checked.address) in servers]
+    # In parallel, since one may time out. (A thread is in the network namespace of the one that starts it.)
     with ThreadPoolExecutor(max_workers=max(1, len(tried))) as workers:
-        tries = list(workers.map(lambda place: _connect(place, servers[Family.of(place.address)], port), tried))
+        tries = list(workers.map(lambda checked: _connect(checked, servers[Family.of(checked.address)], port), tried))
     findings = [
         not_applicable(_CHECK, f"{printable(host)} has no {family.label} address")
         for family in Family
         if family not in servers
     ]
-    return findings + list(_judge(facts, tries))
+    return findings + list(_results(facts, tries))
 
 
 def parse(target: str) -> tuple[str, int]:
@@ -82,7 +82,7 @@ def _is_address(text: str) -> bool:
 
 
 def _servers(host: str, port: int) -> dict[Family, str]:
-    """The first address of each family. Raises OSError."""
+    """Family -> first address. Raises OSError."""
     found: dict[Family, str] = {}
     for family, _kind, _protocol, _name, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         if family in (socket.AF_INET, socket.AF_INET6):
@@ -90,26 +90,26 @@ def _servers(host: str, port: int) -> dict[Family, str]:
     return found
 
 
-def _connect(place: Place, server: str, port: int) -> _Try:
+def _connect(checked: CheckedAddress, server: str, port: int) -> _Attempt:
     try:
         connection = socket.socket(Family.of(server), socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
     except OSError as error:
-        return _Try(place, server, error=_words(error))
+        return _Attempt(checked, server, error=_error_text(error))
     try:
-        connection.settimeout(_PATIENCE)
-        connection.bind((place.address, 0))
+        connection.settimeout(_TIMEOUT)
+        connection.bind((checked.address, 0))
         connection.connect((server, port))
-        return _Try(place, server, mptcp=speaks_mptcp(connection))
+        return _Attempt(checked, server, mptcp=uses_mptcp(connection))
     except OSError as error:
-        return _Try(place, server, error=_words(error))
+        return _Attempt(checked, server, error=_error_text(error))
     finally:
         abandon(connection)
 
 
-def _judge(facts: Facts, tries: list[_Try]) -> Iterable[Finding]:
+def _results(facts: SystemFacts, tries: list[_Attempt]) -> Iterable[Finding]:
     spoken = {each.server for each in tries if each.mptcp}
     for each in tries:
-        subject = f"{each.place.interface} {each.place.address}"
+        subject = f"{each.checked.interface} {each.checked.address}"
         if each.error:
             yield bad(
                 _CHECK,
@@ -118,20 +118,20 @@ def _judge(facts: Facts, tries: list[_Try]) -> Iterable[Finding]:
                 advice("see 'route' above for this address"),
             )
         elif each.mptcp:
-            yield good(_CHECK, f"{each.server} and the way to it speak MPTCP", subject)
+            yield good(_CHECK, f"{each.server} and the network on the way support MPTCP", subject)
         elif each.server in spoken:
-            words = f"TCP only, though {each.server} speaks MPTCP by another path: something on this way takes it out"
-            yield warning(
-                _CHECK, words, subject, advice("this network cannot carry MPTCP; connections begun by it are TCP")
+            words = (
+                f"TCP only, although {each.server} supports MPTCP by another path: a middlebox on this one removes it"
             )
+            yield warning(_CHECK, words, subject, advice("connections that begin on this network are TCP"))
         elif facts.blackholed:
-            yield warning(_CHECK, "TCP only: the kernel has given MPTCP up for a while (see 'blackhole')", subject)
+            yield warning(_CHECK, "TCP only: the kernel has suspended MPTCP (see 'blackhole')", subject)
         else:
-            words = f"TCP only by every path: {each.server} does not speak MPTCP, or something in front of it does not"
-            yield warning(_CHECK, words, subject, advice("try a server that is known to speak MPTCP"))
+            words = f"TCP only by every path: {each.server}, or a middlebox in front of it, does not support MPTCP"
+            yield warning(_CHECK, words, subject, advice("try a server that is known to support MPTCP"))
 
 
-def _words(error: OSError) -> str:
+def _error_text(error: OSError) -> str:
     if isinstance(error, TimeoutError) or error.errno == errno.ETIMEDOUT:
         return "no answer"
     return (os.strerror(error.errno) if error.errno else str(error)).lower()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``--report``: one file with all that a bug report needs, on request without addresses and names."""
+"""``--report``: one file with everything for a bug report, on request without addresses and names."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .. import __version__
 from ..config.files import PATHS
 from ..report.documents import CheckDocument
 from ..text import printable
-from .facts import Facts
+from .facts import SystemFacts
 
-#: What is shown as it is printed, with the network's own tools.
+#: Commands whose output is included.
 _COMMANDS = (
     ("ip", "-d", "link", "show"),
     ("ip", "address", "show"),
@@ -37,35 +37,35 @@ _COMMANDS = (
     ("nmcli", "-f", "DEVICE,TYPE,STATE,CON-UUID", "device"),
 )
 #: Seconds for each.
-_PATIENCE = 10
-#: Lines of each that are kept: 10,000 routes tell no more than the first of them.
+_TIMEOUT = 10
+#: Lines of each that are included: 10,000 routes say no more than the first of them.
 _LINES = 500
 
-#: Six bytes, also as ``bridge_id`` has them (without leading zeros); and the twenty of InfiniBand.
+#: Six bytes, also without leading zeros (``bridge_id``), or the twenty of InfiniBand.
 _MAC = re.compile(
     r"(?<![0-9A-Fa-f:])(?:(?:[0-9A-Fa-f]{1,2}:){5}[0-9A-Fa-f]{1,2}|(?:[0-9A-Fa-f]{2}:){19}[0-9A-Fa-f]{2})(?![0-9A-Fa-f:])"
 )
 _UUID = re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w\.\d)")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*)")
-#: What udev names interfaces by where it knows nothing better.
+#: The last scheme of udev's interface names.
 _NAMED_BY_MAC = re.compile(r"(?<=\b(?:en|wl|ww)x)[0-9a-f]{12}\b")
 _CHOSEN = re.compile(r"match-connection=[^\n]*")
-#: What people write for themselves: comments, names of sections, descriptions of links.
+#: Free text: comments, names of sections, descriptions of links.
 _COMMENT = re.compile(r"^[ \t]*[#;].*\n?", re.MULTILINE)
 _SECTION = re.compile(r"\[path-([^\]\n]+)\]")
 _ALIAS = re.compile(r"^(\s+alias ).*$", re.MULTILINE)
-#: SavedSetting by the kernel and by everybody in the same way: they tell nothing of anyone.
+#: The same on every machine, so they identify nobody.
 _COMMON = frozenset(("0.0.0.0", "127.0.0.1", "127.0.0.0", "127.255.255.255", "255.255.255.255", "::", "::1"))
 
 
-def text(facts: Facts, checked: CheckDocument) -> str:
-    """All of it; every part has a line ``==> NAME`` in front."""
+def text(facts: SystemFacts, checked: CheckDocument) -> str:
+    """The report; each part begins with a line ``==> NAME``."""
     parts = [f"==> {name}\n{body.rstrip()}\n" for name, body in _parts(facts, checked)]
     return "\n".join(parts)
 
 
-def write(place: str, told: str, *, mask: bool, facts: Facts, reached: str | None = None) -> None:
+def write(place: str, told: str, *, mask: bool, facts: SystemFacts, reached: str | None = None) -> None:
     """Write it to a file that only its owner may read, or print it (``-``). Raises :class:`OSError`.
 
     ``reached`` is the host of ``--reach``, which a masked report does not name.
@@ -74,7 +74,7 @@ def write(place: str, told: str, *, mask: bool, facts: Facts, reached: str | Non
     if place == "-":
         sys.stdout.write(told)
         return
-    # Not over a link that somebody laid in a directory where all may write.
+    # O_NOFOLLOW: in a directory like /tmp a symbolic link may be another user's.
     handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(handle, "w", encoding="utf-8", errors="replace") as file:
         file.write(told)
@@ -83,7 +83,7 @@ def write(place: str, told: str, *, mask: bool, facts: Facts, reached: str | Non
 def masked(told: str, names: dict[str, str]) -> str:
     """Without addresses, hardware addresses, UUIDs, comments and ``names`` (name -> what stands for it).
 
-    The same one is the same mask everywhere, so that what belongs together is still seen to.
+    Equal values get equal masks, so that relations remain visible.
     """
     known: dict[str, str] = {}
 
@@ -129,14 +129,14 @@ def _is_address(value: str) -> bool:
     return True
 
 
-def _names(facts: Facts, reached: str | None) -> dict[str, str]:
-    """The host's name, the one that was reached, and those of profiles, which may be those of networks and people."""
+def _names(facts: SystemFacts, reached: str | None) -> dict[str, str]:
+    """Names of the machine, of the host of ``--reach`` and of profiles (networks, people) -> masks."""
     found: dict[str, str] = {}
     interfaces = {link.name for link in facts.kernel.links.values()}
     for number, name in enumerate(dict.fromkeys(_profiles(facts.status)), 1):
         if name in interfaces:
-            continue  # which a report shows
-        # As JSON has it, as words have it, and as it is.
+            continue  # interfaces are not masked
+        # As it is, in JSON, and in texts.
         for form in (name, json.dumps(name)[1:-1], printable(name), printable(name, 200)):
             found[form] = f"PROFILE-{number}"
     if reached:
@@ -148,7 +148,7 @@ def _names(facts: Facts, reached: str | None) -> dict[str, str]:
 
 
 def _profiles(told: Any) -> Iterator[str]:
-    """Every name of a profile in a document, wherever it is."""
+    """Every value of a key ``profile`` in a document."""
     if isinstance(told, Mapping):
         for key, value in told.items():
             if key == "profile" and isinstance(value, str) and value:
@@ -160,7 +160,7 @@ def _profiles(told: Any) -> Iterator[str]:
             yield from _profiles(value)
 
 
-def _parts(facts: Facts, checked: CheckDocument) -> Iterator[tuple[str, str]]:
+def _parts(facts: SystemFacts, checked: CheckDocument) -> Iterator[tuple[str, str]]:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     versions = [
         f"nm-mptcp {__version__}",
@@ -182,8 +182,8 @@ def _parts(facts: Facts, checked: CheckDocument) -> Iterator[tuple[str, str]]:
         yield " ".join(command), _output(command, facts)
 
 
-def _of_mptcp(facts: Facts) -> set[str]:
-    """MPTcpExt follows TcpExt; of TcpExt only what belongs here."""
+def _of_mptcp(facts: SystemFacts) -> set[str]:
+    """MPTcpExt, which follows TcpExt in the file, and what matters of TcpExt."""
     names = list(facts.counters)
     first = names.index("MPCapableSYNRX") if "MPCapableSYNRX" in names else len(names)
     return {*names[first:], "IPReversePathFilter"}
@@ -196,7 +196,7 @@ def _file(path: Path) -> str:
         return f"({error.strerror})"
 
 
-def _output(command: tuple[str, ...], facts: Facts) -> str:
+def _output(command: tuple[str, ...], facts: SystemFacts) -> str:
     place = facts.tools.get(command[0]) or command[0]
     try:
         done = subprocess.run(
@@ -205,11 +205,11 @@ def _output(command: tuple[str, ...], facts: Facts) -> str:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"({getattr(error, 'strerror', None) or 'it does not end'})"
+        return f"({getattr(error, 'strerror', None) or 'timed out'})"
     lines = (done.stdout + done.stderr).splitlines()
     more = [f"(and {len(lines) - _LINES} lines more)"] if len(lines) > _LINES else []
     return "\n".join([*lines[:_LINES], *more])

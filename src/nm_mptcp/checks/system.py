@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel: version, options, MPTCP switched on, sockets, path manager, and what an administrator may have chosen."""
+"""The kernel: version, build options, sysctls, sockets and path manager."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import re
 import shlex
 from collections.abc import Iterator
 
-from .facts import Facts
+from .facts import SystemFacts
 from .finding import Finding, Remedy, advice, bad, commands, good, not_applicable, unknown, warning
 
-#: MPTCP version 1 as clients and servers speak it; the path manager's endpoints came with 5.7.
+#: The first kernel with the path manager's endpoints.
 _FIRST = (5, 7)
-#: The oldest that nm-mptcp is tested with: a long-term one, with what was mended in re-adding endpoints.
+#: The oldest kernel that nm-mptcp is tested with, a long-term one; it has the fixes for re-added endpoints.
 _TESTED = (6, 1)
 
 #: Option -> what is missing without it.
@@ -40,7 +40,7 @@ TURN_ON = commands(
 _ENABLED = "net/mptcp/enabled"
 
 
-def version(facts: Facts) -> Iterator[Finding]:
+def version(facts: SystemFacts) -> Iterator[Finding]:
     """The kernel's version."""
     found = re.match(r"(\d+)\.(\d+)", facts.release)
     number = (int(found[1]), int(found[2])) if found else (0, 0)
@@ -50,17 +50,17 @@ def version(facts: Facts) -> Iterator[Finding]:
         words = f"kernel {facts.release} is too old: MPTCP endpoints came with 5.7"
         yield bad("kernel-version", words, remedy=advice(f"{NEWER}, 6.1 at least"))
     elif number < _TESTED:
-        words = f"kernel {facts.release}: it has MPTCP, but nm-mptcp is tested from 6.1 on"
+        words = f"kernel {facts.release}: it has MPTCP, but nm-mptcp is tested with 6.1 and later"
         yield warning("kernel-version", words, remedy=advice(f"{NEWER}, 6.1 at least"))
     else:
         yield good("kernel-version", f"kernel {facts.release}")
 
 
-def options(facts: Facts) -> Iterator[Finding]:
-    """How the kernel was built."""
+def options(facts: SystemFacts) -> Iterator[Finding]:
+    """The kernel's build options."""
     if not facts.options_file:
         where = f"/proc/config.gz, /boot/config-{facts.release}, /lib/modules/{facts.release}/config"
-        yield unknown("kernel-options", f"how this kernel was built is not told ({where})")
+        yield unknown("kernel-options", f"the build options of this kernel are unknown ({where})")
         return
     missing = [option for option in _OPTIONS if option not in facts.options]
     if not missing:
@@ -72,7 +72,7 @@ def options(facts: Facts) -> Iterator[Finding]:
         yield make("kernel-options", words, option, fix)
 
 
-def enabled(facts: Facts) -> Iterator[Finding]:
+def enabled(facts: SystemFacts) -> Iterator[Finding]:
     """``net.mptcp.enabled``."""
     value = facts.sysctls.get(_ENABLED)
     if value is None:
@@ -80,23 +80,23 @@ def enabled(facts: Facts) -> Iterator[Finding]:
             "mptcp-enabled", "there is no sysctl net.mptcp.enabled: this kernel has no MPTCP", remedy=advice(NEWER)
         )
     elif value == "0":
-        yield bad("mptcp-enabled", "net.mptcp.enabled is 0: no MPTCP socket can be made", remedy=TURN_ON)
+        yield bad("mptcp-enabled", "net.mptcp.enabled is 0: no MPTCP socket can be created", remedy=TURN_ON)
     else:
         yield good("mptcp-enabled", f"net.mptcp.enabled is {value}")
 
 
-def mptcp_socket(facts: Facts) -> Iterator[Finding]:
-    """Making an MPTCP socket, and what it means when that is refused."""
+def mptcp_socket(facts: SystemFacts) -> Iterator[Finding]:
+    """Creating an MPTCP socket, and the reason where that fails."""
     number = facts.socket_errno
     if not number:
-        yield good("mptcp-socket", "an MPTCP socket can be made")
+        yield good("mptcp-socket", "an MPTCP socket can be created")
         return
     meaning, remedy = _refusal(number, facts)
     name = errno.errorcode.get(number, str(number))
-    yield bad("mptcp-socket", f"socket(IPPROTO_MPTCP) is refused with {name}: {meaning}", remedy=remedy)
+    yield bad("mptcp-socket", f"socket(IPPROTO_MPTCP) fails with {name}: {meaning}", remedy=remedy)
 
 
-def _refusal(number: int, facts: Facts) -> tuple[str, Remedy]:
+def _refusal(number: int, facts: SystemFacts) -> tuple[str, Remedy]:
     if number == errno.ENOPROTOOPT:
         return "net.mptcp.enabled is 0", TURN_ON
     if number == errno.EINVAL:
@@ -106,70 +106,72 @@ def _refusal(number: int, facts: Facts) -> tuple[str, Remedy]:
     if number in (errno.EACCES, errno.EPERM):
         if facts.socket_programs:
             group = facts.socket_programs[0]
-            other = ", or the filter of system calls (seccomp) on this process" if facts.seccomp else ""
+            other = ", or the seccomp filter of this process" if facts.seccomp else ""
             return f"a BPF program on the control group {group} forbids it{other}", commands(
                 f"bpftool cgroup show {shlex.quote(group)}",
-                words="have it allow protocol 262, or detach it; it holds for all programs of this control group",
+                words="allow protocol 262 in it, or detach it; it applies to all processes of this control group",
             )
         if facts.seccomp:
-            where = "a filter of system calls (seccomp) is on this process"
-            return where, advice("run it outside of this container, sandbox or service, or let its filter allow it")
+            where = "this process has a seccomp filter"
+            return where, advice("run it outside of this container, sandbox or service, or allow it in the filter")
         if facts.selinux:
             return "SELinux forbids it", advice(
-                "make a policy of what 'ausearch -m avc -ts recent' shows: audit2allow(1)"
+                "create a policy module from 'ausearch -m avc -ts recent': audit2allow(1)"
             )
-        # Only root is told of BPF programs.
+        # Only root may query BPF programs.
         who = "a security module (LSM)" + ("" if facts.root else " or a BPF program on the control group")
-        return f"{who} forbids it", advice("look for lines of apparmor, or of another one, in what 'dmesg' shows")
+        return f"{who} forbids it", advice("look for messages of AppArmor, or of another module, in 'dmesg'")
     return os.strerror(number), advice("see socket(2)")
 
 
-def path_manager(facts: Facts) -> Iterator[Finding]:
+def path_manager(facts: SystemFacts) -> Iterator[Finding]:
     """The path manager of new connections."""
     manager = facts.kernel.path_manager
     if not manager:
         yield not_applicable("path-manager", "this kernel has no MPTCP")
     elif manager == "kernel":
-        yield good("path-manager", "the kernel manages the paths")
+        yield good("path-manager", "the kernel's path manager is used")
     else:
         new = "net/mptcp/path_manager" in facts.sysctls
         line = "sysctl -w net.mptcp.path_manager=kernel" if new else "sysctl -w net.mptcp.pm_type=0"
         who = facts.process("mptcpd")
-        words = f"the path manager is '{manager}': endpoints are not used by new connections"
-        because = "mptcpd runs, and may have set it: stop it first" if who else ""
+        words = f"the path manager is '{manager}': new connections do not use endpoints"
+        because = "mptcpd is running and may have set it: stop it first" if who else ""
         yield bad("path-manager", words, remedy=commands(line, words=because, safe=not who))
 
 
-def join_initial(facts: Facts) -> Iterator[Finding]:
-    """``net.mptcp.allow_join_initial_addr_port``: for those who serve."""
+def join_initial(facts: SystemFacts) -> Iterator[Finding]:
+    """``net.mptcp.allow_join_initial_addr_port``, which matters for servers."""
     value = facts.sysctls.get("net/mptcp/allow_join_initial_addr_port")
     if value is None:
         yield not_applicable("join-initial-address", "this kernel has no net.mptcp.allow_join_initial_addr_port")
     elif value == "0":
-        words = "net.mptcp.allow_join_initial_addr_port is 0: peers may not join at the address that they connected to"
+        words = (
+            "net.mptcp.allow_join_initial_addr_port is 0: clients may not join at the address that they connected to"
+        )
         fix = commands(
             "sysctl -w net.mptcp.allow_join_initial_addr_port=1",
-            words="right only behind a load balancer; matters for what this machine serves",
+            words="0 is right only for servers behind a load balancer",
         )
         yield warning("join-initial-address", words, remedy=fix)
     else:
-        yield good("join-initial-address", "peers may join at the address that they connected to")
+        yield good("join-initial-address", "clients may join at the address that they connected to")
 
 
-def blackhole(facts: Facts) -> Iterator[Finding]:
-    """Whether the kernel has given MPTCP up for a while, because its SYNs with MPTCP went unanswered."""
+def blackhole(facts: SystemFacts) -> Iterator[Finding]:
+    """Whether the kernel has suspended MPTCP, since SYN packets with MPTCP were not answered."""
     timeout = facts.sysctls.get("net/mptcp/blackhole_timeout")
     seen = facts.counters.get("Blackhole", 0)
     if timeout is None:
-        yield not_applicable("blackhole", "this kernel does not look for networks that drop MPTCP (6.12 does)")
+        yield not_applicable("blackhole", "this kernel does not detect networks that drop MPTCP (6.12 does)")
     elif facts.blackholed:
-        words = f"a network dropped MPTCP ({seen} times): new connections do without it, for {timeout} s and more"
+        words = f"a network dropped MPTCP ({seen} times): new connections are TCP for at least {timeout} s"
         fix = commands(
             f"sysctl -w net.mptcp.blackhole_timeout={timeout}",
-            words="writing the value, even the same, ends it; find the network with 'nm-mptcp check --reach HOST'",
+            words="writing the value, even the same one, ends this; 'nm-mptcp check --reach HOST' finds the network",
         )
         yield bad("blackhole", words, remedy=fix)
     elif seen:
-        yield good("blackhole", f"a network dropped MPTCP before ({seen} times); it is used again")
+        yield good("blackhole", f"a network dropped MPTCP earlier ({seen} times); MPTCP is in use again")
     else:
-        yield good("blackhole", "no network was seen to drop MPTCP")
+        yield good("blackhole", "no network that drops MPTCP was detected")

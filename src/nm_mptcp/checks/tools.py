@@ -1,30 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Programs that a person needs to use MPTCP and to look at it."""
+"""Programs for using and examining MPTCP."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from .facts import Facts
+from .facts import SystemFacts
 from .finding import Finding, advice, good, warning
 
-#: Program -> what is not possible without it, and where it comes from.
+#: Program -> what is impossible without it, and its package.
 TOOLS = {
     "mptcpize": (
-        "programs that know nothing of MPTCP cannot be started with it ('nm-mptcp exec')",
+        "programs without MPTCP support cannot be run with it ('nm-mptcp exec')",
         "install mptcpize (Debian, Ubuntu: package mptcpize; Fedora, RHEL: mptcpd)",
     ),
-    "ss": ("connections and subflows cannot be looked at", "install iproute2 (Fedora, RHEL: iproute)"),
-    "ip": ("endpoints, rules and routes cannot be looked at", "install iproute2 (Fedora, RHEL: iproute)"),
+    "ss": ("connections and subflows cannot be listed", "install iproute2 (Fedora, RHEL: iproute)"),
+    "ip": ("endpoints, rules and routes cannot be listed", "install iproute2 (Fedora, RHEL: iproute)"),
 }
 
 #: The first iproute2 with ``ip mptcp endpoint change`` and fullmesh (5.17).
 _IPROUTE = (5, 17)
 
 
-def tools(facts: Facts) -> Iterator[Finding]:
-    """Whether they are there, and ``ip`` is new enough."""
+def tools(facts: SystemFacts) -> Iterator[Finding]:
+    """Whether they are installed, and ``ip`` is new enough."""
     for name, (words, package) in TOOLS.items():
         place = facts.tools.get(name, "")
         if not place:

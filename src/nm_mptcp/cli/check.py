@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``nm-mptcp check``: whether all that MPTCP needs is there, on what evidence, and what to type where it is not."""
+"""``nm-mptcp check``: whether everything that MPTCP needs is there, the evidence, and commands where it is not."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from .. import __version__
-from ..checks import judge
-from ..checks.collect import gather
-from ..checks.facts import Facts
+from ..checks import run_checks
+from ..checks.collect import system_facts
+from ..checks.facts import SystemFacts
 from ..checks.finding import Finding, Result, worst
 from ..config.files import ConfigurationFiles
 from ..engine.record import Record
@@ -36,38 +36,38 @@ _STYLES = {
 _LABELS = {Result.BAD: "BAD", Result.NOT_APPLICABLE: "n/a"}
 
 #: Seconds for a command of ``--fix``.
-_PATIENCE = 60
+_TIMEOUT = 60
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """``--fix``, ``--reach``, ``--report``, ``--json`` and what belongs to them."""
+    """``--fix``, ``--reach``, ``--report``, ``--json`` and their options."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
-        "Exit status: 0 all is good; 1 there are warnings; 2 something does not work.\n"
-        "It only reads, but for --fix and --report. Root sees more."
+        "Exit status: 0 working; 1 warnings; 2 not working.\n"
+        "It only reads, but for --fix and --report. Run as root to see everything."
     )
     parser.add_argument(
         "--config", metavar="FILE", type=Path, help="read this file instead of nm-mptcp.conf and conf.d"
     )
     parser.add_argument("--all", action="store_true", help="show also checks that do not apply here")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--fix", action="store_true", help="do the remedies that are safe, each after asking")
-    parser.add_argument("--yes", action="store_true", help="with --fix: do not ask")
+    parser.add_argument("--fix", action="store_true", help="run the safe remedies, each after confirmation")
+    parser.add_argument("--yes", action="store_true", help="with --fix: without confirmation")
     parser.add_argument(
         "--reach",
         metavar="HOST[:PORT]",
-        help="tell whether server and way speak MPTCP (port 443)",
+        help="check whether HOST can be reached by MPTCP",
     )
-    parser.add_argument("--report", metavar="FILE", help="write all that a bug report needs ('-': print)")
-    parser.add_argument("--mask", action="store_true", help="with --report: leave out addresses and names")
+    parser.add_argument("--report", metavar="FILE", help="write everything for a bug report ('-': print)")
+    parser.add_argument("--mask", action="store_true", help="with --report: mask addresses and names")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Look, judge, tell; then what was asked for besides."""
+    """Run the checks and print the findings; remedies, connections and a report on request."""
     if (arguments.mask and not arguments.report) or (arguments.yes and not arguments.fix):
-        return _usage("--mask belongs to --report, and --yes to --fix")
+        return _usage("--mask requires --report, and --yes requires --fix")
     if arguments.fix and os.geteuid() != 0:
-        return _usage("--fix has to be run as root")
+        return _usage("--fix: permission denied: must be root")
     target = None
     if arguments.reach is not None:
         from ..checks import reach
@@ -80,11 +80,11 @@ def main(arguments: argparse.Namespace) -> int:
     from ..kernel.errors import KernelError
 
     try:
-        facts = gather(record, configuration)
-        findings = judge(facts)
+        facts = system_facts(record, configuration)
+        findings = run_checks(facts)
         if arguments.fix and _fix(findings, record, ask=not arguments.yes):
-            facts = gather(record, configuration)
-            findings = judge(facts)
+            facts = system_facts(record, configuration)
+            findings = run_checks(facts)
     except KernelError as error:
         print(f"nm-mptcp: {error}", file=sys.stderr)
         return 2
@@ -94,11 +94,11 @@ def main(arguments: argparse.Namespace) -> int:
         from ..checks import report
 
         try:
-            told = report.text(facts, document(findings))
+            text = report.text(facts, document(findings))
             reached = target[0] if target else None
-            report.write(arguments.report, told, mask=arguments.mask, facts=facts, reached=reached)
+            report.write(arguments.report, text, mask=arguments.mask, facts=facts, reached=reached)
         except OSError as error:
-            return fail(f"the report cannot be written: {arguments.report}: {error.strerror}")
+            return fail(f"cannot write the report {arguments.report}: {error.strerror}")
     if arguments.json:
         print(json.dumps(document(findings), indent=2))
     elif arguments.report != "-":
@@ -136,10 +136,10 @@ def _usage(words: str) -> int:
     return 2
 
 
-def _text(findings: list[Finding], facts: Facts, *, everything: bool) -> str:
-    """A line a finding, the word of the result first; below it what to do. Wrapped for a terminal, but for commands.
+def _text(findings: list[Finding], facts: SystemFacts, *, everything: bool) -> str:
+    """A line for each finding, below it its remedy; wrapped for a terminal, but for commands.
 
-    What needs something comes last, where a person's eye is when the command ends.
+    The worst come last, where a terminal shows them when the command ends.
     """
     shown = [finding for finding in findings if everything or finding.result is not Result.NOT_APPLICABLE]
     shown.sort(key=lambda finding: finding.result in _STATUS)
@@ -168,28 +168,28 @@ def _plain(words: str) -> Line:
     return (Span(words),)
 
 
-def _conclusion(findings: list[Finding], facts: Facts) -> str:
+def _conclusion(findings: list[Finding], facts: SystemFacts) -> str:
     counted = {result: sum(1 for finding in findings if finding.result is result) for result in Result}
-    words = {
-        Result.BAD: "MPTCP does not work as it should",
-        Result.WARNING: "MPTCP works, with reservations",
-        Result.GOOD: "All is good",
+    overall = {
+        Result.BAD: "Not working",
+        Result.WARNING: "Degraded",
+        Result.GOOD: "Working",
     }[worst(findings)]
     numbers = ", ".join(
         f"{counted[result]} {result.value}"
         for result in (Result.BAD, Result.WARNING, Result.UNKNOWN, Result.GOOD)
         if counted[result]
     )
-    said = [f"{words}: {numbers}."]
+    sentences = [f"{overall}: {numbers}."]
     if any(finding.remedy and finding.remedy.safe for finding in findings if finding.result is not Result.GOOD):
-        said.append("'nm-mptcp check --fix' does what is safe of it.")
+        sentences.append("'nm-mptcp check --fix' runs the safe remedies.")
     if counted[Result.UNKNOWN] and not facts.root:
-        said.append("Root sees more.")
-    return " ".join(said)
+        sentences.append("Run as root to see everything.")
+    return " ".join(sentences)
 
 
 def _fix(findings: list[Finding], record: Record, *, ask: bool) -> bool:
-    """Do the safe remedies, each once; whether any was done."""
+    """Run the safe remedies, each once; returns whether a command succeeded."""
     done = False
     seen: set[tuple[str, ...]] = set()
     for finding in findings:
@@ -200,29 +200,29 @@ def _fix(findings: list[Finding], record: Record, *, ask: bool) -> bool:
         subject = f"{printable(finding.subject)}: " if finding.subject else ""
         print(f"{finding.check}: {subject}{printable(finding.evidence, 1000)}", file=sys.stderr)
         for command in remedy.commands:
-            if ask and not _agreed(command):
+            if ask and not _confirmed(command):
                 break
-            if not _do(command, record):
+            if not _run(command, record):
                 break
             done = True
     if not seen:
-        print("nm-mptcp: there is nothing to fix that is safe to do by itself", file=sys.stderr)
+        print("nm-mptcp: no safe remedy to run", file=sys.stderr)
     return done
 
 
-def _agreed(command: str) -> bool:
-    print(f"  do '{command}'? [y/N] ", end="", file=sys.stderr, flush=True)
+def _confirmed(command: str) -> bool:
+    print(f"  run '{command}'? [y/N] ", end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline()
     if not answer.endswith("\n"):
         print(file=sys.stderr)
     return answer.strip().lower() in ("y", "yes")
 
 
-def _do(command: str, record: Record) -> bool:
-    """Run one; our own command is run by this very program, wherever it is installed."""
+def _run(command: str, record: Record) -> bool:
+    """Run a command of a remedy; ``nm-mptcp`` is this very program, wherever it is installed."""
     words = shlex.split(command)
     if words[0] == "nm-mptcp":
-        words = [sys.executable, *(["-I"] if sys.flags.isolated else []), "-c", _OURSELVES, *words[1:]]
+        words = [sys.executable, *(["-I"] if sys.flags.isolated else []), "-c", _NM_MPTCP, *words[1:]]
     print(f"  {command}", file=sys.stderr)
     environment = os.environ | {
         "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
@@ -230,7 +230,7 @@ def _do(command: str, record: Record) -> bool:
         "NM_MPTCP_PACKAGE": str(Path(__file__).parents[2]),
     }
     try:
-        status = subprocess.run(words, env=environment, timeout=_PATIENCE, check=False).returncode
+        status = subprocess.run(words, env=environment, timeout=_TIMEOUT, check=False).returncode
     except (OSError, subprocess.TimeoutExpired) as error:
         print(f"nm-mptcp: {command}: {error}", file=sys.stderr)
         return False
@@ -239,7 +239,7 @@ def _do(command: str, record: Record) -> bool:
     return status == 0
 
 
-_OURSELVES = (
+_NM_MPTCP = (
     "import os, sys; sys.path.insert(0, os.environ.pop('NM_MPTCP_PACKAGE'));"
     " from nm_mptcp.cli import main; sys.exit(main(sys.argv[1:]))"
 )
