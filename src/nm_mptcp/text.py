@@ -15,10 +15,10 @@ _ROOM = 30
 _BELOW = "    "
 
 
-def printable(text: str, longest: int = 64) -> str:
+def printable(text: str, longest: int | None = 64) -> str:
     """Another program's text without what could disturb a terminal (control characters, direction marks).
 
-    At most ``longest`` characters of it.
+    At most ``longest`` characters of it, all with None.
     """
     return "".join(char if char.isprintable() else "?" for char in text[:longest])
 

@@ -133,7 +133,7 @@ def test_a_text_without_an_interpreter_is_run_by_the_shell(site: Site, wrapper: 
 
 def test_a_static_program_stays_on_tcp_and_its_children_do_not(site: Site, wrapper: str) -> None:  # noqa: ARG001
     needs("busybox", "curl")
-    if programs.look("busybox", os.environ, uid=0, gid=0).form is not programs.Form.STATIC:
+    if programs.examine("busybox", os.environ, uid=0, gid=0).form is not programs.Form.STATIC:
         pytest.skip("this busybox is not static")
     seen, said = fetched(site, "busybox", "wget", "-q", "-O", "-", site.url)
     assert seen == TCP

@@ -101,7 +101,7 @@ def test_a_service_speaks_mptcp_while_the_drop_in_is_there(systemd: Nested, site
     path = f"{DIRECTORY}/fetch.service.d/{DROP_IN}"
     assert done.stdout.splitlines() == [
         f"fetch.service: wrote {path}",
-        "fetch.service: it counts from its next start on",
+        "fetch.service: it takes effect at the next start",
     ]
     assert (done.returncode, done.stderr) == (0, "")
     assert seen(systemd, site, "fetch") == MPTCP
@@ -140,7 +140,7 @@ def test_enabled_again_it_follows_what_the_vendor_changed(systemd: Nested, wrapp
     systemd.put("sleep.service", lasting("Environment=LD_PRELOAD=/old.so"))
     enabled(systemd, "sleep")
     again = unit(systemd, "enable", "sleep")
-    assert again.stdout.startswith(f"sleep.service: still as {DIRECTORY}/sleep.service.d/{DROP_IN}\n")
+    assert again.stdout.startswith(f"sleep.service: unchanged {DIRECTORY}/sleep.service.d/{DROP_IN}\n")
     systemd.put("sleep.service", lasting("Environment=LD_PRELOAD=/new.so"))
     enabled(systemd, "sleep")
     assert f"LD_PRELOAD=/new.so:{wrapper}" in environment(systemd, "sleep").split()
@@ -161,8 +161,8 @@ def test_a_later_drop_in_that_takes_it_back_is_said_and_nothing_is_left(systemd:
     done = unit(systemd, "enable", "sleep")
     assert done.returncode == 1
     assert done.stderr == (
-        "nm-mptcp: sleep.service is left as it is: LD_PRELOAD is set again by"
-        f" {DIRECTORY}/sleep.service.d/90-later.conf, which comes later: append {wrapper} there\n"
+        "nm-mptcp: sleep.service not changed: LD_PRELOAD is set again by"
+        f" {DIRECTORY}/sleep.service.d/90-later.conf, which is read later: append {wrapper} there\n"
     )
     assert os.listdir(later.parent) == ["90-later.conf"]
     assert environment(systemd, "sleep") == "LD_PRELOAD=/late.so"
@@ -243,7 +243,7 @@ def test_a_service_that_cannot_load_the_wrapper_is_told_and_stays_on_tcp(
 
 def test_a_program_that_cannot_be_wrapped_is_told(systemd: Nested, wrapper: str) -> None:  # noqa: ARG001
     busybox = shutil.which("busybox")
-    if busybox is None or programs.look(busybox, {}, uid=0, gid=0).form is not programs.Form.STATIC:
+    if busybox is None or programs.examine(busybox, {}, uid=0, gid=0).form is not programs.Form.STATIC:
         pytest.skip("there is no static busybox")
     systemd.put("box.service", f"[Service]\nExecStart={busybox} sleep 1000\n")
     assert f"box.service: {busybox} is static" in enabled(systemd, "box")
@@ -261,11 +261,11 @@ def test_a_running_service_is_left_running_until_it_is_restarted(systemd: Nested
 
     first = pid()
     done = unit(systemd, "enable", "sleep")
-    assert done.stdout.endswith("sleep.service: 'systemctl restart sleep.service' for it to count\n")
+    assert done.stdout.endswith("sleep.service: apply it with: systemctl restart sleep.service\n")
     assert pid() == first
     told = unit(systemd, "status", "sleep")
     assert told.returncode == 0
-    assert f"its process {first} runs without it\n" in told.stdout
+    assert f"its process {first} was started without it\n" in told.stdout
     facts = json.loads(unit(systemd, "status", "--json", "sleep").stdout)
     assert (facts["in_force"], facts["running_with_it"], facts["active"]) == (True, False, True)
 
@@ -374,7 +374,7 @@ def test_without_systemd_there_are_no_units(network: Network) -> None:  # noqa: 
     done = subprocess.run([*COMMAND, "unit", "status", "x"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (
         1,
-        "nm-mptcp: this system was not started by systemd, so there are no units\n",
+        "nm-mptcp: this system was not booted with systemd, so there are no units\n",
     )
 
 

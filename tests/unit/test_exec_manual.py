@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nm_mptcp.cli.exec import document
-from nm_mptcp.launch.plan import ENVIRONMENT_BOUNDARIES, Facts, Obstacle, plan
+from nm_mptcp.launch.plan import ENVIRONMENT_BOUNDARIES, LaunchContext, ObstacleKind, plan_launch
 from nm_mptcp.launch.programs import Form, Program
 from nm_mptcp.launch.units import FILE, SOCKET_SINCE
 
@@ -40,10 +40,10 @@ def test_every_option_is_told(command: str) -> None:
 
 
 def test_every_name_in_the_documents_is_told() -> None:
-    facts = Facts(Program("/bin/x", Form.STATIC))
-    names = document(facts, plan(facts, ["x"]), ["x"])
+    facts = LaunchContext(Program("/bin/x", Form.STATIC))
+    names = document(facts, plan_launch(facts, ["x"]), ["x"])
     inner = [name for part in names.values() if isinstance(part, dict) for name in part]
-    assert {*names, *inner, *(one.value for one in Obstacle), *(one.value for one in Form)} <= JSON_WORDS["EXEC"]
+    assert {*names, *inner, *(one.value for one in ObstacleKind), *(one.value for one in Form)} <= JSON_WORDS["EXEC"]
     source = (PAGE.parents[2] / "src/nm_mptcp/cli/unit.py").read_text()
     of_units = set(re.findall(r'^            "(\w+)":', source, re.MULTILINE))
     assert "in_force" in of_units

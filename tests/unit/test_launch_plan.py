@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nm_mptcp.launch.elf import Elf, read
-from nm_mptcp.launch.plan import SETTING, Facts, Obstacle, godebug, plan, preload, refusal
+from nm_mptcp.launch.plan import SETTING, LaunchContext, ObstacleKind, godebug, plan_launch, preload, refusal
 from nm_mptcp.launch.programs import Form, Program, Wrapper
 
 from .elves import elf, go_build
@@ -40,12 +40,12 @@ def go(version: bytes) -> Program:
     return Program("/usr/bin/hey", Form.GO, of(go=go_build(version, inline=bool(version))))
 
 
-USUAL = Facts(program=DYNAMIC, wrappers=(WRAPPER,), environment={"PATH": "/usr/bin"})
+USUAL = LaunchContext(program=DYNAMIC, wrappers=(WRAPPER,), environment={"PATH": "/usr/bin"})
 BOTH = {"GODEBUG": SETTING, "LD_PRELOAD": WRAP}
 
 
 def test_a_dynamic_program_gets_the_wrapper_and_its_go_children_the_setting() -> None:
-    told = plan(USUAL, ["curl", "-v", "http://x"])
+    told = plan_launch(USUAL, ["curl", "-v", "http://x"])
     assert (told.file, told.arguments) == ("/usr/bin/curl", ("curl", "-v", "http://x"))
     assert told.variables == BOTH
     assert told.works
@@ -57,64 +57,64 @@ def test_a_dynamic_program_gets_the_wrapper_and_its_go_children_the_setting() ->
         (replace(USUAL, program=go(b"go1.21.0")), None, BOTH),
         (replace(USUAL, program=go(b"go1.24.4"), wrappers=()), None, {"GODEBUG": SETTING}),
         (replace(USUAL, program=go(b"devel +a1b2c3")), None, BOTH),
-        (replace(USUAL, program=go(b"go1.19.8")), Obstacle.OLD_GO, BOTH),
-        (replace(USUAL, program=go(b"")), Obstacle.OLD_GO, BOTH),
-        (replace(USUAL, program=STATIC), Obstacle.STATIC, BOTH),
-        (replace(USUAL, program=replace(DYNAMIC, privileges=("setuid",))), Obstacle.PRIVILEGED, BOTH),
-        (replace(USUAL, program=NARROW), Obstacle.ARCHITECTURE, {"GODEBUG": SETTING}),
+        (replace(USUAL, program=go(b"go1.19.8")), ObstacleKind.OLD_GO, BOTH),
+        (replace(USUAL, program=go(b"")), ObstacleKind.OLD_GO, BOTH),
+        (replace(USUAL, program=STATIC), ObstacleKind.STATIC, BOTH),
+        (replace(USUAL, program=replace(DYNAMIC, privileges=("setuid",))), ObstacleKind.PRIVILEGED, BOTH),
+        (replace(USUAL, program=NARROW), ObstacleKind.ARCHITECTURE, {"GODEBUG": SETTING}),
         (
             replace(USUAL, program=NARROW, wrappers=(WRAPPER, WRAPPER32)),
             None,
             {"GODEBUG": SETTING, "LD_PRELOAD": WRAP32},
         ),
-        (replace(USUAL, program=ALPINE), Obstacle.LIBC, {"GODEBUG": SETTING}),
+        (replace(USUAL, program=ALPINE), ObstacleKind.LIBC, {"GODEBUG": SETTING}),
         (replace(USUAL, program=ALPINE, wrappers=(Wrapper(WRAP, of(needed=("libc.musl-x86_64.so.1",))),)), None, BOTH),
-        (replace(USUAL, program=Program("/x.jar", Form.UNKNOWN)), Obstacle.UNKNOWN, BOTH),
-        (replace(USUAL, program=replace(DYNAMIC, path="/usr/bin/sudo")), Obstacle.DOOR, BOTH),
-        (replace(USUAL, wrappers=()), Obstacle.NO_WRAPPER, {"GODEBUG": SETTING}),
-        (replace(USUAL, error=errno.ENOPROTOOPT), Obstacle.NO_MPTCP, {}),
-        (replace(USUAL, program=go(b"go1.24.4"), error=errno.EPERM), Obstacle.NO_MPTCP, {}),
+        (replace(USUAL, program=Program("/x.jar", Form.UNKNOWN)), ObstacleKind.UNKNOWN, BOTH),
+        (replace(USUAL, program=replace(DYNAMIC, path="/usr/bin/sudo")), ObstacleKind.ENVIRONMENT_BOUNDARY, BOTH),
+        (replace(USUAL, wrappers=()), ObstacleKind.NO_WRAPPER, {"GODEBUG": SETTING}),
+        (replace(USUAL, error=errno.ENOPROTOOPT), ObstacleKind.NO_MPTCP, {}),
+        (replace(USUAL, program=go(b"go1.24.4"), error=errno.EPERM), ObstacleKind.NO_MPTCP, {}),
     ],
 )
 def test_what_stands_in_the_way_is_said_and_the_rest_is_done(
-    facts: Facts, obstacle: Obstacle | None, variables: dict[str, str]
+    facts: LaunchContext, obstacle: ObstacleKind | None, variables: dict[str, str]
 ) -> None:
-    told = plan(facts, ["it", "-x"])
-    assert [finding.obstacle for finding in told.findings] == ([obstacle] if obstacle else [])
+    told = plan_launch(facts, ["it", "-x"])
+    assert [each.kind for each in told.obstacles] == ([obstacle] if obstacle else [])
     assert told.works == (obstacle is None)
     assert told.variables == variables
     assert told.arguments == ("it", "-x")
-    assert all(finding.text and "\n" not in finding.text for finding in told.findings)
+    assert all(each.text and "\n" not in each.text for each in told.obstacles)
 
 
 def test_without_a_wrapper_to_be_found_mptcpize_is_asked() -> None:
-    told = plan(replace(USUAL, wrappers=(), mptcpize="/opt/bin/mptcpize"), ["curl", "-v"])
+    told = plan_launch(replace(USUAL, wrappers=(), mptcpize="/opt/bin/mptcpize"), ["curl", "-v"])
     assert told.works
     assert (told.file, told.arguments) == ("/opt/bin/mptcpize", ("mptcpize", "run", "/usr/bin/curl", "-v"))
 
 
 def test_with_the_wrapper_mptcpize_is_not_needed() -> None:
     """Version 0.12 drops the user's own LD_PRELOAD, and ends with 255 and no word where a shell says 126."""
-    told = plan(replace(USUAL, mptcpize="/usr/bin/mptcpize"), ["curl"])
+    told = plan_launch(replace(USUAL, mptcpize="/usr/bin/mptcpize"), ["curl"])
     assert told.file == "/usr/bin/curl"
 
 
 def test_a_text_without_an_interpreter_is_run_as_a_shell_runs_it() -> None:
     text = replace(DYNAMIC, path="/opt/text", script=("/opt/text", "/bin/sh"), shell=True)
-    told = plan(replace(USUAL, program=text), ["text", "-x"])
+    told = plan_launch(replace(USUAL, program=text), ["text", "-x"])
     assert (told.file, told.arguments) == ("/bin/sh", ("/bin/sh", "/opt/text", "-x"))
 
 
 def test_the_users_own_settings_are_kept() -> None:
     facts = replace(USUAL, environment={"LD_PRELOAD": "/a.so /b.so", "GODEBUG": "netdns=go"})
-    assert plan(facts, ["curl"]).variables == {
+    assert plan_launch(facts, ["curl"]).variables == {
         "LD_PRELOAD": f"/a.so:/b.so:{WRAP}",
         "GODEBUG": "netdns=go,multipathtcp=1",
     }
 
 
 def test_the_line_for_a_shell_is_quoted() -> None:
-    assert plan(USUAL, ["curl", "a b"]).shell() == f"GODEBUG={SETTING} LD_PRELOAD={WRAP} curl 'a b'"
+    assert plan_launch(USUAL, ["curl", "a b"]).shell() == f"GODEBUG={SETTING} LD_PRELOAD={WRAP} curl 'a b'"
 
 
 @given(st.text(alphabet="abmultipathtcp=01,", max_size=60))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nm_mptcp.launch.programs import Form, Program, ProgramError, find, look, wrappers
+from nm_mptcp.launch.programs import Form, Program, ProgramError, examine, find, wrappers
 
 from .elves import elf, go_build
 
@@ -33,7 +33,7 @@ def put(path: Path, data: bytes, mode: int = 0o755) -> Path:
 
 
 def seen(bin_: Path, word: str) -> Program:
-    return look(word, {"PATH": str(bin_)}, uid=UID, gid=GID)
+    return examine(word, {"PATH": str(bin_)}, uid=UID, gid=GID)
 
 
 @pytest.mark.parametrize(("name", "form"), [("tool", Form.DYNAMIC), ("fixed", Form.STATIC), ("gopher", Form.GO)])

@@ -12,14 +12,14 @@ from nm_mptcp.launch.units import (
     UnitError,
     assignments,
     full_name,
-    hindrances,
     is_template,
+    parse_unit,
     service_drop_in,
+    setting_obstacles,
     shown_as,
     socket_drop_in,
-    socket_trouble,
+    socket_obstacle,
     split,
-    unit,
 )
 
 WRAP = "/usr/lib/x86_64-linux-gnu/mptcpize/libmptcpwrap.so.0"
@@ -55,7 +55,7 @@ def test_of_a_template_an_instance_is_asked_for() -> None:
     assert shown_as("getty@tty1.service") == "getty@tty1.service"
     instance = shown_as("getty@.service")
     assert not is_template(instance)
-    told = unit("getty@.service", {"Id": [instance], "Environment": [f"LD_PRELOAD=/x/{instance[6:-8]}.so"]})
+    told = parse_unit("getty@.service", {"Id": [instance], "Environment": [f"LD_PRELOAD=/x/{instance[6:-8]}.so"]})
     assert (told.name, told.variable("LD_PRELOAD")) == ("getty@.service", "/x/%i.so")
 
 
@@ -84,12 +84,12 @@ def test_any_line_is_read(line: str) -> None:
 
 
 def test_the_environment_of_a_unit_is_that_of_its_list() -> None:
-    told = unit("x.service", {"Environment": ['LD_PRELOAD=/a.so "GODEBUG=100%"'], "Id": ["x.service"]})
+    told = parse_unit("x.service", {"Environment": ['LD_PRELOAD=/a.so "GODEBUG=100%"'], "Id": ["x.service"]})
     assert told.environment == {"LD_PRELOAD": "/a.so", "GODEBUG": "100%%"}
 
 
 def test_files_and_programs_of_a_unit() -> None:
-    told = unit(
+    told = parse_unit(
         "x.service",
         {
             "EnvironmentFiles": ["/etc/x y (ignore_errors=yes)", "/etc/z (ignore_errors=no)"],
@@ -107,7 +107,7 @@ def test_files_and_programs_of_a_unit() -> None:
 def test_a_drop_in_of_a_service() -> None:
     told = service_drop_in({"GODEBUG": "multipathtcp=1", "LD_PRELOAD": f'/a "b"\\:{WRAP}'})
     assert told == (
-        "# Made by nm-mptcp: 'nm-mptcp unit disable' takes it away.\n"
+        "# Made by nm-mptcp: 'nm-mptcp unit disable' removes it.\n"
         "[Service]\n"
         'Environment="GODEBUG=multipathtcp=1"\n'
         f'Environment="LD_PRELOAD=/a \\"b\\"\\\\:{WRAP}"\n'
@@ -131,7 +131,7 @@ def test_a_drop_in_of_a_socket() -> None:
     ],
 )
 def test_sockets_that_can_be_mptcp(listens: tuple[str, ...], version: int, words: str | None) -> None:
-    trouble = socket_trouble(Unit("x.socket", listens=listens), version)
+    trouble = socket_obstacle(Unit("x.socket", listens=listens), version)
     assert (words is None and trouble is None) or (words is not None and words in str(trouble))
 
 
@@ -153,6 +153,6 @@ def test_sockets_that_can_be_mptcp(listens: tuple[str, ...], version: int, words
     ],
 )
 def test_what_a_units_own_settings_stand_in_the_way_of(settings: dict[str, tuple[str, ...]], words: str | None) -> None:
-    told = list(hindrances(Unit("x.service", **settings), {"LD_PRELOAD": WRAP, "GODEBUG": "x"}, WRAP))  # type: ignore[arg-type]
+    told = list(setting_obstacles(Unit("x.service", **settings), {"LD_PRELOAD": WRAP, "GODEBUG": "x"}, WRAP))  # type: ignore[arg-type]
     assert len(told) == (words is not None)
     assert words is None or words in told[0]

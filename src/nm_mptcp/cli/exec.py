@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``nm-mptcp exec -- CMD``: run a program that knows nothing of MPTCP with MPTCP sockets."""
+"""``nm-mptcp exec -- CMD``: run a program with MPTCP sockets that asks for TCP."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import signal
 import sys
 from pathlib import Path
 
-from ..launch import plan as launch_plan
 from ..launch import programs
+from ..launch.plan import LaunchContext, LaunchPlan, plan_launch
+from ..text import printable
 from . import fail
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """``--quiet``, ``--dry-run``, ``--json``, and the command."""
     parser.usage = "nm-mptcp exec [--quiet] [--dry-run] [--json] -- COMMAND [ARGUMENT...]"
-    parser.add_argument("-q", "--quiet", action="store_true", help="do not say beforehand what cannot work")
-    parser.add_argument("--dry-run", action="store_true", help="show what would be executed, and run nothing")
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not report what cannot work")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be executed, and execute nothing")
     parser.add_argument("--json", action="store_true", help="as --dry-run, but print one JSON document")
     parser.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="the program and its arguments")
     parser.epilog = (
@@ -31,45 +32,45 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Replaces this process; returns only for ``--dry-run`` and when the command cannot be run: 127 or 126."""
+    """Replace this process; return only with ``--dry-run`` or ``--json``, or when the command cannot be run (127 or 126)."""
     words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     if not words:
         return fail("exec needs a program: nm-mptcp exec -- COMMAND [ARGUMENT...]", 2)
     environment = inherited()
     try:
-        program = programs.look(words[0], environment, uid=os.getuid(), gid=os.getgid())
+        program = programs.examine(words[0], environment, uid=os.getuid(), gid=os.getgid())
     except programs.ProgramError as error:
-        fail(launch_plan.printable(str(error)))
+        fail(printable(str(error), longest=None))
         return error.status
     mptcpize = shutil.which("mptcpize", path=environment.get("PATH"))
-    facts = launch_plan.Facts(
+    context = LaunchContext(
         program=program,
         wrappers=programs.wrappers(mptcpize),
         mptcpize=mptcpize,
         error=programs.mptcp_error(),
         environment=environment,
     )
-    plan = launch_plan.plan(facts, words)
+    plan = plan_launch(context, words)
     if not (arguments.quiet or arguments.json):
-        for finding in plan.findings:
-            fail(launch_plan.printable(finding.text))
+        for obstacle in plan.obstacles:
+            fail(printable(obstacle.text, longest=None))
     if arguments.json:
-        print(json.dumps(document(facts, plan, words), indent=2))
+        print(json.dumps(document(context, plan, words), indent=2))
     elif arguments.dry_run:
         sys.stdout.flush()
         sys.stdout.buffer.write(os.fsencode(plan.shell()) + b"\n")
     if arguments.json or arguments.dry_run:
         return 0 if plan.works else 1
-    return _become(plan, environment)
+    return _execute(plan, environment)
 
 
-def document(facts: launch_plan.Facts, plan: launch_plan.Plan, words: list[str]) -> dict[str, object]:
+def document(context: LaunchContext, plan: LaunchPlan, words: list[str]) -> dict[str, object]:
     """What ``--json`` prints; documented in nm-mptcp-json(5)."""
-    program, elf = facts.program, facts.program.elf
+    program, elf = context.program, context.program.elf
     return {
         "command": words,
         "works": plan.works,
-        "findings": [{"obstacle": finding.obstacle.value, "text": finding.text} for finding in plan.findings],
+        "findings": [{"obstacle": obstacle.kind.value, "text": obstacle.text} for obstacle in plan.obstacles],
         "program": {
             "path": program.path,
             "form": program.form.value,
@@ -80,8 +81,11 @@ def document(facts: launch_plan.Facts, plan: launch_plan.Plan, words: list[str])
             "go": elf.go if elf else None,
             "privileges": list(program.privileges),
         },
-        "mptcp": {"available": not facts.error, "error": errno.errorcode.get(facts.error) if facts.error else None},
-        "mptcpize": facts.mptcpize,
+        "mptcp": {
+            "available": not context.error,
+            "error": errno.errorcode.get(context.error) if context.error else None,
+        },
+        "mptcpize": context.mptcpize,
         "wrapper": plan.wrapper,
         "execute": {
             "file": plan.file,
@@ -94,7 +98,7 @@ def document(facts: launch_plan.Facts, plan: launch_plan.Plan, words: list[str])
 def inherited() -> dict[str, str]:
     """The environment that this process was started with.
 
-    In the C locale Python sets LC_CTYPE (PEP 538), which is not the program's business.
+    Without the LC_CTYPE that Python sets in the C locale (PEP 538).
     """
     environment = dict(os.environ)
     try:
@@ -106,8 +110,8 @@ def inherited() -> dict[str, str]:
     return environment
 
 
-def _become(plan: launch_plan.Plan, environment: dict[str, str]) -> int:
-    # Python ignores these; a program that we start expects the default, as it has it from a shell.
+def _execute(plan: LaunchPlan, environment: dict[str, str]) -> int:
+    # Python ignores these signals; a shell gives a program the default.
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     sys.stdout.flush()
@@ -116,5 +120,5 @@ def _become(plan: launch_plan.Plan, environment: dict[str, str]) -> int:
     try:
         os.execve(plan.file, plan.arguments, {**environment, **plan.variables})
     except OSError as error:
-        fail(launch_plan.printable(f"{plan.file}: {error.strerror}"))
+        fail(printable(f"{plan.file}: {error.strerror}", longest=None))
         return 127 if error.errno == errno.ENOENT else 126

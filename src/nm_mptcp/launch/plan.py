@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: how a program comes to make MPTCP sockets, and what stands in the way.
+"""How to run a program so that it makes MPTCP sockets, and the obstacles.
 
-There are two ways that need nothing of the kernel and no change of the program. ``libmptcpwrap.so``, preloaded, puts itself
-in front of the C library's socket(). Go's programs do not use that; since Go 1.21 their ``GODEBUG=multipathtcp=1`` does the
-same (https://go.dev/doc/godebug). Both are environment, so children get them too; a program of either kind may start one
-of the other, so both are always set.
+Two ways need no change of the program and no help of the kernel. ``libmptcpwrap.so``, preloaded, overrides the C library's
+socket(). Go's programs do not call that; since Go 1.21 ``GODEBUG=multipathtcp=1`` does the same for them
+(https://go.dev/doc/godebug). Both are environment variables, so children inherit them; as a program of either kind may start
+one of the other, both are always set.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from dataclasses import dataclass, field
 from .elf import Elf
 from .programs import Form, Program, Wrapper
 
-#: The first Go that has the setting.
+#: The first Go with the setting.
 GO_SINCE = (1, 21)
 
 SETTING = "multipathtcp=1"
 
-#: What to install for the wrapper, by the name that Debian, Ubuntu and Fedora have for it.
+#: How to install the wrapper.
 INSTALL = "install mptcpize (Debian, Ubuntu: package mptcpize; Fedora, RHEL: mptcpd)"
 
-#: Programs that start another with a fresh environment or in another place: the preloaded library does not get there.
+#: Programs that start others with a fresh environment or in another root, and what to run instead ("": set it up inside).
 ENVIRONMENT_BOUNDARIES = {
     "sudo": "sudo nm-mptcp exec -- COMMAND",
     "doas": "doas nm-mptcp exec -- COMMAND",
@@ -42,53 +42,53 @@ ENVIRONMENT_BOUNDARIES = {
 }
 
 
-class Obstacle(enum.Enum):
+class ObstacleKind(enum.Enum):
     """What keeps a program on plain TCP; the value is its name in JSON."""
 
-    NO_MPTCP = "no-mptcp"  #: the kernel gives no MPTCP socket
+    NO_MPTCP = "no-mptcp"  #: the kernel refuses MPTCP sockets
     NO_WRAPPER = "no-wrapper"
     STATIC = "static"
     OLD_GO = "old-go"
     PRIVILEGED = "privileged"
     ARCHITECTURE = "architecture"
     LIBC = "libc"
-    DOOR = "door"  #: the program only starts others, elsewhere or with a fresh environment
+    ENVIRONMENT_BOUNDARY = "door"  #: it is one of :data:`ENVIRONMENT_BOUNDARIES`
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """An obstacle, and a sentence for a person: what, and what to do."""
+class Obstacle:
+    """What keeps this program on plain TCP."""
 
-    obstacle: Obstacle
-    text: str
+    kind: ObstacleKind
+    text: str  #: a sentence: what it is, and what to do
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What a plan is made from."""
+class LaunchContext:
+    """What a plan depends on."""
 
     program: Program
     wrappers: tuple[Wrapper, ...] = ()
     mptcpize: str | None = None  #: the path of mptcpize(8)
-    error: int = 0  #: errno of the try to make an MPTCP socket; 0: it worked
+    error: int = 0  #: errno of making an MPTCP socket; 0: it was made
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What to execute. ``file`` is the program, ``arguments`` are all of them, with the one that names it."""
+class LaunchPlan:
+    """What to execute: the program's ``file``, and ``arguments`` from argv[0] on."""
 
     file: str
     arguments: tuple[str, ...]
-    variables: Mapping[str, str]  #: what is set in the environment, and nothing else
-    findings: tuple[Finding, ...] = ()
+    variables: Mapping[str, str]  #: what is set in the environment
+    obstacles: tuple[Obstacle, ...] = ()
     wrapper: str | None = None
 
     @property
     def works(self) -> bool:
         """Whether the program itself will use MPTCP."""
-        return not self.findings
+        return not self.obstacles
 
     def shell(self) -> str:
         """As a line for a shell."""
@@ -96,38 +96,38 @@ class Plan:
         return " ".join([*variables, shlex.join(self.arguments)])
 
 
-def plan(facts: Facts, command: Sequence[str]) -> Plan:
-    """How to run this command, its first word being what leads to ``facts.program``."""
-    program = facts.program
+def plan_launch(context: LaunchContext, command: Sequence[str]) -> LaunchPlan:
+    """How to run this command, whose first word leads to ``context.program``."""
+    program = context.program
     file, arguments = program.path, tuple(command)
     if program.shell:
         file, arguments = program.runs, (program.runs, program.path, *command[1:])
-    findings = tuple(_findings(facts))
+    obstacles = tuple(_obstacles(context))
     variables: dict[str, str] = {}
     wrapper = None
     # The wrapper does not fall back to TCP: where the kernel refuses, the program could make no connection at all.
-    if not facts.error:
-        variables["GODEBUG"] = godebug(facts.environment.get("GODEBUG", ""))
-        found = choose(facts.wrappers, program.elf)
-        if any(finding.obstacle is Obstacle.LIBC for finding in findings):
-            pass  # a library of another C library keeps a program from starting
+    if not context.error:
+        variables["GODEBUG"] = godebug(context.environment.get("GODEBUG", ""))
+        found = choose(context.wrappers, program.elf)
+        if any(obstacle.kind is ObstacleKind.LIBC for obstacle in obstacles):
+            pass  # with a library for another C library the program would not start
         elif found is not None:
             wrapper = found.path
-            variables["LD_PRELOAD"] = preload(facts.environment.get("LD_PRELOAD", ""), wrapper)
-        elif facts.mptcpize:
-            file, arguments = facts.mptcpize, ("mptcpize", "run", file, *arguments[1:])
-    return Plan(file, arguments, variables, findings, wrapper)
+            variables["LD_PRELOAD"] = preload(context.environment.get("LD_PRELOAD", ""), wrapper)
+        elif context.mptcpize:
+            file, arguments = context.mptcpize, ("mptcpize", "run", file, *arguments[1:])
+    return LaunchPlan(file, arguments, variables, obstacles, wrapper)
 
 
 def choose(wrappers: Sequence[Wrapper], elf: Elf | None) -> Wrapper | None:
-    """The wrapper of a program's architecture; any for a program that cannot load it, for its children's sake."""
+    """The wrapper of a program's architecture; for a program that cannot load any, one for its children."""
     if elf is None:
         return wrappers[0] if wrappers else None
     return next((one for one in wrappers if one.elf.architecture == elf.architecture), None)
 
 
 def godebug(before: str) -> str:
-    """``GODEBUG`` with the setting appended; of several for one name the last counts."""
+    """``GODEBUG`` with the setting appended; of several with one name the last is in force."""
     kept = [word for word in before.split(",") if word and not word.startswith("multipathtcp=")]
     return ",".join([*kept, SETTING])
 
@@ -139,95 +139,92 @@ def preload(before: str, wrapper: str) -> str:
 
 
 def refusal(error: int) -> str:
-    """Why the kernel gives no MPTCP socket, and what to do (kernel: Documentation/networking/mptcp.rst)."""
+    """Why the kernel refuses an MPTCP socket, and what to do (kernel: Documentation/networking/mptcp.rst)."""
     if error == errno.ENOPROTOOPT:
         return "MPTCP is switched off: sysctl -w net.mptcp.enabled=1"
     if error in (errno.EINVAL, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
         return "this kernel has no MPTCP: it needs Linux 5.6 or later, built with CONFIG_MPTCP"
     if error in (errno.EACCES, errno.EPERM):
         return "MPTCP sockets are forbidden here, by SELinux or another security module, or by a seccomp or BPF filter"
-    return f"the kernel gives no MPTCP socket ({os.strerror(error)})"
+    return f"the kernel refuses MPTCP sockets ({os.strerror(error)})"
 
 
-def _findings(facts: Facts) -> Iterator[Finding]:
-    program = facts.program
+def _obstacles(context: LaunchContext) -> Iterator[Obstacle]:
+    program = context.program
     name = os.path.basename(os.path.realpath(program.runs))
-    if facts.error:
-        yield Finding(Obstacle.NO_MPTCP, f"{refusal(facts.error)}; this runs with plain TCP")
+    if context.error:
+        yield Obstacle(ObstacleKind.NO_MPTCP, f"{refusal(context.error)}; this runs with plain TCP")
         return
     if (remedy := ENVIRONMENT_BOUNDARIES.get(name)) is not None:
-        yield Finding(Obstacle.DOOR, door(name, remedy))
+        yield Obstacle(ObstacleKind.ENVIRONMENT_BOUNDARY, environment_boundary(name, remedy))
         return
     if program.form is Form.GO:
         yield from _go(program)
         return
     if program.form is Form.UNKNOWN:
-        yield Finding(Obstacle.UNKNOWN, f"{program.runs} cannot be read or is no ELF program: it may stay on plain TCP")
+        yield Obstacle(
+            ObstacleKind.UNKNOWN, f"{program.runs} cannot be read or is not an ELF program: it may stay on plain TCP"
+        )
         return
     if program.form is Form.STATIC:
-        yield Finding(
-            Obstacle.STATIC,
-            f"{program.runs} is static, nothing can be preloaded: it stays on plain TCP (see nm-mptcp-exec(8) for eBPF)",
+        yield Obstacle(
+            ObstacleKind.STATIC,
+            f"{program.runs} is static, so nothing can be preloaded: it stays on plain TCP (see nm-mptcp-exec(8) for eBPF)",
         )
         return
     if program.privileges:
-        yield Finding(
-            Obstacle.PRIVILEGED,
-            f"{program.runs} has rights of its own ({', '.join(program.privileges)}), so the loader drops what is preloaded:"
+        yield Obstacle(
+            ObstacleKind.PRIVILEGED,
+            f"{program.runs} raises privileges ({', '.join(program.privileges)}), so the loader ignores LD_PRELOAD:"
             " it stays on plain TCP",
         )
         return
-    yield from _wrapper(facts)
+    yield from _wrapper(context)
 
 
-def printable(text: str) -> str:
-    """Text with names of files in it, in one line and without what could disturb a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+def environment_boundary(name: str, remedy: str) -> str:
+    """The sentence on one of :data:`ENVIRONMENT_BOUNDARIES`."""
+    way = f"use: {remedy}" if remedy else "set it up inside"
+    return f"{name} starts programs in another root or with a fresh environment, so they stay on plain TCP; {way}"
 
 
-def door(name: str, remedy: str) -> str:
-    """What to say of a program that starts others where the environment does not get."""
-    way = f"put it behind: {remedy}" if remedy else "set it up inside"
-    return f"{name} starts programs elsewhere or with a fresh environment, so they stay on plain TCP; {way}"
-
-
-def _go(program: Program) -> Iterator[Finding]:
+def _go(program: Program) -> Iterator[Obstacle]:
     assert program.elf is not None
     if program.elf.go_release is None and program.elf.go:
-        return  # a build of the development tree: nothing speaks against it
+        return  # a build of the development tree, so most likely a recent one
     if program.elf.go_release is None or program.elf.go_release < GO_SINCE:
         version = program.elf.go or "a Go before 1.18"
-        yield Finding(
-            Obstacle.OLD_GO,
-            f"{program.runs} was built with {version}, which knows no GODEBUG=multipathtcp (Go 1.21 does):"
+        yield Obstacle(
+            ObstacleKind.OLD_GO,
+            f"{program.runs} was built with {version}, which has no GODEBUG=multipathtcp (Go 1.21 has):"
             " it stays on plain TCP",
         )
 
 
-def _wrapper(facts: Facts) -> Iterator[Finding]:
-    program = facts.program
+def _wrapper(context: LaunchContext) -> Iterator[Obstacle]:
+    program = context.program
     assert program.elf is not None
-    found = choose(facts.wrappers, program.elf)
+    found = choose(context.wrappers, program.elf)
     if found is not None:
         if _libc(program.elf) != _libc(found.elf):
-            yield Finding(
-                Obstacle.LIBC,
+            yield Obstacle(
+                ObstacleKind.LIBC,
                 f"{program.runs} runs with {_libc(program.elf)}, {found.path} with {_libc(found.elf)}:"
                 " it stays on plain TCP",
             )
-    elif facts.wrappers:
-        yield Finding(
-            Obstacle.ARCHITECTURE,
-            f"{program.runs} is a program of {program.elf.bits} bits for machine {program.elf.machine},"
-            f" {facts.wrappers[0].path} of {facts.wrappers[0].elf.bits} for {facts.wrappers[0].elf.machine}:"
+    elif context.wrappers:
+        yield Obstacle(
+            ObstacleKind.ARCHITECTURE,
+            f"{program.runs} is a {program.elf.bits}-bit program for machine {program.elf.machine},"
+            f" {context.wrappers[0].path} of {context.wrappers[0].elf.bits} for {context.wrappers[0].elf.machine}:"
             " it stays on plain TCP (Debian: install libmptcpwrap0 for that architecture)",
         )
-    elif not facts.mptcpize:
-        yield Finding(Obstacle.NO_WRAPPER, f"libmptcpwrap.so is not found, so this stays on plain TCP: {INSTALL}")
+    elif not context.mptcpize:
+        yield Obstacle(ObstacleKind.NO_WRAPPER, f"libmptcpwrap.so is not found, so this stays on plain TCP: {INSTALL}")
 
 
 def _libc(elf: Elf) -> str:
-    """The C library of a program, by its loader, or of a library, by what it is linked with."""
+    """The C library of a program, by its loader; that of a library, by what it is linked with."""
     words = (os.path.basename(elf.interpreter),) if elf.interpreter else elf.needed
     if any("musl" in word or word == "libc.so" for word in words):
         return "musl"

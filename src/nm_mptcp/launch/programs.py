@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Looks at the disk and asks the kernel: what would run for a command, which wrappers there are, is there MPTCP."""
+"""Finds out on disk and from the kernel: which program a command runs, which wrappers are installed, is MPTCP enabled."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pathlib import Path
 
 from .elf import MAGIC, Elf, ElfError, read
 
-#: Scripts whose interpreter is a script: the kernel goes no further (BINPRM_MAX_RECURSION and a little).
+#: Scripts whose interpreter is a script again; the kernel follows no more (fs/exec.c: exec_binprm()).
 _SCRIPTS_MAX = 5
 
-#: Bytes of the first line of a script that the kernel looks at (BINPRM_BUF_SIZE).
+#: Bytes of a script's first line that the kernel reads (BINPRM_BUF_SIZE).
 _LINE_MAX = 256
 
-#: Where distributions put ``libmptcpwrap.so``; the parts of a file's name that are a version come after these.
+#: Where distributions install ``libmptcpwrap.so``, whose name ends with a version.
 _WRAPPERS = (
     "usr/lib/*/mptcpize/libmptcpwrap.so*",
     "usr/lib64/mptcpize/libmptcpwrap.so*",
@@ -35,51 +35,51 @@ _WRAPPERS = (
 
 
 class Form(enum.Enum):
-    """What a program is, as far as making sockets goes."""
+    """How a program makes sockets."""
 
-    DYNAMIC = "dynamic"  #: it has a loader, which looks at LD_PRELOAD
+    DYNAMIC = "dynamic"  #: it has a loader, which reads LD_PRELOAD
     STATIC = "static"
-    GO = "go"  #: makes its sockets by itself, dynamic or not
-    UNKNOWN = "unknown"  #: no ELF file that can be read: another format, or no right to read it
+    GO = "go"  #: without the C library, whether dynamic or not
+    UNKNOWN = "unknown"  #: not an ELF file, or an unreadable one
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What would run for a command."""
+    """The program that a command runs."""
 
-    path: str  #: what the command's name leads to
+    path: str  #: the file of that name
     form: Form
     elf: Elf | None = None
-    #: the files from a script to the program that runs it, both with it; empty when ``path`` is the program itself
+    #: the files from the script to the interpreter that runs it, both included; empty when ``path`` is the program itself
     script: tuple[str, ...] = ()
-    #: what makes the loader drop LD_PRELOAD: "setuid", "setgid", "file capabilities"
+    #: why the loader ignores LD_PRELOAD: "setuid", "setgid", "file capabilities"
     privileges: tuple[str, ...] = ()
-    shell: bool = False  #: a text without ``#!``, which shells run by /bin/sh, and the kernel does not
+    shell: bool = False  #: a text without ``#!``, which shells run with /bin/sh, and the kernel refuses
 
     @property
     def runs(self) -> str:
-        """The program itself, which for a script is its interpreter."""
+        """The program, which for a script is its interpreter."""
         return self.script[-1] if self.script else self.path
 
 
 @dataclass(frozen=True, slots=True)
 class Wrapper:
-    """A ``libmptcpwrap.so``: the library, made by mptcpd's project, that turns TCP sockets into MPTCP sockets."""
+    """A ``libmptcpwrap.so``, mptcpd's library that makes MPTCP sockets where a program asks for TCP."""
 
     path: str
     elf: Elf
 
 
 class ProgramError(Exception):
-    """A command that cannot be run; ``status`` is what a shell would end with: 127 not found, 126 not to be run."""
+    """A command cannot be run; ``status`` is a shell's: 127 not found, 126 not executable."""
 
     def __init__(self, words: str, status: int) -> None:
         super().__init__(words)
         self.status = status
 
 
-def look(command: str, environment: Mapping[str, str], *, uid: int, gid: int) -> Program:
-    """What would run for a command's first word, for this real user and group. Raises :class:`ProgramError`."""
+def examine(command: str, environment: Mapping[str, str], *, uid: int, gid: int) -> Program:
+    """The program of a command's first word, for this real user and group. Raises :class:`ProgramError`, ImportError."""
     path = find(command, environment.get("PATH", os.defpath))
     chain = [path]
     shell = False
@@ -88,7 +88,7 @@ def look(command: str, environment: Mapping[str, str], *, uid: int, gid: int) ->
         if interpreter is None:
             break
         if not os.path.exists(interpreter):
-            raise ProgramError(f"{chain[-1]}: its interpreter {interpreter} is not there", 127)
+            raise ProgramError(f"{chain[-1]}: its interpreter {interpreter} does not exist", 127)
         chain.append(interpreter)
     if line is None and _is_text(chain[-1]):
         shell = True
@@ -105,7 +105,7 @@ def look(command: str, environment: Mapping[str, str], *, uid: int, gid: int) ->
 
 
 def find(command: str, path: str) -> str:
-    """The file of a command, looked for as a shell does. Raises :class:`ProgramError`."""
+    """The file of a command, searched as by a shell. Raises :class:`ProgramError`."""
     candidates = [command] if "/" in command else [os.path.join(folder, command) for folder in path.split(os.pathsep)]
     refused = ""
     for candidate in candidates if command else []:
@@ -115,17 +115,17 @@ def find(command: str, path: str) -> str:
             return candidate
         elif os.path.exists(candidate):
             refused = refused or f"{candidate}: permission denied"
-    # A folder of that name in PATH is passed over, as shells do.
+    # Shells skip a directory of that name in PATH.
     if refused and ("/" in command or not refused.endswith("directory")):
         raise ProgramError(refused, 126)
     raise ProgramError(f"{command or repr(command)}: command not found", 127)
 
 
 def privileges(path: str, *, uid: int, gid: int) -> Iterator[str]:
-    """What of a program raises the rights of this real user, so that its loader drops LD_PRELOAD.
+    """What raises the privileges of this real user, so that the loader ignores LD_PRELOAD.
 
-    Kernel: security/commoncap.c, ``secureexec``: an id that changes, or capabilities gained by anyone but root. Nothing
-    counts on a file system mounted ``nosuid`` or where NoNewPrivileges is set.
+    Kernel: security/commoncap.c, ``secureexec``: an id that changes, or capabilities gained by anyone but root; neither on a
+    file system mounted ``nosuid`` or with NoNewPrivileges.
     """
     with contextlib.suppress(OSError):
         info = os.stat(path)
@@ -141,7 +141,7 @@ def privileges(path: str, *, uid: int, gid: int) -> Iterator[str]:
 
 
 def wrappers(mptcpize: str | None = None, root: Path = Path("/")) -> tuple[Wrapper, ...]:
-    """The wrappers on this system, one for each architecture and place; those beside this ``mptcpize`` first."""
+    """The installed wrappers; those next to this ``mptcpize`` first. Raises ImportError."""
     places = [(root, pattern) for pattern in _WRAPPERS]
     if mptcpize:
         prefix = Path(os.path.realpath(mptcpize)).parent.parent
@@ -149,7 +149,7 @@ def wrappers(mptcpize: str | None = None, root: Path = Path("/")) -> tuple[Wrapp
         places = [(prefix, f"{folder}/libmptcpwrap.so*") for folder in beside] + places
     found: dict[str, Wrapper] = {}
     for folder, pattern in places:
-        # The shortest name of several for one file, libmptcpwrap.so.0: it stays when the library is updated.
+        # Of several names of one file the shortest, libmptcpwrap.so.0: an update keeps it.
         for path in sorted(folder.glob(pattern), key=lambda path: (len(path.name), str(path))):
             with contextlib.suppress(OSError, ElfError), path.open("rb") as file:
                 found.setdefault(os.path.realpath(path), Wrapper(str(path), read(file)))
@@ -157,7 +157,7 @@ def wrappers(mptcpize: str | None = None, root: Path = Path("/")) -> tuple[Wrapp
 
 
 def mptcp_error() -> int:
-    """0 when an MPTCP socket can be made in this process's network namespace, else the errno that tells why not."""
+    """The errno of making an MPTCP socket in this network namespace, 0 when it was made."""
     try:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_MPTCP).close()
     except OSError as error:
@@ -166,7 +166,7 @@ def mptcp_error() -> int:
 
 
 def _first_line(path: str) -> str | None:
-    """What follows ``#!`` in a script's first line; None for what is no script."""
+    """What follows ``#!`` in a script's first line; None where there is no ``#!``."""
     data = _head(path, _LINE_MAX)
     if not data.startswith(b"#!"):
         return None
@@ -174,7 +174,7 @@ def _first_line(path: str) -> str | None:
 
 
 def _interpreter(line: str, environment: Mapping[str, str]) -> str | None:
-    """The program that the words after ``#!`` lead to; through ``env``, which only goes on to another."""
+    """The program that the words after ``#!`` run, also through ``env``."""
     words = re.split(r"[ \t]+", line, maxsplit=1)
     if not words[0]:
         return None
@@ -183,14 +183,14 @@ def _interpreter(line: str, environment: Mapping[str, str]) -> str | None:
     rest = words[1]
     if rest.startswith(("-S", "--split-string")):
         with contextlib.suppress(ValueError):
-            rest = next((w for w in shlex.split(re.sub(r"^(-S|--split-string=?)", "", rest)) if _names(w)), "")
+            rest = next((w for w in shlex.split(re.sub(r"^(-S|--split-string=?)", "", rest)) if _is_program(w)), "")
     with contextlib.suppress(ProgramError):
-        return find(rest, environment.get("PATH", os.defpath)) if _names(rest) else words[0]
+        return find(rest, environment.get("PATH", os.defpath)) if _is_program(rest) else words[0]
     return words[0]
 
 
-def _names(word: str) -> bool:
-    """Whether this argument of ``env`` is the program: neither an option nor an assignment."""
+def _is_program(word: str) -> bool:
+    """Whether this argument of ``env`` is the program, neither an option nor an assignment."""
     return bool(word) and not word.startswith("-") and "=" not in word
 
 
@@ -206,7 +206,7 @@ def _form(path: str) -> tuple[Form, Elf | None]:
 
 
 def _is_text(path: str) -> bool:
-    """What a shell would run as a script: no NUL in its beginning."""
+    """Whether a shell would run it as a script: no NUL at its beginning."""
     data = _head(path, _LINE_MAX)
     return bool(data) and not data.startswith(MAGIC) and b"\0" not in data
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Asks systemd, by systemctl(1): what a unit is; and has it read its files again."""
+"""Units by systemctl(1), and our drop-ins on disk."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 from . import units
 from .units import Unit, UnitError
 
-#: Seconds for one answer; a restart may take as long as the unit's own time-outs allow.
-_PATIENCE = 60.0
+#: Seconds for one call; a restart may take as long as the unit's own time-outs allow.
+_TIMEOUT = 60.0
 
 
 def booted() -> bool:
@@ -24,7 +24,7 @@ def booted() -> bool:
 
 
 def show(name: str) -> Unit:
-    """What systemd says of a unit (of a template: of any instance). Raises :class:`UnitError`."""
+    """A unit; of a template, any instance of it. Raises :class:`UnitError`."""
     options = [f"--property={','.join(units.PROPERTIES)}", "--no-pager", "--all"]
     text = _systemctl("show", *options, "--", units.shown_as(name))
     properties: dict[str, list[str]] = {}
@@ -32,54 +32,48 @@ def show(name: str) -> Unit:
         key, equals, value = line.partition("=")
         if equals:
             properties.setdefault(key, []).append(value)
-    return units.unit(name, properties)
+    return units.parse_unit(name, properties)
 
 
 def version() -> int:
-    """Which systemd runs; 0 when it does not say. Raises :class:`UnitError`."""
+    """The version of the systemd that is running, 0 when it is unknown. Raises :class:`UnitError`."""
     found = re.search(r"\d+", _systemctl("show", "--property=Version", "--value"))
     return int(found[0]) if found else 0
 
 
 def environment() -> dict[str, str]:
-    """The variables that systemd gives to every service. Raises :class:`UnitError`."""
+    """The manager's environment, which every service inherits. Raises :class:`UnitError`."""
     return units.assignments(_systemctl("show", "--property=Environment", "--value").strip())
 
 
 def reload() -> None:
-    """Have systemd read its files again. Raises :class:`UnitError`."""
+    """Make systemd read its unit files again. Raises :class:`UnitError`."""
     _systemctl("daemon-reload")
 
 
 def restart(unit: Unit) -> None:
-    """Restart a unit; a socket cannot be while its service runs, so that is stopped. Raises :class:`UnitError`."""
+    """Restart a unit; a socket only restarts while its service is stopped, so stop that. Raises :class:`UnitError`."""
     if unit.is_socket and unit.triggers:
-        _systemctl("stop", *unit.triggers, patience=None)
-    _systemctl("restart", unit.name, patience=None)
+        _systemctl("stop", *unit.triggers, timeout=None)
+    _systemctl("restart", unit.name, timeout=None)
 
 
 def write(path: str, text: str) -> None:
-    """Write a drop-in, whole or not at all. Raises :class:`UnitError`."""
-    place = Path(path)
+    """Write a drop-in atomically. Raises :class:`UnitError`."""
+    folder = Path(path).parent
     try:
-        place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        # systemd reads no file whose name does not end in .conf.
-        descriptor, scratch = tempfile.mkstemp(prefix=".nm-mptcp-", dir=place.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-                os.fchmod(descriptor, 0o644)
-                file.write(text)
-            os.rename(scratch, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(scratch)
-            raise
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".nm-mptcp-") as scratch:
+            file = Path(scratch, "drop-in")
+            file.write_text(text, encoding="utf-8", errors="surrogateescape")
+            file.chmod(0o644)
+            os.replace(file, path)
     except OSError as error:
         raise UnitError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def remove(path: str) -> None:
-    """Take a drop-in away, and its folder when that was the last. Raises :class:`UnitError`."""
+    """Remove a drop-in, and its directory when that is empty then. Raises :class:`UnitError`."""
     try:
         os.unlink(path)
     except OSError as error:
@@ -88,8 +82,8 @@ def remove(path: str) -> None:
         os.rmdir(os.path.dirname(path))
 
 
-def ours(path: str) -> str | None:
-    """What our drop-in says, None where there is none. Raises :class:`UnitError` when there is one that is not ours."""
+def read_own(path: str) -> str | None:
+    """The text of our drop-in, None where there is none. Raises :class:`UnitError` when another file is there."""
     try:
         text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
@@ -101,8 +95,8 @@ def ours(path: str) -> str | None:
     return text
 
 
-def setters(files: Sequence[str], name: str) -> list[str]:
-    """Which of these files for ``EnvironmentFile=`` set a variable; those that cannot be read do not."""
+def files_that_set(files: Sequence[str], name: str) -> list[str]:
+    """Which of these ``EnvironmentFile=`` set a variable, as far as they can be read."""
     found = []
     for pattern in files:
         folder, wild = os.path.split(pattern)
@@ -114,9 +108,9 @@ def setters(files: Sequence[str], name: str) -> list[str]:
     return found
 
 
-def _systemctl(*arguments: str, patience: float | None = _PATIENCE) -> str:
+def _systemctl(*arguments: str, timeout: float | None = _TIMEOUT) -> str:
     if not booted():
-        raise UnitError("this system was not started by systemd, so there are no units")
+        raise UnitError("this system was not booted with systemd, so there are no units")
     try:
         done = subprocess.run(
             ["systemctl", *arguments],
@@ -124,14 +118,14 @@ def _systemctl(*arguments: str, patience: float | None = _PATIENCE) -> str:
             capture_output=True,
             text=True,
             errors="surrogateescape",
-            timeout=patience,
+            timeout=timeout,
             check=False,
         )
     except FileNotFoundError:
-        raise UnitError("systemctl is not found") from None
+        raise UnitError("systemctl: command not found") from None
     except subprocess.TimeoutExpired:
-        raise UnitError(f"systemd does not answer (systemctl {arguments[0]})") from None
+        raise UnitError(f"systemctl {arguments[0]}: no answer after {timeout:g} s") from None
     if done.returncode != 0:
-        words = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
+        words = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise UnitError(f"systemctl {arguments[0]}: {words[0]}")
     return done.stdout

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: a systemd unit as ``systemctl show`` tells of it, and the drop-in that lets it use MPTCP.
+"""A systemd unit as ``systemctl show`` prints it, and the drop-in that makes it use MPTCP.
 
-A later ``Environment=`` line adds to the earlier ones, but its ``LD_PRELOAD=`` replaces theirs; so the drop-in names what
-was there before, too. Whatever an ``EnvironmentFile=`` says counts more than any ``Environment=`` (systemd.exec(5)).
+A later ``Environment=`` line adds to earlier ones, but its ``LD_PRELOAD=`` replaces theirs; so the drop-in repeats what was
+there before. ``EnvironmentFile=`` overrides any ``Environment=`` (systemd.exec(5)).
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-#: Where an administrator's drop-ins are, and ours among them.
+#: Where the administrator's drop-ins are, and ours.
 DIRECTORY = "/etc/systemd/system"
 FILE = "50-nm-mptcp.conf"
 
 #: The first systemd with ``SocketProtocol=mptcp``.
 SOCKET_SINCE = 257
 
-#: The line that tells our drop-in from one that somebody else has put in its place.
+#: How our drop-in begins, so that another file in its place is noticed.
 MARK = "# Made by nm-mptcp"
 
-#: What we ask of a unit; of another kind it has no such property, which systemctl passes over.
+#: The properties that are read; systemctl ignores those that a kind of unit does not have.
 PROPERTIES = (
     *("Id", "LoadState", "ActiveState", "FragmentPath", "DropInPaths", "TriggeredBy", "Triggers", "MainPID"),
     *("Environment", "EnvironmentFiles", "UnsetEnvironment", "ExecStart", "User", "DynamicUser"),
@@ -30,27 +30,27 @@ PROPERTIES = (
     *("SELinuxContext", "Listen", "SocketProtocol", "ActiveEnterTimestamp"),
 )
 
-#: Stands for the instance when a template is asked about: systemd shows instances only.
+#: The instance that is shown for a template: systemd shows instances only.
 _INSTANCE = "nm-mptcp-any-instance"
 
-#: systemctl takes a word that ends in one of these for that kind.
+#: Suffixes of other units: systemctl does not add ``.service`` to these.
 _OTHER_KINDS = ("automount", "device", "mount", "path", "scope", "slice", "swap", "target", "timer")
 
 _NAME = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\@-]*)?\.(service|socket)")
 
 
 class UnitError(Exception):
-    """What cannot be done with a unit, in a line for a person."""
+    """Something cannot be done with a unit; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What systemd says of a unit."""
+    """A unit's properties."""
 
     name: str  #: its own name, also when an alias was asked for
     state: str = "loaded"  #: LoadState: loaded, not-found, masked, ...
     active: bool = False
-    drop_ins: tuple[str, ...] = ()  #: in the order in which they count
+    drop_ins: tuple[str, ...] = ()  #: in the order in which they are read
     environment: Mapping[str, str] = field(default_factory=dict)
     environment_files: tuple[str, ...] = ()
     unset: tuple[str, ...] = ()  #: UnsetEnvironment=, names and assignments
@@ -80,7 +80,7 @@ class Unit:
 
 
 def full_name(word: str) -> str:
-    """A unit's name as systemd has it: without a suffix it is a service. Raises :class:`UnitError`."""
+    """A unit's full name: without a suffix it is a service. Raises :class:`UnitError`."""
     if word.rpartition(".")[2] in _OTHER_KINDS:
         raise UnitError(f"{word}: only services and sockets can use MPTCP")
     name = word if word.endswith((".service", ".socket")) else f"{word}.service"
@@ -90,18 +90,18 @@ def full_name(word: str) -> str:
 
 
 def is_template(name: str) -> bool:
-    """Whether this is a template, ``NAME@.service``, of which the drop-in counts for each instance."""
+    """Whether this is a template, ``NAME@.service``, whose drop-ins are those of each instance."""
     return name.rpartition(".")[0].endswith("@")
 
 
 def shown_as(name: str) -> str:
-    """What to ask systemd for: the unit, or for a template an instance of it."""
+    """The name to show: the unit's, or that of a template's instance."""
     stem, dot, suffix = name.rpartition(".")
     return f"{stem}{_INSTANCE}{dot}{suffix}" if is_template(name) else name
 
 
-def unit(name: str, properties: Mapping[str, Sequence[str]]) -> Unit:
-    """A unit from the lines of ``systemctl show`` by name; ``name`` is what was asked for."""
+def parse_unit(name: str, properties: Mapping[str, Sequence[str]]) -> Unit:
+    """A unit from the lines of ``systemctl show`` by property; ``name`` is the one that was asked for."""
 
     def one(key: str) -> str:
         return "".join(properties.get(key, ())[:1])
@@ -147,7 +147,7 @@ def unit(name: str, properties: Mapping[str, Sequence[str]]) -> Unit:
 
 
 def split(line: str) -> list[str]:
-    """The words of a list as systemctl prints it: those with special characters in double quotes, with backslashes."""
+    """The words of a list as systemctl prints it: with special characters in double quotes, with backslashes."""
     words, word, quoted, inside = [], "", False, False
     characters = iter(line)
     for character in characters:
@@ -170,7 +170,7 @@ def assignments(line: str) -> dict[str, str]:
 
 
 def service_drop_in(variables: Mapping[str, str]) -> str:
-    """The drop-in of a service with these variables; ``%`` in them is doubled already (it begins a specifier)."""
+    """The drop-in of a service with these variables, in which each ``%`` is doubled (it begins a specifier)."""
     lines = [_quoted(f"{name}={value}") for name, value in variables.items()]
     return "\n".join([_head(), "[Service]", *(f"Environment={line}" for line in lines), ""])
 
@@ -180,30 +180,32 @@ def socket_drop_in() -> str:
     return "\n".join([_head(), "[Socket]", "SocketProtocol=mptcp", ""])
 
 
-def socket_trouble(unit: Unit, version: int) -> str | None:
-    """Why this socket unit cannot be MPTCP, None when it can."""
+def socket_obstacle(unit: Unit, version: int) -> str | None:
+    """Why this socket unit cannot use MPTCP with this version of systemd, None when it can."""
     if version < SOCKET_SINCE:
         return (
             f"{unit.name}: systemd {version} has no SocketProtocol=mptcp, {SOCKET_SINCE} has;"
-            " until then only a service that makes its listening socket by itself can use MPTCP"
+            " before that, only a service that makes its listening socket itself can use MPTCP"
         )
     streams = [line.rpartition(" ")[0] for line in unit.listens if line.endswith("(Stream)")]
-    if strange := [place for place in streams if place.startswith(("/", "@", "vsock:"))]:
-        # systemd: socket.c gives the protocol to every stream of the unit, and such a socket could not be made.
-        return f"{unit.name} listens at {strange[0]} as well, which is no TCP socket, so SocketProtocol= would keep it down"
+    if others := [place for place in streams if place.startswith(("/", "@", "vsock:"))]:
+        # systemd: socket.c applies the protocol to every stream of the unit, and would fail to make such a socket.
+        return (
+            f"{unit.name} also listens at {others[0]}, not a TCP socket, so with SocketProtocol= it would fail to start"
+        )
     if not streams:
-        return f"{unit.name} listens to no TCP port (ListenStream=)"
+        return f"{unit.name} listens on no TCP port (ListenStream=)"
     return None
 
 
-def hindrances(unit: Unit, variables: Mapping[str, str], wrapper: str | None) -> Iterator[str]:
-    """What of a service's own settings keeps it on plain TCP, as far as it can be told beforehand."""
+def setting_obstacles(unit: Unit, variables: Mapping[str, str], wrapper: str | None) -> Iterator[str]:
+    """What of a service's settings keeps it on plain TCP, as far as settings show it."""
     for name in sorted(variables.keys() & {word.partition("=")[0] for word in unit.unset}):
-        yield f"its UnsetEnvironment= takes {name} out again"
+        yield f"its UnsetEnvironment= removes {name} again"
     if wrapper is None:
         return
     if unit.root_image:
-        yield f"it runs in {unit.root_image} (RootImage=): {wrapper} has to be in there"
+        yield f"it runs in {unit.root_image} (RootImage=), which needs {wrapper} as well"
     if any(_covers(path, wrapper) for path in unit.hidden):
         yield f"it does not see {wrapper} (InaccessiblePaths= or TemporaryFileSystem=)"
     refused = max((len(path) for path in unit.no_exec if _covers(path, wrapper)), default=0)
@@ -211,17 +213,17 @@ def hindrances(unit: Unit, variables: Mapping[str, str], wrapper: str | None) ->
     if refused > allowed:
         yield f"it may not run code from {wrapper} (NoExecPaths=; ExecPaths={wrapper} would allow it)"
     if unit.selinux:
-        yield "it changes its SELinux context (SELinuxContext=), and then the loader may drop what is preloaded"
+        yield "it changes its SELinux context (SELinuxContext=), and then the loader may ignore LD_PRELOAD"
 
 
 def _covers(path: str, file: str) -> bool:
-    # Optional signs in front (systemd.exec(5)), options of a TemporaryFileSystem= behind.
+    # Optional prefixes (systemd.exec(5)), and options of TemporaryFileSystem= behind the colon.
     folder = path.lstrip("-+").partition(":")[0]
     return folder == "/" or file == folder or file.startswith(folder.rstrip("/") + "/")
 
 
 def _head() -> str:
-    return f"{MARK}: 'nm-mptcp unit disable' takes it away."
+    return f"{MARK}: 'nm-mptcp unit disable' removes it."
 
 
 def _quoted(assignment: str) -> str:
@@ -230,5 +232,5 @@ def _quoted(assignment: str) -> str:
 
 
 def drop_in_path(name: str) -> str:
-    """Where the drop-in of this unit is."""
+    """The path of this unit's drop-in."""
     return os.path.join(DIRECTORY, f"{name}.d", FILE)
