@@ -33,7 +33,7 @@ PROLOGUE = """
 import asyncio, os
 from signal import SIGCONT, SIGKILL, SIGSTOP
 from nm_mptcp.dbus.connection import *
-from nm_mptcp import bus as module
+from nm_mptcp.dbus import connection as module
 
 async def main():
 {body}
@@ -177,8 +177,9 @@ except BusError as error:
         "no address": "nonsense",
         "a daemon that hangs up": f"unix:path={tmp_path}/hangs-up",
     }[how]
+    failed = "Disconnected | no connection to the system bus"
     assert run(body, library, None, address=address).splitlines() == [
-        "org.freedesktop.DBus.Error.Disconnected | no connection to the system bus | True",
+        f"org.freedesktop.DBus.Error.{'NoServer | no system bus' if how == 'nothing there' else failed} | True",
         "True",
         "org.freedesktop.DBus.Error.Disconnected",
     ]

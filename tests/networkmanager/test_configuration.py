@@ -181,7 +181,7 @@ def test_without_the_service_the_commands_read_it_as_well(bed: Bed, links: Links
 @pytest.mark.usefixtures("links")
 def test_a_named_file_that_cannot_be_read_is_refused(bed: Bed) -> None:
     done = bed.machine.attempt(*command(), "daemon", "--config", "/run/none.conf")
-    assert (done.returncode, done.stderr) == (1, "nm-mptcp: /run/none.conf: there is no such file\n")
+    assert (done.returncode, done.stderr) == (1, "nm-mptcp: /run/none.conf: no such file\n")
 
 
 def test_a_service_that_was_started_with_a_file_reads_that_one_again(bed: Bed, up: Links) -> None:

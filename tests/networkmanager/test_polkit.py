@@ -37,12 +37,12 @@ def test_without_polkit_only_root_may(bed: Bed) -> None:
     for call in (SYNC, RELOAD, AGGREGATE):
         error, words = answer(bed, call)
         assert error == DENIED
-        assert words == "only root may do this (there is no polkit that could allow it to others)"
+        assert words == "permission denied: must be root (polkit is not available)"
         assert "reply" in calls(bed, call)[0]
     said = bed.machine.attempt(*NOBODY, *command(), "mode", "handover")
     assert said.returncode == 1
     assert said.stderr.splitlines() == [
-        "nm-mptcp: the service could not do it: only root may do this (there is no polkit that could allow it to others)"
+        "nm-mptcp: the service could not do it: permission denied: must be root (polkit is not available)"
     ]
     assert bed.status()["mode"] == "aggregate"
 
@@ -56,10 +56,10 @@ def test_a_user_may_what_polkit_allows(bed: Bed) -> None:
     for permission, call in ASKED.items():
         error, words = answer(bed, call)
         assert error == ASKS
-        assert words == f"polkit wants a password for {permission}, and the call does not let it ask"
+        assert words == f"polkit requires authentication for {permission}: the call does not allow interaction"
     said = bed.machine.attempt(*NOBODY, *command(), "mode", "handover")
     assert said.returncode == 1
-    assert "nobody was there to be asked for one" in said.stderr
+    assert "there is no agent to ask" in said.stderr
     assert len(said.stderr.splitlines()) == 1
     assert bed.status()["mode_from"] == "configuration"
 
@@ -76,7 +76,7 @@ def test_a_user_may_what_polkit_allows(bed: Bed) -> None:
 
     polkit.rule(Permission.SET_MODE, "NO")
     wait_for("it is forbidden", lambda: answer(bed, AGGREGATE)[0] == DENIED)
-    assert answer(bed, AGGREGATE)[1] == "polkit does not allow org.nm-mptcp1.set-mode"
+    assert answer(bed, AGGREGATE)[1] == "polkit does not authorize org.nm-mptcp1.set-mode"
     assert bed.status()["mode_from"] == "configuration"
     # Root is not asked.
     assert "reply" in calls(bed, AGGREGATE)[0]

@@ -59,12 +59,12 @@ def _unreadable(path: Path) -> None:
     path.chmod(0)
 
 
-_MAIN = "there is mode, failover, vpn-guard, metered, roaming and limits"
+_MAIN = "mode, failover, vpn-guard, metered, roaming or limits"
 _PATH = (
-    "there is match-device, match-connection, match-address, flags, metered, assume-metered, roaming,"
-    " weak-signal, routing, connectivity, slot-priority, ipv6-address and signal-port"
+    "match-device, match-connection, match-address, flags, metered, assume-metered, roaming,"
+    " weak-signal, routing, connectivity, slot-priority, ipv6-address or signal-port"
 )
-_SECTIONS = "no such section (there is [main], [routing] and [path-NAME])"
+_SECTIONS = "unknown section; must be [main], [routing] or [path-NAME]"
 _WORDS = "subflow, backup, signal, fullmesh, laminar and disabled"
 _PERCENT = "must be LEAVE or LEAVE,RETURN: percent from 0 (off) to 100, such as 40,50"
 _PRIORITY = (
@@ -77,7 +77,7 @@ _PORT = "needs flags with signal and without subflow, in the same section"
 
 def _protocol(number: int, name: str) -> str:
     return (
-        f", line 2: [routing] protocol={number}: {number} is '{name}', whose routes nm-mptcp would take for its own;"
+        f", line 2: [routing] protocol={number}: {number} is '{name}', whose routes nm-mptcp would treat as its own;"
         " must be an integer from 5 to 255 that no other program uses"
     )
 
@@ -89,38 +89,40 @@ BAD = [
     Bad("a-socket", ": cannot be read: No such device or address", make=_socket),
     Bad("a-device", ": is a device, not a file", make=lambda path: path.symlink_to("/dev/zero")),
     Bad("a-symlink-loop", ": cannot be read: Too many levels of symbolic links", make=_loop),
-    Bad("a-link-to-nowhere", ": there is no such file", make=lambda path: path.symlink_to("not-here")),
+    Bad("a-link-to-nowhere", ": no such file", make=lambda path: path.symlink_to("not-here")),
     Bad("unreadable", ": cannot be read: Permission denied", make=_unreadable, for_root_too=False),
-    Bad("too-long", ": is longer than 1 MiB: that is no configuration", "# padding\n" * (1 << 17)),
-    Bad("a-line-of-10-MB", ": is longer than 1 MiB: that is no configuration", "x" * 10_000_000),
+    Bad("too-long", ": is longer than 1 MiB: not a configuration file", "# padding\n" * (1 << 17)),
+    Bad("a-line-of-10-MB", ": is longer than 1 MiB: not a configuration file", "x" * 10_000_000),
     # its text
     Bad(
         "byte-order-mark",
         ", line 1: begins with a byte order mark; must be UTF-8 without one",
         b"\xef\xbb\xbf[main]\nmode=auto\n",
     ),
-    Bad("utf-16", ", line 1: is not UTF-8 text: nothing of this file counts", "[main]\nmode=auto\n".encode("utf-16")),
-    Bad("latin-1", ", line 2: is not UTF-8 text: nothing of this file counts", b"[main]\nmode=\xe4uto\n"),
-    Bad("cut-off-utf-8", ", line 1: is not UTF-8 text: nothing of this file counts", b"[main]\xe2\x82"),
+    Bad("utf-16", ", line 1: is not UTF-8: this file is ignored", "[main]\nmode=auto\n".encode("utf-16")),
+    Bad("latin-1", ", line 2: is not UTF-8: this file is ignored", b"[main]\nmode=\xe4uto\n"),
+    Bad("cut-off-utf-8", ", line 1: is not UTF-8: this file is ignored", b"[main]\xe2\x82"),
     Bad("nul", ", line 2: [main]: has a control character (U+0000)", main("mode=au\0to")),
     Bad("nul-in-a-name", ", line 1: [ma?in]: has a control character (U+0000)", "[ma\0in]\n"),
     Bad("nothing-but-nul", ", line 1: '????????' is neither 'key=value' nor a comment", b"\0" * 8),
     Bad("escape", ", line 2: [main]: has a control character (U+001B)", main("mode=\x1b[31mauto")),
-    Bad("carriage-returns-alone", ", line 1: '[main]?mode' stands before any section", "[main]\rmode=auto\r=1"),
-    Bad("binary", ", line 1: is not UTF-8 text: nothing of this file counts", bytes(range(255, 0, -1))),
+    Bad(
+        "carriage-returns-alone", ", line 1: '[main]?mode' is before the first section header", "[main]\rmode=auto\r=1"
+    ),
+    Bad("binary", ", line 1: is not UTF-8: this file is ignored", bytes(range(255, 0, -1))),
     Bad("json", """, line 1: '{"mode": "auto"}' is neither 'key=value' nor a comment""", '{"mode": "auto"}\n'),
     Bad("yaml", ", line 1: 'main:' is neither 'key=value' nor a comment", "main:\n"),
     Bad("a-very-long-word", f", line 2: [main]: '{'y' * 64}' is neither 'key=value' nor a comment", main("y" * 500)),
     # its lines
-    Bad("no-section", ", line 1: 'mode' stands before any section", "mode=auto\n"),
-    Bad("open-header", ", line 1: '[main' is no section header", "[main\nmode=off\n"),
-    Bad("empty-header", ", line 1: '[]' is no section header", "[]\n"),
-    Bad("text-after-header", ", line 1: '[main] # best' is no section header", "[main] # best\nmode=auto\n"),
-    Bad("brackets-twice", ", line 1: '[[main]]' is no section header", "[[main]]\n"),
+    Bad("no-section", ", line 1: 'mode' is before the first section header", "mode=auto\n"),
+    Bad("open-header", ", line 1: '[main' is not a section header", "[main\nmode=off\n"),
+    Bad("empty-header", ", line 1: '[]' is not a section header", "[]\n"),
+    Bad("text-after-header", ", line 1: '[main] # best' is not a section header", "[main] # best\nmode=auto\n"),
+    Bad("brackets-twice", ", line 1: '[[main]]' is not a section header", "[[main]]\n"),
     Bad("no-equals", ", line 2: [main]: 'failover' is neither 'key=value' nor a comment", main("failover")),
     Bad("no-key", ", line 2: [main]: '=fast' is neither 'key=value' nor a comment", main("=fast")),
     Bad("colon", ", line 2: [main]: 'mode: auto' is neither 'key=value' nor a comment", main("mode: auto")),
-    Bad("semicolon", f", line 2: [main] ;mode=auto: no such key ({_MAIN})", main(";mode=auto")),
+    Bad("semicolon", f", line 2: [main] ;mode=auto: unknown key; must be {_MAIN}", main(";mode=auto")),
     # sections
     Bad("unknown-section", f", line 1: [mian]: {_SECTIONS}", "[mian]\nmode=auto\n"),
     Bad("capitals-section", f", line 1: [Main]: {_SECTIONS}", "[Main]\nmode=auto\n"),
@@ -130,29 +132,27 @@ BAD = [
     Bad("networkmanagers-section", f", line 1: [connection-x]: {_SECTIONS}", "[connection-x]\nmatch-device=*\n"),
     Bad(
         "section-twice",
-        ", line 3: [main]: the section is there twice (first in line 1)",
+        ", line 3: [main]: duplicate section (first in line 1)",
         main("mode=auto") + main("failover=fast"),
     ),
     Bad(
         "path-section-twice",
-        ", line 3: [path-x]: the section is there twice (first in line 1)",
+        ", line 3: [path-x]: duplicate section (first in line 1)",
         path("flags=backup") + path("routing=no"),
     ),
     # keys
-    Bad("unknown-key", f", line 2: [main] failovr=fast: no such key ({_MAIN})", main("failovr=fast")),
-    Bad("capitals-key", f", line 2: [main] Mode=auto: no such key ({_MAIN})", main("Mode=auto")),
-    Bad("underscore-key", f", line 2: [main] vpn_guard=yes: no such key ({_MAIN})", main("vpn_guard=yes")),
-    Bad("added-key", f", line 2: [path-x] match-device+=*: no such key ({_PATH})", path("match-device+=*")),
-    Bad("key-of-another-section", f", line 2: [main] flags=backup: no such key ({_MAIN})", main("flags=backup")),
-    Bad("mode-of-a-path", f", line 2: [path-x] mode=off: no such key ({_PATH})", path("mode=off")),
+    Bad("unknown-key", f", line 2: [main] failovr=fast: unknown key; must be {_MAIN}", main("failovr=fast")),
+    Bad("capitals-key", f", line 2: [main] Mode=auto: unknown key; must be {_MAIN}", main("Mode=auto")),
+    Bad("underscore-key", f", line 2: [main] vpn_guard=yes: unknown key; must be {_MAIN}", main("vpn_guard=yes")),
+    Bad("added-key", f", line 2: [path-x] match-device+=*: unknown key; must be {_PATH}", path("match-device+=*")),
+    Bad("key-of-another-section", f", line 2: [main] flags=backup: unknown key; must be {_MAIN}", main("flags=backup")),
+    Bad("mode-of-a-path", f", line 2: [path-x] mode=off: unknown key; must be {_PATH}", path("mode=off")),
     Bad(
         "networkmanagers-key",
-        f", line 2: [path-x] connection.mptcp-flags=1: no such key ({_PATH})",
+        f", line 2: [path-x] connection.mptcp-flags=1: unknown key; must be {_PATH}",
         path("connection.mptcp-flags=1"),
     ),
-    Bad(
-        "key-twice", ", line 3: [main] mode=off: the key is there twice (first in line 2)", main("mode=auto\nmode=off")
-    ),
+    Bad("key-twice", ", line 3: [main] mode=off: duplicate key (first in line 2)", main("mode=auto\nmode=off")),
     # values
     Bad("mode", ", line 2: [main] mode=fast: must be auto, handover, aggregate or off", main("mode=fast")),
     Bad("mode-in-capitals", ", line 2: [main] mode=AUTO: must be auto, handover, aggregate or off", main("mode=AUTO")),
@@ -188,22 +188,22 @@ BAD = [
     ),
     Bad(
         "tables-backwards",
-        ", line 2: [routing] tables=500-400: FIRST-LAST: the first is greater than the last",
+        ", line 2: [routing] tables=500-400: must be FIRST-LAST, with FIRST not greater than LAST",
         routing("tables=500-400"),
     ),
     Bad(
         "tables-with-main",
-        ", line 2: [routing] tables=200-300: table 253 is 'default', which is never nm-mptcp's; must be tables of its own",
+        ", line 2: [routing] tables=200-300: table 253 is 'default'; must be tables that nothing else uses",
         routing("tables=200-300"),
     ),
     Bad(
         "tables-zero",
-        ", line 2: [routing] tables=0: table 0 is 'unspec', which is never nm-mptcp's; must be tables of its own",
+        ", line 2: [routing] tables=0: table 0 is 'unspec'; must be tables that nothing else uses",
         routing("tables=0"),
     ),
     Bad(
         "tables-too-high",
-        ", line 2: [routing] tables=1000-4294967296: a table's number is 4294967295 at most",
+        ", line 2: [routing] tables=1000-4294967296: must be tables up to 4294967295",
         routing("tables=1000-4294967296"),
     ),
     Bad("rule-priority-word", f", line 2: [routing] rule-priority=first: {_PRIORITY}", routing("rule-priority=first")),
@@ -219,7 +219,7 @@ BAD = [
     ),
     Bad(
         "match-device-empty",
-        ", line 2: [path-x] match-device=: match is empty: it takes no device ('*' takes every one)",
+        ", line 2: [path-x] match-device=: match is empty: matches no device ('*' matches every one)",
         path("match-device="),
     ),
     Bad(
@@ -229,7 +229,7 @@ BAD = [
     ),
     Bad(
         "match-device-mac",
-        ", line 2: [path-x] match-device=mac:wlan0: match 'mac:wlan0': 'wlan0' is no hardware address",
+        ", line 2: [path-x] match-device=mac:wlan0: match 'mac:wlan0': 'wlan0' is not a hardware address",
         path("match-device=mac:wlan0"),
     ),
     Bad(
@@ -240,12 +240,12 @@ BAD = [
     ),
     Bad(
         "match-connection-empty",
-        ", line 2: [path-x] match-connection=,: is empty: it takes no connection ('*' takes every one)",
+        ", line 2: [path-x] match-connection=,: is empty: matches no connection ('*' matches every one)",
         path("match-connection=,"),
     ),
     Bad(
         "match-connection-uuid",
-        ", line 2: [path-x] match-connection=uuid:Home: 'Home' is no UUID",
+        ", line 2: [path-x] match-connection=uuid:Home: 'Home' is not a UUID",
         path("match-connection=uuid:Home"),
     ),
     Bad(
@@ -255,12 +255,12 @@ BAD = [
     ),
     Bad(
         "match-connection-glob",
-        ", line 2: [path-x] match-connection=Home[1: 'Home[1': '[' without ']' (a '[' that is meant is written '[[]')",
+        ", line 2: [path-x] match-connection=Home[1: 'Home[1': '[' without ']' (write a literal '[' as '[[]')",
         path("match-connection=Home[1"),
     ),
     Bad(
         "match-address-empty",
-        ", line 2: [path-x] match-address=: is empty: it takes no address",
+        ", line 2: [path-x] match-address=: is empty: matches no address",
         path("match-address="),
     ),
     Bad(
@@ -299,12 +299,12 @@ BAD = [
     ),
     Bad(
         "flags-disabled-and-more",
-        ", line 2: [path-x] flags=disabled,subflow: 'disabled' must stand alone",
+        ", line 2: [path-x] flags=disabled,subflow: 'disabled' must be alone",
         path("flags=disabled,subflow"),
     ),
     Bad(
         "flags-the-kernel-refuses",
-        ", line 2: [path-x] flags=signal fullmesh: the kernel refuses signal and fullmesh together: leave one of them out",
+        ", line 2: [path-x] flags=signal fullmesh: the kernel refuses signal and fullmesh together: remove one of them",
         path("flags=signal fullmesh"),
     ),
     Bad("path-metered", ", line 2: [path-x] metered=no: must be backup, exclude or ignore", path("metered=no")),
@@ -316,12 +316,12 @@ BAD = [
     Bad("weak-signal-high", f", line 2: [path-x] weak-signal=30,101: {_PERCENT}", path("weak-signal=30,101")),
     Bad(
         "weak-signal-backwards",
-        ", line 2: [path-x] weak-signal=45,30: LEAVE,RETURN: RETURN must be greater than LEAVE, or paths would flap",
+        ", line 2: [path-x] weak-signal=45,30: must be LEAVE,RETURN with RETURN greater than LEAVE, else paths would flap",
         path("weak-signal=45,30"),
     ),
     Bad(
         "weak-signal-zero-and-more",
-        ", line 2: [path-x] weak-signal=0,45: 0 switches it off and must stand alone",
+        ", line 2: [path-x] weak-signal=0,45: 0 (off) must be alone",
         path("weak-signal=0,45"),
     ),
     Bad("path-routing", ", line 2: [path-x] routing=table: must be yes or no", path("routing=table")),

@@ -438,7 +438,7 @@ def test_check_is_silent_for_a_good_file_and_says_all_that_is_wrong(
 
 def test_check_refuses_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "--check", str(tmp_path / "none")]) == 1
-    assert capsys.readouterr().err == f"nm-mptcp: {tmp_path}/none: there is no such file\n"
+    assert capsys.readouterr().err == f"nm-mptcp: {tmp_path}/none: no such file\n"
 
 
 def test_config_shows_each_value_and_where_it_comes_from(

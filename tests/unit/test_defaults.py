@@ -171,10 +171,10 @@ def test_any_number_is_made_usable_flags(number: int, flags: ProfileFlag) -> Non
     ("text", "problem"),
     [
         ("[a]\nkey\n", "x.conf, line 2: 'key' is neither 'key=value' nor a comment"),
-        ("key=1\n", "x.conf, line 1: 'key' stands before any section"),
-        ("\n[a\n", "x.conf, line 2: '[a' is no section header"),
-        ("[a]b\n", "x.conf, line 1: '[a]b' is no section header"),
-        ("[a]b=c\n", "x.conf, line 1: '[a]b' stands before any section"),
+        ("key=1\n", "x.conf, line 1: 'key' is before the first section header"),
+        ("\n[a\n", "x.conf, line 2: '[a' is not a section header"),
+        ("[a]b\n", "x.conf, line 1: '[a]b' is not a section header"),
+        ("[a]b=c\n", "x.conf, line 1: '[a]b' is before the first section header"),
         ("[a]\n=1\n", "x.conf, line 2: '=1' is neither 'key=value' nor a comment"),
     ],
 )

@@ -115,7 +115,7 @@ def test_how_a_list_is_split(text: str, words: list[str]) -> None:
         (" , ", "match is empty"),
         ("ifname:wlan0", "unknown tag 'ifname:'"),
         ("except:wlan0", "'except:' needs a tag"),
-        ("wlan0,mac:xx", "'xx' is no hardware address"),
+        ("wlan0,mac:xx", "'xx' is not a hardware address"),
         ("type:", "nothing after 'type:'"),
         ("interface-name:=", "nothing after 'interface-name:'"),
     ],

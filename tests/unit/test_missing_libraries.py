@@ -52,7 +52,7 @@ def hide(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_bus_library_that_is_missing(words: list[str], tmp_path: Path) -> None:
     done = run(words, tmp_path, NM_MPTCP_DBUS="jeepney")
-    expected = "nm-mptcp: NM_MPTCP_DBUS is 'jeepney': it may be 'fast' (dbus-fast) or 'next' (dbus-next)\n"
+    expected = "nm-mptcp: NM_MPTCP_DBUS is 'jeepney': must be 'fast' (dbus-fast) or 'next' (dbus-next)\n"
     assert (done.returncode, done.stderr) == (1, expected)
 
 

@@ -70,7 +70,7 @@ def service() -> Service:
         reload=nothing,
         set_mode=nothing,
         explain=nothing,
-        demand=nothing,
+        authorize=nothing,
     )
 
 

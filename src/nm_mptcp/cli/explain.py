@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..dbus.connection import BusError
-from ..dbus.names import WRONG
+from ..dbus.names import INVALID_ARGS
 from ..report.explain_text import text
 from ..service import remote
 from ..text import width_of
@@ -71,7 +71,7 @@ def _explain(arguments: argparse.Namespace, what: str) -> Explanation:
     try:
         shown = remote.explain(what.encode("utf-8", "replace").decode("utf-8").replace("\0", "?"))
     except BusError as error:
-        if error.name == WRONG:
+        if error.name == INVALID_ARGS:
             raise _Unknown(error.text) from None
         raise
     if shown is not None:

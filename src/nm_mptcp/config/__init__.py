@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``nm-mptcp.conf``: its files, keys and sections, and the settings that they make."""
+"""``nm-mptcp.conf``: files, sections, keys, and the settings they result in."""

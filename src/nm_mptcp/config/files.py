@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the configuration is, reading and merging it, and what is no good in it: file, line, section, key, what is allowed.
+"""Reads and merges the configuration files, and reports errors with file, line, section, key, and what is allowed.
 
-What is not good never stops the service: :func:`read` leaves it out and tells of it. Left out is as little as possible -
-a line; but with a ``match-`` line all that the file says in that section, which would else be for paths that are not meant.
+An error never stops the service: :meth:`ConfigurationFiles.read` ignores the line and reports it. With a ``match-`` line it
+ignores the whole section of that file, which would otherwise apply to paths that are not meant.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is no good, and where; as text one line."""
+    """An error in the configuration, and where; as text one line."""
 
     file: Path
     what: str
@@ -55,7 +55,7 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The configuration is no good; one line, of the first problem and how many more there are."""
+    """The configuration has errors; one line, with the first problem and the number of others."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         more = f" (and {len(problems) - 1} more: see 'nm-mptcp config --check')" if len(problems) > 1 else ""
@@ -65,7 +65,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value as it was written, what it means, and where."""
+    """A value as it is written, as it is parsed, and where it is."""
 
     text: str
     value: Any
@@ -78,24 +78,24 @@ _Sections = dict[str, dict[str, Given]]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the files say, merged."""
+    """The merged files, and what is wrong in them."""
 
     config: Config
-    files: tuple[Path, ...] = ()  #: those that were read, lowest priority first
+    files: tuple[Path, ...] = ()  #: those that could be read, lowest priority first
     problems: tuple[Problem, ...] = ()
-    #: what is given, by section and key; the sections for paths highest priority first
+    #: the values by section and key; ``[path-*]`` sections highest priority first
     given: Mapping[str, Mapping[str, Given]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationFiles:
-    """What is read: all files in their order, or one that somebody named instead."""
+    """The files that are read: all in their order, or only ``file``."""
 
     file: Path | None = None
     paths: ConfigPaths = PATHS
 
     def read(self) -> Reading:
-        """Read and merge what is good, and tell of what is not. Never raises."""
+        """Read and merge what is valid, and report the rest. Never raises."""
         problems = [] if self.file else _unlistable(self.paths)
         paths = [self.file] if self.file else list(self.paths.in_order())
         merged: _Sections = {}
@@ -104,9 +104,9 @@ class ConfigurationFiles:
             try:
                 data = contents(path)
             except FileNotFoundError:
-                # No main file is none; a snippet may just have gone. But a link that leads nowhere is a mistake.
+                # The main file is optional, and a drop-in may have been removed just now; a dangling link is an error.
                 if path == self.file or path.is_symlink():
-                    problems.append(Problem(path, "there is no such file"))
+                    problems.append(Problem(path, "no such file"))
                 continue
             except OSError as error:
                 problems.append(Problem(path, f"cannot be read: {error.strerror}"))
@@ -121,7 +121,7 @@ class ConfigurationFiles:
         return Reading(_config(given), tuple(used), tuple(problems), given)
 
     def load(self) -> Config:
-        """The configuration, if all of it is good. Raises :class:`ConfigError`."""
+        """The settings; raises :class:`ConfigError` if anything is wrong in the files."""
         reading = self.read()
         if reading.problems:
             raise ConfigError(reading.problems)
@@ -129,12 +129,12 @@ class ConfigurationFiles:
 
 
 def name_of(path: Path) -> str:
-    """A file's name as it may stand in a line of text, whatever bytes it is made of."""
+    """A file's name as printable text, whatever bytes it consists of."""
     return printable(str(path), longest=4096)
 
 
 def _unlistable(files: ConfigPaths) -> list[Problem]:
-    """Directories that are there, but cannot be looked into."""
+    """Directories that exist, but cannot be listed."""
     problems = []
     for directory in (files.system, files.run, files.etc):
         try:
@@ -147,13 +147,13 @@ def _unlistable(files: ConfigPaths) -> list[Problem]:
 
 
 def _merge(merged: _Sections, sections: _Sections) -> None:
-    """A later file wins, key by key; in reverse, since the whole is read backwards in the end (NetworkManager's order)."""
+    """Add a file: it wins, key by key. In reverse, since all is reversed at the end (NetworkManager's order)."""
     for name in reversed(sections):
         merged.setdefault(name, {}).update(sections[name])
 
 
 def _sections(path: Path, data: bytes, problems: list[Problem]) -> _Sections:
-    """What one file says, without what is no good."""
+    """The valid lines of one file, by section."""
     if data.startswith(_BYTE_ORDER_MARK):
         problems.append(Problem(path, "begins with a byte order mark; must be UTF-8 without one", 1))
         data = data.removeprefix(_BYTE_ORDER_MARK)
@@ -161,30 +161,30 @@ def _sections(path: Path, data: bytes, problems: list[Problem]) -> _Sections:
         text = data.decode()
     except UnicodeDecodeError as error:
         number = data.count(b"\n", 0, error.start) + 1
-        problems.append(Problem(path, "is not UTF-8 text: nothing of this file counts", number))
+        problems.append(Problem(path, "is not UTF-8: this file is ignored", number))
         return {}
     sections: _Sections = {}
     headers: dict[str, int] = {}
-    doubtful: set[str] = set()
+    distrusted: set[str] = set()
     for line in lines(text):
         section = sections.setdefault(line.section, {})
-        what = _unreadable(line)
+        what = _syntax_error(line)
         if not what and not line.key:
-            what = _wrong_header(line, headers)
+            what = _header_error(line, headers)
             headers.setdefault(line.section, line.number)
         if what:
             problems.append(Problem(path, what, line.number, line.section))
-            doubtful.add(line.section)
+            distrusted.add(line.section)
         elif line.key and keys_of(line.section) is not None:
-            _take(path, line, section, problems, doubtful)
+            _add_value(path, line, section, problems, distrusted)
     problems += _ports_without_signal(path, sections)
-    # Without a line of a section for paths, the rest might be for others than are meant.
-    out = {name for name in sections if keys_of(name) is None or (name.startswith(PATH) and name in doubtful)}
+    # Without all of its match- lines a section would apply to other paths than are meant.
+    out = {name for name in sections if keys_of(name) is None or (name.startswith(PATH) and name in distrusted)}
     return {name: keys for name, keys in sections.items() if name not in out}
 
 
-def _unreadable(line: Line) -> str:
-    """Why a line says nothing at all, "" when it does."""
+def _syntax_error(line: Line) -> str:
+    """Why a line cannot be parsed, "" when it can."""
     if line.problem:
         return line.problem
     for char in line.section + line.key + line.value:
@@ -193,24 +193,26 @@ def _unreadable(line: Line) -> str:
     return ""
 
 
-def _wrong_header(line: Line, before: Mapping[str, int]) -> str:
-    """Why there can be no such section here, "" when there can."""
+def _header_error(line: Line, before: Mapping[str, int]) -> str:
+    """What is wrong with a section header, "" when nothing is."""
     if keys_of(line.section) is None:
-        return f"no such section (there is [main], [routing] and [{PATH}NAME])"
+        return f"unknown section; must be [main], [routing] or [{PATH}NAME]"
     if line.section in before:
-        return f"the section is there twice (first in line {before[line.section]})"
+        return f"duplicate section (first in line {before[line.section]})"
     return ""
 
 
-def _take(path: Path, line: Line, section: dict[str, Given], problems: list[Problem], doubtful: set[str]) -> None:
-    """Take what a ``key=value`` line says into its section, or tell why that cannot be."""
+def _add_value(
+    path: Path, line: Line, section: dict[str, Given], problems: list[Problem], distrusted: set[str]
+) -> None:
+    """Add the value of a ``key=value`` line to its section, or report what is wrong with it."""
     known = keys_of(line.section) or {}
     value = line.value.rstrip()
     key = known.get(line.key)
     if key is None:
-        what = f"no such key (there is {listed(known)})"
+        what = f"unknown key; must be {listed(known, 'or')}"
     elif line.key in section:
-        what = f"the key is there twice (first in line {section[line.key].origin.line})"
+        what = f"duplicate key (first in line {section[line.key].origin.line})"
     else:
         try:
             section[line.key] = Given(value, key.parse(value), Origin(name_of(path), line.number, line.section))
@@ -219,11 +221,11 @@ def _take(path: Path, line: Line, section: dict[str, Given], problems: list[Prob
             what = str(error)
     problems.append(Problem(path, what, line.number, line.section, line.key, value))
     if key is None or line.key.startswith(_MATCH):
-        doubtful.add(line.section)
+        distrusted.add(line.section)
 
 
 def _ports_without_signal(path: Path, sections: _Sections) -> Iterator[Problem]:
-    """Take out ports that the kernel would refuse: it takes one with ``signal`` and without ``subflow`` only."""
+    """Remove ports that the kernel refuses: it accepts one only with ``signal`` and without ``subflow``."""
     for name, keys in sections.items():
         port = keys.get("signal-port")
         if port is None:
@@ -236,7 +238,7 @@ def _ports_without_signal(path: Path, sections: _Sections) -> Iterator[Problem]:
 
 
 def _config(given: Mapping[str, Mapping[str, Given]]) -> Config:
-    """The nouns of what is given."""
+    """The settings from the values given."""
 
     def values(section: str) -> dict[str, Any]:
         return {_name(key): value.value for key, value in given.get(section, {}).items()}

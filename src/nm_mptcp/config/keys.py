@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The keys of ``nm-mptcp.conf``: what each takes, what it is called in ``config``, and its default as it is written.
+"""The keys of ``nm-mptcp.conf``: the parser of each, and its default as it would be written.
 
-Pure. A parser raises :class:`ValueError` with what is allowed; the caller says where.
+Pure. A parser raises :class:`ValueError` with what is allowed; the caller adds where.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ..text import listed
 from .selector import addresses, connections
 from .settings import ConnectivityPolicy, Failover, IPv6Address, LimitsPolicy, MeteredPolicy, RoamingPolicy, WeakSignal
 
-#: The sections for paths begin with this.
+#: Prefix of the sections that apply to paths.
 PATH = "path-"
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
 _RANGE = re.compile(r"([0-9]{1,10})\s*(?:-\s*([0-9]{1,10}))?", re.ASCII)
 
-#: ``rt_protos`` (iproute2, kernel ``rtnetlink.h``): whose routes these are. 0 to 4 are reserved, and never a daemon's.
+#: Protocol numbers of others (iproute2's ``rt_protos``, kernel ``rtnetlink.h``). 0 to 4 are reserved.
 _PROTOCOLS = {
     0: "unspec",
     1: "redirect",
@@ -54,7 +54,7 @@ _PROTOCOLS = {
     192: "eigrp",
 }
 
-#: Tables with a meaning of their own (kernel: ``rtnetlink.h``, RT_TABLE_*).
+#: Tables of the kernel (``rtnetlink.h``, RT_TABLE_*).
 _TABLES = {0: "unspec", 253: "default", 254: "main", 255: "local"}
 
 #: Our rules come after NetworkManager's for WireGuard (up to 31767) and before the main table's (32766).
@@ -62,7 +62,7 @@ _PRIORITIES = range(31768, 32766)
 
 _SLOT_PRIORITIES = range(-1000, 1001)
 
-#: What ``flags=`` takes: nmcli's words.
+#: The words of ``flags=``: nmcli's.
 _FLAGS = {
     name: flag
     for flag in (
@@ -79,14 +79,14 @@ _FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key: how its value is read, and what counts where it is not given."""
+    """A key: the parser of its value, and its default."""
 
     parse: Callable[[str], Any]
     default: str  #: as it would be written; "" where there is nothing to write
 
 
 def one_of(kind: type[enum.StrEnum]) -> Callable[[str], enum.StrEnum]:
-    """A parser for one of the words of an enumeration."""
+    """A parser for the words of an enumeration."""
 
     def parse(text: str) -> enum.StrEnum:
         try:
@@ -98,7 +98,7 @@ def one_of(kind: type[enum.StrEnum]) -> Callable[[str], enum.StrEnum]:
 
 
 def yes_or_no(text: str) -> bool:
-    """A boolean, as NetworkManager writes them."""
+    """A boolean, by NetworkManager's words."""
     value = boolean(text)
     if value is None:
         raise ValueError("must be yes or no")
@@ -106,7 +106,7 @@ def yes_or_no(text: str) -> bool:
 
 
 def integer_in(allowed: range) -> Callable[[str], int]:
-    """A parser for an integer within bounds."""
+    """A parser for an integer in this range."""
 
     def parse(text: str) -> int:
         if not _INTEGER.fullmatch(text) or int(text) not in allowed:
@@ -128,34 +128,34 @@ def rule_priority(text: str) -> int:
 
 
 def protocol(text: str) -> int:
-    """A routing protocol number that is nobody else's: what carries it is taken for ours, and deleted when it is not wanted."""
+    """A routing protocol number that no other program uses: routes and rules that have it are ours to delete."""
     value = integer_in(range(1, 256))(text) if text not in ("0", "+0", "-0") else 0
     if value in _PROTOCOLS:
         raise ValueError(
-            f"{value} is '{_PROTOCOLS[value]}', whose routes nm-mptcp would take for its own; must be an integer from 5 to"
+            f"{value} is '{_PROTOCOLS[value]}', whose routes nm-mptcp would treat as its own; must be an integer from 5 to"
             " 255 that no other program uses"
         )
     return value
 
 
 def tables(text: str) -> range:
-    """A range of routing tables, ``FIRST-LAST``, or a single one."""
+    """A range of routing tables, ``FIRST-LAST``, or one table."""
     found = _RANGE.fullmatch(text)
     if not found:
         raise ValueError("must be FIRST-LAST, such as 42000-42999")
     first, last = int(found[1]), int(found[2] or found[1])
     if last > 0xFFFFFFFF:
-        raise ValueError("a table's number is 4294967295 at most")
+        raise ValueError("must be tables up to 4294967295")
     if last < first:
-        raise ValueError("FIRST-LAST: the first is greater than the last")
+        raise ValueError("must be FIRST-LAST, with FIRST not greater than LAST")
     for number, name in _TABLES.items():
         if first <= number <= last:
-            raise ValueError(f"table {number} is '{name}', which is never nm-mptcp's; must be tables of its own")
+            raise ValueError(f"table {number} is '{name}'; must be tables that nothing else uses")
     return range(first, last + 1)
 
 
 def flags(text: str) -> ProfileFlag:
-    """Flags by nmcli's words, between commas or spaces; ``disabled`` alone, or flags with "enabled" implied."""
+    """Flags by nmcli's words, separated by commas or spaces; ``disabled`` alone, all others with "enabled" implied."""
     words = [word for word in re.split(r"[,\s]+", text.lower()) if word]
     if unknown := [word for word in words if word not in _FLAGS]:
         raise ValueError(f"unknown flag '{unknown[0]}'; must be some of {listed(_FLAGS)}")
@@ -166,34 +166,34 @@ def flags(text: str) -> ProfileFlag:
         value |= _FLAGS[word]
     if value & ProfileFlag.DISABLED:
         if value != ProfileFlag.DISABLED:
-            raise ValueError("'disabled' must stand alone")
+            raise ValueError("'disabled' must be alone")
         return value
     if ProfileFlag.SIGNAL in value and ProfileFlag.FULLMESH in value:
-        raise ValueError("the kernel refuses signal and fullmesh together: leave one of them out")
+        raise ValueError("the kernel refuses signal and fullmesh together: remove one of them")
     return value | ProfileFlag.ENABLED
 
 
 def weak_signal(text: str) -> WeakSignal:
-    """``LEAVE`` or ``LEAVE,RETURN`` in percent; 0 switches it off."""
+    """``LEAVE`` or ``LEAVE,RETURN`` in percent; 0: off."""
     numbers = [word.strip() for word in text.split(",")]
     if len(numbers) > 2 or not all(_INTEGER.fullmatch(number) and 0 <= int(number) <= 100 for number in numbers):
         raise ValueError("must be LEAVE or LEAVE,RETURN: percent from 0 (off) to 100, such as 40,50")
     leave = int(numbers[0])
     if leave == 0:
         if len(numbers) == 2:
-            raise ValueError("0 switches it off and must stand alone")
+            raise ValueError("0 (off) must be alone")
         return WeakSignal(0, 0)
     enter = int(numbers[1]) if len(numbers) == 2 else min(leave + _HYSTERESIS, 100)
     if enter <= leave:
-        raise ValueError("LEAVE,RETURN: RETURN must be greater than LEAVE, or paths would flap")
+        raise ValueError("must be LEAVE,RETURN with RETURN greater than LEAVE, else paths would flap")
     return WeakSignal(leave, enter)
 
 
-#: Percent between leaving and returning, unless it is said.
+#: Percent between LEAVE and RETURN where RETURN is not given.
 _HYSTERESIS = WeakSignal().enter - WeakSignal().leave
 
 
-#: Section -> key. The sections for paths stand under :data:`PATH`. A key with ``-`` is called with ``_`` in ``config``.
+#: Section -> key; :data:`PATH` for all ``[path-*]`` sections. ``settings`` has a key's value with ``_`` for ``-``.
 KEYS: Mapping[str, Mapping[str, Key]] = {
     "main": {
         "mode": Key(one_of(Mode), "auto"),
@@ -228,7 +228,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
 
 
 def keys_of(section: str) -> Mapping[str, Key] | None:
-    """The keys of a section; None where there is no such section."""
+    """The keys of a section; None for an unknown section."""
     if section.startswith(PATH) and section != PATH:
         return KEYS[PATH]
     return KEYS.get(section) if section != PATH else None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which connections and which addresses a section is for: lists in the manner of NetworkManager's device lists (``match``).
+"""Which devices, connections and addresses a section applies to: lists like NetworkManager's device lists.
 
-Pure. ``except:`` keeps out whatever else takes in; a list of nothing but ``except:`` takes all others.
+Pure. An ``except:`` term wins over all others; a list of only ``except:`` terms matches everything else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class ConnectionTerm:
-    """A profile's id (``*``, ``?`` and ``[...]`` stand for what they do in a shell) or UUID."""
+    """A profile's id (with ``*``, ``?`` and ``[...]`` as in a shell) or UUID."""
 
     value: str
     tag: str = ""  #: "id", "uuid", or "": either
@@ -39,27 +39,27 @@ class ConnectionTerm:
         if not value:
             raise ValueError(f"nothing after '{text.strip()}'")
         if tag == "uuid" and not _UUID.fullmatch(value):
-            raise ValueError(f"'{value}' is no UUID")
+            raise ValueError(f"'{value}' is not a UUID")
         if _unclosed(value):
-            raise ValueError(f"'{value}': '[' without ']' (a '[' that is meant is written '[[]')")
+            raise ValueError(f"'{value}': '[' without ']' (write a literal '[' as '[[]')")
         return cls(value, tag, negative)
 
     def matches(self, id_: str, uuid: str) -> bool:
-        """Whether the term names this profile, ``except:`` left aside."""
+        """Whether the term matches this profile, apart from ``except:``."""
         same_uuid = self.tag != "id" and self.value.lower() == uuid.lower() != ""
         return same_uuid or (self.tag != "uuid" and (self.value == id_ or fnmatch.fnmatchcase(id_, self.value)))
 
 
 @dataclass(frozen=True, slots=True)
 class AddressTerm:
-    """An address, or all of a prefix."""
+    """An address, or a prefix."""
 
     network: ipaddress.IPv4Network | ipaddress.IPv6Network
     negative: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """A term from its text; raises :class:`ValueError` when it is neither address nor prefix."""
+        """A term from its text; raises :class:`ValueError` when it is neither an address nor a prefix."""
         negative, rest = _polarity(text)
         try:
             return cls(ipaddress.ip_network(rest), negative)
@@ -72,20 +72,20 @@ class AddressTerm:
         raise ValueError(f"'{rest}' has bits beyond its length (did you mean {meant}?)")
 
     def matches(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-        """Whether the address is the one or in the prefix, ``except:`` left aside."""
+        """Whether the term matches this address, apart from ``except:``."""
         return address in self.network
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """What a section is for: all that is given has to match; one without anything is for every path."""
+    """The ``match-`` keys of a section: all that are given must match; without any it applies to every path."""
 
     device: DeviceMatch | None = None
     connection: tuple[ConnectionTerm, ...] = ()
     address: tuple[AddressTerm, ...] = ()
 
     def matches(self, device: Device, *, profile_id: str, profile_uuid: str, address: str) -> bool:
-        """Whether a path on this device, by this profile, with this address, is meant."""
+        """Whether the section applies to a path with this device, profile and address."""
         if self.device is not None and not self.device.matches(device):
             return False
         if self.connection and not decide(
@@ -98,7 +98,7 @@ class Selector:
         return decide([(term.negative, partial(term.matches, value)) for term in self.address])
 
     def names(self, address: str) -> bool:
-        """Whether the address is taken in by what is said of addresses, and not only left in by ``except:``."""
+        """Whether ``match-address`` names the address, rather than only not excepting it."""
         value = ipaddress.ip_address(address) if self.address else None
         return value is not None and any(not term.negative and term.matches(value) for term in self.address)
 
@@ -107,7 +107,7 @@ def connections(text: str) -> tuple[ConnectionTerm, ...]:
     """``match-connection``; raises :class:`ValueError`."""
     terms = tuple(ConnectionTerm.parse(word) for word in split(text))
     if not terms:
-        raise ValueError("is empty: it takes no connection ('*' takes every one)")
+        raise ValueError("is empty: matches no connection ('*' matches every one)")
     return terms
 
 
@@ -115,7 +115,7 @@ def addresses(text: str) -> tuple[AddressTerm, ...]:
     """``match-address``; raises :class:`ValueError`."""
     terms = tuple(AddressTerm.parse(word) for word in split(text))
     if not terms:
-        raise ValueError("is empty: it takes no address")
+        raise ValueError("is empty: matches no address")
     return terms
 
 
@@ -125,7 +125,7 @@ def _polarity(text: str) -> tuple[bool, str]:
 
 
 def _unclosed(pattern: str) -> bool:
-    """Whether a ``[`` is never closed: it would stand for itself, which is hardly meant."""
+    """Whether a ``[`` is never closed: fnmatch reads it literally, which is hardly meant."""
     position = pattern.find("[")
     while position >= 0:
         first = position + (2 if pattern[position + 1 : position + 2] == "!" else 1)

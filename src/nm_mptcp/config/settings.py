@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What an administrator may choose: the nouns of ``nm-mptcp.conf``, their defaults, and which choice counts for a path.
+"""The settings of ``nm-mptcp.conf``, their defaults, and which of them apply to a path.
 
-Pure. ``configfiles`` reads the files, ``keys`` knows what each key takes.
+Pure. :mod:`~nm_mptcp.config.files` reads the files, :mod:`~nm_mptcp.config.keys` has the parser of each key.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _Value = TypeVar("_Value")
 
 
 class Failover(enum.StrEnum):
-    """What happens when a link is lost while another path stays."""
+    """What happens when a link is lost while another path is active."""
 
-    FAST = "fast"  #: its endpoints go at once: live connections move in one round-trip
-    SAFE = "safe"  #: its endpoints become backup (MP_PRIO): some 0.2 s, nothing is ever closed
-    OFF = "off"  #: nothing; NetworkManager acts when it gives the link up
+    FAST = "fast"  #: its endpoints are deleted at once: live connections move in one round-trip
+    SAFE = "safe"  #: its endpoints become backup (MP_PRIO): some 0.2 s, no subflow is closed
+    OFF = "off"  #: nothing, until NetworkManager deactivates the connection
 
 
 class MeteredPolicy(enum.StrEnum):
-    """What a path is that NetworkManager holds to be paid for by volume."""
+    """What a path on a metered connection becomes."""
 
     BACKUP = "backup"
     EXCLUDE = "exclude"
@@ -35,7 +35,7 @@ class MeteredPolicy(enum.StrEnum):
 
 
 class RoamingPolicy(enum.StrEnum):
-    """What a cellular path is while its modem roams."""
+    """What a cellular path becomes while its modem roams."""
 
     EXCLUDE = "exclude"
     BACKUP = "backup"
@@ -43,14 +43,14 @@ class RoamingPolicy(enum.StrEnum):
 
 
 class LimitsPolicy(enum.StrEnum):
-    """Whether the kernel's limits are raised as paths need it."""
+    """Whether the path manager's limits are raised as paths need it."""
 
     AUTO = "auto"
     KEEP = "keep"
 
 
 class ConnectivityPolicy(enum.StrEnum):
-    """Whether NetworkManager's connectivity check counts for a path."""
+    """Whether NetworkManager's connectivity check applies to a path."""
 
     CHECK = "check"
     IGNORE = "ignore"
@@ -66,9 +66,9 @@ class IPv6Address(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WeakSignal:
-    """Strengths of a Wi-Fi signal (percent): below ``leave`` its path becomes backup, at ``enter`` it carries again."""
+    """Thresholds for a Wi-Fi signal (percent): below ``leave`` its path becomes backup, from ``enter`` on active again."""
 
-    leave: int = 40  #: 0: the signal does not count
+    leave: int = 40  #: 0: off
     enter: int = 50
 
     def __str__(self) -> str:
@@ -89,10 +89,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Setting(Generic[_Value]):
-    """A value, and where it comes from; two that say the same are equal."""
+    """A value, and where it comes from; equal by value."""
 
     value: _Value
-    origin: Origin | None = field(default=None, compare=False)  #: None: it is the default
+    origin: Origin | None = field(default=None, compare=False)  #: None: the default
 
     def __str__(self) -> str:
         return str(self.origin) if self.origin else "the default"
@@ -100,7 +100,7 @@ class Setting(Generic[_Value]):
 
 @dataclass(frozen=True, slots=True)
 class RoutingOptions:
-    """Tables and rules for paths: whether there are any, and the numbers that are ours."""
+    """``[routing]``: whether paths get tables and rules, and the numbers that are ours."""
 
     enabled: bool = True
     tables: range = Numbering().tables
@@ -115,25 +115,25 @@ class RoutingOptions:
 
 @dataclass(frozen=True, slots=True)
 class PathOptions:
-    """All that can be chosen for a path, and where each choice comes from."""
+    """The settings of a path, and where each comes from."""
 
-    flags: Setting[ProfileFlag] = Setting(ProfileFlag(0))  #: 0: nobody chose; else as in a profile
+    flags: Setting[ProfileFlag] = Setting(ProfileFlag(0))  #: 0: not set; else as in a profile
     metered: Setting[MeteredPolicy] = Setting(MeteredPolicy.BACKUP)
-    assume_metered: Setting[bool | None] = Setting(None)  #: where NetworkManager only guesses; None: its guess counts
+    assume_metered: Setting[bool | None] = Setting(None)  #: in place of NetworkManager's guess; None: its guess
     roaming: Setting[RoamingPolicy] = Setting(RoamingPolicy.EXCLUDE)
     weak_signal: Setting[WeakSignal] = Setting(WeakSignal())
     routing: Setting[bool] = Setting(True)
     connectivity: Setting[ConnectivityPolicy] = Setting(ConnectivityPolicy.CHECK)
-    slot_priority: Setting[int] = Setting(0)  #: higher keeps a slot first
+    slot_priority: Setting[int] = Setting(0)  #: of two candidates the higher gets the slot
     ipv6_address: Setting[IPv6Address] = Setting(IPv6Address.STABLE)
     signal_port: Setting[int] = Setting(0)  #: 0: none
 
 
 @dataclass(frozen=True, slots=True)
 class PathSection:
-    """A ``[path-NAME]`` section: which paths it is for, and what it says of them."""
+    """A ``[path-NAME]`` section: which paths it applies to, and their settings."""
 
-    name: str  #: with the ``path-``
+    name: str  #: with ``path-``
     selector: Selector = Selector()
     settings: Mapping[str, Setting[Any]] = field(default_factory=dict)  #: by the names in :class:`PathOptions`
 
@@ -150,11 +150,11 @@ class Config:
     limits: LimitsPolicy = LimitsPolicy.AUTO
     routing: RoutingOptions = RoutingOptions()
     sections: tuple[PathSection, ...] = ()  #: highest priority first
-    #: where the values of ``[main]`` and ``[routing]`` come from, by section and key, as far as they are no defaults
+    #: where the values of ``[main]`` and ``[routing]`` come from, by section and key; without defaults
     origins: Mapping[tuple[str, str], Origin] = field(default_factory=dict, compare=False)
 
     def for_path(self, device: Device, *, profile_id: str, profile_uuid: str, address: str) -> PathOptions:
-        """What counts for a path: each choice by the first section that matches and makes it, else by ``[main]``."""
+        """The settings of a path: each from the first section that matches and has it, else from ``[main]``."""
         chosen: dict[str, Setting[Any]] = {
             "metered": Setting(self.metered, self.origins.get(("main", "metered"))),
             "roaming": Setting(self.roaming, self.origins.get(("main", "roaming"))),
@@ -165,12 +165,12 @@ class Config:
         options = PathOptions(**chosen)
         if not options.signal_port.value:
             return options
-        # The kernel takes a port with "signal" and without "subflow" only (mptcp_pm_nl_add_addr_doit).
+        # The kernel accepts a port only with "signal" and without "subflow" (mptcp_pm_nl_add_addr_doit).
         can_have_port = options.flags.value & (ProfileFlag.SIGNAL | ProfileFlag.SUBFLOW) == ProfileFlag.SIGNAL
         return options if can_have_port else replace(options, signal_port=Setting(0))
 
     def names(self, device: Device, *, profile_id: str, profile_uuid: str, address: str) -> bool:
-        """Whether a section that is for a path names its address (``match-address``)."""
+        """Whether a section that applies to the path names its address (``match-address``)."""
         return any(
             section.selector.names(address)
             and section.selector.matches(device, profile_id=profile_id, profile_uuid=profile_uuid, address=address)
@@ -178,5 +178,5 @@ class Config:
         )
 
 
-#: What counts where nobody chose anything.
+#: The settings of an empty configuration.
 DEFAULTS = Config()

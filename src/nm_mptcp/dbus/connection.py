@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The system bus: the one module that knows of dbus-fast and dbus-next.
+"""The system bus: the only module that imports dbus-fast or dbus-next.
 
-SavedSetting to the subset that both share; dbus-fast is taken where it is installed, dbus-next otherwise. The environment
-variable ``NM_MPTCP_DBUS`` (``fast`` or ``next``) forces one of them. What their users have to know and handle (calls
-that hang when the daemon dies, errors that are not raised, a constructor that connects) is handled here once.
+It uses the subset that both share: dbus-fast where it is installed, else dbus-next. The environment variable
+``NM_MPTCP_DBUS`` (``fast`` or ``next``) forces one of them. Their pitfalls (calls that hang when the daemon dies, errors
+that are not raised, a constructor that connects) are handled here once.
 
 A :class:`Bus` is one connection, used once: after ``lost`` make a new one.
 """
@@ -54,19 +54,19 @@ DAEMON_PATH = "/org/freedesktop/DBus"
 #: Seconds to connect and authenticate: a bus that works takes milliseconds.
 CONNECT_TIMEOUT = 2.0
 
-#: Characters of an error's text: it is somebody else's.
+#: Characters of an error's text, which another program wrote.
 _LONGEST = 300
 
 if not hasattr(typing, "no_type_check_decorator"):
-    # Gone from Python 3.15; dbus-next imports it, and the decorator it makes of it only has to leave functions alone.
+    # Removed in Python 3.15; dbus-next imports it, for a decorator that may leave functions as they are.
     typing.no_type_check_decorator = lambda decorator: decorator
 
 
 def _library() -> tuple[ModuleType, ModuleType, ModuleType]:
-    """The package, its asyncio part and its service part; raises ImportError that says what to install."""
+    """The package, its asyncio and its service module; raises ImportError that says what to install."""
     forced = os.environ.get("NM_MPTCP_DBUS", "")
     if forced not in ("", "fast", "next"):
-        raise ImportError(f"NM_MPTCP_DBUS is '{forced}': it may be 'fast' (dbus-fast) or 'next' (dbus-next)")
+        raise ImportError(f"NM_MPTCP_DBUS is '{forced}': must be 'fast' (dbus-fast) or 'next' (dbus-next)")
     if forced != "next":
         try:
             import dbus_fast as package
@@ -76,7 +76,7 @@ def _library() -> tuple[ModuleType, ModuleType, ModuleType]:
             if forced:
                 raise
         else:
-            _take_combined_flags(package)
+            _accept_combined_flags(package)
             return package, aio, service
     try:
         import dbus_next as package
@@ -87,8 +87,8 @@ def _library() -> tuple[ModuleType, ModuleType, ModuleType]:
     return package, aio, service
 
 
-def _take_combined_flags(package: ModuleType) -> None:
-    """dbus-fast 1.x looks header flags up one by one: a message with two of them, which anybody may send, cut it off."""
+def _accept_combined_flags(package: ModuleType) -> None:
+    """dbus-fast 1.x knows single header flags only: a message with two, which anybody may send, ended the connection."""
     constants = importlib.import_module(f"{package.__name__}.constants")
     known = getattr(constants, "MESSAGE_FLAG_MAP", None)
     if isinstance(known, dict):
@@ -97,26 +97,26 @@ def _take_combined_flags(package: ModuleType) -> None:
 
 _package, _aio, _service = _library()
 
-#: Which library is used: ``dbus_fast`` or ``dbus_next``.
+#: The library in use: ``dbus_fast`` or ``dbus_next``.
 LIBRARY: str = _package.__name__
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 if TYPE_CHECKING:
-    # What both libraries offer to a service, as far as it is used here (neither has types in all versions).
+    # What is used here of both libraries' service modules (neither has types in all versions).
     class ServiceInterface:
         """A D-Bus interface that is exported; methods are marked with :func:`method` and annotated with signatures."""
 
         def __init__(self, name: str) -> None: ...
 
         def emit_properties_changed(self, changed: dict[str, Any], invalidated: Sequence[str] = ()) -> None:
-            """Send ``PropertiesChanged`` for these (bare values, by their D-Bus names)."""
+            """Send ``PropertiesChanged`` for these (values without Variants, by D-Bus names)."""
 
     def method(name: str | None = None, disabled: bool = False) -> Callable[[_Function], _Function]:
         """Mark a D-Bus method."""
 
     def signal(name: str | None = None, disabled: bool = False) -> Callable[[_Function], _Function]:
-        """Mark a D-Bus signal: calling the function sends it."""
+        """Mark a D-Bus signal: a call of the function sends it."""
 
     def dbus_property(access: Any = None, name: str | None = None, disabled: bool = False) -> Any:
         """Mark a D-Bus property."""
@@ -154,11 +154,11 @@ _ERROR: Any = MessageType.ERROR
 
 
 class BusError(Exception):
-    """A call, or the connection, failed. ``name`` is the D-Bus error name; ``text`` is one line for a person, harmless to a
-    terminal and cut where it is long.
+    """A call, or the connection, failed. ``name`` is the D-Bus error name; ``text`` is one printable line, cut where it is
+    long.
 
-    Errors of our own: ``Disconnected`` (the connection is gone or could not be made), ``NoServer`` (there is no bus) and
-    ``NoReply`` (time-out), under the names that libdbus gives them.
+    Errors made here have libdbus's names: ``Disconnected`` (the connection is gone or could not be made), ``NoServer`` (there
+    is no bus) and ``NoReply`` (time-out).
     """
 
     DISCONNECTED = "org.freedesktop.DBus.Error.Disconnected"
@@ -174,26 +174,26 @@ class BusError(Exception):
 
     @property
     def by_policy(self) -> bool:
-        """Whether the bus itself kept the call back, as its policy says for this user; the callee knows nothing of it."""
+        """Whether the bus itself rejected the call, by its policy for this user; the callee never saw it."""
         return (self.sender, self.name) == ("org.freedesktop.DBus", "org.freedesktop.DBus.Error.AccessDenied")
 
     @property
     def gone(self) -> bool:
-        """Whether the object, its service or the connection is not there (any more): ordinary where things vanish."""
+        """Whether the object, its service or the connection does not exist (any more), which is no fault by itself."""
         return self.name in (
             self.DISCONNECTED,
             self.NO_SERVER,
             self.NO_OWNER,
             "org.freedesktop.DBus.Error.ServiceUnknown",
             "org.freedesktop.DBus.Error.UnknownInterface",
-            "org.freedesktop.DBus.Error.UnknownMethod",  # what GDBus answers for a path that it does not know
+            "org.freedesktop.DBus.Error.UnknownMethod",  # GDBus's error for an unknown path
             "org.freedesktop.DBus.Error.UnknownObject",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A signal as it came; ``body`` holds Variants where the signature has ``v`` (see :func:`unpack`)."""
+    """A signal; ``body`` has Variants where the signature has ``v`` (see :func:`unpack`)."""
 
     sender: str
     path: str
@@ -204,21 +204,21 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls a method of ours: a unique name on the bus, and whether the bus may ask a person for a password."""
+    """Who calls a method of ours: its unique name, and whether the call allows interactive authorization."""
 
     name: str
     interactive: bool
 
 
-#: Methods by their names: the signatures of what they take and of what they give.
+#: Method -> signatures of its arguments and of its reply.
 Signatures = Mapping[str, tuple[str, str]]
 
-#: Does what a method is for: who calls, its name, what it takes -> what it gives; raises :class:`DBusError`.
-Work = Callable[[Caller, str, Sequence[Any]], Awaitable[Sequence[Any]]]
+#: Executes a method: caller, member, arguments -> reply; raises :class:`DBusError`.
+MethodHandler = Callable[[Caller, str, Sequence[Any]], Awaitable[Sequence[Any]]]
 
 
 def unpack(value: Any) -> Any:
-    """``value`` without Variants, at any depth; structs become lists (they are lists or tuples by library)."""
+    """``value`` without Variants, at any depth; structs, which are lists or tuples by library, become lists."""
     if isinstance(value, Variant):
         return unpack(value.value)
     if isinstance(value, dict):
@@ -229,7 +229,7 @@ def unpack(value: Any) -> Any:
 
 
 class _PatientSocket:
-    """What is written by: a socket that is full takes nothing now, which to the libraries is the end of the connection."""
+    """The writer's socket: the libraries take EAGAIN of a full socket for the end of the connection."""
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
@@ -238,17 +238,17 @@ class _PatientSocket:
         try:
             return int(self._sock.send(data))
         except BlockingIOError:
-            return 0  # they wait until it is writable
+            return 0  # nothing was sent: they wait until it is writable
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
 
 
 class _MessageBus(_aio.MessageBus):  # type: ignore[misc, name-defined]  # both libraries' class, untyped
-    """The library's connection, cured of what cannot be worked round from outside."""
+    """The library's connection, with fixes for what cannot be worked round from outside."""
 
     async def _auth_readline(self) -> str:
-        # A daemon that closes during AUTH makes dbus-next and older dbus-fast spin for ever.
+        # Without this, dbus-next and older dbus-fast spin for ever when the daemon closes during AUTH.
         line = b""
         while not line.endswith(b"\r\n"):
             byte = await self._loop.sock_recv(self._sock, 1)
@@ -257,17 +257,17 @@ class _MessageBus(_aio.MessageBus):  # type: ignore[misc, name-defined]  # both 
             line += byte
         return line[:-2].decode()
 
-    #: The object that manages those below it; "" for none.
+    #: Path of the ObjectManager for the objects below it; "" for none.
     manager = ""
 
     def send(self, message: Any) -> Any:
         if self.manager and message.interface == _OBJECT_MANAGER and message.message_type is _SIGNAL:
-            # The libraries send InterfacesAdded and -Removed from the object itself; it is for its manager to tell.
+            # The libraries send InterfacesAdded and -Removed from the object itself; by the specification its manager does.
             if message.path == self.manager:
                 return self._loop.create_future()
             message.path = self.manager
-        # Nobody awaits the future that the libraries make here for a call; when the pipe breaks asyncio would complain
-        # of that, and dbus-fast may also raise, which leaves the call's own future behind.
+        # For a call nobody awaits the future of its sending: when the socket fails, asyncio would log that, and dbus-fast may
+        # raise as well, which leaves the call's own future pending.
         sent = self._loop.create_future()
         sent.add_done_callback(_retrieved)
         if not message.serial:
@@ -282,9 +282,9 @@ class _MessageBus(_aio.MessageBus):  # type: ignore[misc, name-defined]  # both 
     if LIBRARY == "dbus_next":
 
         def _send_reply(self, message: Any) -> Any:
-            # An error that an exported method raises is answered, but then also thrown at the event loop.
+            # dbus-next answers an error that an exported method raises, and then raises it into the event loop as well.
             reply = super()._send_reply(message)
-            type(reply).__exit__ = type(reply)._exit  # a class of its own for each call
+            type(reply).__exit__ = type(reply)._exit  # a new class at each call
             return reply
 
 
@@ -304,7 +304,7 @@ class Bus:
         return (self._connection.unique_name or "") if self._connection is not None else ""
 
     async def connect(self, address: str | None = None, *, timeout: float = 5.0) -> None:
-        """Connect and say hello; raises :class:`BusError` (then this object is of no further use)."""
+        """Connect and authenticate; raises :class:`BusError`, after which this object cannot be used."""
         if self._connection is not None:
             raise RuntimeError("a Bus connects once: make a new one")
         try:
@@ -320,7 +320,7 @@ class Bus:
         except (FileNotFoundError, ConnectionRefusedError) as error:
             self.close()
             raise BusError(BusError.NO_SERVER, f"no system bus: {_reason(error)}") from None
-        except Exception as error:  # anything: sockets, addresses, authentication, by library and version
+        except Exception as error:  # for a bad socket, address or authentication each library raises its own
             self.close()
             raise BusError(BusError.DISCONNECTED, f"no connection to the system bus: {_reason(error)}") from None
         self._connection._writer.sock = _PatientSocket(self._connection._writer.sock)
@@ -341,8 +341,8 @@ class Bus:
     ) -> list[Any]:
         """Call a method and return the body of the reply; ``timeout`` in seconds.
 
-        Raises :class:`BusError` for an error reply, a time-out or a lost connection. Starts no service unless asked to;
-        ``interactive``: a person may be asked for a password.
+        Raises :class:`BusError` for an error reply, a time-out or a lost connection. ``no_auto_start=False`` lets the bus
+        start the service; ``interactive`` allows interactive authorization (polkit may ask for a password).
         """
         if self._connection is None or self.lost.done():
             why = self.lost.result() if self.lost.done() else "not connected"
@@ -358,7 +358,7 @@ class Bus:
         )
         asked = asyncio.ensure_future(self._connection.call(message))
         try:
-            # The libraries do not end a call when the connection goes (dbus-next), so it races that.
+            # dbus-next does not end a call when the connection is lost.
             await asyncio.wait((asked, self.lost), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if not asked.done():
                 if self.lost.done():
@@ -382,11 +382,11 @@ class Bus:
         await self.call(DAEMON, DAEMON_PATH, DAEMON, "AddMatch", "s", rule)
 
     async def remove_match(self, rule: str) -> None:
-        """Take back what :meth:`add_match` asked for; raises :class:`BusError`."""
+        """Remove a rule of :meth:`add_match`; raises :class:`BusError`."""
         await self.call(DAEMON, DAEMON_PATH, DAEMON, "RemoveMatch", "s", rule)
 
     def on_signal(self, handler: Callable[[Signal], None]) -> None:
-        """Call ``handler`` for each signal that comes, whoever asked for it; what it raises is logged."""
+        """Call ``handler`` for each signal, whoever subscribed to it; what it raises is logged."""
 
         def handle(message: Any) -> None:
             if message.message_type is not _SIGNAL:
@@ -411,19 +411,19 @@ class Bus:
         return str(owner)
 
     async def user(self, name: str) -> int:
-        """The user id of who is on the bus by that name; raises :class:`BusError`."""
+        """The user id of the connection with that name; raises :class:`BusError`."""
         (number,) = await self.call(DAEMON, DAEMON_PATH, DAEMON, "GetConnectionUnixUser", "s", name)
         return int(number)
 
     async def request_name(self, name: str) -> bool:
-        """Take a well-known name; False where somebody else has it (we do not queue). Raises :class:`BusError`."""
+        """Take a well-known name; False where it has another owner (no queueing). Raises :class:`BusError`."""
         (answer,) = await self.call(
             DAEMON, DAEMON_PATH, DAEMON, "RequestName", "su", name, int(NameFlag.DO_NOT_QUEUE.value)
         )
         return answer in (RequestNameReply.PRIMARY_OWNER.value, RequestNameReply.ALREADY_OWNER.value)
 
     async def release_name(self, name: str) -> None:
-        """Give a well-known name back; raises :class:`BusError`."""
+        """Release a well-known name; raises :class:`BusError`."""
         await self.call(DAEMON, DAEMON_PATH, DAEMON, "ReleaseName", "s", name)
 
     def export(self, path: str, interface: ServiceInterface) -> None:
@@ -431,13 +431,14 @@ class Bus:
         self._connection.export(path, interface)
 
     def unexport(self, path: str, interface: ServiceInterface) -> None:
-        """Serve ``interface`` at ``path`` no longer."""
+        """Stop serving ``interface`` at ``path``."""
         self._connection.unexport(path, interface)
 
-    def answer(self, path: str, interface: str, methods: Signatures, work: Work) -> None:
-        """Answer calls of these methods of what is exported there: the libraries tell a method nothing of its caller.
+    def answer(self, path: str, interface: str, methods: Signatures, handler: MethodHandler) -> None:
+        """Answer calls of these methods of an exported interface: the libraries do not give a method its caller.
 
-        Each call is a task, which ends with the connection. Calls that are no good they refuse themselves.
+        Each call is a task, which ends with the connection. The libraries reject calls of unknown methods or with other
+        signatures.
         """
 
         def handle(message: Any) -> bool:
@@ -450,33 +451,33 @@ class Bus:
             takes, gives = methods.get(message.member, (None, ""))
             if (message.signature or "") != takes:
                 return False
-            task = asyncio.ensure_future(self._answer(message, gives, work))
+            task = asyncio.ensure_future(self._answer(message, gives, handler))
             self._answers.add(task)
             task.add_done_callback(self._answers.discard)
             return True
 
         self._connection.add_message_handler(handle)
 
-    async def _answer(self, message: Any, gives: str, work: Work) -> None:
+    async def _answer(self, message: Any, gives: str, handler: MethodHandler) -> None:
         who = Caller(message.sender or "", bool(message.flags & _INTERACTIVE))
         try:
-            reply = Message.new_method_return(message, gives, list(await work(who, message.member, message.body)))
+            reply = Message.new_method_return(message, gives, list(await handler(who, message.member, message.body)))
         except DBusError as error:
             reply = Message.new_error(message, error.type, error.text)
         except asyncio.CancelledError:
-            reply = Message.new_error(message, BusError.NO_REPLY, "the service ends")
+            reply = Message.new_error(message, BusError.NO_REPLY, "the service is stopping")
         except Exception:
             _log.exception("method %s", message.member)
-            reply = Message.new_error(message, "org.freedesktop.DBus.Error.Failed", "an error inside the service")
+            reply = Message.new_error(message, "org.freedesktop.DBus.Error.Failed", "internal error")
         if self._connection is not None and not self.lost.done() and not message.flags & _NO_REPLY:
             self._connection.send(reply)
 
     def manage_objects(self, path: str) -> None:
-        """Have the object at ``path`` tell of those that are exported below it from now on, and taken away."""
+        """Make the object at ``path`` the ObjectManager of those that are exported below it from now on."""
         self._connection.manager = path
 
     def close(self) -> None:
-        """Close the connection; ``lost`` is done after it. May be called at any time and more than once."""
+        """Close the connection; ``lost`` is done after it. May be called at any time, repeatedly."""
         connection, self._connection = self._connection, None
         if not self.lost.done():
             self.lost.set_result("the connection to the system bus was closed")
@@ -502,7 +503,7 @@ async def connected(address: str | None = None) -> Bus:
 
 
 def _disconnect(connection: Any) -> None:
-    """Close a library connection in whatever state it is: both leave the socket open when connect() failed."""
+    """Close a library connection in any state: both libraries leave the socket open when connect() failed."""
     socket = getattr(connection, "_sock", None)
     if socket is None:
         return
@@ -522,7 +523,7 @@ def _disconnect(connection: Any) -> None:
 
 
 def _retrieved(future: asyncio.Future[Any]) -> None:
-    """Look at a future's error, which is told elsewhere."""
+    """Retrieve a future's exception, which is reported elsewhere, so that asyncio does not log it."""
     if not future.cancelled():
         future.exception()
 

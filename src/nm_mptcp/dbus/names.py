@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What our own D-Bus interface is called, and says in words of its own; for those who call it and the one that serves it."""
+"""The names of our own D-Bus interface, for the service and for its callers."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ INTERFACE = "org.nm_mptcp1"
 PATHS = f"{PATH}/path"
 PATH_INTERFACE = f"{INTERFACE}.Path"
 
-#: The error for an argument that means nothing here.
-WRONG = "org.freedesktop.DBus.Error.InvalidArgs"
+#: The error for an argument that is not valid.
+INVALID_ARGS = "org.freedesktop.DBus.Error.InvalidArgs"

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who may change something over the bus: root always, others where polkit is there and allows it.
+"""Who may change something over the bus: root always, others where polkit runs and authorizes them.
 
-Source: polkit's ``org.freedesktop.PolicyKit1.Authority(8)`` (``CheckAuthorization``). The actions and what they allow unless
-an administrator says otherwise are in ``packaging/polkit/org.nm_mptcp1.policy``. (An action's name may have hyphens, and no
-underscores.)
+Source: polkit's ``org.freedesktop.PolicyKit1.Authority(8)`` (``CheckAuthorization``). The actions and their defaults are in
+``packaging/polkit/org.nm_mptcp1.policy``. (An action's name may have hyphens, but no underscores.)
 """
 
 from __future__ import annotations
@@ -17,27 +16,27 @@ _AUTHORITY = "/org/freedesktop/PolicyKit1/Authority"
 _ALLOW_INTERACTION = 1
 
 _DENIED = "org.freedesktop.DBus.Error.AccessDenied"
-_ASKS = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
+_INTERACTION_REQUIRED = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
 
-#: Seconds for polkit's answer, and where a person is asked for a password first.
-_PATIENCE, _PATIENCE_WITH_A_PERSON = 10.0, 120.0
+#: Seconds for polkit's reply, and where it may ask for a password first.
+_TIMEOUT, _INTERACTIVE_TIMEOUT = 10.0, 120.0
 
 
 class Permission(enum.StrEnum):
-    """What is asked for; the value is polkit's action."""
+    """Permissions; the value is polkit's action."""
 
     SYNC = "org.nm-mptcp1.sync"
     RELOAD = "org.nm-mptcp1.reload"
     SET_MODE = "org.nm-mptcp1.set-mode"
 
 
-async def demand(bus: Bus, caller: Caller, permission: Permission) -> None:
-    """Return where ``caller`` has this permission; else raise :class:`DBusError`, in one line."""
+async def authorize(bus: Bus, caller: Caller, permission: Permission) -> None:
+    """Return if ``caller`` has this permission; else raise :class:`DBusError` with the reason."""
     try:
         if await bus.user(caller.name) == 0:
             return
     except BusError as error:
-        raise DBusError(_DENIED, f"who asks is not known: {error}") from None
+        raise DBusError(_DENIED, f"the caller's user is not known: {error}") from None
     subject = ["system-bus-name", {"name": Variant("s", caller.name)}]
     try:
         (answer,) = await bus.call(
@@ -51,16 +50,16 @@ async def demand(bus: Bus, caller: Caller, permission: Permission) -> None:
             {},
             _ALLOW_INTERACTION if caller.interactive else 0,
             "",
-            timeout=_PATIENCE_WITH_A_PERSON if caller.interactive else _PATIENCE,
+            timeout=_INTERACTIVE_TIMEOUT if caller.interactive else _TIMEOUT,
             no_auto_start=False,
         )
-        allowed, asks, _details = answer
+        authorized, challenge, _details = answer
     except BusError as error:
-        why = "there is no polkit that could allow it to others" if error.gone else f"polkit does not answer: {error}"
-        raise DBusError(_DENIED, f"only root may do this ({why})") from None
-    if allowed:
+        why = "polkit is not available" if error.gone else f"polkit does not answer: {error}"
+        raise DBusError(_DENIED, f"permission denied: must be root ({why})") from None
+    if authorized:
         return
-    if asks:
-        why = "nobody was there to be asked for one" if caller.interactive else "the call does not let it ask"
-        raise DBusError(_ASKS, f"polkit wants a password for {permission}, and {why}")
-    raise DBusError(_DENIED, f"polkit does not allow {permission}")
+    if challenge:
+        why = "there is no agent to ask" if caller.interactive else "the call does not allow interaction"
+        raise DBusError(_INTERACTION_REQUIRED, f"polkit requires authentication for {permission}: {why}")
+    raise DBusError(_DENIED, f"polkit does not authorize {permission}")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A D-Bus interface by tables: its properties are read from values, and what changes is told of (PropertiesChanged); its
-methods are described here and answered by :meth:`~nm_mptcp.dbus.connection.Bus.answer`.
+"""A D-Bus interface from tables: its properties are read from a mapping, and ``PropertiesChanged`` follows their changes; its
+methods are described here, and answered by :meth:`~nm_mptcp.dbus.connection.Bus.answer`.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from typing import Any, TypeVar
 
 from .connection import PropertyAccess, ServiceInterface, Signatures, dbus_property, method
 
-#: The properties of an interface: name -> D-Bus signature and what it says.
+#: The properties of an interface: name -> D-Bus signature, description.
 Table = Mapping[str, tuple[str, str]]
 
-#: The methods of an interface: name -> what it takes (names and signatures), the signature of what it gives, what it does.
+#: The methods of an interface: name -> arguments (name -> signature), signature of the reply, description.
 Methods = Mapping[str, tuple[Mapping[str, str], str, str]]
 
 Values = Mapping[str, Any]
 
 
 class Properties(ServiceInterface):
-    """An interface with read-only properties; which ones :func:`having` says."""
+    """An interface with read-only properties, which :func:`with_properties` adds."""
 
     def __init__(self, name: str, values: Values) -> None:
         super().__init__(name)
         self.values = values
 
     def update(self, values: Values) -> None:
-        """Take these values, and tell of those that are new, in one signal."""
+        """Take these values, and announce those that changed in one signal."""
         changed = {name: value for name, value in values.items() if value != self.values.get(name)}
         self.values = values
         if changed:
@@ -39,7 +39,7 @@ _Class = TypeVar("_Class", bound=type[Properties])
 
 
 def with_properties(table: Table, methods: Methods | None = None) -> Callable[[_Class], _Class]:
-    """A class decorator: give the interface these properties, and show these methods."""
+    """A class decorator: add these properties, and describe these methods."""
 
     def add(interface: _Class) -> _Class:
         for name, (signature, words) in table.items():
@@ -56,21 +56,21 @@ def _read_only(name: str, signature: str, words: str) -> Any:
         return self.values[name]
 
     get.__name__, get.__doc__ = name, words
-    # The libraries take the annotation for the signature, in the form that "from __future__ import annotations" gives it.
+    # The libraries read the signature from the annotation, in the form that "from __future__ import annotations" gives it.
     get.__annotations__ = {"return": repr(signature)}
     return dbus_property(access=PropertyAccess.READ)(get)
 
 
 def signatures(methods: Methods) -> Signatures:
-    """What each takes and gives."""
+    """The signatures of each method's arguments and reply."""
     return {name: ("".join(takes.values()), gives) for name, (takes, gives, _) in methods.items()}
 
 
 def _described(name: str, takes: Mapping[str, str], gives: str, words: str) -> Any:
-    """For who introspects, and for the libraries, which refuse what has another signature."""
+    """For introspection, and for the libraries, which reject calls with another signature."""
 
     def unanswered(_self: Properties, *_: object) -> None:
-        raise AssertionError(f"nobody answers {name}")
+        raise AssertionError(f"{name} is answered by Bus.answer")
 
     parameter = inspect.Parameter
     parameters = [parameter("self", parameter.POSITIONAL_OR_KEYWORD)]

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The D-Bus side: what NetworkManager says, as :class:`nm_mptcp.model.state.NetworkManager`."""
+"""NetworkManager over D-Bus, as :class:`nm_mptcp.model.state.NetworkManager`."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""NetworkManager's device match syntax (NetworkManager.conf(5), "Device List Format"): which devices a section is for.
+"""NetworkManager's syntax to match devices (NetworkManager.conf(5), "Device List Format").
 
 Pure. The rules are those of ``nm_match_spec_split`` and ``nm_match_spec_device`` (NetworkManager: ``nm-core-utils.c``).
 """
@@ -23,7 +23,7 @@ _MAC = re.compile(r"[0-9a-f]{1,2}([:-][0-9a-f]{1,2})+", re.IGNORECASE)
 
 
 class Tag(enum.Enum):
-    """What a term of a match looks at; the value is its tag."""
+    """The tag of a term, which says what it is compared with."""
 
     ANY = "*"
     TYPE = "type:"
@@ -32,7 +32,7 @@ class Tag(enum.Enum):
     DRIVER = "driver:"
     SUBCHANNELS = "s390-subchannels:"
     DHCP_PLUGIN = "dhcp-plugin:"
-    PLAIN = ""  #: no tag: an interface name or a MAC address
+    PLAIN = ""  #: without a tag: an interface name or a MAC address
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Term:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """A term from its text, without separators and already unescaped. Whatever has no tag is a plain name."""
+        """A term from its text, without separators and unescaped."""
         negative = _tagged(text, _EXCEPT)
         rest = text[len(_EXCEPT) :] if negative else text
         if rest == Tag.ANY.value:
@@ -56,20 +56,20 @@ class Term:
         return cls(Tag.PLAIN, rest, negative)
 
     def problem(self) -> str:
-        """Why this term can never match, "" when it can: NetworkManager ignores that silently, a person wants to know."""
+        """Why this term can never match, "" when it can. NetworkManager ignores such terms silently."""
         if self.tag is Tag.PLAIN and self.negative:
             return "'except:' needs a tag, such as 'except:interface-name:'"
         if self.tag is Tag.PLAIN and ":" in self.value and not _MAC.fullmatch(self.value):
             known = ", ".join(tag.value for tag in Tag if tag.value.endswith(":"))
             return f"unknown tag '{self.value.partition(':')[0]}:' (known: except:, {known})"
         if self.tag is Tag.MAC and not _MAC.fullmatch(self.value):
-            return f"'{self.value}' is no hardware address"
+            return f"'{self.value}' is not a hardware address"
         if self.tag not in (Tag.ANY, Tag.PLAIN) and not self.value.lstrip("=~" if self.tag is Tag.INTERFACE else ""):
             return f"nothing after '{self.tag.value}'"
         return ""
 
     def matches(self, device: Device, *, dhcp_plugin: str = "") -> bool:
-        """Whether ``device`` is what the term names, ``except:`` left aside."""
+        """Whether the term matches ``device``, apart from ``except:``."""
         value = self.value
         match self.tag:
             case Tag.ANY:
@@ -88,50 +88,50 @@ class Term:
                 driver, slash, version = value.rpartition("/")
                 if not slash:
                     return value == device.driver
-                # NetworkManager compares only as many characters as are written: "e1000/*" takes e1000e too.
+                # NetworkManager compares the driver by prefix: "e1000/*" matches e1000e as well.
                 return device.driver.startswith(driver) and _glob(version, device.driver_version)
             case Tag.DHCP_PLUGIN:
                 return bool(value) and value == dhcp_plugin
             case Tag.SUBCHANNELS:
-                return False  # an s390 address, which model.Device does not have
+                return False  # an s390 address, which Device does not have
             case Tag.PLAIN:
                 if self.negative:
-                    return False  # "except:" takes no plain names
+                    return False  # "except:" needs a tag
                 return value == device.interface or _same_mac(value, device.hardware_address)
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceMatch:
-    """A list of terms: any positive term takes a device in, any ``except:`` keeps it out, whatever their order.
+    """A list of terms: it matches where any positive term does and no ``except:`` term, in whatever order.
 
-    A list of nothing but ``except:`` takes all others; an empty list takes none.
+    A list of only ``except:`` terms matches all other devices; an empty list matches none.
     """
 
     terms: tuple[Term, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """A match from its text, strictly; raises :class:`ValueError` with the term that can never match, and why."""
+        """A match from its text; raises :class:`ValueError` with the first term that can never match, and why."""
         match = cls.lenient(text)
         for term in match.terms:
             if problem := term.problem():
                 raise ValueError(f"match '{text.strip()}': {problem}")
         if not match.terms:
-            raise ValueError("match is empty: it takes no device ('*' takes every one)")
+            raise ValueError("match is empty: matches no device ('*' matches every one)")
         return match
 
     @classmethod
     def lenient(cls, text: str) -> Self:
-        """A match from its text as NetworkManager reads it: terms that can never match are left as that."""
+        """A match from its text as NetworkManager parses it; terms that can never match are accepted."""
         return cls(tuple(Term.parse(word) for word in split(text)))
 
     def matches(self, device: Device, *, dhcp_plugin: str = "") -> bool:
-        """Whether the match takes ``device``; ``dhcp_plugin`` is NetworkManager's ``main.dhcp`` in force."""
+        """Whether it matches ``device``; ``dhcp_plugin`` is NetworkManager's ``main.dhcp`` in force."""
         return decide([(term.negative, partial(term.matches, device, dhcp_plugin=dhcp_plugin)) for term in self.terms])
 
 
 def decide(terms: Sequence[tuple[bool, Callable[[], bool]]]) -> bool:
-    """The verdict over (negative, test) pairs, the same for devices and for ``[.config] enable`` (``_match_result``)."""
+    """The result of (negative, test) pairs, for devices as for ``[.config] enable`` (NetworkManager: ``_match_result``)."""
     if not terms:
         return False
     if any(test() for negative, test in terms if negative):
@@ -143,7 +143,7 @@ def decide(terms: Sequence[tuple[bool, Callable[[], bool]]]) -> bool:
 def split(text: str) -> list[str]:
     r"""The terms of a list, split at commas and semicolons, unescaped (``\,`` ``\;`` ``\s`` ``\n`` ``\t`` ``\r`` ``\\``).
 
-    Space around a term is dropped unless it is escaped; an unknown escape stays as it is written.
+    White space around a term is dropped unless it is escaped; an unknown escape stays as written.
     """
     words: list[str] = []
     word: list[str] = []
@@ -180,7 +180,7 @@ def _end(words: list[str], word: list[str], trailing: int) -> None:
 
 
 def _tagged(text: str, tag: str) -> bool:
-    """Tags are known whatever their case (``g_ascii_strncasecmp``)."""
+    """Whether ``text`` begins with a tag, in any case (``g_ascii_strncasecmp``)."""
     return text[: len(tag)].lower() == tag
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Key files (``[section]``, ``key=value``) as GLib and NetworkManager read them, and the order in which theirs and ours count.
+"""Key files (``[section]``, ``key=value``) as GLib and NetworkManager parse them, and the order of several files.
 
-Of several directories a name in a later one hides the same name in an earlier one; an empty file, or a link to
-``/dev/null``, so takes a file out (NetworkManager: ``nm-config.c``, ``read_config`` and ``_get_config_dir_files``).
+A file in a later directory hides the file of the same name in an earlier one, so an empty file, or a link to ``/dev/null``,
+masks it (NetworkManager: ``nm-config.c``, ``read_config`` and ``_get_config_dir_files``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Self
 
 from ..text import printable
 
-#: Longest file that is read, in bytes: configuration is short, and a mistake must not fill the memory.
+#: Longest file that is read, in bytes: a wrong file must not fill the memory.
 LIMIT = 1 << 20
 
 _TRUE = ("yes", "on", "true", "1")
@@ -36,7 +36,7 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class ConfigPaths:
-    """Where a program's configuration is: the file that people edit, and the directories of its drop-ins."""
+    """Where a program's configuration is: its main file, and the directories of drop-ins."""
 
     main: Path
     system: Path
@@ -44,11 +44,11 @@ class ConfigPaths:
     etc: Path
 
     def under(self, root: Path) -> Self:
-        """The same places under another root."""
+        """The same paths under another root."""
         return type(self)(*(root / str(each).lstrip("/") for each in (self.main, self.system, self.run, self.etc)))
 
     def in_order(self) -> Iterator[Path]:
-        """The files that count, lowest priority first."""
+        """The files that are not hidden, lowest priority first."""
         system, run, etc = (_snippets(directory) for directory in (self.system, self.run, self.etc))
         if self.run in (self.system, self.etc):
             run = {}
@@ -58,13 +58,13 @@ class ConfigPaths:
         yield from etc.values()
 
     def signature(self) -> tuple[tuple[str, int, int, int], ...]:
-        """Changes when any of the files that count does: names, modification times (ns), sizes and inodes."""
+        """Names, modification times (ns), sizes and inodes of the files: differs when any of them changed."""
         return tuple(_stamp(path) for path in self.in_order())
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line that says something: a section's header (no ``key``), a value, or what is neither (``problem``)."""
+    """A line: a section header (no ``key``), ``key=value``, or what is neither (``problem``)."""
 
     number: int
     section: str = ""
@@ -74,9 +74,9 @@ class Line:
 
 
 def contents(path: Path) -> bytes:
-    """All of a file, at once: whatever it is, this neither waits nor fills the memory.
+    """All of a file; never blocks, whatever kind of file it is.
 
-    Raises :class:`OSError`, and :class:`ValueError` (with the path) for what is no file or too long. ``/dev/null`` is empty.
+    Raises :class:`OSError`, and :class:`ValueError` (with the path) for what is not a file or too long. ``/dev/null`` is empty.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
@@ -91,12 +91,12 @@ def contents(path: Path) -> bytes:
     finally:
         os.close(handle)
     if len(data) > LIMIT:
-        raise ValueError(f"{path}: is longer than {LIMIT >> 20} MiB: that is no configuration")
+        raise ValueError(f"{path}: is longer than {LIMIT >> 20} MiB: not a configuration file")
     return data
 
 
 def lines(text: str) -> Iterator[Line]:
-    """What the lines of a key file say, comments and empty lines left out (GLib: ``g_key_file_parse_line``)."""
+    """The lines of a key file, without comments and empty lines (GLib: ``g_key_file_parse_line``)."""
     section: str | None = None
     for number, line in enumerate(text.split("\n"), 1):
         line = line.lstrip(" \t\r\f\v").removesuffix("\r")
@@ -109,18 +109,21 @@ def lines(text: str) -> Iterator[Line]:
         key, equals, value = line.partition("=")
         key = key.rstrip()
         if line.startswith("[") and not equals:
-            section = ""  # what follows belongs to no section that we know
-            yield Line(number, problem=f"'{printable(line)}' is no section header")
+            section = ""  # the lines that follow belong to no known section
+            yield Line(number, problem=f"'{printable(line)}' is not a section header")
         elif not equals or not key:
             yield Line(number, section or "", problem=f"'{printable(line)}' is neither 'key=value' nor a comment")
         elif section is None:
-            yield Line(number, problem=f"'{printable(key)}' stands before any section")
+            yield Line(number, problem=f"'{printable(key)}' is before the first section header")
         else:
             yield Line(number, section, key, value.lstrip())
 
 
 def parse(text: str, name: str) -> dict[str, dict[str, str]]:
-    """A key file's sections, in order, the last value of a key (``GKeyFile``); :class:`ValueError` with file and line."""
+    """A key file's sections, in order, each key with its last value (``GKeyFile``).
+
+    Raises :class:`ValueError` with file and line.
+    """
     sections: dict[str, dict[str, str]] = {}
     for line in lines(text):
         if line.problem:
@@ -132,12 +135,12 @@ def parse(text: str, name: str) -> dict[str, dict[str, str]]:
 
 
 def unescape(value: str) -> str:
-    """A value as ``g_key_file_get_string`` gives it; an unknown escape stays as it is written."""
+    """A value as ``g_key_file_get_string`` returns it; an unknown escape stays as written."""
     return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[0]), value)
 
 
 def boolean(value: str) -> bool | None:
-    """A boolean as NetworkManager reads it; None where it is none."""
+    """A boolean as NetworkManager parses it; None where it is not one."""
     word = value.strip().lower()
     return True if word in _TRUE else False if word in _FALSE else None
 

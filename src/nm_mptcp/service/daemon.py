@@ -22,7 +22,7 @@ from ..config.files import ConfigError, ConfigurationFiles
 from ..config.settings import Config
 from ..dbus.connection import Bus, BusError, Signal
 from ..dbus.names import NAME
-from ..dbus.polkit import demand
+from ..dbus.polkit import authorize
 from ..engine.loop import Engine
 from ..engine.record import Record, StateError
 from ..journal import Event, log_fields
@@ -245,7 +245,7 @@ class Daemon:
             reload=self._reload,
             set_mode=self._engine.set_mode,
             explain=self._queries.explain,
-            demand=partial(demand, bus),
+            authorize=partial(authorize, bus),
         )
         self._objects = Objects(
             bus,

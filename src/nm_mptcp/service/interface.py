@@ -11,7 +11,7 @@ from typing import Any
 from .. import __version__
 from ..config.files import ConfigError
 from ..dbus.connection import Caller, DBusError
-from ..dbus.names import INTERFACE, WRONG
+from ..dbus.names import INTERFACE, INVALID_ARGS
 from ..dbus.polkit import Permission
 from ..dbus.properties import Methods, Properties, Values, with_properties
 from ..engine.record import StateError
@@ -67,7 +67,7 @@ NOTHING_YET: Values = {
 class Service(Properties):
     """The interface ``org.nm_mptcp1``; what its methods do is given by the daemon.
 
-    ``demand`` returns where the caller has a permission, and raises :class:`DBusError` where not. (Clear,
+    ``authorize`` returns where the caller has a permission, and raises :class:`DBusError` where not. (Clear,
     ClearAll and Resume are root's by the policy of the bus.)
     """
 
@@ -82,7 +82,7 @@ class Service(Properties):
         reload: Callable[[], Awaitable[None]],
         set_mode: Callable[[Mode | None], Awaitable[None]],
         explain: Callable[[str], Awaitable[Explanation]],
-        demand: Callable[[Caller, Permission], Awaitable[None]],
+        authorize: Callable[[Caller, Permission], Awaitable[None]],
     ) -> None:
         super().__init__(INTERFACE, NOTHING_YET)
         self._sync = sync
@@ -93,14 +93,14 @@ class Service(Properties):
         self._reload = reload
         self._set_mode = set_mode
         self._explain = explain
-        self._demand = demand
+        self._authorize = authorize
 
     async def answer(self, caller: Caller, member: str, arguments: Sequence[Any]) -> Sequence[Any]:
         """Do what a method is for, and give what it gives. Raises :class:`DBusError`."""
         try:
             match member:
                 case "Sync":
-                    await self._demand(caller, Permission.SYNC)
+                    await self._authorize(caller, Permission.SYNC)
                     await self._sync()
                 case "Status":
                     return [await self._status()]
@@ -113,10 +113,10 @@ class Service(Properties):
                 case "Resume":
                     self._resume()
                 case "Reload":
-                    await self._demand(caller, Permission.RELOAD)
+                    await self._authorize(caller, Permission.RELOAD)
                     await self._reload()
                 case "SetMode":
-                    await self._demand(caller, Permission.SET_MODE)
+                    await self._authorize(caller, Permission.SET_MODE)
                     await self._set_mode(_mode(*arguments))
         except (ConfigError, KernelError, StateError) as error:
             raise DBusError(_FAILED, str(error)) from None
@@ -128,10 +128,12 @@ class Service(Properties):
         try:
             return await self._explain(what)
         except UnknownSubject as error:
-            raise DBusError(WRONG, str(error)) from None
+            raise DBusError(INVALID_ARGS, str(error)) from None
 
 
 def _mode(name: str) -> Mode | None:
     if name and name not in list(Mode):
-        raise DBusError(WRONG, f"no such mode: {name!r} (there is {', '.join(Mode)}, and '' for the configured one)")
+        raise DBusError(
+            INVALID_ARGS, f"no such mode: {name!r} (there is {', '.join(Mode)}, and '' for the configured one)"
+        )
     return Mode(name) if name else None

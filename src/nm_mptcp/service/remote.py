@@ -88,7 +88,7 @@ def status() -> StatusDocument | None:
 def explain(what: str) -> Explanation | None:
     """The service's explanation; None where there is no service or no bus.
 
-    Raises :class:`BusError`; its name is :data:`~nm_mptcp.dbus.names.WRONG` for what means nothing to the service.
+    Raises :class:`BusError`; its name is :data:`~nm_mptcp.dbus.names.INVALID_ARGS` for what means nothing to the service.
     """
     found: Explanation | None = _document("Explain", what)
     return found
