@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nm_mptcp.kernel import sysctl
+from nm_mptcp.kernel.path_manager import PathManager
 from tests.support.mptcp import two_paths
 from tests.support.network import Network, reason_to_skip
 
@@ -44,9 +45,16 @@ def far(_namespaces: None) -> Iterator[Network]:
 
 
 @pytest.fixture
+def manager(network: Network) -> Iterator[PathManager]:  # noqa: ARG001
+    """The path manager of the fresh namespace."""
+    with PathManager() as manager:
+        yield manager
+
+
+@pytest.fixture
 def subject(network: Network) -> Iterator[Subject]:  # noqa: ARG001
     """A FIB of the fresh namespace, with its monitor."""
-    # The kernel's own doings in IPv6 (address detection) would only make it slower.
+    # Without IPv6 address detection, which would only take time.
     for where in ("all", "default"):
         sysctl.write(f"net/ipv6/conf/{where}/accept_dad", 0)
     subject = Subject()
@@ -56,7 +64,7 @@ def subject(network: Network) -> Iterator[Subject]:  # noqa: ARG001
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No bus: neither our service nor NetworkManager is asked."""
+    """No bus, hence neither our service nor NetworkManager."""
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
 
 

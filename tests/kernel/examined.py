@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a person does who has trouble: ``nm-mptcp check``, and then what it says."""
+"""What an administrator does: ``nm-mptcp check``, and then the commands that it names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMAND = [sys.executable, "-c", "import sys; from nm_mptcp.cli import main; sys
 
 
 class Machine:
-    """What a person does: check, and type what it says."""
+    """Runs the checks, and the commands of their remedies."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -41,7 +41,7 @@ class Machine:
         return self.found(check, subject).result
 
     def follow(self, finding: Finding) -> None:
-        """Type the very commands; systemd does not run here, so of what it is asked only its files are changed."""
+        """Run the commands of the remedy; systemd does not run here, so systemctl only changes its files."""
         assert finding.remedy, finding
         assert finding.remedy.commands, finding
         for command in finding.remedy.commands:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A real systemd in namespaces of its own, with units of the test's own; it starts nothing else and reaches nothing.
+"""A real systemd in its own namespaces, with the test's own units; it starts nothing else and reaches nothing.
 
 It runs in the network namespace that the test is in, has the machine's files but an ``/etc/systemd`` and a ``/run`` of its
 own, and may write no sysctl but those of the network namespace.
@@ -46,7 +46,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def reason_to_skip() -> str | None:
-    """Why there can be no systemd here, None when there can."""
+    """Why systemd cannot run here, None when it can."""
     if _program() is None or shutil.which("systemctl") is None:
         return "systemd is not installed"
     if _control_groups() is None:
@@ -55,7 +55,7 @@ def reason_to_skip() -> str | None:
 
 
 class Nested:
-    """A running systemd; gone with all that it started at the end of ``with``."""
+    """A running systemd; at the end of ``with`` it and all that it started are gone."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A FIB under test, with its monitor, and fresh dumps to hold against it."""
+"""A FIB under test, its monitor, and dumps to compare it with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.network import wait_for
 
 
 class Subject:
-    """A FIB with its monitor, and fresh dumps to hold against it."""
+    """A FIB, its monitor, and dumps to compare it with."""
 
     def __init__(self) -> None:
         self.changes: list[Changes] = []
@@ -23,7 +23,7 @@ class Subject:
         self.monitor = Monitor(self.fib, self.changes.append, self._on_lost)
         self.monitor.start(self.loop)
         self.rtnetlink = Rtnetlink()
-        self.look()
+        self.dump()
 
     def _on_lost(self) -> None:
         self.losses += 1
@@ -33,33 +33,33 @@ class Subject:
         self.rtnetlink.close()
         self.loop.close()
 
-    def look(self) -> bool:
+    def dump(self) -> bool:
         self.monitor.begin_dump()
         return self.monitor.end_dump(full_dump(self.rtnetlink))
 
     def difference(self) -> str:
-        """What a fresh dump shows differently, "" when nothing."""
+        """How the FIB differs from a dump, "": not at all."""
         fresh = full_dump(self.rtnetlink)
         self.monitor.read()
         words = []
         for kind in ("links", "addresses", "routes"):
-            ours, theirs = getattr(self.fib, kind), getattr(fresh, kind)
-            for place in sorted(ours.keys() | theirs.keys()):
-                mine, told = ours.get(place, ()), theirs.get(place, ())
+            known, dumped = getattr(self.fib, kind), getattr(fresh, kind)
+            for place in sorted(known.keys() | dumped.keys()):
+                mine, other = known.get(place, ()), dumped.get(place, ())
                 if kind == "links":
-                    mine, told = (mine,), (told,)
-                for one in set(mine) - set(told):
+                    mine, other = (mine,), (other,)
+                for one in set(mine) - set(other):
                     words.append(f"{kind} {place}: only the FIB has {one}")
-                for one in set(told) - set(mine):
+                for one in set(other) - set(mine):
                     words.append(f"{kind} {place}: only the kernel has {one}")
                 if len(mine) != len(set(mine)):
-                    words.append(f"{kind} {place}: the FIB has something twice")
+                    words.append(f"{kind} {place}: the FIB has a duplicate")
         if self.fib.rules != fresh.rules:
             words.append(f"rules: {self.fib.rules} instead of {fresh.rules}")
         return "\n".join(words)
 
     def settled(self) -> bool:
-        """Whether it agrees with the kernel, or doubts; waits for that."""
+        """Whether it agrees with the kernel, or a resync is due; waits for that."""
         difference = ""
 
         def agrees() -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""At a loss nothing is asked or handed over that the lost link's endpoint need not wait for."""
+"""What is done at once when a link is lost does without requests and threads that its endpoint would wait for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def link() -> int:
     return index
 
 
-def test_only_the_endpoints_are_asked_for_and_settings_after_they_were_written() -> None:
+def test_at_once_only_endpoints_are_read_and_settings_after_a_write() -> None:
     index = link()
 
     async def story() -> None:
@@ -51,7 +51,7 @@ def test_only_the_endpoints_are_asked_for_and_settings_after_they_were_written()
     asyncio.run(story())
 
 
-def test_what_is_done_at_once_is_done_in_the_loops_own_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_once_work_runs_in_the_loops_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     index = link()
     threads: list[threading.Thread] = []
     delete = PathManager.delete

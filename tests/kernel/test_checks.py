@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``nm-mptcp check`` on a real kernel: each bad state is brought about, found, and cleared by the very commands it names.
+"""``nm-mptcp check`` on a real kernel: each fault is made, found, and removed by the commands of its remedy.
 
-No NetworkManager here: endpoints are made by hand, as an administrator's are. What NetworkManager and the service have to do
-with it is in tests/networkmanager/test_check.py.
+Without NetworkManager: endpoints are made by hand, as by an administrator. tests/networkmanager/test_check.py has checks of
+NetworkManager and the service.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def test_an_endpoint_whose_address_another_machine_has(links: Machine, network: 
 
 @bad_state_of(paths.endpoints)
 def test_an_endpoint_that_came_before_its_address_was_usable(links: Machine, network: Network, far: Network) -> None:
-    """What is made again once the address is there carries."""
+    """An endpoint that is made again when its address is usable works."""
     network.ip("-6 route add default via 2001:db8:2::2 dev v2 table 5000")
     network.ip("-6 rule add from 2001:db8:2::7 lookup 5000")
     network.ip("addr add 2001:db8:2::7/64 dev v2")  # with duplicate address detection
@@ -255,7 +255,7 @@ def test_an_address_that_leaves_by_another_link(links: Machine) -> None:
 
 
 @bad_state_of(routes.route_lookups, routes.default_routes)
-def test_an_address_without_any_way(links: Machine, network: Network) -> None:
+def test_an_address_without_any_route(links: Machine, network: Network) -> None:
     network.ip("route del default dev v2")
     assert links.result("route", "10.2.0.1") is Result.BAD
     assert links.result("default-route", "v2") is Result.WARNING
@@ -272,7 +272,7 @@ def test_an_address_without_any_way(links: Machine, network: Network) -> None:
 
 
 @bad_state_of(routes.route_lookups)
-def test_a_rule_in_front_that_leads_astray(links: Machine, network: Network) -> None:
+def test_an_earlier_rule_to_another_link(links: Machine, network: Network) -> None:
     links.follow(links.found("route", "10.2.0.1"))
     network.ip("route add default via 10.1.0.2 dev v1 table 777")
     network.ip("rule add priority 100 from 10.2.0.0/24 lookup 777")
@@ -283,8 +283,8 @@ def test_a_rule_in_front_that_leads_astray(links: Machine, network: Network) -> 
     assert "lookup 777" not in network.ip("rule show")
 
 
-def test_a_rule_for_all_that_leads_astray_is_not_said_to_be_deleted(links: Machine, network: Network) -> None:
-    """A VPN's, it may be: where to look is said."""
+def test_no_remedy_deletes_a_rule_for_all_to_another_link(links: Machine, network: Network) -> None:
+    """It may be a VPN's; the finding names where to look."""
     links.follow(links.found("route", "10.2.0.1"))
     network.ip("route add default via 10.1.0.2 dev v1 table 777")
     network.ip("rule add priority 100 lookup 777")
@@ -298,7 +298,7 @@ def test_a_rule_for_all_that_leads_astray_is_not_said_to_be_deleted(links: Machi
     assert links.result("route", "10.2.0.1") is Result.GOOD
 
 
-def test_ipv6_addresses_are_looked_at_alike(links: Machine, network: Network) -> None:
+def test_ipv6_addresses_are_checked_alike(links: Machine, network: Network) -> None:
     network.ip("mptcp endpoint add 2001:db8:2::1 dev v2 subflow")
     finding = links.found("route", "2001:db8:2::1")
     assert finding.result is Result.WARNING
@@ -355,10 +355,8 @@ def test_two_links_on_one_subnet(links: Machine, network: Network) -> None:
 # --- what was counted
 
 
-def test_a_servers_joins_for_what_nobody_has_accepted_yet_are_no_fault(
-    links: Machine, network: Network, far: Network
-) -> None:
-    """A client is there before the program takes it: no subflow can be made for it so far, which the kernel counts."""
+def test_joins_before_a_server_accepts_are_not_a_fault(links: Machine, network: Network, far: Network) -> None:
+    """Until the program accepts a connection no subflow can be made for it, which the kernel counts."""
     assert network
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as listener:
         listener.bind(("10.1.0.1", 5003))
@@ -379,7 +377,7 @@ def test_a_servers_joins_for_what_nobody_has_accepted_yet_are_no_fault(
 
 
 @bad_state_of(counters.joins)
-def test_joins_that_failed_for_want_of_their_address(links: Machine, network: Network, far: Network) -> None:
+def test_joins_that_failed_without_their_address(links: Machine, network: Network, far: Network) -> None:
     assert links.result("joins") is Result.NOT_APPLICABLE
     network.ip("mptcp endpoint add 10.3.0.1 subflow")
     with Echo(far, "10.9.0.1"):
@@ -396,7 +394,7 @@ def test_joins_that_failed_for_want_of_their_address(links: Machine, network: Ne
 
 @pytest.fixture
 def listener(far: Network, links: Machine) -> Iterator[socket.socket]:  # noqa: ARG001
-    """One that accepts MPTCP on the far side."""
+    """One on the far side that accepts MPTCP."""
     with far.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as server:
         server.bind(("10.9.0.1", 5002))
         server.listen()
@@ -418,7 +416,7 @@ def _reach(machine: Machine, target: str) -> list[Finding]:
 
 
 @pytest.mark.usefixtures("listener")
-def test_reach_tells_of_each_path_whether_mptcp_gets_through(links: Machine, far: Network) -> None:
+def test_reach_reports_for_each_path_whether_mptcp_works(links: Machine, far: Network) -> None:
     links.follow(links.found("route", "10.2.0.1"))
     found = {each.subject: each.result for each in _reach(links, "10.9.0.1:5002") if each.subject}
     assert found == {"v1 10.1.0.1": Result.GOOD, "v2 10.2.0.1": Result.GOOD}
@@ -430,7 +428,7 @@ def test_reach_tells_of_each_path_whether_mptcp_gets_through(links: Machine, far
     assert "a middlebox on this one removes it" in found2["v2 10.2.0.1"].evidence
 
 
-def test_reach_tells_of_a_server_without_mptcp(links: Machine, far: Network) -> None:
+def test_reach_reports_a_server_without_mptcp(links: Machine, far: Network) -> None:
     links.follow(links.found("route", "10.2.0.1"))
     with far.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
         server.bind(("10.9.0.1", 5003))
@@ -440,7 +438,7 @@ def test_reach_tells_of_a_server_without_mptcp(links: Machine, far: Network) -> 
     assert all("TCP only by every path" in each.evidence for each in found)
 
 
-def test_reach_is_clear_where_there_is_no_way(machine: Machine, links: Machine, network: Network) -> None:
+def test_reach_without_a_route(machine: Machine, links: Machine, network: Network) -> None:
     refused = [each for each in _reach(links, "10.9.0.1:5999") if "v1" in each.subject]
     assert [(each.result, each.evidence) for each in refused] == [
         (Result.BAD, "no connection to 10.9.0.1: connection refused")
@@ -473,7 +471,7 @@ def test_fix_does_what_is_safe_after_asking(links: Machine, network: Network) ->
     assert "subflows 4" in network.ip("mptcp limits")
 
 
-def test_the_report_has_all_and_masked_no_address(links: Machine, network: Network) -> None:
+def test_the_report_is_complete_and_when_masked_has_no_address(links: Machine, network: Network) -> None:
     hardware = network.ip("-o link show v1").split("link/ether ")[1].split()[0]
     plain, masked = links.directory / "plain", links.directory / "masked"
     assert links.command("--report", str(plain)).returncode == 2
@@ -491,7 +489,7 @@ def test_the_report_has_all_and_masked_no_address(links: Machine, network: Netwo
     assert "kernel " + os.uname().release in hidden
 
 
-def test_it_reads_only_and_works_for_everybody(links: Machine, network: Network) -> None:
+def test_check_is_read_only_and_works_without_privileges(links: Machine, network: Network) -> None:
     def state() -> list[str]:
         return [network.ip(what) for what in ("rule show", "-4 route show table all", "mptcp endpoint", "mptcp limits")]
 
@@ -506,7 +504,7 @@ def test_it_reads_only_and_works_for_everybody(links: Machine, network: Network)
     assert state() == before
 
 
-def test_wrong_usage_is_told(machine: Machine) -> None:
+def test_wrong_usage_is_an_error(machine: Machine) -> None:
     for arguments in (("--mask",), ("--yes",), ("--reach", "a:b:c:"), ("--reach", "host:99999")):
         done = machine.command(*arguments)
         assert (done.returncode, done.stdout) == (2, "")

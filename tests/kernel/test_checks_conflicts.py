@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``nm-mptcp check`` on a kernel, a machine and programs beside us that are not as they should be."""
+"""``nm-mptcp check`` with unsuitable kernels, tools and other programs."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ UNAME26 = 0x0020000
 
 @pytest.fixture
 def mounts() -> Iterator[None]:
-    """Files are hidden from this test alone."""
+    """Files can be hidden from this test alone."""
     with mounts_of_its_own():
         yield
 
 
 @contextlib.contextmanager
 def running(machine: Machine, name: str) -> Iterator[None]:
-    """A program of that name, which does nothing."""
+    """A process of that name, which does nothing."""
     program = machine.directory / name
     shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
     process = subprocess.Popen([program, "100"])
@@ -99,7 +99,7 @@ def test_a_kernel_that_was_built_without_what_is_needed(machine: Machine) -> Non
 
 @bad_state_of(conflicts.mptcpd)
 @pytest.mark.skipif(not MPTCPD.exists(), reason="mptcpd is not installed")
-def test_mptcpd_beside_us(machine: Machine) -> None:
+def test_mptcpd_on_the_same_machine(machine: Machine) -> None:
     assert machine.result("mptcpd") is Result.GOOD
     # The shell buries it.
     daemon = subprocess.Popen(["sh", "-c", f"{MPTCPD} --log=null & wait"], start_new_session=True)
@@ -118,7 +118,7 @@ def test_mptcpd_beside_us(machine: Machine) -> None:
 
 @pytest.mark.usefixtures("mounts")
 @bad_state_of(conflicts.networkd)
-def test_networkd_that_deletes_what_others_made(machine: Machine) -> None:
+def test_networkd_that_deletes_foreign_routes_and_rules(machine: Machine) -> None:
     if not Path("/etc/systemd").is_dir():
         pytest.skip("there is no /etc/systemd")
     subprocess.run(["mount", "-t", "tmpfs", "none", "/etc/systemd"], check=True)
@@ -135,7 +135,7 @@ def test_networkd_that_deletes_what_others_made(machine: Machine) -> None:
 
 @pytest.mark.usefixtures("mounts")
 @bad_state_of(conflicts.cloud_setup)
-def test_nm_cloud_setup_beside_us(machine: Machine, network: Network) -> None:
+def test_nm_cloud_setup_on_the_same_machine(machine: Machine, network: Network) -> None:
     if not Path("/etc/systemd").is_dir() or shutil.which("systemctl") is None:
         pytest.skip("this machine has no systemd installed")
     subprocess.run(["mount", "-t", "tmpfs", "none", "/etc/systemd"], check=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is known of the live connections at the moment of a loss is what the kernel would answer."""
+"""The cached live connections equal what the kernel would answer."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ SERVER, FIRST, SECOND = "10.9.0.1", "10.1.0.1", "10.2.0.1"
 
 
 async def settled(access: KernelAccess) -> Mapping[frozenset[str], int]:
-    """The answer that is kept, once there is one."""
+    """The cached answer, when there is one."""
     async with asyncio.timeout(10):
         while (kept := access._connections.kept) is None:
             await asyncio.sleep(0.01)
     return kept
 
 
-async def told(access: KernelAccess) -> None:
-    """The path manager told something: it does so from a work queue where a subflow's end is not its own deed."""
+async def invalidated(access: KernelAccess) -> None:
+    """Wait for an event of the path manager, which comes from a work queue unless it closed the subflow itself."""
     async with asyncio.timeout(10):
         while access._connections.kept is not None:
             await asyncio.sleep(0.001)
 
 
-def test_it_is_right_at_once_after_each_connection_and_subflow_that_came_or_went(
+def test_the_answer_is_right_after_each_connection_and_subflow_that_comes_or_goes(
     network: Network, far: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "_SETTLED", 0.05)
@@ -61,7 +61,7 @@ def test_it_is_right_at_once_after_each_connection_and_subflow_that_came_or_went
                     assert await access.connections(at_once=True) == {frozenset({FIRST}): 2}
                     await settled(access)
                     destroy(next(each for each in subflows() if each.remote_port == 5001))
-                    await told(access)
+                    await invalidated(access)
                     assert await access.connections(at_once=True) == {frozenset({FIRST}): 1}
         finally:
             await access.close()
@@ -69,7 +69,7 @@ def test_it_is_right_at_once_after_each_connection_and_subflow_that_came_or_went
     asyncio.run(story())
 
 
-def test_the_sockets_are_not_gone_through_at_a_loss(
+def test_sockets_are_not_read_when_a_link_is_lost(
     network: Network, far: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "_SETTLED", 0.05)
@@ -82,11 +82,11 @@ def test_the_sockets_are_not_gone_through_at_a_loss(
             with Echo(far, SERVER):
                 await access.connections(at_once=True)
                 known = await settled(access)
-                asked: list[str] = []
-                monkeypatch.setattr(Sockets, "subflows", lambda _: asked.append("asked") or ())
+                reads: list[str] = []
+                monkeypatch.setattr(Sockets, "subflows", lambda _: reads.append("reads") or ())
                 access._connections._subflows = access._sockets.subflows
                 assert await access.connections(at_once=True) == known == {frozenset({FIRST}): 1}
-                assert not asked
+                assert not reads
         finally:
             await access.close()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where packets leave that nobody bound to anything: devices, rules, IPsec policies; and when the kernel is asked."""
+"""Where packets from unbound sockets leave: devices, rules, IPsec policies; and when that is looked up."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IPV4, IPV6 = Family.IPV4, Family.IPV6
 
 
 @pytest.fixture
-def asked(network: Network) -> Iterator[EgressLookup]:  # noqa: ARG001
+def lookup(network: Network) -> Iterator[EgressLookup]:  # noqa: ARG001
     with EgressLookup() as made:
         yield made
 
@@ -60,25 +60,25 @@ def links() -> Mapping[int, Link]:
         return {link.index: link for link in rtnetlink.links()}
 
 
-def leaves(asked: EgressLookup) -> tuple[set[int], set[int]]:
-    """By which interfaces the probes leave, by family."""
-    found = asked.look(links(), afresh=True)
-    return {way.ifindex for way in found[IPV4]}, {way.ifindex for way in found[IPV6]}
+def leaves(lookup: EgressLookup) -> tuple[set[int], set[int]]:
+    """The interfaces by which the probes leave: IPv4, IPv6."""
+    found = lookup.look(links(), afresh=True)
+    return {each.ifindex for each in found[IPV4]}, {each.ifindex for each in found[IPV6]}
 
 
-def test_without_anything_like_a_tunnel_nothing_is_asked(asked: EgressLookup, uplink: int) -> None:  # noqa: ARG001
-    assert asked.look(links(), afresh=True) == {}
+def test_without_a_tunnels_link_nothing_is_looked_up(lookup: EgressLookup, uplink: int) -> None:  # noqa: ARG001
+    assert lookup.look(links(), afresh=True) == {}
 
 
-def test_a_tunnel_without_routes_changes_nothing(asked: EgressLookup, uplink: int, tunnel: int) -> None:  # noqa: ARG001
-    assert leaves(asked) == ({uplink}, {uplink})
+def test_a_tunnel_without_routes_changes_nothing(lookup: EgressLookup, uplink: int, tunnel: int) -> None:  # noqa: ARG001
+    assert leaves(lookup) == ({uplink}, {uplink})
 
 
-def test_a_better_default_leads_into_the_tunnel(asked: EgressLookup, uplink: int, tunnel: int) -> None:
+def test_a_better_default_leads_into_the_tunnel(lookup: EgressLookup, uplink: int, tunnel: int) -> None:
     ip("route add default dev tun0 metric 50")
-    assert leaves(asked) == ({tunnel}, {uplink})
+    assert leaves(lookup) == ({tunnel}, {uplink})
     ip("-6 route add default dev tun0 metric 50")
-    assert leaves(asked) == ({tunnel}, {tunnel})
+    assert leaves(lookup) == ({tunnel}, {tunnel})
 
 
 @pytest.mark.parametrize(
@@ -91,45 +91,45 @@ def test_a_better_default_leads_into_the_tunnel(asked: EgressLookup, uplink: int
     ],
 )
 def test_halves_lead_into_the_tunnel(
-    asked: EgressLookup, uplink: int, tunnel: int, family: Family, halves: tuple[str, ...]
+    lookup: EgressLookup, uplink: int, tunnel: int, family: Family, halves: tuple[str, ...]
 ) -> None:
     for half in halves:
         ip(f"route add {half} dev tun0")
-    assert {way.ifindex for way in asked.look(links(), afresh=True)[family]} == {tunnel}
+    assert {each.ifindex for each in lookup.look(links(), afresh=True)[family]} == {tunnel}
     other = IPV6 if family is IPV4 else IPV4
-    assert {way.ifindex for way in asked.look(links(), afresh=True)[other]} == {uplink}
+    assert {each.ifindex for each in lookup.look(links(), afresh=True)[other]} == {uplink}
 
 
 @pytest.mark.parametrize("flag", ["-4", "-6"])
-def test_rules_by_mark_lead_into_the_tunnel(asked: EgressLookup, uplink: int, tunnel: int, flag: str) -> None:
+def test_rules_by_mark_lead_into_the_tunnel(lookup: EgressLookup, uplink: int, tunnel: int, flag: str) -> None:
     ip(f"{flag} route add default dev tun0 table 51820")
     ip(f"{flag} rule add not fwmark 51820 table 51820")
     ip(f"{flag} rule add table main suppress_prefixlength 0")
-    assert leaves(asked) == (({tunnel}, {uplink}) if flag == "-4" else ({uplink}, {tunnel}))
+    assert leaves(lookup) == (({tunnel}, {uplink}) if flag == "-4" else ({uplink}, {tunnel}))
 
 
-def test_rules_for_one_source_lead_nobody_else(asked: EgressLookup, uplink: int, tunnel: int) -> None:  # noqa: ARG001
+def test_rules_for_one_source_do_not_change_the_egress(lookup: EgressLookup, uplink: int, tunnel: int) -> None:  # noqa: ARG001
     ip("route add default dev tun0 table 42000")
     ip("rule add from 10.0.0.2 table 42000")
-    assert leaves(asked) == ({uplink}, {uplink})
+    assert leaves(lookup) == ({uplink}, {uplink})
 
 
 @pytest.mark.usefixtures("tunnel")
 @pytest.mark.parametrize("kind", ["", "unreachable", "blackhole", "prohibit"])
 @pytest.mark.parametrize("flag", ["-4", "-6"])
-def test_where_nothing_leads_there_nothing_leaves(asked: EgressLookup, flag: str, kind: str) -> None:
+def test_without_a_route_there_is_no_egress(lookup: EgressLookup, flag: str, kind: str) -> None:
     if kind:
         ip(f"{flag} route add {kind} default metric 1")
-    assert leaves(asked) == ({0}, {0})
+    assert leaves(lookup) == ({0}, {0})
 
 
-def test_the_same_objects_get_the_same_answer_unasked(asked: EgressLookup, uplink: int, tunnel: int) -> None:
+def test_for_the_same_objects_nothing_is_looked_up_again(lookup: EgressLookup, uplink: int, tunnel: int) -> None:
     there, routes = links(), object()
-    first = asked.look(there, routes)
+    first = lookup.look(there, routes)
     ip("route add default dev tun0 metric 50")
-    assert asked.look(there, routes) is first
-    assert {way.ifindex for way in first[IPV4]} == {uplink}
-    assert {way.ifindex for way in asked.look(there, object())[IPV4]} == {tunnel}
+    assert lookup.look(there, routes) is first
+    assert {each.ifindex for each in first[IPV4]} == {uplink}
+    assert {each.ifindex for each in lookup.look(there, object())[IPV4]} == {tunnel}
 
 
 # --- IPsec
@@ -142,8 +142,8 @@ def policy(words: str, *, template: str = "tmpl src 10.0.0.2 dst 192.0.2.1 proto
         pytest.skip(f"this kernel has no IPsec: {error}")
 
 
-def encrypted(asked: EgressLookup) -> list[bool]:
-    return [way.encrypted for way in asked.look(links(), afresh=True).get(IPV4, ())]
+def encrypted(lookup: EgressLookup) -> list[bool]:
+    return [each.encrypted for each in lookup.look(links(), afresh=True).get(IPV4, ())]
 
 
 @pytest.mark.usefixtures("uplink")
@@ -158,10 +158,10 @@ class TestPolicies:
             "src 0.0.0.0/0 dst 0.0.0.0/0 dir out priority 7",
         ],
     )
-    def test_one_that_covers_what_leaves_is_seen(self, asked: EgressLookup, words: str) -> None:
+    def test_a_policy_that_matches_encrypts(self, lookup: EgressLookup, words: str) -> None:
         policy(words)
-        assert encrypted(asked) == [True, True]
-        assert [way.encrypted for way in asked.look(links(), afresh=True)[IPV6]] == [False, False]
+        assert encrypted(lookup) == [True, True]
+        assert [each.encrypted for each in lookup.look(links(), afresh=True)[IPV6]] == [False, False]
 
     @pytest.mark.parametrize(
         "words",
@@ -179,54 +179,54 @@ class TestPolicies:
             "src 0.0.0.0/0 dst 0.0.0.0/0 dir out action block",
         ],
     )
-    def test_one_about_something_else_is_not(self, asked: EgressLookup, words: str) -> None:
+    def test_a_policy_that_does_not_match_does_not_encrypt(self, lookup: EgressLookup, words: str) -> None:
         policy(words)
-        assert not any(encrypted(asked))
+        assert not any(encrypted(lookup))
 
-    def test_one_without_a_template_or_with_an_optional_one_wraps_nothing_up(self, asked: EgressLookup) -> None:
+    def test_a_policy_without_a_required_template_does_not_encrypt(self, lookup: EgressLookup) -> None:
         policy("src 0.0.0.0/0 dst 0.0.0.0/0 dir out", template="")
-        assert not any(encrypted(asked))
+        assert not any(encrypted(lookup))
         ip("xfrm policy flush")
         policy(
             "src 0.0.0.0/0 dst 0.0.0.0/0 dir out",
             template="tmpl src 10.0.0.2 dst 192.0.2.1 proto esp mode transport level use",
         )
-        assert not any(encrypted(asked))
+        assert not any(encrypted(lookup))
 
-    def test_the_one_with_the_lowest_priority_decides(self, asked: EgressLookup) -> None:
+    def test_the_policy_with_the_lowest_priority_applies(self, lookup: EgressLookup) -> None:
         policy("src 0.0.0.0/0 dst 0.0.0.0/0 dir out priority 20")
         policy("src 10.0.0.2/32 dst 0.0.0.0/1 dir out priority 10", template="")
-        assert encrypted(asked) == [False, True]
+        assert encrypted(lookup) == [False, True]
 
-    def test_the_source_is_the_one_that_the_route_chooses(self, asked: EgressLookup) -> None:
+    def test_policies_match_the_source_of_the_route(self, lookup: EgressLookup) -> None:
         policy("src 10.7.0.7/32 dst 0.0.0.0/0 dir out")
-        assert encrypted(asked) == [False, False]
+        assert encrypted(lookup) == [False, False]
         ip("addr add 10.7.0.7/32 dev va")
         ip("rule add priority 220 table 220")
         ip("route add default via 10.0.0.1 dev va src 10.7.0.7 table 220")
-        assert encrypted(asked) == [True, True]
+        assert encrypted(lookup) == [True, True]
 
-    def test_a_change_is_told(self, asked: EgressLookup) -> None:
+    def test_a_change_of_policies_is_reported(self, lookup: EgressLookup) -> None:
         loop = asyncio.new_event_loop()
-        told: list[None] = []
-        asked.follow(loop, lambda: told.append(None))
+        changes: list[None] = []
+        lookup.follow(loop, lambda: changes.append(None))
         try:
             there, routes = links(), object()
-            assert asked.look(there, routes) == {}
+            assert lookup.look(there, routes) == {}
             policy("src 0.0.0.0/0 dst 0.0.0.0/0 dir out")
             loop.run_until_complete(asyncio.sleep(0.05))
-            assert told
-            assert asked.look(there, routes)[IPV4][0].encrypted
+            assert changes
+            assert lookup.look(there, routes)[IPV4][0].encrypted
             ip("xfrm policy flush")
             loop.run_until_complete(asyncio.sleep(0.05))
-            assert asked.look(there, routes) == {}
+            assert lookup.look(there, routes) == {}
         finally:
-            asked.unfollow()
+            lookup.unfollow()
             loop.close()
 
 
-def test_a_kernel_without_ipsec_is_an_ordinary_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(XfrmPolicies, "PROTOCOL", 31)  # nobody's
+def test_without_ipsec_there_are_no_policies_and_no_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(XfrmPolicies, "PROTOCOL", 31)  # not assigned
     monkeypatch.setattr(xfrm, "XFRM", 31)
     with XfrmPolicies() as policies:
         assert policies.outgoing() == ()
@@ -237,7 +237,7 @@ def test_a_kernel_without_ipsec_is_an_ordinary_one(monkeypatch: pytest.MonkeyPat
     loop.close()
 
 
-def test_a_policy_is_read_as_a_kernel_told_it() -> None:
+def test_a_policy_of_linux_6_1_is_parsed() -> None:
     """What 6.1 answered for ``ip xfrm policy add src 10.9.0.7/32 dst 0.0.0.0/0 dir out priority 3 tmpl ... mode tunnel``."""
     selector = bytes(16) + bytes([10, 9, 0, 7]) + bytes(12) + bytes(8) + struct.pack("=HBBBxxxiI", 2, 0, 32, 0, 0, 0)
     info = selector + bytes(96) + struct.pack("=IIBBBB4x", 3, 8, 1, 0, 0, 0)
@@ -249,10 +249,12 @@ def test_a_policy_is_read_as_a_kernel_told_it() -> None:
     assert (found.priority, found.encrypts, found.ifindex) == (3, True, 0)
 
 
-# --- what stands already
+# --- existing subflows
 
 
-def test_subflows_are_told_apart_by_the_way_to_their_peer(network: Network, far: Network, asked: EgressLookup) -> None:
+def test_subflows_are_classified_by_the_route_to_their_peer(
+    network: Network, far: Network, lookup: EgressLookup
+) -> None:
     first, second = two_paths(network, far)
     far.ip("addr add 10.9.0.3/32 dev lo")
     with PathManager() as manager:
@@ -264,18 +266,18 @@ def test_subflows_are_told_apart_by_the_way_to_their_peer(network: Network, far:
         ip("route add 10.9.0.3/32 dev v2")
         tunnels = {IPV4: Tunnel("v1", frozenset({first}))}
         there = subflows()
-        assert asked.bypass(there, tunnels) == TunnelBypass(
+        assert lookup.bypass(there, tunnels) == TunnelBypass(
             frozenset({"10.1.0.1", "10.2.0.1"}), frozenset({"10.2.0.1"})
         )
-        assert {each.remote for each in asked.tunnelled(there, tunnels)} == {"10.9.0.1"}
-        assert asked.bypass(there, {IPV6: Tunnel("v1", frozenset({first}))}) == TunnelBypass()
+        assert {each.remote for each in lookup.tunnelled(there, tunnels)} == {"10.9.0.1"}
+        assert lookup.bypass(there, {IPV6: Tunnel("v1", frozenset({first}))}) == TunnelBypass()
 
 
-def test_an_answer_that_is_no_answer_is_an_error(asked: EgressLookup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_error_is_raised(lookup: EgressLookup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(egress, "NO_ROUTE", {})
     with pytest.raises(KernelError, match=r"cannot find the route to 85\.85\.85\.85"):
-        asked.of("85.85.85.85")
+        lookup.of("85.85.85.85")
 
 
-def test_nowhere_is_what_a_lonely_machine_gets(asked: EgressLookup) -> None:
-    assert asked.of("85.85.85.85") == Egress()
+def test_without_links_there_is_no_egress(lookup: EgressLookup) -> None:
+    assert lookup.of("85.85.85.85") == Egress()

@@ -76,7 +76,7 @@ def run(*words: str, command: tuple[str, ...] = COMMAND, **how: object) -> subpr
 
 
 def fetched(site: Site, *program: str, **how: object) -> tuple[list[int], str]:
-    """What the server saw of this command, and what was said beforehand; fails unless it got the page."""
+    """The protocol that the server saw, and the messages before it; fails unless the command got the page."""
     done = run("exec", "--", *program, **how)  # type: ignore[arg-type]
     assert done.returncode == 0, done.stderr
     seen = site.protocols[:]
@@ -120,7 +120,7 @@ def test_a_script_of_python_speaks_mptcp(site: Site, wrapper: str, tmp_path: Pat
     assert fetched(site, str(script)) == (MPTCP, "")
 
 
-def test_a_text_without_an_interpreter_is_run_by_the_shell(site: Site, wrapper: str, tmp_path: Path) -> None:  # noqa: ARG001
+def test_a_script_without_an_interpreter_is_run_by_the_shell(site: Site, wrapper: str, tmp_path: Path) -> None:  # noqa: ARG001
     needs("curl")
     script = tmp_path / "script"
     script.write_text('curl -s "$1"\n')
@@ -196,7 +196,7 @@ def test_where_mptcp_is_off_a_program_still_reaches_the_server(site: Site, wrapp
     assert "sysctl -w net.mptcp.enabled=1" in said
 
 
-def test_what_cannot_work_is_told_as_a_status_without_running_anything(wrapper: str, network: Network) -> None:  # noqa: ARG001
+def test_what_cannot_work_is_an_exit_status_and_runs_nothing(wrapper: str, network: Network) -> None:  # noqa: ARG001
     needs("curl")
     told = run("exec", "--json", "--", "curl", "-s", "x")
     facts = json.loads(told.stdout)
@@ -268,14 +268,14 @@ def test_arguments_and_environment_arrive_untouched(network: Network, wrapper: s
     assert sorted(told) == ["GODEBUG=netdns=go,multipathtcp=1", f"LD_PRELOAD={wrapper}", "ONE=1"]
 
 
-def test_signals_are_as_a_shell_hands_them_on(network: Network) -> None:  # noqa: ARG001
-    """Python ignores SIGPIPE; a program that did, too, would not end when its reader does."""
+def test_signals_are_handled_as_under_a_shell(network: Network) -> None:  # noqa: ARG001
+    """Python ignores SIGPIPE; a program that inherited that would not end with its reader."""
     question = ["grep", "-E", "^Sig(Ign|Blk|Cgt)", "/proc/self/status"]
     shell = subprocess.run(question, capture_output=True, text=True, check=True).stdout
     assert run("exec", "--", *question).stdout == shell
 
 
-def test_open_files_are_handed_on_and_none_is_added(network: Network) -> None:  # noqa: ARG001
+def test_open_files_are_inherited_and_none_is_added(network: Network) -> None:  # noqa: ARG001
     question = ["sh", "-c", "echo /proc/self/fd/*"]
     reader, writer = os.pipe()
     try:

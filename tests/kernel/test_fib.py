@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel changes in silence, one by one, and what the FIB's views promise. (All together: the random test.)"""
+"""Changes without events of their own, one by one (combined in test_fib_random.py), and the promises of the FIB's views."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def links(subject: Subject) -> tuple[int, int]:
         ip(f"addr add 10.{number}.0.1/24 dev {name}")
         ip(f"addr add 2001:db8:{number}::1/64 dev {name}")
     wait_for("both links", lambda: subject.settled() and len(subject.fib.links) == 5)
-    wait_for("no doubt", subject.look)
+    wait_for("no resync due", subject.dump)
     return indexes
 
 
@@ -34,7 +34,7 @@ def destinations(subject: Subject, index: int, table: int = MAIN_TABLE) -> set[s
     return {route.destination for route in subject.fib.routes.get((table, index), ())}
 
 
-# Each: what there is, what is done, whether the FIB has to know without a look.
+# Each: commands before, commands, and whether the FIB follows without a resync.
 SILENT: list[tuple[str, list[str], list[str], bool]] = [
     (
         "ipv4 routes vanish with a link that goes down",
@@ -55,7 +55,7 @@ SILENT: list[tuple[str, list[str], list[str], bool]] = [
         True,
     ),
     (
-        "a dead hop revives with its link",
+        "a dead hop is revived with its link",
         ["route add 10.9.0.0/16 nexthop via 10.1.0.2 nexthop via 10.2.0.2", "link set va down"],
         ["link set va up"],
         False,
@@ -85,7 +85,7 @@ SILENT: list[tuple[str, list[str], list[str], bool]] = [
         True,
     ),
     (
-        "nor in a table of ours",
+        "nor in one of our tables",
         ["addr add 10.5.0.1/32 dev va", "route add 10.9.0.0/16 dev vb src 10.5.0.1 table 42000"],
         ["addr del 10.5.0.1/32 dev va"],
         True,
@@ -116,7 +116,7 @@ SILENT: list[tuple[str, list[str], list[str], bool]] = [
         True,
     ),
     (
-        "an ipv6 sibling revives with its link",
+        "an ipv6 sibling is revived with its link",
         [
             "-6 route add 2001:db8:9::/48 nexthop via fe80::2 dev va nexthop via fe80::2 dev vb",
             "link set va down",
@@ -125,13 +125,13 @@ SILENT: list[tuple[str, list[str], list[str], bool]] = [
         False,
     ),
     (
-        "a sibling is added and taken away",
+        "a sibling is added and deleted",
         ["-6 route add default proto ra metric 1024 via fe80::2 dev va"],
         ["-6 route append default proto ra metric 1024 via fe80::3 dev va"],
         True,
     ),
     (
-        "of the siblings that stay others may be told",
+        "the attributes of the remaining siblings may be reported differently",
         [
             "-6 route add default metric 1024 via fe80::2 dev va mtu 1300",
             "-6 route append default metric 1024 via fe80::3 dev va",
@@ -182,7 +182,7 @@ SILENT: list[tuple[str, list[str], list[str], bool]] = [
         True,
     ),
     (
-        "rules that look the same",
+        "rules that differ in their mark alone",
         ["rule add from 10.1.0.1 fwmark 1 lookup 100 pref 5", "rule add from 10.1.0.1 fwmark 2 lookup 100 pref 5"],
         ["rule del from 10.1.0.1 fwmark 1 lookup 100 pref 5"],
         False,
@@ -194,36 +194,34 @@ SILENT: list[tuple[str, list[str], list[str], bool]] = [
     ("before", "commands", "known"), [case[1:] for case in SILENT], ids=[case[0] for case in SILENT]
 )
 @pytest.mark.usefixtures("links")
-def test_silent_changes_are_known_or_doubted(
+def test_changes_without_an_event_are_followed_or_make_a_resync_due(
     subject: Subject, before: list[str], commands: list[str], known: bool
 ) -> None:
     for command in before:
         ip(command)
-    wait_for("a look", subject.look)
+    wait_for("a complete dump", subject.dump)
     for command in commands:
         ip(command)
     subject.monitor.read()
     if known:
-        wait_for("the same without a look", lambda: not subject.difference())
+        wait_for("the same without a dump", lambda: not subject.difference())
         assert not subject.fib.resync_due
     else:
-        wait_for("doubt", lambda: subject.monitor.read() or subject.fib.resync_due)
-    wait_for("the same after a look", lambda: subject.look() and not subject.difference())
+        wait_for("a resync is due", lambda: subject.monitor.read() or subject.fib.resync_due)
+    wait_for("the same after a dump", lambda: subject.dump() and not subject.difference())
 
 
-def test_ipv6_switched_off_is_doubted_where_siblings_stay(subject: Subject, links: tuple[int, int]) -> None:
+def test_ipv6_switched_off_makes_a_resync_due_where_siblings_stay(subject: Subject, links: tuple[int, int]) -> None:
     ip("-6 route add 2001:db8:9::/48 nexthop via fe80::2 dev va nexthop via fe80::2 dev vb")
-    wait_for("a look", subject.look)
+    wait_for("a complete dump", subject.dump)
     sysctl.write(sysctl.interface("ipv6", "va", "disable_ipv6"), 1)
-    wait_for("doubt", lambda: subject.monitor.read() or subject.fib.resync_due)
-    wait_for("the same after a look", lambda: subject.look() and not subject.difference())
+    wait_for("a resync is due", lambda: subject.monitor.read() or subject.fib.resync_due)
+    wait_for("the same after a dump", lambda: subject.dump() and not subject.difference())
     assert "2001:db8:9::/48" not in destinations(subject, links[0])
     assert "2001:db8:9::/48" in destinations(subject, links[1])
 
 
-def test_a_multipath_route_stands_under_each_of_its_links_that_is_alive(
-    subject: Subject, links: tuple[int, int]
-) -> None:
+def test_a_multipath_route_is_shown_for_each_of_its_links_that_is_up(subject: Subject, links: tuple[int, int]) -> None:
     va, vb = links
     ip("route add 10.9.0.0/16 nexthop via 10.1.0.2 weight 3 nexthop via 10.2.0.2")
     subject.monitor.read()
@@ -238,7 +236,7 @@ def test_a_multipath_route_stands_under_each_of_its_links_that_is_alive(
 
 
 def lost_links(subject: Subject, *commands: str, until: int) -> frozenset[int]:
-    """What is told as lost, until the link ``until`` is: the kernel tells of each end of a pair by itself."""
+    """The lost links that are reported until ``until`` is: the ends of a pair have events of their own."""
     subject.monitor.read()
     subject.changes.clear()
     for command in commands:
@@ -253,13 +251,13 @@ def lost_links(subject: Subject, *commands: str, until: int) -> frozenset[int]:
 
 
 @pytest.mark.parametrize("command", ["link set va-peer down", "link set va down", "link del va"])
-def test_the_loss_of_a_link_is_told(subject: Subject, links: tuple[int, int], command: str) -> None:
+def test_a_lost_link_is_reported(subject: Subject, links: tuple[int, int], command: str) -> None:
     va, vb = links
     assert vb not in lost_links(subject, command, until=va)
     assert va not in lost_links(subject, "link set vb-peer down", until=vb)
 
 
-def test_the_loss_of_an_address_is_told(subject: Subject, links: tuple[int, int]) -> None:
+def test_a_lost_address_is_reported(subject: Subject, links: tuple[int, int]) -> None:
     subject.changes.clear()
     ip("addr del 10.1.0.1/24 dev va")
     wait_for("the change", lambda: subject.monitor.read() or subject.changes)
@@ -267,7 +265,7 @@ def test_the_loss_of_an_address_is_told(subject: Subject, links: tuple[int, int]
     assert lost == {Address(links[0], "10.1.0.1", 24, flags=AddressFlag.PERMANENT)}
 
 
-def test_a_loss_that_only_a_look_sees_is_told_too(subject: Subject, links: tuple[int, int]) -> None:
+def test_a_loss_that_only_a_dump_shows_is_reported(subject: Subject, links: tuple[int, int]) -> None:
     """Events were lost meanwhile."""
     subject.changes.clear()
     held = subject.monitor._subscription.socket
@@ -286,10 +284,10 @@ def test_a_loss_that_only_a_look_sees_is_told_too(subject: Subject, links: tuple
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_routes_of_a_link_without_carrier_are_there_also_where_the_kernel_ignores_them(
+def test_routes_of_a_link_without_carrier_are_shown_also_where_the_kernel_ignores_them(
     subject: Subject, links: tuple[int, int], family: int
 ) -> None:
-    """Nobody is told when they are ignored; what is ours among them has to be taken away all the same."""
+    """There is no event when they are ignored, and ours among them have to be deleted all the same."""
     place, gateway = ("10.9.0.0/16", "10.1.0.2") if family == 4 else ("2001:db8:9::/48", "2001:db8:1::2")
     ip(f"-{family} route add {place} via {gateway} dev va table 42000 proto 77")
     sysctl.write(f"net/ipv{family}/conf/va/ignore_routes_with_linkdown", 1)
@@ -301,7 +299,7 @@ def test_routes_of_a_link_without_carrier_are_there_also_where_the_kernel_ignore
 
     assert shown() == {place}
     assert not subject.difference()
-    subject.look()
+    subject.dump()
     assert shown() == {place}
     ip(f"-{family} route del {place} via {gateway} dev va table 42000 proto 77")
     wait_for("it is gone", lambda: subject.monitor.read() or not shown())
@@ -347,7 +345,7 @@ def test_what_did_not_change_is_the_same_object() -> None:
     assert fib.routes is routes
 
 
-def test_a_look_that_finds_the_same_changes_nothing() -> None:
+def test_a_dump_of_the_same_changes_nothing() -> None:
     fib = loaded()
     routes, addresses = fib.routes, fib.addresses
     found = fib.adopt(FIB.of([VB, VA], [Address(3, "10.0.1.1", 24), ADDRESS], list(reversed(ROUTES)), [RULE]))
@@ -371,13 +369,13 @@ REPEATED: list[Callable[[], object]] = [
 
 
 @pytest.mark.parametrize("event", REPEATED)
-def test_an_event_that_tells_nothing_new_changes_nothing(event: Callable[[], object]) -> None:
+def test_an_event_without_news_changes_nothing(event: Callable[[], object]) -> None:
     fib = loaded()
     assert fib.update(event()) is NO_CHANGES  # type: ignore[arg-type]
     assert not fib.resync_due
 
 
-def test_a_rule_that_is_added_once_more_stands_there_twice_and_the_first_goes_first() -> None:
+def test_a_rule_that_is_added_again_exists_twice_and_the_first_is_deleted_first() -> None:
     fib = loaded()
     other = replace(RULE, source="10.0.0.9")
     for event in (RuleEvent(True, other), RuleEvent(True, RULE)):
@@ -387,7 +385,7 @@ def test_a_rule_that_is_added_once_more_stands_there_twice_and_the_first_goes_fi
     assert fib.rules == (other, RULE)
 
 
-def test_refreshed_lifetimes_are_shown_and_are_no_change() -> None:
+def test_refreshed_lifetimes_are_shown_and_are_not_a_change() -> None:
     fib = loaded()
     assert not fib.update(AddressEvent(True, Address(2, "10.0.0.1", 24, preferred=5, valid=9)))
     assert fib.addresses[2][0].valid == 9
@@ -397,8 +395,8 @@ def test_refreshed_lifetimes_are_shown_and_are_no_change() -> None:
     assert fib.addresses[2][0].valid == 7
 
 
-def test_events_that_a_look_already_contains_do_no_harm() -> None:
-    """They were told before the dump and are replayed after it."""
+def test_events_from_before_the_dump_do_no_harm() -> None:
+    """They are replayed after it."""
     fib = loaded()
     extra = Route("192.0.2.0/24", hops=(Hop(2),))
     fresh = FIB.of([VA, VB], [ADDRESS, Address(3, "10.0.1.1", 24)], [*ROUTES, extra], [RULE])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What ``apply --dry-run`` prints, typed into a root shell: it does what the operation does, and nothing else.
+"""What ``apply --dry-run`` prints does the same as the operation in a root shell, and nothing else.
 
-Two networks that are alike, with what others have in them: the operation is done in one, its commands are typed in the other.
+The operation is done in one of two equal networks, with foreign routes and rules in both, its commands are run in the other.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TABLE, OURS, THEIRS = 42000, 77, 4
 A, A6 = "10.2.0.1", "2001:db8:2::1"
 
 #: Beside each thing of ours something of others that differs from it in one respect.
-STRANGERS = f"""
+FOREIGN = f"""
 ip link add name 'e;x$y' type veth peer name e1
 ip link set 'e;x$y' up
 ip link set e1 up
@@ -86,7 +86,7 @@ def route(destination: str, gateway: str | None = None, index: int = 0, **more: 
 
 
 def operation(action: Action, value: object) -> Callable[[int], Operation]:
-    """An operation; what it is done with may depend on the second link's index."""
+    """An operation, given the second link's index."""
     return lambda v2: Operation(action, value(v2) if callable(value) else value)  # type: ignore[arg-type]
 
 
@@ -164,12 +164,12 @@ def shell(script: str, *, check: bool = True) -> str:
 
 
 def state() -> list[str]:
-    """All that there is in the namespace of this thread, but for what tells when it was made."""
+    """All of the state in the namespace of this thread, without times and handles."""
     return [line for look in LOOKS for line in shell(look).splitlines() if " fe80:" not in line and "ff00:" not in line]
 
 
 async def _typed(operations: list[Operation]) -> list[str]:
-    """The lines that a dry run would print for them."""
+    """The lines that a dry run prints for them."""
     access = KernelAccess()
     try:
         kernel = await access.look()
@@ -200,7 +200,7 @@ def test_a_command_does_what_the_operation_does(make: Callable[[int], Operation]
             ends.callback(near.close)
             v2 = two_paths(near, other)[1]
             with near.entered():
-                shell(STRANGERS)
+                shell(FOREIGN)
                 before = state()
                 if typed:
                     for line in asyncio.run(_typed([make(v2)])):
@@ -265,7 +265,7 @@ SEVER = Operation(Action.CLOSE_REDUNDANT, RedundantSubflows(frozenset({A}), froz
 CUT = Operation(Action.CLOSE_ALL, LeakingSubflows(frozenset({A}), {IPV4: Tunnel("tun0", frozenset({99}))}))
 
 
-def test_severing_closes_only_what_has_a_sibling(conversations: Conversations) -> None:
+def test_redundant_subflows_are_those_with_a_sibling(conversations: Conversations) -> None:
     lines = asyncio.run(_typed([SEVER]))
     (line,) = [each for each in lines if not each.startswith("#")]
     assert line.startswith(f"ss -tK 'src {A}:")
@@ -277,9 +277,7 @@ def test_severing_closes_only_what_has_a_sibling(conversations: Conversations) -
     conversations.two.echo()
 
 
-def test_cutting_closes_what_goes_around_the_tunnel_and_no_other_socket(
-    conversations: Conversations, network: Network
-) -> None:
+def test_leaking_subflows_are_closed_and_no_other_socket(conversations: Conversations, network: Network) -> None:
     # All leaves by what is taken for the tunnel, and so nothing is beside it.
     index = socket.if_nametoindex("v1")
     cut = Operation(Action.CLOSE_ALL, LeakingSubflows(frozenset({A}), {IPV4: Tunnel("v1", frozenset({index}))}))
@@ -292,14 +290,14 @@ def test_cutting_closes_what_goes_around_the_tunnel_and_no_other_socket(
     assert conversations.ssh_works()
 
 
-def test_where_the_sockets_are_not_known_a_comment_says_so() -> None:
+def test_without_access_to_sockets_a_comment_describes_them() -> None:
     for each in (SEVER, CUT):
         line = command(each, Kernel().links)
         assert line.startswith("# ")
         assert A in line
 
 
-def test_an_address_of_ipv6_is_written_as_ss_reads_it(network: Network, far: Network) -> None:
+def test_an_ipv6_address_is_in_the_syntax_of_ss(network: Network, far: Network) -> None:
     two_paths(network, far)
     with Echo(far, "2001:db8:9::1", port=5001, source=A6), Echo(far, "2001:db8:9::1", port=5002, source=A6):
         (first,) = [each for each in subflows() if each.remote_port == 5001]
@@ -308,7 +306,7 @@ def test_an_address_of_ipv6_is_written_as_ss_reads_it(network: Network, far: Net
         wait_for("it is closed", lambda: [each.remote_port for each in subflows() if each.established] == [5002])
 
 
-def test_an_ipv4_peer_of_an_ipv6_socket_is_met_too(network: Network, far: Network) -> None:
+def test_an_ipv4_peer_of_an_ipv6_socket_is_closed_as_well(network: Network, far: Network) -> None:
     two_paths(network, far)
     with Echo(far, "10.9.0.1", source=f"::ffff:{A}", socket_family=socket.AF_INET6):
         for line in closing(subflows()):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What links and subflows have carried, as the kernel counts it."""
+"""The kernel's byte counters of links and subflows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.network import Network, ip, wait_for
 DATA = bytes(100_000)
 
 
-def test_the_bytes_of_links_and_of_it_those_of_a_subflow(network: Network, far: Network) -> None:
+def test_bytes_of_links_and_of_subflows(network: Network, far: Network) -> None:
     first, second = two_paths(network, far)
     with LinkStats() as counters, Echo(far, "10.9.0.1") as echo:
         before = counters.links()
@@ -55,7 +55,7 @@ def test_the_counters_are_those_that_ip_shows(network: Network, far: Network) ->
         wait_for("both show the same", same)
 
 
-def test_who_wants_links_and_addresses_alone_is_told_of_no_route(network: Network, far: Network) -> None:
+def test_a_monitor_of_links_and_addresses_gets_no_routes(network: Network, far: Network) -> None:
     first, _ = two_paths(network, far)
     loop = asyncio.new_event_loop()
     changes: list[Changes] = []

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Links with very many routes: what is asked of the kernel grows with their number and no faster, and nothing that is
-urgent waits for them.
-"""
+"""Links with thousands of routes: requests grow linearly, and urgent ones do not wait."""
 
 from __future__ import annotations
 
@@ -43,21 +41,21 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
 
 
 def ours(count: int, hop: Hop, **more: object) -> list[Route]:
-    """Routes of ours in a table of ours, without a metric."""
+    """Our routes in one of our tables, without a metric."""
     return [Route(f"20.0.{n}.0/24", TABLE, (hop,), protocol=PROTOCOL, **more) for n in range(count)]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("looked", [True, False], ids=["after a look", "without one"])
+@pytest.mark.parametrize("dumped", [True, False], ids=["after a look", "without one"])
 @pytest.mark.parametrize("count", [20, 200])
-def test_one_request_for_each_route_that_is_deleted(sent: Counter[int], count: int, looked: bool) -> None:
-    """... and at most one more look at a table for all of them: by itself each would be looked for before."""
+def test_one_request_for_each_route_that_is_deleted(sent: Counter[int], count: int, dumped: bool) -> None:
+    """... and at most one dump of the table for all of them, where a lone delete makes one of its own."""
     routes = ours(count, Hop(veth("va", "vb")), scope=253)
 
     async def story() -> None:
         access = KernelAccess()
         try:
             assert not await access.execute(Operation(Action.ADD, route) for route in routes)
-            if looked:
+            if dumped:
                 await access.look()
             sent.clear()
             assert not await access.execute(Operation(Action.DELETE, route) for route in routes)
@@ -66,13 +64,13 @@ def test_one_request_for_each_route_that_is_deleted(sent: Counter[int], count: i
 
     asyncio.run(story())
     assert sent[rtnl_parse.RTM_DELROUTE] == count
-    assert sent[rtnl_parse.RTM_GETROUTE] <= (0 if looked else 2)  # of each family
+    assert sent[rtnl_parse.RTM_GETROUTE] <= (0 if dumped else 2)  # of each family
     assert Rtnetlink().routes(TABLE) == ()
 
 
-@pytest.mark.parametrize("looked", [True, False], ids=["after a look", "without one"])
-def test_what_is_left_out_is_no_wildcard_in_a_list_either(looked: bool) -> None:
-    """A route that is not there, or no more, takes none with it that only has more said of it."""
+@pytest.mark.parametrize("dumped", [True, False], ids=["after a look", "without one"])
+def test_what_is_left_out_is_no_wildcard_in_a_series_of_deletes(dumped: bool) -> None:
+    """The delete of a route that does not exist, or no longer, does not match one with more attributes."""
     index = veth("va", "vb")
     absent = ours(1, Hop(index), scope=253)[0]
     others = [replace(absent, metric=50), replace(absent, tos=16, metric=50), replace(absent, protocol=4, metric=60)]
@@ -83,7 +81,7 @@ def test_what_is_left_out_is_no_wildcard_in_a_list_either(looked: bool) -> None:
         access = KernelAccess()
         try:
             assert not await access.execute(Operation(Action.ADD, route) for route in (*others, twice, beside))
-            if looked:
+            if dumped:
                 await access.look()
             gone = [Operation(Action.DELETE, route) for route in (absent, twice, twice)]
             failures = await access.execute(gone)
@@ -97,7 +95,7 @@ def test_what_is_left_out_is_no_wildcard_in_a_list_either(looked: bool) -> None:
 
 
 class Noted:
-    """What was written, in order: how many routes had been when each endpoint was deleted."""
+    """Counts writes of routes: how many there had been when each endpoint was deleted."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.routes = 0
@@ -130,7 +128,7 @@ def endpoints(engine: Engine) -> set[str]:
 
 
 def copied(engine: Engine) -> int:
-    """How many routes are in the table of the first link, as far as the last look saw."""
+    """The number of routes in our tables at the last look."""
     if engine.view is None:
         return 0
     places = engine.view.snapshot.kernel.routes
@@ -140,7 +138,7 @@ def copied(engine: Engine) -> int:
 MANY = 3000
 
 
-def test_a_loss_goes_before_the_rest_of_a_long_write(far: Network, tmp_path: Path, noted: Noted) -> None:
+def test_a_lost_link_interrupts_a_long_write(far: Network, tmp_path: Path, noted: Noted) -> None:
     uplinks(far)
 
     async def story() -> None:
@@ -157,7 +155,7 @@ def test_a_loss_goes_before_the_rest_of_a_long_write(far: Network, tmp_path: Pat
                 await until("it is seen to be gone", lambda: len(endpoints(engine)) == 1)
                 await until("all is written", lambda: (copied(engine) > MANY) is there)  # noqa: B023
                 far.ip("link set p2 up")
-                engine.on_resume()  # holds nothing against the link
+                engine.on_resume()  # forgets flaps
                 await until("it is back", lambda: len(endpoints(engine)) == 2)
 
     asyncio.run(story())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The monitor in an asyncio loop: events as they come, a full look beside them, and events that were lost."""
+"""The monitor in an asyncio loop: events, full dumps beside them, and events that were lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("network")
 
 
 class Watcher:
-    """What the engine does with a monitor: a worker thread for the looks, events in the loop."""
+    """A monitor as the engine uses it: dumps on a worker thread, events in the loop."""
 
     def __init__(self) -> None:
         self.changes: list[Changes] = []
@@ -34,7 +34,7 @@ class Watcher:
     def _on_lost(self) -> None:
         self.losses += 1
 
-    async def look(self) -> bool:
+    async def dump(self) -> bool:
         self.monitor.begin_dump()
         return self.monitor.end_dump(
             await asyncio.get_running_loop().run_in_executor(self.worker, full_dump, self.rtnetlink)
@@ -54,7 +54,7 @@ async def watching() -> AsyncIterator[Watcher]:
     watcher = Watcher()
     watcher.monitor.start(asyncio.get_running_loop())
     try:
-        assert await watcher.look()
+        assert await watcher.dump()
         yield watcher
     finally:
         watcher.monitor.close()
@@ -62,7 +62,7 @@ async def watching() -> AsyncIterator[Watcher]:
         watcher.worker.shutdown()
 
 
-def test_events_reach_the_mirror_by_themselves() -> None:
+def test_events_are_applied_by_the_loop() -> None:
     async def story() -> None:
         async with watching() as watcher:
             va = veth("va", "vb")
@@ -79,12 +79,12 @@ def test_events_reach_the_mirror_by_themselves() -> None:
     asyncio.run(story())
 
 
-def test_before_the_first_look_all_counts_as_lost() -> None:
+def test_before_the_first_dump_events_count_as_lost() -> None:
     async def story() -> None:
         watcher = Watcher()
         assert watcher.monitor.lost
         watcher.monitor.start(asyncio.get_running_loop())
-        assert await watcher.look()
+        assert await watcher.dump()
         assert not watcher.monitor.lost
         watcher.monitor.close()
         assert watcher.monitor.fileno() == -1
@@ -92,7 +92,7 @@ def test_before_the_first_look_all_counts_as_lost() -> None:
     asyncio.run(story())
 
 
-def test_a_burst_is_told_in_few_calls() -> None:
+def test_a_burst_is_reported_in_few_calls() -> None:
     async def story() -> None:
         async with watching() as watcher:
             veth("va", "vb")
@@ -106,7 +106,7 @@ def test_a_burst_is_told_in_few_calls() -> None:
     asyncio.run(story())
 
 
-def test_what_happens_during_a_look_is_neither_lost_nor_late() -> None:
+def test_events_during_a_dump_are_neither_lost_nor_late() -> None:
     async def story() -> None:
         async with watching() as watcher:
             va = veth("va", "vb")
@@ -117,8 +117,8 @@ def test_what_happens_during_a_look_is_neither_lost_nor_late() -> None:
             ip("route add 10.9.0.0/16 via 10.0.0.2")
             ip("link set vb down")
             await watcher.until(lambda: any(va in change.lost_links for change in watcher.changes))
-            assert not watcher.fib.links[va].carrier, "a loss must not wait for the look"
-            ip("route add 10.8.0.0/16 via 10.0.0.2")  # still unread when the look ends
+            assert not watcher.fib.links[va].carrier, "a loss must not wait for the dump"
+            ip("route add 10.8.0.0/16 via 10.0.0.2")  # still unread at the end of the dump
             watcher.monitor.end_dump(fresh)
             assert not watcher.fib.links[va].carrier
             assert {"10.8.0.0/16", "10.9.0.0/16"} <= watcher.destinations()
@@ -126,33 +126,31 @@ def test_what_happens_during_a_look_is_neither_lost_nor_late() -> None:
     asyncio.run(story())
 
 
-def test_a_look_that_failed_changes_nothing() -> None:
+def test_a_failed_dump_changes_nothing() -> None:
     async def story() -> None:
         async with watching() as watcher:
             before = watcher.fib.links
             watcher.monitor.begin_dump()
             watcher.monitor.abandon_dump()
             assert watcher.fib.links is before
-            assert await watcher.look()
+            assert await watcher.dump()
 
     asyncio.run(story())
 
 
-def test_an_overflow_is_told_and_a_look_heals_it() -> None:
+def test_an_overflow_is_reported_and_a_dump_ends_it() -> None:
     async def story() -> None:
         async with watching() as watcher:
             veth("va", "vb")
             ip("addr add 10.0.0.1/24 dev va")
             await watcher.until(lambda: "10.0.0.0/24" in watcher.destinations())
             assert watcher.monitor._subscription.socket is not None
-            watcher.monitor._subscription.socket.setsockopt(
-                socket.SOL_SOCKET, 33, 1
-            )  # SO_RCVBUFFORCE: as little as there can be
+            watcher.monitor._subscription.socket.setsockopt(socket.SOL_SOCKET, 33, 1)  # SO_RCVBUFFORCE: the minimum
             # The loop does not run meanwhile, so nothing is read.
             batch("\n".join(f"route add 10.{100 + i // 250}.{i % 250}.0/24 via 10.0.0.2" for i in range(500)))
             await watcher.until(lambda: watcher.losses)
             assert watcher.monitor.lost
-            assert await watcher.look()
+            assert await watcher.dump()
             assert not watcher.monitor.lost
             assert len(watcher.destinations()) >= 501
             assert not (
@@ -162,7 +160,7 @@ def test_an_overflow_is_told_and_a_look_heals_it() -> None:
     asyncio.run(story())
 
 
-def test_a_look_during_which_events_were_lost_is_not_complete() -> None:
+def test_a_dump_during_which_events_were_lost_is_not_complete() -> None:
     async def story() -> None:
         async with watching() as watcher:
             veth("va", "vb")
@@ -175,23 +173,23 @@ def test_a_look_during_which_events_were_lost_is_not_complete() -> None:
             assert watcher.monitor.lost
             assert watcher.losses
             watcher.changes.clear()
-            assert await watcher.look()
+            assert await watcher.dump()
             assert len(watcher.destinations()) >= 100
 
     asyncio.run(story())
 
 
-def test_others_messages_are_not_believed() -> None:
+def test_messages_of_other_processes_are_ignored() -> None:
     """Any root process may send to our socket's port."""
 
     async def story() -> None:
         async with watching() as watcher:
             assert watcher.monitor._subscription.socket is not None
             port = watcher.monitor._subscription.socket.getsockname()[0]
-            with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as liar:
-                liar.bind((0, 0))
-                liar.sendto(b"\x20\x00\x00\x00" + bytes(28), (port, 0))
-                liar.sendto(b"nonsense", (port, 0))
+            with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as stranger:
+                stranger.bind((0, 0))
+                stranger.sendto(b"\x20\x00\x00\x00" + bytes(28), (port, 0))
+                stranger.sendto(b"nonsense", (port, 0))
             veth("va", "vb")
             await watcher.until(lambda: len(watcher.fib.links) == 3)
             assert not watcher.losses
@@ -199,8 +197,8 @@ def test_others_messages_are_not_believed() -> None:
     asyncio.run(story())
 
 
-def test_a_bridges_own_messages_are_no_links(network: Network) -> None:
-    """A port that leaves a bridge is told by an RTM_DELLINK of family AF_BRIDGE; the link stays."""
+def test_messages_of_a_bridge_do_not_delete_its_port(network: Network) -> None:
+    """A port that leaves a bridge gets an RTM_DELLINK of family AF_BRIDGE; the link remains."""
 
     async def story() -> None:
         async with watching() as watcher:
@@ -221,7 +219,7 @@ def test_a_bridges_own_messages_are_no_links(network: Network) -> None:
 
 
 def test_cached_routes_are_not_routes(network: Network) -> None:
-    """``ip route get`` makes none, and a redirect or path MTU exception is none."""
+    """Neither the answer of ``ip route get`` nor a redirect or path MTU exception is one."""
 
     async def story() -> None:
         async with watching() as watcher:
@@ -241,8 +239,8 @@ def test_cached_routes_are_not_routes(network: Network) -> None:
     asyncio.run(story())
 
 
-def test_a_loss_is_not_told_behind_thousands_of_routes(far: Network) -> None:
-    """It is known at once, and to be lost once all else was read; what else it brings comes in its turn."""
+def test_a_lost_link_does_not_wait_for_thousands_of_routes(far: Network) -> None:
+    """It is shown at once, and stays lost while earlier events are read; all else follows in order."""
     far.ip("link add spacer1 type veth peer name spacer2")  # see tests.support.running
 
     async def story() -> None:

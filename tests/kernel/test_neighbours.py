@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Neighbours that were asked for in vain are asked for at once, and what waits for them leaves with the answer.
+"""Incomplete neighbour entries are probed at once, and their queue is sent with the answer.
 
-Here the kernel itself would ask again after an hour only.
+Here the kernel itself would probe again after an hour only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def va(network: Network, far: Network) -> int:  # noqa: ARG001
 
 
 def state(address: str) -> str:
-    """What ``ip`` says of a neighbour."""
+    """The state of an entry, "" without one."""
     return ip(f"neigh show {address}").split()[-1:][0] if ip(f"neigh show {address}") else ""
 
 
@@ -38,7 +38,7 @@ def state(address: str) -> str:
     [(socket.AF_INET, "10.0.0.2", 24), (socket.AF_INET6, "2001:db8::2", 64)],
     ids=["IPv4", "IPv6"],
 )
-def test_what_waits_for_a_neighbour_leaves_when_it_is_asked_for_anew(
+def test_the_queue_of_an_entry_is_sent_when_it_is_probed(
     network: Network, far: Network, va: int, family: int, address: str, prefix: int
 ) -> None:
     with Neighbours() as neighbours, network.socket(family, socket.SOCK_DGRAM) as sender:
@@ -55,7 +55,7 @@ def test_what_waits_for_a_neighbour_leaves_when_it_is_asked_for_anew(
         assert neighbours.incomplete({va}) == ()
 
 
-def test_neighbours_that_answered_and_other_links_are_left_as_they_are(network: Network, far: Network, va: int) -> None:
+def test_resolved_entries_and_other_links_are_not_probed(network: Network, far: Network, va: int) -> None:
     far.ip("addr add 10.0.0.2/24 dev vb")
     with Neighbours() as neighbours, network.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(b"", ("10.0.0.2", 5000))
@@ -69,7 +69,7 @@ def test_neighbours_that_answered_and_other_links_are_left_as_they_are(network: 
         assert state("10.0.0.2") == "REACHABLE"
 
 
-def test_a_link_without_neighbours_and_one_that_is_gone_are_no_error(va: int) -> None:
+def test_a_link_without_entries_and_a_missing_link_are_no_errors(va: int) -> None:
     with Neighbours() as neighbours:
         neighbours.probe({va})
         ip("link del va")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -24,12 +23,6 @@ SIGNAL, SUBFLOW, BACKUP, FULLMESH = (
     EndpointFlag.BACKUP,
     EndpointFlag.FULLMESH,
 )
-
-
-@pytest.fixture
-def manager(network: Network) -> Iterator[PathManager]:  # noqa: ARG001
-    with PathManager() as manager:
-        yield manager
 
 
 @pytest.mark.parametrize(
@@ -56,8 +49,8 @@ def test_an_endpoint_is_read_back_as_it_was_added(manager: PathManager, endpoint
     assert manager.endpoints() == ()
 
 
-def test_laminar_is_kept_where_the_kernel_knows_it_and_otherwise_dropped_without_a_word(manager: PathManager) -> None:
-    """6.1.176 and 6.12.107 drop it; other old kernels may store a flag that they do not know."""
+def test_laminar_is_stored_where_the_kernel_has_it_and_else_dropped_silently(manager: PathManager) -> None:
+    """6.1.176 and 6.12.107 drop it; other old kernels may store an unknown flag."""
     manager.add(Endpoint("10.0.0.1", flags=SUBFLOW | EndpointFlag.LAMINAR))
     (there,) = manager.endpoints()
     if sysctl.knows_laminar():
@@ -68,7 +61,7 @@ def test_laminar_is_kept_where_the_kernel_knows_it_and_otherwise_dropped_without
 
 def test_ip_mptcp_shows_what_was_added(manager: PathManager) -> None:
     veth("v1", "p1")
-    ip("addr add 10.0.0.1/24 dev v1")  # with a port the kernel listens there
+    ip("addr add 10.0.0.1/24 dev v1")  # the kernel listens on the port
     manager.add(Endpoint("10.0.0.1", socket.if_nametoindex("v1"), SIGNAL | BACKUP, id=4, port=5000))
     assert ip("mptcp endpoint show").split() == ["10.0.0.1", "port", "5000", "id", "4", "signal", "backup", "dev", "v1"]
 
@@ -81,7 +74,7 @@ def test_only_the_endpoint_with_that_id_is_deleted(manager: PathManager) -> None
     assert manager.endpoints() == (first, third)
 
 
-def test_errors_say_what_why_and_can_be_told_apart(manager: PathManager) -> None:
+def test_errors_have_a_text_and_can_be_distinguished(manager: PathManager) -> None:
     manager.add(Endpoint("10.0.0.1", flags=SUBFLOW, id=1))
     with pytest.raises(KernelError) as twice:
         manager.add(Endpoint("10.0.0.1", flags=SUBFLOW))
@@ -106,17 +99,15 @@ def test_errors_say_what_why_and_can_be_told_apart(manager: PathManager) -> None
 
 
 @pytest.mark.usefixtures("network")
-def test_a_kernel_without_mptcp_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        genl, "MPTCP_PM", "mptcp_none"
-    )  # a name that the kernel does not know, as where MPTCP is missing
+def test_without_mptcp_the_error_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(genl, "MPTCP_PM", "mptcp_none")  # an unknown name, as where MPTCP is missing
     with pytest.raises(KernelError, match="cannot read the endpoints: this kernel has no 'mptcp_none'") as missing:
         PathManager().endpoints()
     assert missing.value.absent
     assert "\n" not in str(missing.value)
 
 
-def test_a_full_table_says_so(manager: PathManager) -> None:
+def test_a_full_table_is_an_error_of_its_own(manager: PathManager) -> None:
     for last in range(manager.endpoints_max()):
         manager.add(Endpoint(f"10.0.0.{last + 1}", flags=SUBFLOW))
     with pytest.raises(KernelError) as full:
@@ -151,7 +142,7 @@ def test_limits_are_set_together(manager: PathManager) -> None:
     assert manager.limits() == Limits(subflows=5, add_addr_accepted=3)
 
 
-def test_the_maximum_is_asked_without_changing_anything(manager: PathManager) -> None:
+def test_the_maximum_is_determined_without_changing_anything(manager: PathManager) -> None:
     manager.set_limits(Limits(subflows=3, add_addr_accepted=1))
     most = manager.endpoints_max()
     assert manager.limits() == Limits(subflows=3, add_addr_accepted=1)
@@ -161,13 +152,13 @@ def test_the_maximum_is_asked_without_changing_anything(manager: PathManager) ->
 
 
 class FakeKernel:
-    """A kernel with another maximum; there is none to be had here."""
+    """A kernel with another maximum."""
 
-    def __init__(self, most: int, *, tells: bool = True) -> None:
-        self.most, self.tells = most, tells
+    def __init__(self, most: int, *, reports: bool = True) -> None:
+        self.most, self.reports = most, reports
 
     def allows(self, number: int) -> bool | None:
-        return number <= self.most if self.tells else None
+        return number <= self.most if self.reports else None
 
 
 @pytest.mark.parametrize("most", [8, 9, 63, 64, 255])
@@ -177,9 +168,9 @@ def test_a_greater_maximum_is_found(most: int, monkeypatch: pytest.MonkeyPatch) 
     assert manager.endpoints_max() == most
 
 
-def test_a_kernel_that_does_not_tell_is_taken_to_allow_8(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_does_not_report_its_maximum_allows_8(monkeypatch: pytest.MonkeyPatch) -> None:
     manager = PathManager()
-    monkeypatch.setattr(manager, "_allows", FakeKernel(64, tells=False).allows)
+    monkeypatch.setattr(manager, "_allows", FakeKernel(64, reports=False).allows)
     assert manager.endpoints_max() == 8
 
 
@@ -199,7 +190,7 @@ def test_an_endpoint_opens_and_closes_its_subflow_and_id_0_closes_the_initial_on
         echo.echo()
 
 
-def test_id_0_with_a_port_closes_one_connections_initial_subflow_and_tells_its_peer(
+def test_id_0_with_a_port_closes_one_initial_subflow_and_sends_rm_addr(
     manager: PathManager, network: Network, far: Network
 ) -> None:
     _, second = two_paths(network, far)
@@ -213,7 +204,7 @@ def test_id_0_with_a_port_closes_one_connections_initial_subflow_and_tells_its_p
         for port in (5001, 5002):
             wait_for("both subflows", lambda port=port: places(port) == {"10.1.0.1", "10.2.0.1"})
         initial = next(each for each in subflows() if each.remote_port == 5001 and each.initial)
-        far.ip("link set v1 down")  # the peer can only hear of it by the other way
+        far.ip("link set v1 down")  # so that the peer gets RM_ADDR by the other path
         manager.delete(Endpoint("10.1.0.1", port=initial.local_port))
         wait_for("the second alone", lambda: places(5001) == {"10.2.0.1"})
         moved.echo()
@@ -237,7 +228,7 @@ def test_a_changed_priority_reaches_the_live_subflow(manager: PathManager, netwo
         assert {subflow.local_port for subflow in subflows()} == ports
 
 
-def test_the_implicit_endpoint_is_read_as_such_and_gives_way(
+def test_an_implicit_endpoint_is_read_as_such_and_is_replaced(
     manager: PathManager, network: Network, far: Network
 ) -> None:
     _, second = two_paths(network, far)

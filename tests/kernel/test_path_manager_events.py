@@ -70,12 +70,10 @@ def test_a_connection_and_its_subflows_come_and_go(
     assert tokens == {created.token} == {joined.token} == {ended.token} == {closed.token}
 
 
-def test_lost_events_are_told_as_such(listener: Listener, network: Network, far: Network) -> None:
+def test_lost_events_are_reported(listener: Listener, network: Network, far: Network) -> None:
     two_paths(network, far)
     assert listener.events._subscription.socket is not None
-    listener.events._subscription.socket.setsockopt(
-        socket.SOL_SOCKET, 33, 1
-    )  # SO_RCVBUFFORCE: as little room as there can be
+    listener.events._subscription.socket.setsockopt(socket.SOL_SOCKET, 33, 1)  # SO_RCVBUFFORCE: the minimum
     for port in range(5001, 5021):
         with Echo(far, "10.9.0.1", port=port):
             pass

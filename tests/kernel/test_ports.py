@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Endpoints with a port, on the real path manager: the kernel listens there."""
+"""Endpoints with a port, on which the kernel listens, on the real path manager."""
 
 from __future__ import annotations
 
@@ -26,12 +26,6 @@ from tests.support.network import Network, ip, veth, wait_for
 SIGNAL, SUBFLOW, BACKUP = EndpointFlag.SIGNAL, EndpointFlag.SUBFLOW, EndpointFlag.BACKUP
 
 
-@pytest.fixture
-def manager(network: Network) -> Iterator[PathManager]:  # noqa: ARG001
-    with PathManager() as manager:
-        yield manager
-
-
 def test_an_address_has_one_endpoint_without_a_port_and_one_for_each_port(manager: PathManager) -> None:
     interface = veth("v1", "p1")
     ip("addr add 10.0.0.1/24 dev v1")
@@ -55,7 +49,7 @@ def test_a_port_is_for_signal_alone(manager: PathManager) -> None:
 
 
 @pytest.mark.parametrize("listener", ["10.0.0.1", "0.0.0.0"])
-def test_a_port_that_a_server_has_is_said_to_be_in_use(manager: PathManager, listener: str) -> None:
+def test_a_port_of_a_server_is_in_use(manager: PathManager, listener: str) -> None:
     interface = veth("v1", "p1")
     ip("addr add 10.0.0.1/24 dev v1")
     with socket.socket() as server:
@@ -68,13 +62,13 @@ def test_a_port_that_a_server_has_is_said_to_be_in_use(manager: PathManager, lis
     assert not used.value.full
 
 
-def test_an_address_that_is_not_there_cannot_be_listened_on(manager: PathManager) -> None:
+def test_a_port_needs_its_address(manager: PathManager) -> None:
     with pytest.raises(KernelError) as gone:
         manager.add(Endpoint("10.0.0.1", flags=SIGNAL, port=5000))
     assert gone.value.absent
 
 
-def test_an_implicit_endpoint_gives_way_but_not_in_a_full_table(
+def test_an_implicit_endpoint_is_replaced_but_not_in_a_full_table(
     manager: PathManager, network: Network, far: Network
 ) -> None:
     _, second = two_paths(network, far)
@@ -94,10 +88,10 @@ def test_an_implicit_endpoint_gives_way_but_not_in_a_full_table(
 
 
 @pytest.mark.parametrize("heard", [True, False], ids=["the peer hears of it", "its link is dead"])
-def test_a_port_can_be_had_again_when_its_endpoint_was_deleted(
+def test_a_port_is_free_again_when_its_endpoint_was_deleted(
     manager: PathManager, network: Network, far: Network, heard: bool
 ) -> None:
-    """What the end of an endpoint closes waits a minute on its port; so what has a sibling is reset first."""
+    """Subflows that a delete closes stay in TIME_WAIT for a minute; so those with a sibling are reset first."""
     _, second = two_paths(network, far)
     announced = Endpoint("10.2.0.1", second, SIGNAL, port=7000)
     manager.add(announced)

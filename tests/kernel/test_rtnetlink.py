@@ -56,7 +56,7 @@ def vb(va: int) -> int:  # noqa: ARG001
     return socket.if_nametoindex("vb")
 
 
-def test_links_tell_kind_and_whether_they_are_up_and_have_a_carrier(rtnetlink: Rtnetlink, va: int, vb: int) -> None:
+def test_links_have_kind_state_and_carrier(rtnetlink: Rtnetlink, va: int, vb: int) -> None:
     def link(index: int) -> Link:
         return next(link for link in rtnetlink.links() if link.index == index)
 
@@ -68,7 +68,7 @@ def test_links_tell_kind_and_whether_they_are_up_and_have_a_carrier(rtnetlink: R
     assert link(vb) == Link(vb, "vb", "veth", up=False, carrier=False)
 
 
-def test_addresses_tell_ours_and_the_peers(rtnetlink: Rtnetlink, va: int) -> None:
+def test_addresses_have_the_local_and_the_peer_address(rtnetlink: Rtnetlink, va: int) -> None:
     ip("addr add 192.0.2.1 peer 192.0.2.9 dev va")
     ip("addr add 2001:db8:5::1 peer 2001:db8:5::9 dev va nodad")
     found = {address.address: address for address in rtnetlink.addresses() if address.ifindex == va}
@@ -78,7 +78,7 @@ def test_addresses_tell_ours_and_the_peers(rtnetlink: Rtnetlink, va: int) -> Non
     assert found["2001:db8:5::1"] == Address(va, "2001:db8:5::1", 128, flags=permanent, peer="2001:db8:5::9")
 
 
-def test_addresses_tell_flags_beyond_the_eighth_bit_and_lifetimes(rtnetlink: Rtnetlink, va: int) -> None:  # noqa: ARG001
+def test_addresses_have_flags_beyond_the_eighth_bit_and_lifetimes(rtnetlink: Rtnetlink, va: int) -> None:  # noqa: ARG001
     ip("addr add 2001:db8:6::1/64 dev va noprefixroute valid_lft 1000 preferred_lft 500")
     ip("addr add 2001:db8:7::1/64 dev va valid_lft 1000 preferred_lft 0 nodad")
 
@@ -93,7 +93,7 @@ def test_addresses_tell_flags_beyond_the_eighth_bit_and_lifetimes(rtnetlink: Rtn
 
 
 def routes(va: int, vb: int) -> list[Route]:
-    """All that a route may have, IPv4 and IPv6; no two in each other's way."""
+    """Routes with every attribute, IPv4 and IPv6, that can exist together."""
     common = {"table": TABLE, "protocol": PROTOCOL}
     v6 = {"metric": 1024, **common}
     return [
@@ -134,7 +134,7 @@ def unweighted(route: Route) -> Route:
     return replace(route, hops=tuple(replace(hop, weight=1) for hop in route.hops))
 
 
-def test_a_route_survives_the_way_into_the_kernel_and_back(rtnetlink: Rtnetlink, va: int, vb: int) -> None:
+def test_a_route_is_read_back_as_it_was_added(rtnetlink: Rtnetlink, va: int, vb: int) -> None:
     wanted = routes(va, vb)
     for route in wanted:
         rtnetlink.add_route(route)
@@ -147,7 +147,7 @@ def test_a_copy_of_the_main_table_is_the_same_but_for_table_and_protocol(rtnetli
     ip("-6 route add default proto ra metric 100 pref high nexthop via fe80::5 dev va nexthop via fe80::6 dev va")
     original = rtnetlink.routes(MAIN_TABLE, va)
     assert len(original) == 7
-    # The routes on-link first: what they reach, gateways need.
+    # On-link routes first, since gateways need them.
     for route in sorted(original, key=lambda route: route.hops[0].gateway is not None):
         rtnetlink.add_route(replace(route, table=TABLE, protocol=PROTOCOL))
     copied = rtnetlink.routes(TABLE)
@@ -162,7 +162,7 @@ def test_each_route_can_be_deleted_by_itself(rtnetlink: Rtnetlink, va: int, vb: 
         rtnetlink.add_route(route)
     for count, route in enumerate(wanted, 1):
         rtnetlink.delete_route(route)
-        # The weight of an IPv6 route is only told while it has siblings.
+        # The weight of an IPv6 route is only reported while it has siblings.
         assert set(map(unweighted, rtnetlink.routes(TABLE))) == set(map(unweighted, wanted[count:]))
         with pytest.raises(KernelError) as gone:
             rtnetlink.delete_route(route)
@@ -195,26 +195,26 @@ def test_a_foreign_route_to_the_same_place_is_not_deleted(
 
 
 def test_what_is_left_out_is_no_wildcard(rtnetlink: Rtnetlink, va: int) -> None:
-    there = [
+    present = [
         Route("10.9.0.0/16", TABLE, (Hop(va, "10.0.0.2"),), protocol=PROTOCOL, metric=50),
         Route("2001:db8:9::/48", TABLE, (Hop(va, "fe80::2"),), protocol=PROTOCOL, metric=50),
     ]
-    for route in there:
+    for route in present:
         rtnetlink.add_route(route)
-    for route in there:
+    for route in present:
         for variant in (replace(route, metric=0), replace(route, hops=(Hop(va),))):
             with pytest.raises(KernelError) as refused:
                 rtnetlink.delete_route(variant)
             assert refused.value.absent
     with pytest.raises(KernelError) as refused:
-        rtnetlink.delete_route(replace(there[1], hops=(), type=RouteType.UNREACHABLE))
+        rtnetlink.delete_route(replace(present[1], hops=(), type=RouteType.UNREACHABLE))
     assert refused.value.absent
     with pytest.raises(ValueError, match="another's route would match"):
-        rtnetlink.delete_route(replace(there[0], protocol=0))
-    assert set(rtnetlink.routes(TABLE)) == set(there)
+        rtnetlink.delete_route(replace(present[0], protocol=0))
+    assert set(rtnetlink.routes(TABLE)) == set(present)
 
 
-def test_the_same_route_again_exists(rtnetlink: Rtnetlink, va: int, vb: int) -> None:
+def test_adding_a_route_again_fails_with_eexist(rtnetlink: Rtnetlink, va: int, vb: int) -> None:
     for route in routes(va, vb):
         rtnetlink.add_route(route)
     for route in routes(va, vb):
@@ -258,7 +258,7 @@ def test_routes_are_filtered_by_table_and_interface(rtnetlink: Rtnetlink, va: in
     assert rtnetlink.routes(4711) == ()
 
 
-def test_what_model_values_cannot_tell_is_read_as_other(rtnetlink: Rtnetlink, va: int) -> None:  # noqa: ARG001
+def test_a_route_that_the_model_cannot_represent_is_other(rtnetlink: Rtnetlink, va: int) -> None:  # noqa: ARG001
     ip("-6 route add 2001:db8:9::/48 from 2001:db8:1::/64 dev va")
     ip("route add throw 10.9.0.0/16")
     found = {route.destination: route.type for route in rtnetlink.routes()}
@@ -272,7 +272,7 @@ def test_local_and_multicast_routes_are_left_out(rtnetlink: Rtnetlink, va: int) 
     assert {route.type for route in rtnetlink.routes()} == {RouteType.UNICAST}
 
 
-def test_a_dead_hop_of_a_multipath_route_is_told_as_dead(rtnetlink: Rtnetlink, va: int, vb: int) -> None:
+def test_a_dead_hop_of_a_multipath_route_is_dead(rtnetlink: Rtnetlink, va: int, vb: int) -> None:
     ip("link add name vc type veth peer name vd")
     ip("link set vc up")
     ip("route add 10.9.0.0/16 nexthop via 10.0.0.2 dev va onlink nexthop via 10.1.0.2 dev vc onlink")
@@ -306,7 +306,7 @@ def rules() -> list[Rule]:
     ]
 
 
-def test_a_rule_survives_the_way_into_the_kernel_and_back(rtnetlink: Rtnetlink) -> None:
+def test_a_rule_is_read_back_as_it_was_added(rtnetlink: Rtnetlink) -> None:
     before = rtnetlink.rules()
     assert [(rule.priority, rule.table, rule.foreign) for rule in before if rule.family is Family.IPV4] == [
         (0, 255, False),
@@ -340,7 +340,7 @@ def test_a_hand_made_twin_of_a_rule_is_not_deleted(rtnetlink: Rtnetlink) -> None
     assert rtnetlink.rules() == before
 
 
-def test_rules_of_one_priority_stand_in_the_order_in_which_they_were_added(subject: Subject) -> None:
+def test_rules_of_one_priority_are_in_the_order_of_their_addition(subject: Subject) -> None:
     with Rtnetlink() as rtnetlink:
         mine = [replace(rule, priority=RULE_PRIORITY) for rule in rules()[:3]]
         for rule in mine:
@@ -371,7 +371,7 @@ def test_a_rule_with_other_selectors_is_foreign(rtnetlink: Rtnetlink, selector: 
     assert [rule.foreign for rule in rtnetlink.rules() if rule.priority == 100] == [True]
 
 
-def test_an_operation_that_is_not_allowed_is_one_clear_line(network: Network) -> None:  # noqa: ARG001
+def test_without_privileges_the_error_is_one_line(network: Network) -> None:  # noqa: ARG001
     """A process without privileges, in the same namespace."""
     import os
 
@@ -394,10 +394,10 @@ def test_an_operation_that_is_not_allowed_is_one_clear_line(network: Network) ->
         )
 
 
-def test_a_dump_that_changes_meanwhile_is_begun_again(
+def test_a_dump_that_changes_meanwhile_is_repeated(
     rtnetlink: Rtnetlink, va: int, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No route that stays is ever missing, however the table changes while it is read."""
+    """No unchanged route is ever missing, however the table changes meanwhile."""
     batch("\n".join(f"route add 10.{100 + i // 256}.{i % 256}.0/24 dev va" for i in range(3000)))
     stop = threading.Event()
 

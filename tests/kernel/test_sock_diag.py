@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Socket diagnosis and the end of single subflows, on real connections."""
+"""Lists and closes subflows by socket diagnosis, on real connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.network import Network, wait_for
 
 
 def established(count: int) -> list[Subflow]:
-    """Our side's established subflows, once there are so many; the initial one first."""
+    """Our side's established subflows, when there are so many; the initial one first."""
 
     def found() -> list[Subflow]:
         there = sorted((each for each in subflows() if each.established), key=lambda each: not each.initial)
@@ -75,7 +75,7 @@ def test_plain_tcp_has_no_subflows(network: Network, far: Network) -> None:
 
 @pytest.mark.parametrize("server", ["10.9.0.1", "2001:db8:9::1"])
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_destroyed_subflow_is_gone_and_its_sibling_carries_on(
+def test_a_destroyed_subflow_is_gone_and_its_sibling_continues(
     network: Network, far: Network, server: str, victim: int
 ) -> None:
     _, second = two_paths(network, far)
@@ -92,8 +92,8 @@ def test_a_destroyed_subflow_is_gone_and_its_sibling_carries_on(
         assert gone.value.absent
 
 
-def test_a_stranger_with_the_same_ports_is_not_destroyed(network: Network, far: Network) -> None:
-    """The cookie names the very socket."""
+def test_another_socket_with_the_same_ports_is_not_destroyed(network: Network, far: Network) -> None:
+    """The cookie identifies the socket."""
     two_paths(network, far)
     with Echo(far, "10.9.0.1") as echo:
         (subflow,) = established(1)

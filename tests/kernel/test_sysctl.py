@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sysctls, in a tree of the test's own and in a real namespace."""
+"""Sysctls, in a temporary tree and in a real namespace."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({}, "", False),
     ],
 )
-def test_kernels_of_all_ages_are_understood(tree: Path, files: dict[str, str], manager: str, enabled: bool) -> None:
+def test_path_manager_and_enabled_of_old_and_new_kernels(
+    tree: Path, files: dict[str, str], manager: str, enabled: bool
+) -> None:
     for name, text in files.items():
         (tree / name).write_text(text)
     assert sysctl.path_manager() == manager
@@ -55,7 +57,7 @@ def test_an_interface_name_is_one_part_of_the_path() -> None:
             sysctl.interface("ipv4", bad, "rp_filter")
 
 
-def test_an_interface_with_a_dot_is_really_written(network: Network) -> None:  # noqa: ARG001
+def test_the_sysctl_of_an_interface_with_a_dot_is_written(network: Network) -> None:  # noqa: ARG001
     ip("link add name va.5 type veth peer name vb")
     path = sysctl.interface("ipv4", "va.5", "ignore_routes_with_linkdown")
     sysctl.write(path, 1)
@@ -69,14 +71,14 @@ def test_an_interface_with_a_dot_is_really_written(network: Network) -> None:  #
 
 
 @pytest.fixture
-def _unasked() -> Iterator[None]:
-    """What another kernel answers is not remembered."""
+def _uncached() -> Iterator[None]:
+    """Without a cached answer, before and after."""
     sysctl.knows_laminar.cache_clear()
     yield
     sysctl.knows_laminar.cache_clear()
 
 
-@pytest.mark.usefixtures("_unasked")
+@pytest.mark.usefixtures("_uncached")
 @pytest.mark.parametrize(
     ("release", "numbers", "laminar"),
     [
@@ -87,7 +89,7 @@ def _unasked() -> Iterator[None]:
         ("strange", (0, 0), False),
     ],
 )
-def test_the_release_tells_whether_laminar_is_known(
+def test_laminar_by_the_kernels_release(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, release: str, numbers: tuple[int, int], laminar: bool
 ) -> None:
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release=release))
@@ -96,11 +98,11 @@ def test_the_release_tells_whether_laminar_is_known(
     assert sysctl.knows_laminar() is laminar
 
 
-@pytest.mark.usefixtures("_unasked")
+@pytest.mark.usefixtures("_uncached")
 @pytest.mark.parametrize(
     ("before", "known"), [(0, True), (10, True), ((1 << 16) - 5, True), (1 << 18, True), (None, False)]
 )
-def test_an_older_kernel_that_laminar_was_brought_into_is_known_by_its_types(
+def test_laminar_of_a_backport_by_the_kernels_types(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, before: int | None, known: bool
 ) -> None:
     types = tmp_path / "vmlinux"

@@ -62,7 +62,7 @@ def fetch(url: str, *lines: str) -> str:
 
 
 def lasting(*lines: str) -> str:
-    """A service that stays."""
+    """A service that keeps running."""
     settings = "\n".join(lines)
     return f"[Unit]\nDefaultDependencies=no\n[Service]\nExecStart={shutil.which('sleep')} 1000\n{settings}\n"
 
@@ -72,14 +72,14 @@ def unit(systemd: Nested, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def enabled(systemd: Nested, name: str, *words: str) -> str:
-    """Enable it; what was said on standard error."""
+    """Enable it; returns standard error."""
     done = unit(systemd, "enable", name, *words)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
 
 def seen(systemd: Nested, site: Site, name: str) -> list[int]:
-    """What the server sees of a service's one run."""
+    """The protocol that the server sees in one run of a service."""
     site.protocols.clear()
     systemd.systemctl("start", name)
     return site.protocols[:]
@@ -129,14 +129,14 @@ def test_what_the_service_preloads_and_debugs_already_is_kept(systemd: Nested, s
     assert seen(systemd, site, "fetch") == MPTCP
 
 
-def test_what_systemd_gives_to_all_services_is_kept(systemd: Nested, wrapper: str) -> None:
+def test_the_default_environment_of_services_is_kept(systemd: Nested, wrapper: str) -> None:
     systemd.systemctl("set-environment", "LD_PRELOAD=/all.so", "GODEBUG=x=1")
     systemd.put("sleep.service", lasting())
     enabled(systemd, "sleep")
     assert environment(systemd, "sleep") == f"GODEBUG=x=1,multipathtcp=1 LD_PRELOAD=/all.so:{wrapper}"
 
 
-def test_enabled_again_it_follows_what_the_vendor_changed(systemd: Nested, wrapper: str) -> None:
+def test_enabled_again_it_follows_changes_of_the_vendors_unit(systemd: Nested, wrapper: str) -> None:
     systemd.put("sleep.service", lasting("Environment=LD_PRELOAD=/old.so"))
     enabled(systemd, "sleep")
     again = unit(systemd, "enable", "sleep")
@@ -155,7 +155,7 @@ def test_other_drop_ins_stay(systemd: Nested, wrapper: str) -> None:
     assert os.listdir(other.parent) == ["10-other.conf"]
 
 
-def test_a_later_drop_in_that_takes_it_back_is_said_and_nothing_is_left(systemd: Nested, wrapper: str) -> None:
+def test_a_later_drop_in_that_undoes_ours_is_an_error_and_nothing_is_left(systemd: Nested, wrapper: str) -> None:
     systemd.put("sleep.service", lasting())
     later = systemd.put("sleep.service.d/90-later.conf", "[Service]\nEnvironment=LD_PRELOAD=/late.so\n")
     done = unit(systemd, "enable", "sleep")
@@ -168,7 +168,7 @@ def test_a_later_drop_in_that_takes_it_back_is_said_and_nothing_is_left(systemd:
     assert environment(systemd, "sleep") == "LD_PRELOAD=/late.so"
 
 
-def test_a_file_of_variables_that_counts_more_is_said(systemd: Nested, wrapper: str, tmp_path: Path) -> None:
+def test_an_environment_file_with_precedence_is_reported(systemd: Nested, wrapper: str, tmp_path: Path) -> None:
     file = tmp_path / "defaults"
     file.write_text("# LD_PRELOAD=/no\nOTHER=1\n")
     systemd.put("sleep.service", lasting(f"EnvironmentFile=-{file}", "EnvironmentFile=-/no/such"))
@@ -231,7 +231,7 @@ def test_hardening_does_not_keep_a_service_from_mptcp(systemd: Nested, site: Sit
 
 
 @pytest.mark.parametrize("setting", ["TemporaryFileSystem", "InaccessiblePaths", "NoExecPaths"])
-def test_a_service_that_cannot_load_the_wrapper_is_told_and_stays_on_tcp(
+def test_a_service_that_cannot_load_the_wrapper_is_reported_and_stays_on_tcp(
     systemd: Nested, site: Site, wrapper: str, setting: str
 ) -> None:
     systemd.put("fetch.service", fetch(site.url, f"{setting}={os.path.dirname(wrapper)}"))
@@ -241,7 +241,7 @@ def test_a_service_that_cannot_load_the_wrapper_is_told_and_stays_on_tcp(
     assert seen(systemd, site, "fetch") == TCP
 
 
-def test_a_program_that_cannot_be_wrapped_is_told(systemd: Nested, wrapper: str) -> None:  # noqa: ARG001
+def test_a_program_that_cannot_be_wrapped_is_reported(systemd: Nested, wrapper: str) -> None:  # noqa: ARG001
     busybox = shutil.which("busybox")
     if busybox is None or programs.examine(busybox, {}, uid=0, gid=0).form is not programs.Form.STATIC:
         pytest.skip("there is no static busybox")
@@ -280,7 +280,7 @@ def test_a_running_service_is_left_running_until_it_is_restarted(systemd: Nested
     assert (told.returncode, told.stdout.splitlines()[0]) == (1, "sleep.service: no MPTCP: there is no drop-in")
 
 
-def test_a_drop_in_that_systemd_has_not_read_is_told(systemd: Nested, wrapper: str) -> None:  # noqa: ARG001
+def test_a_drop_in_that_systemd_has_not_read_is_reported(systemd: Nested, wrapper: str) -> None:  # noqa: ARG001
     systemd.put("sleep.service", lasting())
     systemd.systemctl("start", "sleep")  # a unit that runs is not loaded anew when it is asked about
     file = systemd.units / "sleep.service.d" / DROP_IN
@@ -293,7 +293,7 @@ def test_a_drop_in_that_systemd_has_not_read_is_told(systemd: Nested, wrapper: s
     assert unit(systemd, "status", "sleep").returncode == 0
 
 
-def test_a_library_that_is_gone_is_told(systemd: Nested, wrapper: str) -> None:
+def test_a_missing_library_is_reported(systemd: Nested, wrapper: str) -> None:
     systemd.put("sleep.service", lasting())
     enabled(systemd, "sleep")
     assert systemd.run("mount", "-t", "tmpfs", "none", os.path.dirname(wrapper)).returncode == 0
@@ -308,7 +308,7 @@ def test_a_library_that_is_gone_is_told(systemd: Nested, wrapper: str) -> None:
 # --- what is refused ---------------------------------------------------------------------------------------------------
 
 
-def test_where_the_kernel_gives_no_mptcp_the_unit_is_left_as_it_is(systemd: Nested, wrapper: str) -> None:  # noqa: ARG001
+def test_without_mptcp_in_the_kernel_the_unit_is_not_changed(systemd: Nested, wrapper: str) -> None:  # noqa: ARG001
     systemd.put("sleep.service", lasting())
     sysctl.write("net/mptcp/enabled", 0)
     done = unit(systemd, "enable", "sleep")
@@ -317,7 +317,7 @@ def test_where_the_kernel_gives_no_mptcp_the_unit_is_left_as_it_is(systemd: Nest
     assert not (systemd.units / "sleep.service.d").exists()
 
 
-def test_status_warns_when_the_kernel_gives_no_mptcp_any_more(systemd: Nested, wrapper: str) -> None:  # noqa: ARG001
+def test_status_warns_when_the_kernel_has_no_mptcp_any_more(systemd: Nested, wrapper: str) -> None:  # noqa: ARG001
     systemd.put("sleep.service", lasting())
     enabled(systemd, "sleep")
     assert unit(systemd, "status", "sleep").stderr == ""
@@ -325,7 +325,7 @@ def test_status_warns_when_the_kernel_gives_no_mptcp_any_more(systemd: Nested, w
     assert "its sockets cannot be made at all" in unit(systemd, "status", "sleep").stderr
 
 
-def test_units_that_are_not_there_or_masked_or_of_another_kind(systemd: Nested) -> None:
+def test_units_that_are_missing_masked_or_of_another_type(systemd: Nested) -> None:
     systemd.put("away.service", lasting()).unlink()
     systemd.systemctl("mask", "--runtime", "away.service")
     for name, words in (
@@ -339,7 +339,7 @@ def test_units_that_are_not_there_or_masked_or_of_another_kind(systemd: Nested) 
         assert (done.returncode, done.stdout, done.stderr) == (1, "", f"nm-mptcp: {words}\n")
 
 
-def test_a_drop_in_of_somebody_else_is_left_alone(systemd: Nested, wrapper: str) -> None:  # noqa: ARG001
+def test_a_foreign_drop_in_is_not_changed(systemd: Nested, wrapper: str) -> None:  # noqa: ARG001
     systemd.put("sleep.service", lasting())
     file = systemd.put(f"sleep.service.d/{DROP_IN}", "[Service]\nEnvironment=A=1\n")
     for action in ("enable", "disable"):
@@ -419,7 +419,7 @@ def test_a_socket_unit_with_a_unix_socket_is_refused(systemd: Nested) -> None:
     assert "/run/both" in done.stderr
 
 
-def test_a_service_whose_socket_systemd_makes_is_told_of_it(systemd: Nested, wrapper: str) -> None:  # noqa: ARG001
+def test_a_service_with_a_socket_unit_is_reported(systemd: Nested, wrapper: str) -> None:  # noqa: ARG001
     systemd.put("sleep.service", lasting())
     systemd.put("sleep.socket", "[Unit]\nDefaultDependencies=no\n[Socket]\nListenStream=127.0.0.1:82\n")
     systemd.systemctl("start", "sleep.socket")

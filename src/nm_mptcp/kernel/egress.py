@@ -31,8 +31,8 @@ class EgressLookup(Requester):
     def __init__(self) -> None:
         super().__init__()
         self._policies = XfrmPolicies()
-        self._events: XfrmPolicyEvents | None = None
-        self._policy_events = 0  #: events of IPsec policies, counted
+        self._subscription: XfrmPolicyEvents | None = None
+        self._policy_changes = 0  #: changes of IPsec policies, counted
         self._outgoing: tuple[int, tuple[XfrmPolicy, ...]] = (-1, ())
         self._faults = FaultLog(_log)
         self._links: Mapping[int, Link] | None = None
@@ -44,16 +44,16 @@ class EgressLookup(Requester):
         """Call ``on_change`` from now on when IPsec policies change. Raises :class:`KernelError`."""
 
         def changed() -> None:
-            self._policy_events += 1
+            self._policy_changes += 1
             on_change()
 
-        self._events = XfrmPolicyEvents(changed)
-        self._events.start(loop)
+        self._subscription = XfrmPolicyEvents(changed)
+        self._subscription.start(loop)
 
     def unfollow(self) -> None:
         """End :meth:`follow`."""
-        if self._events is not None:
-            self._events.close()
+        if self._subscription is not None:
+            self._subscription.close()
 
     def close(self) -> None:
         """Close the sockets for requests."""
@@ -138,8 +138,8 @@ class EgressLookup(Requester):
 
     def _policies_now(self, *, afresh: bool) -> tuple[XfrmPolicy, ...]:
         """The outgoing policies, read again after an event; at each look where there is no subscription."""
-        events = self._policy_events
-        if afresh or self._events is None or self._outgoing[0] != events:
+        events = self._policy_changes
+        if afresh or self._subscription is None or self._outgoing[0] != events:
             found = self._policies.outgoing()
             self._outgoing = (events, found if found != self._outgoing[1] else self._outgoing[1])
         return self._outgoing[1]
