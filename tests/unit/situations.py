@@ -77,7 +77,7 @@ class Situation:
         self.overdue: frozenset[str] = frozenset()
         self.refused: dict[tuple[str, int], str] = {}
         self.connections: dict[frozenset[str], int] | None = {}
-        self.held: dict[int, float] = {}
+        self.damped: dict[int, float] = {}
         self.subflow_retry_due: frozenset[str] = frozenset()
         self.weak: frozenset[str] = frozenset()
         self.bypass: TunnelBypass | None = TunnelBypass()
@@ -195,7 +195,7 @@ class Situation:
             self.overdue,
             self.refused,
             self.connections,
-            self.held,
+            self.damped,
             self.subflow_retry_due,
             self.weak,
             self.bypass,

@@ -364,7 +364,7 @@ def test_the_unchosen_address_keeps_its_endpoint_until_the_chosen_one_has_its_ow
     situation.connections = {frozenset({STABLE}): 1}
     desired = decide(situation.snapshot(), settings)
     assert wished(desired).keys() == {STABLE, TEMPORARY}
-    assert desired.awaits_connections
+    assert desired.depends_on_connections
     situation.connections = {frozenset({STABLE, TEMPORARY}): 1}
     assert wished(decide(situation.snapshot(), settings)).keys() == {TEMPORARY}
 

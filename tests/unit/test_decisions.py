@@ -375,7 +375,7 @@ ROWS: dict[str, Callable[[], Row]] = {
         {W: (State.SUSPENDED, Why.NO_CARRIER, SUBFLOW), C: RESERVE},
     ),
     "held back": lambda: Row(
-        Laptop().wifi().wired().with_(held={3: 2.0}), {W: REGULAR, E: (State.SUSPENDED, Why.HELD_BACK, SUBFLOW)}
+        Laptop().wifi().wired().with_(damped={3: 2.0}), {W: REGULAR, E: (State.SUSPENDED, Why.HELD_BACK, SUBFLOW)}
     ),
     "going down beside another": lambda: Row(
         Laptop(standing=True).wifi().wired(state=DeviceState.DEACTIVATING),
@@ -481,7 +481,7 @@ def test_subflows_that_need_not_cost_are_closed_also_where_no_endpoint_is(config
 def test_the_connections_are_asked_for_before_anything_is_closed() -> None:
     unknown = Laptop(standing=True).wifi().cellular(roaming=True).with_(connections=None)
     desired = decide(unknown.snapshot())
-    assert desired.asks_connections
+    assert desired.needs_connections
     assert {(endpoint.address, endpoint.flags) for endpoint in desired.endpoints} == {(W, SUBFLOW), (C, BACKUP)}
 
 
@@ -490,7 +490,7 @@ def test_one_that_stays_for_its_connections_becomes_backup_and_what_has_a_siblin
     desired = decide(regular.snapshot())
     assert {(endpoint.address, endpoint.flags) for endpoint in desired.endpoints} == {(W, SUBFLOW), (E, BACKUP)}
     assert desired.close_redundant == {E}
-    assert desired.awaits_connections
+    assert desired.depends_on_connections
 
 
 def test_what_costs_too_much_is_routed_as_ever() -> None:

@@ -122,7 +122,7 @@ def test_nothing_goes_before_it_is_known_which_connections_depend_on_it() -> Non
     situation = two_links()
     situation.connections = None
     desired = decide(situation.snapshot())
-    assert desired.asks_connections
+    assert desired.needs_connections
     assert wished(desired) == {A, B}
 
 
@@ -133,7 +133,7 @@ def test_an_endpoint_stays_for_connections_that_have_no_other_subflow() -> None:
     assert wished(desired) == {A, B}
     assert str(path(desired, A).reason) == "no carrier; its endpoint is kept for connections without another subflow"
     assert path(desired, A).state is State.SUSPENDED
-    assert desired.awaits_connections
+    assert desired.depends_on_connections
     # and those that have one are moved
     (sever,) = [operation for operation in operations(situation) if operation.action is Action.CLOSE_REDUNDANT]
     assert sever.value == RedundantSubflows(frozenset({A}), frozenset({A}))
@@ -277,7 +277,7 @@ def test_a_hand_made_endpoint_on_a_lost_link_is_left_alone() -> None:
 def test_a_flapping_link_is_held_back_and_a_lone_one_is_not() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24")
-    situation.held = {e1: 2.0}
+    situation.damped = {e1: 2.0}
     assert wished(decide(situation.snapshot())) == {A}
     situation.link("e2", f"{B}/24")
     desired = decide(situation.snapshot())
@@ -288,7 +288,7 @@ def test_a_flapping_link_is_held_back_and_a_lone_one_is_not() -> None:
 def test_an_endpoint_that_stayed_through_the_flap_is_not_held_back() -> None:
     situation = two_links()
     situation.links[2] = Link(2, "e1")
-    situation.held = {2: 2.0}
+    situation.damped = {2: 2.0}
     assert path(decide(situation.snapshot()), A).state is State.ACTIVE
 
 

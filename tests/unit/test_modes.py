@@ -159,7 +159,7 @@ def test_off_leaves_an_endpoint_to_the_connections_that_stand_on_nothing_else() 
     desired = decided(situation, OFF)
     assert {endpoint.address for endpoint in desired.endpoints} == {CABLE, AIR}
     assert not desired.close_redundant
-    assert desired.awaits_connections
+    assert desired.depends_on_connections
 
 
 def test_off_asks_for_the_connections_before_it_takes_an_endpoint() -> None:
@@ -167,5 +167,5 @@ def test_off_asks_for_the_connections_before_it_takes_an_endpoint() -> None:
     situation.endpoint(CABLE, 2, ours=True)
     situation.connections = None
     desired = decided(situation, OFF)
-    assert desired.asks_connections
+    assert desired.needs_connections
     assert {endpoint.address for endpoint in desired.endpoints} == {CABLE}

@@ -670,13 +670,13 @@ def test_a_networkmanager_that_does_not_answer_is_not_waited_for_and_taken_up_wh
         answer = bus.answers["GetManagedObjects"] = pending()
         alive = bus.answers["Get"] = pending()
         await client.start()
-        assert (client.state.running, client.state.silent, client.state.away) == (False, True, "not answering")
+        assert (client.state.running, client.state.silent, client.state.unavailable) == (False, True, "not answering")
         assert not await client.refresh_profiles(60)
         assert not await client.settled(60)
         answer.set_result([objects()])
         alive.set_result(["1.42.4"])
         await until(lambda: client.state.running)
-        assert (client.state.silent, client.state.away) == (False, "")
+        assert (client.state.silent, client.state.unavailable) == (False, "")
         assert default(client) is not None
 
     run(story)

@@ -104,7 +104,7 @@ def _metered() -> Laptop:
 def _held() -> Laptop:
     laptop = Laptop().wifi()
     laptop.standing = True
-    return laptop.wired().with_(held={2: 2.0})
+    return laptop.wired().with_(damped={2: 2.0})
 
 
 def _tunnelled() -> Laptop:

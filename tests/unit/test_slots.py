@@ -126,7 +126,7 @@ def test_what_carries_a_connections_last_subflow_keeps_its_place_and_the_next_wo
         "left out: the kernel takes 3 endpoints, and better paths have them; its endpoint is kept for connections"
         " without another subflow",
     )
-    assert desired.awaits_connections
+    assert desired.depends_on_connections
     assert {A, C, D} == set(wished(desired))
 
 
@@ -136,7 +136,7 @@ def test_a_better_path_waits_while_connections_need_all_that_stand() -> None:
     desired = decide(situation.snapshot())
     assert set(wished(desired)) == {A, B}
     assert left_out(desired) == {C}
-    assert desired.awaits_connections
+    assert desired.depends_on_connections
     situation.connections = {frozenset({A}): 1, frozenset({A, B}): 1}
     assert set(wished(decide(situation.snapshot()))) == {A, C}
 
@@ -154,13 +154,13 @@ def test_nothing_is_displaced_before_the_connections_are_known() -> None:
     situation.connections = None
     desired = decide(situation.snapshot())
     assert set(wished(desired)) == {A, B}
-    assert desired.asks_connections
+    assert desired.needs_connections
 
 
 def test_connections_are_not_asked_for_where_nothing_would_be_displaced() -> None:
     situation = standing({A: 100, B: 200, C: 300}, most=2)
     situation.connections = None
-    assert not decide(situation.snapshot()).asks_connections
+    assert not decide(situation.snapshot()).needs_connections
 
 
 def test_a_lost_links_endpoint_that_connections_need_is_not_displaced_either() -> None:

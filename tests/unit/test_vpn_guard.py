@@ -285,7 +285,7 @@ def test_before_an_endpoint_goes_it_is_asked_who_stands_beside_the_tunnel() -> N
     laptop = Laptop()
     laptop.bypass = None
     desired = laptop.decide()
-    assert desired.asks_bypass
+    assert desired.needs_bypass
     assert wished(desired) == {A, B, A6, B6}
 
 
@@ -296,7 +296,7 @@ def test_an_endpoint_stays_for_a_connection_beside_the_tunnel_and_no_subflow_is_
     assert path(desired, A).reason.why is Why.KEPT_BESIDE_TUNNEL
     assert wished(desired) == {A, A6, B6}
     assert desired.limits == Limits(0, 0)
-    assert desired.awaits_connections
+    assert desired.depends_on_connections
     assert desired.close_all == {A, B}
 
 

@@ -179,14 +179,14 @@ def test_what_a_connection_depends_on_stays(change: str) -> None:
     desired = decision(on_two_links(change, connections={frozenset({A}): 1}))
     assert A in wished(desired)
     assert A in routed(desired)
-    assert desired.awaits_connections or change == "detection_runs_anew"
+    assert desired.depends_on_connections or change == "detection_runs_anew"
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_may_have_dependents_stays_until_it_is_known(change: str) -> None:
     desired = decision(on_two_links(change, connections=None))
     assert A in wished(desired)
-    assert desired.asks_connections or change == "detection_runs_anew"
+    assert desired.needs_connections or change == "detection_runs_anew"
 
 
 @pytest.mark.parametrize("change", sorted(CHANGES.keys() - {"detection_runs_anew", "deprecated"}))
@@ -202,7 +202,7 @@ def test_an_address_that_networkmanager_adds_again_keeps_its_endpoint_without_a_
     (path,) = [path for path in desired.paths if path.address == A]
     assert (path.state, path.reason.why) == (State.ACTIVE, Why.FLAGS_OF_KIND)
     assert desired.endpoints == {replace(endpoint, id=0) for endpoint in before}
-    assert not desired.asks_connections
+    assert not desired.needs_connections
 
 
 LONE = CHANGES.keys() - {
@@ -299,7 +299,7 @@ def test_a_flapping_link_holds_no_endpoint_back_that_could_not_be_added() -> Non
         situation.rules = list(decide(situation.snapshot()).rules)
         if not gateway:
             situation.routes = [route for route in situation.routes if not route.is_default]
-        situation.held = {e1: 4.0}
+        situation.damped = {e1: 4.0}
         assert wished(decision(situation)) == set()
 
 

@@ -64,7 +64,7 @@ class FlapDamping:
                 del self._past[ifindex]
         return frozenset(back)
 
-    def held(self, now: float) -> dict[int, float]:
+    def damped(self, now: float) -> dict[int, float]:
         """The links that are up and still held back, each with the length of its hold (s)."""
         return {
             ifindex: round(past.hold, 1) for ifindex, past in self._past.items() if not past.down and now < past.until

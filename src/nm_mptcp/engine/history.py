@@ -66,7 +66,7 @@ class History:
             self._overdue(now),
             self.endpoints.words(),
             connections,
-            held=self.flaps.held(now),
+            damped=self.flaps.damped(now),
             subflow_retry_due=self.subflows.due(now),
             weak=self._weak(kernel, networkmanager, config, now),
             absent=self.addresses.look(kernel, networkmanager, filter(ours.owns, kernel.endpoints), now),

@@ -153,18 +153,18 @@ class Reconciler:
         await self._probe_neighbours(self._history.links(kernel, now), kernel, networkmanager)
         snapshot = self._history.snapshot(kernel, networkmanager, ours, connections, self.config, now)
         desired = decide(snapshot, self.config, hurried=hurried)
-        asks_connections = desired.asks_connections and connections is None
-        if asks_connections or desired.asks_bypass:
-            if desired.asks_bypass:
+        needs_connections = desired.needs_connections and connections is None
+        if needs_connections or desired.needs_bypass:
+            if desired.needs_bypass:
                 snapshot = replace(snapshot, bypass=await self._bypass(desired))
-            if asks_connections:
+            if needs_connections:
                 snapshot = replace(snapshot, connections=await self._connections())
             desired = decide(snapshot, self.config, hurried=hurried)
         if not networkmanager.running:
             desired = replace(desired, claims=desired.claims | ours.claims)
         self._writer.ours = ours = decided(ours, kernel, desired)
         self.view = View(replace(snapshot, ours=ours), desired, self.config.mode)
-        self._waits_for_connections = desired.awaits_connections
+        self._waits_for_connections = desired.depends_on_connections
         self._history.decided(desired, time.monotonic())
         self._events.tunnels(desired)
         return self.view

@@ -148,7 +148,7 @@ def _encode(contents: Contents) -> dict[str, Any]:
     return {
         "version": 1,
         "endpoints": [
-            [own.address, own.ifindex, int(own.flags), int(own.was), own.id, own.port]
+            [own.address, own.ifindex, int(own.flags), int(own.previous_flags), own.id, own.port]
             for own in sorted(ours.endpoints, key=lambda own: own.key)
         ],
         "claims": sorted(ours.claims),

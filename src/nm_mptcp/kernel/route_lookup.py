@@ -157,7 +157,7 @@ class RouteLookup(Requester):
         """
         result = self.get(destination, source, ifindex)
         link = kernel.links.get(ifindex)
-        if result.table or result.error or (link is not None and not link.asks):
+        if result.table or result.error or (link is not None and not link.resolves):
             return result
         return RouteResult(error=on_link(destination, link.name if link else f"interface {ifindex}"))
 

@@ -175,7 +175,7 @@ def link(message: Message) -> Link | None:
         up=bool(flags & _IFF_UP),
         carrier=bool(flags & _IFF_LOWER_UP),
         loopback=bool(flags & _IFF_LOOPBACK),
-        asks=not flags & _IFF_NOARP,
+        resolves=not flags & _IFF_NOARP,
         master=_NUMBER.unpack(attrs[_IFLA_MASTER])[0] if _IFLA_MASTER in attrs else 0,
         mtu=_NUMBER.unpack(attrs[_IFLA_MTU])[0] if _IFLA_MTU in attrs else 0,
     )

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The nouns, all frozen: what the kernel and NetworkManager have, what is wanted, and the reasons for it."""
+"""Frozen values: the state of the kernel and of NetworkManager, the desired state, and the reasons for it."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Kinds of device: which are uplinks, and which of those cost money or power.
 
-The kind comes from NetworkManager (``NMDeviceType``, the profile's type, and for a generic device ``IFLA_INFO_KIND``), never
-from the interface's name. A kind that may be an uplink is one only where NetworkManager gives it a default route: a bridge of
-containers or of virtual machines has none, is shared, or is not managed (docker0, virbr0). The ports of a bridge, bond or
-team have no addresses.
+The kind follows from what NetworkManager reports (``NMDeviceType``, the profile's type, and for a generic device
+``IFLA_INFO_KIND``), never from the interface's name. An uplink kind is a path only if NetworkManager gives it a default
+route: a bridge of containers or of virtual machines has none, is shared, or is not managed (docker0, virbr0). The ports of a
+bridge, bond or team have no addresses.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from .state import Device, DeviceType, Metered
 
 @dataclass(frozen=True, slots=True)
 class DeviceKind:
-    """What policy knows of a kind of device."""
+    """A kind of device, and how policy treats it by default."""
 
     name: str
-    uplink: bool = True  #: a path by default; tunnels are not
-    backup: bool = False  #: used only when no other path works
+    uplink: bool = True  #: its addresses are paths by default; those of tunnels are not
+    backup: bool = False  #: its endpoints have the backup flag by default
 
 
 _UNKNOWN = DeviceKind("unknown", uplink=False)
@@ -64,33 +64,34 @@ _KINDS: dict[DeviceType, DeviceKind] = {
     DeviceType.GENEVE: DeviceKind("geneve", uplink=False),
 }
 
-#: Types of profile that decide the kind, whatever the device.
+#: ``connection.type`` of profiles that determine the kind, whatever the device.
 _OF_PROFILE: dict[str, DeviceKind] = {
     "vpn": DeviceKind("vpn", uplink=False),
     "gsm": _CELLULAR,
     "cdma": _CELLULAR,
 }
 
-#: ``IFLA_INFO_KIND`` of links that encapsulate packets and send them by another link; for those that NetworkManager has no
-#: type for it is also ``Device.Generic.TypeDescription``. A dummy is one as well: a default route to it is a kill switch.
-#: PPP is not: see :data:`PPP`.
+#: ``IFLA_INFO_KIND`` of links that encapsulate packets and send them by another link. NetworkManager's generic devices have
+#: it as ``Device.Generic.TypeDescription``. A dummy is included, since a default route to it is a kill switch; PPP is not,
+#: see :data:`PPP`.
 TUNNEL_LINKS = (
     frozenset({"tun", "wireguard", "amneziawg", "ovpn", "ovpn-dco", "xfrm", "vti", "vti6", "vxlan", "geneve", "dummy"})
     | {"ipip", "ip6tnl", "sit", "gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ip6erspan"}
     | {"gtp", "bareudp", "amt", "l2tpeth", "l2tp_eth"}
 )
 
-#: ``IFLA_INFO_KIND`` of links that are an uplink (PPPoE, a modem) or a tunnel (L2TP, PPTP): the kernel does not say which.
+#: ``IFLA_INFO_KIND`` of links that are either an uplink (PPPoE, a modem) or a tunnel (L2TP, PPTP): the kernel does not
+#: distinguish them.
 PPP = "ppp"
 
 _METERED = (Metered.YES, Metered.GUESS_YES)
 
-#: What the profile says; NetworkManager guesses the others.
+#: The values that a profile sets; NetworkManager guesses the others.
 _CERTAIN = (Metered.YES, Metered.NO)
 
 
 def kind_of(device: Device) -> DeviceKind:
-    """The kind of a device; a VPN profile's is "vpn" on any device."""
+    """The kind of a device; "vpn" on any device with a VPN profile."""
     if device.profile and (kind := _OF_PROFILE.get(device.profile.type)):
         return kind
     kind = _KINDS.get(device.type, _UNKNOWN)
@@ -98,15 +99,15 @@ def kind_of(device: Device) -> DeviceKind:
 
 
 def is_uplink(device: Device) -> bool:
-    """Whether NetworkManager itself configures this device as an uplink. Of a generic device it knows nothing."""
+    """Whether NetworkManager itself configures this device as an uplink; never a generic device, which may be anything."""
     kind = kind_of(device)
     return device.managed and not device.external and kind.uplink and kind.name != "generic"
 
 
 def is_metered(device: Device, assumed: bool | None = None) -> bool:
-    """Whether this device's traffic is paid for by volume: as the profile says, else ``assumed``, else as it is guessed.
+    """Whether this device is metered: by its profile, else by ``assumed``, else by NetworkManager's guess.
 
-    NetworkManager guesses yes for cellular and Bluetooth links, and where a lease has Android's ``ANDROID_METERED``
+    NetworkManager guesses yes for cellular and Bluetooth links, and for a lease with Android's ``ANDROID_METERED``
     (``nm_device_update_metered``); not for an iPhone on USB.
     """
     if assumed is not None and device.metered not in _CERTAIN:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""NetworkManager's ``connection.mptcp-flags`` and the kernel's endpoint flags: one table, both ways.
+"""NetworkManager's ``connection.mptcp-flags`` and the kernel's endpoint flags, and the conversion of each to the other.
 
 Sources: NetworkManager ``libnm-core-public/nm-dbus-types`` (``NMMptcpFlags``, since 1.40; laminar since 1.56) and the
 kernel's ``Documentation/netlink/specs/mptcp_pm.yaml`` (``MPTCP_PM_ADDR_FLAG_*``; laminar since 6.18).
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 
 class EndpointFlag(enum.IntFlag):
-    """What the kernel stores with an endpoint (``MPTCP_PM_ADDR_FLAG_*``)."""
+    """The flags of an endpoint (``MPTCP_PM_ADDR_FLAG_*``)."""
 
     SIGNAL = 0x01
     SUBFLOW = 0x02
@@ -36,10 +36,10 @@ class ProfileFlag(enum.IntFlag):
     LAMINAR = 0x100
 
 
-#: What ``set-flags`` can change on an endpoint that is there (kernel: ``mptcp_pm_nl_set_flags``); all else is delete and add.
+#: The flags that ``set-flags`` changes in place (kernel: ``mptcp_pm_nl_set_flags``); for others the endpoint is re-added.
 CHANGEABLE = EndpointFlag.BACKUP | EndpointFlag.FULLMESH
 
-#: Profile flag -> endpoint flag. Only these describe an endpoint; the other profile flags say *whether* there is one.
+#: Profile flag -> endpoint flag. Only these describe an endpoint; the other profile flags decide *whether* there is one.
 _PAIRS: tuple[tuple[ProfileFlag, EndpointFlag], ...] = (
     (ProfileFlag.SIGNAL, EndpointFlag.SIGNAL),
     (ProfileFlag.SUBFLOW, EndpointFlag.SUBFLOW),
@@ -71,7 +71,7 @@ def profile_flags(endpoint: EndpointFlag) -> ProfileFlag:
 
 
 def names(flags: enum.IntFlag) -> list[str]:
-    """Flag names as ``nmcli`` and ``ip mptcp`` spell them, lowest bit first; unknown bits as one hexadecimal number."""
+    """The names of flags as in ``nmcli`` and ``ip mptcp``, lowest bit first; unknown bits as one hexadecimal number."""
     known = [flag for flag in type(flags) if flag in flags]
     rest = int(flags) & ~sum(int(flag) for flag in known)
     spelled = [(flag.name or "").lower().replace("_", "-") for flag in known]
@@ -79,7 +79,7 @@ def names(flags: enum.IntFlag) -> list[str]:
 
 
 def parse_endpoint_flags(words: Iterable[str]) -> EndpointFlag:
-    """Endpoint flags from their names; raises :class:`ValueError` that names the first unknown word."""
+    """Endpoint flags from their names. Raises :class:`ValueError`, which names the first unknown word."""
     flags = EndpointFlag(0)
     for word in words:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the record holds, and how it changes: pure functions of what is ours, what the kernel has and what was decided."""
+"""The record's contents and their changes: pure functions of what is ours, the kernel's state and the desired state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .state import (
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """When a path came into the state and reason that it is in; seconds of the wall clock."""
+    """Since when a path is in its state for its reason; ``time`` is in seconds of the wall clock."""
 
     state: str
     why: str
@@ -35,16 +35,16 @@ class Since:
 
 @dataclass(frozen=True, slots=True)
 class GuardRecord:
-    """What full tunnels are, or were the last time, minded, and what that cut; times are seconds of the wall clock."""
+    """The VPN guard's current period, or its last one; times are in seconds of the wall clock."""
 
-    tunnels: Mapping[Family, str] = field(default_factory=dict)
+    tunnels: Mapping[Family, str] = field(default_factory=dict)  #: the name of the tunnel that carries each family
     since: float = 0.0
     until: float | None = None  #: None: it is in force
-    cut_subflows: int = 0
-    cut_connections: int = 0  #: those that had no other subflow
+    cut_subflows: int = 0  #: subflows that it closed
+    cut_connections: int = 0  #: connections of which it closed the last subflow
 
     def counted(self, subflows: int, connections: int) -> GuardRecord:
-        """With what else was cut."""
+        """The record with these added to its counts."""
         return replace(
             self,
             cut_subflows=self.cut_subflows + subflows,
@@ -53,7 +53,7 @@ class GuardRecord:
 
 
 def guarded(before: GuardRecord | None, tunnels: Mapping[Family, str], now: float) -> GuardRecord | None:
-    """The record of the guard, when these tunnels are minded now; one that begins anew counts from 0."""
+    """The guard's record now that these tunnels are guarded; a new period begins with counts of 0."""
     if tunnels:
         if before is None or before.until is not None:
             return GuardRecord(tunnels, now)
@@ -63,20 +63,20 @@ def guarded(before: GuardRecord | None, tunnels: Mapping[Family, str], now: floa
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """All that the record holds."""
+    """The contents of the record."""
 
     ours: Ours = field(default_factory=Ours)
     since: Mapping[str, Since] = field(default_factory=dict)  #: by ``ADDRESS%IFINDEX``
-    endpoints_max: int = 0  #: how many endpoints the kernel takes, asked once per boot; 0: not asked yet
-    mode: Mode | None = None  #: what ``nm-mptcp mode`` chose until the next boot; None: as configured
+    endpoints_max: int = 0  #: the kernel's maximum, determined once per boot; 0: not determined yet
+    mode: Mode | None = None  #: set by ``nm-mptcp mode`` until the next boot; None: as configured
     guard: GuardRecord | None = None  #: None: there was no full tunnel yet
 
 
 def adopted(ours: Ours, kernel: Kernel, marks: Marks) -> Ours:
-    """``ours`` where the record was lost while what is marked as ours stands: settings that only we make are ours.
+    """``ours`` with the linkdown settings of a lost record: without numberings in the record, but with our rules in the kernel.
 
-    A record always has the numbers that the marks consist of. An administrator who sets ``ignore_routes_with_linkdown``
-    does so for all interfaces, or as the default of each that comes.
+    ``ignore_routes_with_linkdown`` is then ours on each interface with one of our rules' addresses, unless it is also the
+    default of new interfaces: an administrator sets it for all interfaces, or as that default.
     """
     if ours.numberings or not any(map(marks.on_rule, kernel.rules)):
         return ours
@@ -89,72 +89,72 @@ def adopted(ours: Ours, kernel: Kernel, marks: Marks) -> Ours:
 
 
 def seen(ours: Ours, endpoints: Iterable[Endpoint]) -> Ours:
-    """``ours`` after a look at the kernel: ids and changes of flags confirmed, endpoints that are gone forgotten.
+    """``ours`` after a dump of the kernel's endpoints: ids and flags confirmed, deleted endpoints removed.
 
-    One that was replaced by somebody else's is kept for this look: that it was replaced is news for policy.
+    An endpoint that another program replaced stays in it for this convergence: policy acts on the replacement.
     """
     at = {(endpoint.address, endpoint.port): endpoint for endpoint in endpoints}
     kept = set()
     for own in ours.endpoints:
         endpoint = at.get((own.address, own.port))
         if endpoint is not None:
-            was = own.flags if endpoint.flags == own.flags else own.was
-            news = own.is_(endpoint) and (own.id, own.was) != (endpoint.id, was)
-            kept.add(replace(own, id=endpoint.id, was=was) if news else own)
+            previous = own.flags if endpoint.flags == own.flags else own.previous_flags
+            confirmed = own.matches(endpoint) and (own.id, own.previous_flags) != (endpoint.id, previous)
+            kept.add(replace(own, id=endpoint.id, previous_flags=previous) if confirmed else own)
     return ours if kept == ours.endpoints else replace(ours, endpoints=frozenset(kept))
 
 
 def decided(ours: Ours, kernel: Kernel, desired: Desired) -> Ours:
-    """``ours`` after policy has seen it: its claims, what it took from NetworkManager, and nothing that is past.
+    """``ours`` after a decision: with its claims and the endpoints that it withdraws, without what is obsolete.
 
-    Past is an endpoint that somebody replaced (not one that may only have been edited by hand), one of NetworkManager's that
-    stands again or whose address is gone, a linkdown setting whose interface is gone (one that somebody changed since is
-    remembered, and left to him), and a limit that is as it was before us. Numbers that count no longer are past once
-    nothing carries them.
+    Obsolete are: an endpoint that another program replaced (not one that may have been edited by hand); a withdrawn endpoint
+    of NetworkManager's that exists again or whose address is gone; a linkdown setting whose interface is gone (one that
+    another program changed since stays recorded, and unchanged); a limit with its original value; and earlier numbers that no
+    rule or route carries any more.
     """
-    standing = {endpoint.place for endpoint in kernel.endpoints if not endpoint.port}
+    present = {endpoint.place for endpoint in kernel.endpoints if not endpoint.port}
     owned = {(path.address, path.ifindex) for path in desired.paths if path.owner is Owner.NETWORKMANAGER}
-    away = {
+    still_withdrawn = {
         endpoint
         for endpoint in ours.withdrawn
-        if endpoint.place in owned and endpoint.place not in standing and kernel.has_address_of(endpoint)
+        if endpoint.place in owned and endpoint.place not in present and kernel.has_address_of(endpoint)
     }
     now = desired.marks.now
     result = replace(
         ours,
         endpoints=frozenset(
-            own for own in ours.endpoints if any(own.is_(each) or own.is_edited(each) for each in kernel.endpoints)
+            own for own in ours.endpoints if any(own.matches(each) or own.is_edited(each) for each in kernel.endpoints)
         ),
         claims=desired.claims,
-        withdrawn=desired.withdrawn | away,
+        withdrawn=desired.withdrawn | still_withdrawn,
         linkdown=frozenset(place for place in ours.linkdown if place[1] in kernel.links),
         numberings=frozenset(
-            {now} | {known for known in ours.numberings - {now} if _stands(marks_of(known), kernel, marks_of(now))}
+            {now} | {known for known in ours.numberings - {now} if _in_use(marks_of(known), kernel, marks_of(now))}
         ),
-        limits={name: value for name, value in ours.limits.items() if not _is_back(name, value, kernel.limits)},
+        limits={name: value for name, value in ours.limits.items() if not _is_restored(name, value, kernel.limits)},
     )
     return ours if result == ours else result
 
 
-def _stands(marks: Marks, kernel: Kernel, now: Marks) -> bool:
-    """Whether anything in the kernel carries these numbers, and not those of now as well."""
+def _in_use(marks: Marks, kernel: Kernel, now: Marks) -> bool:
+    """Whether a rule or route carries these numbers, and not the current ones as well."""
     return any(marks.on_rule(rule) and not now.on_rule(rule) for rule in kernel.rules) or any(
         marks.on_route(route) and not now.on_route(route) for routes in kernel.routes.values() for route in routes
     )
 
 
-def _is_back(name: str, value: SavedSetting, limits: Limits) -> bool:
-    """Whether a limit is where it was before us: there is nothing to put back any more."""
+def _is_restored(name: str, value: SavedSetting, limits: Limits) -> bool:
+    """Whether a limit has its original value, so that there is nothing to restore."""
     have = {"subflows": limits.subflows, "add_addr_accepted": limits.add_addr_accepted}
     return value.original == value.applied == have[name]
 
 
 def with_endpoints(ours: Ours, written: Iterable[Endpoint]) -> Ours:
-    """``ours`` with endpoints that are about to be added, or to get these flags; what came of it the next look tells."""
+    """``ours`` with endpoints that are about to be added, or to get these flags; :func:`seen` confirms them."""
     written = tuple(written)
-    was = {(own.key, own.id): own.flags for own in ours.endpoints}
+    flags = {(own.key, own.id): own.flags for own in ours.endpoints}
     new = {
-        OwnEndpoint(e.address, e.ifindex, e.flags, was.get((e.key, e.id), e.flags) if e.id else e.flags, e.id, e.port)
+        OwnEndpoint(e.address, e.ifindex, e.flags, flags.get((e.key, e.id), e.flags) if e.id else e.flags, e.id, e.port)
         for e in written
     }
     keys = {endpoint.key for endpoint in written}
@@ -162,27 +162,27 @@ def with_endpoints(ours: Ours, written: Iterable[Endpoint]) -> Ours:
 
 
 def without_endpoints(ours: Ours, refused: Iterable[Endpoint]) -> Ours:
-    """``ours`` without endpoints whose adding failed: what stands there, if anything, is somebody else's."""
+    """``ours`` without endpoints that the kernel refused to add: one with that key, if any, is another program's."""
     keys = {endpoint.key for endpoint in refused}
     kept = frozenset(own for own in ours.endpoints if own.id or own.key not in keys)
     return replace(ours, endpoints=kept)
 
 
 def with_limits(ours: Ours, before: Limits, written: Limits) -> Ours:
-    """``ours`` with the limits that are about to be written, and what they were before the first time."""
+    """``ours`` with the limits that are about to be written, and the values that they had before our first change."""
     values = {
         "subflows": (before.subflows, written.subflows),
         "add_addr_accepted": (before.add_addr_accepted, written.add_addr_accepted),
     }
     limits = dict(ours.limits)
-    for name, (was, becomes) in values.items():
-        if was != becomes:
-            limits[name] = SavedSetting(limits[name].original if name in limits else was, becomes)
+    for name, (old, new) in values.items():
+        if old != new:
+            limits[name] = SavedSetting(limits[name].original if name in limits else old, new)
     return replace(ours, limits=limits)
 
 
 def with_linkdown(ours: Ours, settings: Iterable[LinkdownSetting]) -> Ours:
-    """``ours`` with settings that are about to be written."""
+    """``ours`` with the linkdown settings that are about to be written."""
     linkdown = set(ours.linkdown)
     for setting in settings:
         (linkdown.add if setting.ignored else linkdown.discard)((setting.family, setting.ifindex))
@@ -190,7 +190,7 @@ def with_linkdown(ours: Ours, settings: Iterable[LinkdownSetting]) -> Ours:
 
 
 def since(before: Mapping[str, Since], paths: Iterable[Path], now: float) -> dict[str, Since]:
-    """Since when each path is in its state for its reason; ``now`` where that has just changed."""
+    """Since when each path is in its state for its reason, by ``ADDRESS%IFINDEX``; ``now`` if it has just changed."""
     result = {}
     for path in paths:
         key = f"{path.address}%{path.ifindex}"

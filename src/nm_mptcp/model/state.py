@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The nouns: what the kernel and NetworkManager tell, what we want, and what has to be done for it.
+"""The state of the kernel and of NetworkManager, what in it is ours, the desired state, and the operations between them.
 
-All values are frozen. Addresses are text as the kernel's ``inet_ntop`` writes them, prefixes ``ADDRESS/LENGTH`` (a default
-route is ``0.0.0.0/0`` or ``::/0``), durations seconds, route metrics the kernel's own numbers.
+All values are frozen. Addresses are text as ``inet_ntop(3)`` writes it, prefixes ``ADDRESS/LENGTH`` (a default route is
+``0.0.0.0/0`` or ``::/0``), durations are in seconds, route metrics are the kernel's numbers.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from typing import Self
 from .flags import CHANGEABLE, EndpointFlag, ProfileFlag
 from .reasons import Reason
 
-#: Our routing protocol number, named ``nm-mptcp`` in ``rt_protos.d``: routes and rules that carry it are ours.
+#: Our routing protocol number, named ``nm-mptcp`` in ``rt_protos.d``: routes and rules with it are ours.
 PROTOCOL = 77
 
-#: The tables that may be ours (``rt_tables.d``); not base + ifindex, since WireGuard's begin at 51820.
+#: The range of our tables (``rt_tables.d``). Not base + ifindex, which could reach WireGuard's (51820 and up).
 TABLES = range(42000, 43000)
 
-#: Where our rules are, all of them: behind everybody else's, before the main table's (32766). The kernel appends a rule to
-#: those of equal priority, and gives one that is added later without a priority a lower number than any (``fib_rules.c``),
-#: so it does not depend on who came first.
+#: The priority of all our rules: after everybody else's, before that of the main table (32766). The kernel appends a rule to
+#: those of equal priority, and gives a rule without a priority a lower number than any other (``fib_rules.c``), so the order
+#: does not depend on which program adds its rules first.
 RULE_PRIORITY = 32765
 
 MAIN_TABLE = 254
 
-#: The kernel's worst metric: the table's last word (``IP6_RT_PRIO`` ends there as well).
+#: The highest, and so the worst, route metric (32 bits).
 WORST_METRIC = 0xFFFFFFFF
 
 
@@ -48,12 +48,12 @@ class Family(enum.IntEnum):
 
     @property
     def default(self) -> str:
-        """The destination of a default route."""
+        """The destination prefix of a default route."""
         return "0.0.0.0/0" if self is Family.IPV4 else "::/0"
 
     @property
     def label(self) -> str:
-        """As a person writes it."""
+        """The name in texts for people."""
         return "IPv4" if self is Family.IPV4 else "IPv6"
 
     @classmethod
@@ -62,7 +62,7 @@ class Family(enum.IntEnum):
         return cls.IPV6 if ":" in address else cls.IPV4
 
 
-# --- what the kernel has -------------------------------------------------------------------------------------------
+# --- the kernel's state --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +75,13 @@ class Link:
     up: bool = True  #: IFF_UP: administratively up
     carrier: bool = True  #: IFF_LOWER_UP
     loopback: bool = False  #: IFF_LOOPBACK
-    asks: bool = True  #: for its neighbours' hardware addresses; not with IFF_NOARP (tunnels, most modems)
-    master: int = 0  #: of what bridge, bond or team it is a port; 0: of none
-    mtu: int = field(default=0, compare=False)  #: bytes; 0 when it was not told
+    resolves: bool = True  #: it resolves neighbours to link-layer addresses: no IFF_NOARP (tunnels, most modems)
+    master: int = 0  #: ifindex of the bridge, bond or team that it is a port of; 0: none
+    mtu: int = field(default=0, compare=False)  #: bytes; 0: not reported
 
 
 class AddressFlag(enum.IntFlag):
-    """``IFA_FLAGS``, those that matter here (kernel: ``if_addr.h``)."""
+    """The flags of ``IFA_FLAGS`` that are used here (kernel: ``if_addr.h``)."""
 
     TEMPORARY = 0x01  #: privacy address; on IPv4 the same bit means "secondary"
     OPTIMISTIC = 0x04
@@ -94,21 +94,21 @@ class AddressFlag(enum.IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address on an interface (``RTM_NEWADDR``). ``address`` is ours (``IFA_LOCAL`` where there is one)."""
+    """An address on an interface (``RTM_NEWADDR``). ``address`` is the local one (``IFA_LOCAL`` if present)."""
 
     ifindex: int
     address: str
     prefixlen: int
     scope: int = 0  #: RT_SCOPE_*: 0 universe, 253 link, 254 host
     flags: AddressFlag = AddressFlag(0)
-    peer: str | None = None  #: the far end of a point-to-point link
-    preferred: int | None = field(default=None, compare=False)  #: seconds, when it was read; None is "for ever"
-    valid: int | None = field(default=None, compare=False)  #: seconds, when it was read; None is "for ever"
-    read: float = field(default=0.0, compare=False)  #: when that was, in seconds of the monotonic clock
+    peer: str | None = None  #: the remote address of a point-to-point link
+    preferred: int | None = field(default=None, compare=False)  #: preferred lifetime at ``read`` (s); None: forever
+    valid: int | None = field(default=None, compare=False)  #: valid lifetime at ``read`` (s); None: forever
+    read: float = field(default=0.0, compare=False)  #: when the lifetimes were read (monotonic clock, s)
 
     @property
     def preferred_until(self) -> float:
-        """When it becomes deprecated, in seconds of the monotonic clock: the same at each reading but for a second."""
+        """When it becomes deprecated (monotonic clock, s; infinity: never); each reading may differ by one second."""
         return math.inf if self.preferred is None else self.read + self.preferred
 
     @property
@@ -125,11 +125,11 @@ class Hop:
     gateway: str | None = None  #: None: on-link; may be IPv6 in an IPv4 route (``RTA_VIA``)
     onlink: bool = False  #: RTNH_F_ONLINK: the gateway need not be covered by a prefix of the interface
     weight: int = 1  #: of a multipath route, 1 to 256
-    dead: bool = field(default=False, compare=False)  #: RTNH_F_DEAD: its link is down, nothing is sent that way
+    dead: bool = field(default=False, compare=False)  #: RTNH_F_DEAD: its link is down, the kernel does not use it
 
 
 class RouteType(enum.IntEnum):
-    """``RTN_*``; any other type the kernel tells is read as OTHER and never copied."""
+    """``RTN_*``; any other type is read as OTHER and never copied."""
 
     OTHER = 0
     UNICAST = 1
@@ -143,10 +143,10 @@ class RouteType(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route (``RTM_NEWROUTE``), with all that is needed to copy it faithfully.
+    """A route (``RTM_NEWROUTE``), with all attributes that an exact copy needs.
 
-    IPv6 multipath siblings are one ``Route`` each (so the kernel tells of them when one goes); an IPv4 multipath route is
-    one ``Route`` with several hops. ``hops`` is empty for unreachable and its like.
+    An IPv4 multipath route is one ``Route`` with several hops; the siblings of an IPv6 multipath route are one ``Route`` each,
+    as the kernel notifies when one is removed. ``hops`` is empty for types without a next hop (unreachable, blackhole, ...).
     """
 
     destination: str
@@ -169,24 +169,24 @@ class Route:
 
     @property
     def is_default(self) -> bool:
-        """Whether it takes everything that no other route takes."""
+        """Whether it is a default route."""
         return self.destination == self.family.default
 
 
 @dataclass(frozen=True, slots=True)
 class RouteResult:
-    """How the kernel routes a packet (``RTM_GETROUTE``), or why it does not."""
+    """The result of a route look-up (``RTM_GETROUTE``)."""
 
-    ifindex: int = 0  #: the interface by which it leaves; 0: it does not
+    ifindex: int = 0  #: the output interface; 0: none
     gateway: str | None = None  #: None: on-link
-    table: int = 0  #: where the route was found; 0: it follows from no route
-    error: str = ""  #: why it is not routed, in words; "": it is
-    source: str | None = None  #: the source address that it carries
+    table: int = 0  #: the table of the route; 0: no route was found
+    error: str = ""  #: why the packet is not routed; "": it is
+    source: str | None = None  #: the packet's source address
     local: bool = False  #: its destination is this machine
 
 
 class RuleAction(enum.IntEnum):
-    """``FR_ACT_*``, those that matter here; any other is OTHER."""
+    """The actions of ``FR_ACT_*`` that are used here; any other is OTHER."""
 
     OTHER = 0
     TO_TABLE = 1
@@ -195,27 +195,27 @@ class RuleAction(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A policy routing rule (``RTM_NEWRULE``); selectors other than the source only matter as ``foreign``."""
+    """A policy routing rule (``RTM_NEWRULE``); of its selectors only the source is kept."""
 
     family: Family
     priority: int
-    source: str | None = None  #: address without length when it is a host, else a prefix
-    table: int = 0  #: 0 when the action is not TO_TABLE
+    source: str | None = None  #: a prefix; a host's address has no length
+    table: int = 0  #: 0 if the action is not TO_TABLE
     action: RuleAction = RuleAction.TO_TABLE
     protocol: int = 0
     suppress_prefixlength: int | None = None
-    foreign: bool = False  #: it has selectors that we never write (mark, oif, invert, ...)
+    foreign: bool = False  #: it has a selector that our rules never have (mark, oif, invert, ...)
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An MPTCP endpoint (kernel: ``mptcp_pm.yaml``). ``id`` is 0 in one that is not in the kernel yet."""
+    """An MPTCP endpoint (kernel: ``mptcp_pm.yaml``). ``id`` is 0 until the kernel has assigned one."""
 
     address: str
     ifindex: int = 0  #: 0: not bound to an interface
     flags: EndpointFlag = EndpointFlag(0)
     id: int = 0
-    port: int = 0  #: announced with the address, and listened on by the kernel; 0: none
+    port: int = 0  #: announced with the address, and bound by a listening socket of the kernel; 0: none
 
     @property
     def family(self) -> Family:
@@ -224,18 +224,18 @@ class Endpoint:
 
     @property
     def place(self) -> tuple[str, int]:
-        """Address and ifindex: what an endpoint is known by, whatever id it has."""
+        """Address and ifindex."""
         return (self.address, self.ifindex)
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """Place and port: the kernel takes one endpoint without a port for each address, and beside it one for each port."""
+        """Address, ifindex and port. The kernel accepts one endpoint without a port for each address, and one for each port."""
         return (self.address, self.ifindex, self.port)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The path manager's limits, for each connection."""
+    """The path manager's limits, each per connection."""
 
     subflows: int = 2  #: additional subflows
     add_addr_accepted: int = 0  #: addresses accepted from the peer
@@ -243,31 +243,31 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Egress:
-    """Where a packet leaves that nobody bound to anything (``RTM_GETROUTE`` without source or mark)."""
+    """How a packet of an unbound socket leaves the machine (``RTM_GETROUTE`` without source or mark)."""
 
-    ifindex: int = 0  #: 0: nowhere
-    encrypted: bool = False  #: an IPsec policy (xfrm) wraps it up on its way, whatever the interface
+    ifindex: int = 0  #: the output interface; 0: there is no route
+    encrypted: bool = False  #: an IPsec policy (xfrm) applies to it, whatever the interface
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """What the kernel has, at one look."""
+    """The kernel's state at one time."""
 
-    mptcp_enabled: bool = True  #: net.mptcp.enabled; False also where the sysctl is missing
-    path_manager: str = "kernel"  #: "kernel", "userspace" or "" where MPTCP is missing
-    laminar: bool = False  #: whether this kernel knows the laminar flag (6.18)
-    endpoints_max: int = 8
+    mptcp_enabled: bool = True  #: the sysctl net.mptcp.enabled; False if it is missing
+    path_manager: str = "kernel"  #: "kernel", "userspace" or another by name; "" if MPTCP is missing
+    laminar: bool = False  #: whether this kernel supports the laminar flag (6.18)
+    endpoints_max: int = 8  #: how many endpoints the kernel accepts
     links: Mapping[int, Link] = field(default_factory=dict)  #: by ifindex
     addresses: Mapping[int, tuple[Address, ...]] = field(default_factory=dict)  #: by ifindex
-    #: by (table, ifindex); an IPv4 multipath route stands under each of its interfaces, one without a hop under 0
+    #: by (table, ifindex); an IPv4 multipath route is listed for each of its interfaces, a route without hops for 0
     routes: Mapping[tuple[int, int], tuple[Route, ...]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     limits: Limits = Limits()
-    #: whether ``ignore_routes_with_linkdown`` is set on an interface, as far as it was looked up
+    #: ``ignore_routes_with_linkdown`` by (family, ifindex), for the interfaces on which it was read
     linkdown_ignored: Mapping[tuple[Family, int], bool] = field(default_factory=dict)
-    linkdown_default: frozenset[Family] = frozenset()  #: families in which a new interface has it set
-    #: where packets to each half of a family's public space leave; nothing while there is nothing like a tunnel
+    linkdown_default: frozenset[Family] = frozenset()  #: families for which it is the default of new interfaces
+    #: the egress of a probe in each half of a family's public address space; empty while nothing can be a tunnel
     egress: Mapping[Family, tuple[Egress, ...]] = field(default_factory=dict)
 
     def has_address_of(self, endpoint: Endpoint) -> bool:
@@ -275,14 +275,11 @@ class Kernel:
         return any(address.address == endpoint.address for address in self.addresses.get(endpoint.ifindex, ()))
 
 
-# --- what NetworkManager says --------------------------------------------------------------------------------------
+# --- NetworkManager's state ----------------------------------------------------------------------------------------
 
 
 class _NetworkManagerEnum(enum.IntEnum):
-    """An enumeration of NetworkManager's D-Bus interface (``nm-dbus-interface.h``); 0 is "unknown".
-
-    A number that only a newer NetworkManager knows is read as 0.
-    """
+    """An enumeration of NetworkManager's D-Bus interface (``nm-dbus-interface.h``); 0, and any later value, is UNKNOWN."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
@@ -329,7 +326,7 @@ class DeviceType(_NetworkManagerEnum):
 
 
 class Metered(_NetworkManagerEnum):
-    """``NMMetered``: what the profile says, else what NetworkManager guesses by kind of device and DHCP options."""
+    """``NMMetered``: set by the profile, else guessed by NetworkManager from the kind of device and DHCP options."""
 
     UNKNOWN = 0
     YES = 1
@@ -368,12 +365,12 @@ class Connectivity(_NetworkManagerEnum):
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The applied connection of a device (``Device.GetAppliedConnection``), what we use of it."""
+    """The applied connection of a device (``Device.GetAppliedConnection``): the properties that are used here."""
 
     id: str
     uuid: str
     type: str  #: connection.type: 802-3-ethernet, 802-11-wireless, gsm, ...
-    mptcp_flags: ProfileFlag = ProfileFlag(0)
+    mptcp_flags: ProfileFlag = ProfileFlag(0)  #: 0: not set
     ipv4_route_table: int = 0  #: 0: main
     ipv6_route_table: int = 0
     ipv4_never_default: bool = False
@@ -382,77 +379,78 @@ class Profile:
     ipv6_method: str = "auto"
 
     def route_table(self, family: Family) -> int:
-        """The table NetworkManager puts this profile's routes in."""
+        """The table in which NetworkManager adds this profile's routes."""
         own = self.ipv4_route_table if family is Family.IPV4 else self.ipv6_route_table
         return own or MAIN_TABLE
 
     def never_default(self, family: Family) -> bool:
-        """Whether the profile refuses a default route in this family."""
+        """Whether the profile sets never-default for this family."""
         return self.ipv4_never_default if family is Family.IPV4 else self.ipv6_never_default
 
     def shared(self, family: Family) -> bool:
-        """Whether this connection serves others (a hotspot) and so is no uplink."""
+        """Whether the profile's method is shared (a hotspot), so that the connection is no uplink."""
         return (self.ipv4_method if family is Family.IPV4 else self.ipv6_method) == "shared"
 
 
 @dataclass(frozen=True, slots=True)
 class DefaultFlags:
-    """What NetworkManager's configuration says for a device whose profile leaves the flags at 0."""
+    """The default of ``connection.mptcp-flags`` in NetworkManager's configuration, for a profile that does not set it."""
 
-    flags: ProfileFlag | None = None  #: None: nothing is configured, NetworkManager's built-in default counts
-    section: str = ""  #: the section it comes from, "" when there is none
+    flags: ProfileFlag | None = None  #: None: not configured, NetworkManager's built-in default applies
+    section: str = ""  #: the section that sets it; "": none
 
-    #: the section that our drop-in brings: "disabled" from there means "left to nm-mptcp", not "no MPTCP"
+    #: the section in our drop-in: its "disabled" leaves the endpoints to nm-mptcp, and does not mean "no MPTCP"
     OUR_SECTION = "connection-nm-mptcp"
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device as NetworkManager sees it."""
+    """A device of NetworkManager's."""
 
     interface: str  #: the control interface (cdc-wdm0)
-    ip_interface: str  #: where the addresses are (wwan0); the same as ``interface`` for most
+    ip_interface: str  #: the interface with the addresses (wwan0); mostly the same
     type: DeviceType
     state: DeviceState
     managed: bool = True
-    external: bool = False  #: brought up by somebody else; NetworkManager only looks on
+    external: bool = (
+        False  #: its connection is external: configured by another program, NetworkManager only reflects it
+    )
     metered: Metered = Metered.UNKNOWN
     ipv4_connectivity: Connectivity = Connectivity.UNKNOWN
     ipv6_connectivity: Connectivity = Connectivity.UNKNOWN
-    activation: str = ""  #: names this very activation; another one, or another NetworkManager, has another
+    activation: str = ""  #: identifies the current activation; unique also across restarts of NetworkManager
     profile: Profile | None = None  #: None: there is none, or it could not be read
-    unreadable: str = ""  #: why the profile could not be read, "" when it could or there is none
+    unreadable: str = ""  #: why the profile could not be read; "": it could, or there is none
     default_flags: DefaultFlags = DefaultFlags()
     driver: str = ""
-    hardware_address: str = ""  #: the permanent one, "" where there is none (veth, bridge, ...)
-    type_name: str = ""  #: what ``match-device=type:`` calls it: ethernet, wifi, gsm, ...
+    hardware_address: str = ""  #: the permanent one; "" if there is none (veth, bridge, ...)
+    type_name: str = ""  #: its name in ``match-device=type:``: ethernet, wifi, gsm, ...
     driver_version: str = ""
-    roaming: bool = False  #: its modem is in a foreign network, as ModemManager says
-    #: of the Wi-Fi signal (percent), None where there is none or it is not known; it changes all the time, which alone is
-    #: no change of the device
+    roaming: bool = False  #: whether ModemManager reports its modem as roaming
+    #: of the Wi-Fi signal (percent), None if unknown or not Wi-Fi; not compared, as it changes all the time
     strength: int | None = field(default=None, compare=False)
 
     def connectivity(self, family: Family) -> Connectivity:
-        """What NetworkManager's connectivity check found for this family."""
+        """The result of NetworkManager's connectivity check for this family."""
         return self.ipv4_connectivity if family is Family.IPV4 else self.ipv6_connectivity
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkManager:
-    """What NetworkManager says, at one look."""
+    """NetworkManager's state at one time."""
 
     running: bool = False
-    startup: bool = False  #: it runs, but is still taking over what it finds
+    startup: bool = False  #: its ``Startup`` property: it is still activating connections at start-up
     version: str = ""
     devices: tuple[Device, ...] = ()
-    default_flags: DefaultFlags = DefaultFlags()  #: for a device that no ``match-device`` singles out
+    default_flags: DefaultFlags = DefaultFlags()  #: for a device that no ``match-device`` matches
     vpn: bool = False  #: whether a connection of a VPN plugin is active
-    unread: str = ""  #: why its configuration could not be read, "" when it could
-    silent: bool = False  #: it is on the bus and does not answer: what it last said may be old, and nothing at all
+    unread: str = ""  #: why its configuration could not be read; "": it could
+    silent: bool = False  #: it is on the bus and does not answer: this state may be outdated, or empty
 
     @property
-    def away(self) -> str:
-        """Why it may have another will than what is known of it, "" where that is known."""
+    def unavailable(self) -> str:
+        """Why this state may not be what NetworkManager currently wants; "": it is."""
         if self.silent:
             return "not answering"
         if not self.running:
@@ -461,12 +459,12 @@ class NetworkManager:
 
     @property
     def has_mptcp(self) -> bool:
-        """Whether this NetworkManager knows ``connection.mptcp-flags`` (1.40)."""
+        """Whether this NetworkManager has ``connection.mptcp-flags`` (1.40)."""
         return _at_least(self.version, 1, 40)
 
     @property
     def builtin_flags(self) -> ProfileFlag:
-        """The default where nothing is configured: 0x22, since 1.56 0x122; 0 before 1.40."""
+        """The built-in default of ``connection.mptcp-flags``: 0x22, since 1.56 0x122; 0 before 1.40."""
         if not self.has_mptcp:
             return ProfileFlag(0)
         flags = ProfileFlag.ENABLED | ProfileFlag.SUBFLOW
@@ -480,12 +478,12 @@ def _at_least(version: str, *wanted: int) -> bool:
 
 
 class Mode(enum.StrEnum):
-    """Which paths carry, as long as no profile and no section says otherwise."""
+    """Which paths are regular and which are backup, unless the profile or a section of the configuration sets the flags."""
 
     AUTO = "auto"  #: by kind: cellular, Bluetooth and metered links are backup
-    HANDOVER = "handover"  #: only the link with the best route metric carries, all others are backup
-    AGGREGATE = "aggregate"  #: all carry
-    OFF = "off"  #: nothing is made a path
+    HANDOVER = "handover"  #: only the link with the best route metric is regular, all others are backup
+    AGGREGATE = "aggregate"  #: all are regular
+    OFF = "off"  #: there are no automatic paths
 
 
 # --- what is ours --------------------------------------------------------------------------------------------------
@@ -493,64 +491,65 @@ class Mode(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Numbering:
-    """The numbers by which routes and rules are known to be ours."""
+    """The numbers that our routes and rules carry."""
 
     protocol: int = PROTOCOL
     tables: range = TABLES
-    rule_priority: int = RULE_PRIORITY  #: of all rules
+    rule_priority: int = RULE_PRIORITY  #: of all our rules
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Marks:
-    """How routes and rules are known to be ours: by the numbers that count now, or by those that counted before.
+    """Identifies our routes and rules by the numbers in force, and by earlier ones that some may still carry.
 
-    Made by :func:`marks_of`: the same numbers are the same object, since it is part of many keys and hashed often.
+    Made by :func:`marks_of`, which returns the same object for the same numbers: it is part of many cache keys.
     """
 
     now: Numbering
     before: frozenset[Numbering]
 
     def on_route(self, route: Route) -> bool:
-        """Whether a route of the kernel is one that we made: all of a table of ours, or a detour in main."""
+        """Whether a route is ours: one of our tables, or a failover route in main."""
         return any(
             route.protocol == known.protocol and (route.table in known.tables or route.table == MAIN_TABLE)
             for known in (self.now, *self.before)
         )
 
     def on_rule(self, rule: Rule) -> bool:
-        """Whether a rule of the kernel is one that we made, at whatever priority: releases differ in it."""
+        """Whether a rule is ours, at any priority: earlier releases used others."""
         return not rule.foreign and any(rule.protocol == known.protocol for known in (self.now, *self.before))
 
     def on_table(self, table: int) -> bool:
-        """Whether a table may be one of ours."""
+        """Whether a table is in one of our ranges."""
         return any(table in known.tables for known in (self.now, *self.before))
 
 
 @functools.lru_cache(maxsize=64)
 def marks_of(now: Numbering, before: frozenset[Numbering] = frozenset()) -> Marks:
-    """The marks with these numbers."""
+    """The marks for these numbers: in force ``now``, and in force ``before``."""
     return Marks(now, before)
 
 
-#: What marks ours unless somebody chose other numbers.
+#: The marks for the default numbers.
 MARKS = marks_of(Numbering())
 
 
 @dataclass(frozen=True, slots=True)
 class OwnEndpoint:
-    """An endpoint that we added, as the record under /run tells it. ``id`` is 0 from the record to the first look.
+    """An endpoint that we added, as recorded under /run before it is written to the kernel.
 
-    ``flags`` is what we wrote last, ``was`` what we wrote before (the same, once the change was seen): an endpoint that has
-    neither was replaced by somebody. Its id cannot tell: the kernel gives a freed one to the next that comes. But one that
-    still has its id, and differs in nothing that cannot be changed in place, was edited by hand, it may be (``ip mptcp endpoint
-    change``): nobody's but his who did it, and ours again when that is taken back.
+    Ownership follows from address, interface, port and flags. The id alone proves nothing, since the kernel reuses ids: it is
+    0 until the endpoint was seen in a dump, and must match from then on. An endpoint with other flags than ``flags`` and
+    ``previous_flags`` is not ours: another program deleted ours and added its own. If its id is unchanged, and the flags
+    differ only in those that can be changed in place, then ours may have been edited by hand (``ip mptcp endpoint change``):
+    it is left unchanged, and is ours again once the change is undone.
     """
 
     address: str
     ifindex: int
-    flags: EndpointFlag
-    was: EndpointFlag
-    id: int = 0
+    flags: EndpointFlag  #: written last
+    previous_flags: EndpointFlag  #: written before; equal to ``flags`` once a dump has confirmed the change
+    id: int = 0  #: 0: not seen in a dump yet
     port: int = 0
 
     @property
@@ -558,29 +557,29 @@ class OwnEndpoint:
         """As :attr:`Endpoint.key`."""
         return (self.address, self.ifindex, self.port)
 
-    def is_(self, endpoint: Endpoint) -> bool:
-        """Whether this is that endpoint of the kernel."""
+    def matches(self, endpoint: Endpoint) -> bool:
+        """Whether that endpoint of the kernel is this one."""
         return (
             self.address == endpoint.address
             and self.key == endpoint.key
             and self.id in (0, endpoint.id)
-            and endpoint.flags in (self.flags, self.was)
+            and endpoint.flags in (self.flags, self.previous_flags)
         )
 
     def is_edited(self, endpoint: Endpoint) -> bool:
-        """Whether this is that endpoint of the kernel, with flags that somebody has changed in place."""
+        """Whether that endpoint of the kernel may be this one, with flags that another program changed in place."""
         return (
             self.address == endpoint.address
             and self.key == endpoint.key
             and self.id == endpoint.id
-            and endpoint.flags not in (self.flags, self.was)
+            and endpoint.flags not in (self.flags, self.previous_flags)
             and not (self.flags ^ endpoint.flags) & ~CHANGEABLE
         )
 
 
 @dataclass(frozen=True, slots=True)
 class SavedSetting:
-    """A kernel value that we changed: what it was, and what we wrote."""
+    """A kernel setting that we changed: its value before our first change, and the value that we wrote."""
 
     original: int
     applied: int
@@ -588,52 +587,51 @@ class SavedSetting:
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """What is ours in the kernel and cannot be told from the kernel itself (routes and rules can: :class:`Numbering`)."""
+    """What we changed in the kernel, as far as the kernel's state does not show it (routes and rules do: :class:`Marks`)."""
 
     endpoints: frozenset[OwnEndpoint] = frozenset()
-    #: activations in which NetworkManager was seen to write the endpoints: it owns them until the next activation
+    #: activations whose endpoints NetworkManager was seen to add: it owns them until the device's next activation
     claims: frozenset[str] = frozenset()
-    #: "subflows" and "add_addr_accepted", as far as we raised them
+    #: "subflows" and "add_addr_accepted", if we raised them
     limits: Mapping[str, SavedSetting] = field(default_factory=dict)
-    #: NetworkManager's endpoints that we took out for a while; they come back with the same address, interface and flags
+    #: NetworkManager's endpoints that we deleted and will add again, with the same address, interface and flags
     withdrawn: frozenset[Endpoint] = frozenset()
-    #: interfaces on which we set ``ignore_routes_with_linkdown``
+    #: where we set ``ignore_routes_with_linkdown``, by (family, ifindex)
     linkdown: frozenset[tuple[Family, int]] = frozenset()
-    #: the numbers that our routes and rules may carry: those that count now, and those before while anything has them
+    #: the numbers that our routes and rules may carry: those in force, and earlier ones while any rule or route has them
     numberings: frozenset[Numbering] = frozenset()
 
     def owns(self, endpoint: Endpoint) -> bool:
-        """Whether this endpoint of the kernel is one that we added, and not one that replaced it."""
-        return any(own.is_(endpoint) for own in self.endpoints)
+        """Whether this endpoint of the kernel is ours; see :class:`OwnEndpoint`."""
+        return any(own.matches(endpoint) for own in self.endpoints)
 
     def is_edited(self, endpoint: Endpoint) -> bool:
-        """Whether this endpoint of the kernel may be one that we added, with flags that somebody has changed in place."""
+        """Whether this endpoint of the kernel may be one of ours that was edited by hand; see :class:`OwnEndpoint`."""
         return any(own.is_edited(endpoint) for own in self.endpoints)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All the facts of one look: what policy decides from."""
+    """The input of policy: all that one decision depends on, besides the configuration."""
 
     kernel: Kernel
     networkmanager: NetworkManager
     ours: Ours = Ours()
-    #: addresses whose endpoint NetworkManager should have added a second ago and has not (its add at a full table is silent)
+    #: addresses whose endpoint NetworkManager has not added within 0.9 s: its add fails silently if the kernel's table is full
     overdue: frozenset[str] = frozenset()
-    #: endpoints that the kernel refused, by place, with its words; "" where only its table was full
+    #: why the kernel refused an endpoint, by (address, ifindex); "": its table was full
     refused: Mapping[tuple[str, int], str] = field(default_factory=dict)
-    #: how many live MPTCP connections stand on exactly these local addresses with established subflows; None: not asked
+    #: the number of live MPTCP connections by the set of local addresses of their established subflows; None: not read
     connections: Mapping[frozenset[str], int] | None = None
-    #: interfaces that lost their link too often of late, and for how long each is held back (s)
-    held: Mapping[int, float] = field(default_factory=dict)
-    #: addresses whose subflows died by an error while their endpoint stayed, due to be renewed
+    #: flapping links by ifindex, each with the delay of its return (s)
+    damped: Mapping[int, float] = field(default_factory=dict)
+    #: addresses whose endpoint is due to be re-added, as their subflows failed while it was in place
     subflow_retry_due: frozenset[str] = frozenset()
-    #: addresses on a Wi-Fi whose signal has become weak
+    #: addresses on a Wi-Fi with a weak signal
     weak: frozenset[str] = frozenset()
-    #: which subflows bypass full tunnels; None: not asked
+    #: the subflows that bypass full tunnels; None: not read
     bypass: TunnelBypass | None = None
-    #: addresses of endpoints of ours that went away a moment ago while their activation goes on: NetworkManager may be about
-    #: to add them again
+    #: recently removed addresses of our endpoints whose activation continues: NetworkManager may add them again
     absent: frozenset[Address] = frozenset()
 
 
@@ -641,35 +639,35 @@ class Snapshot:
 class TunnelBypass:
     """The local addresses of subflows that do not go through a full tunnel."""
 
-    #: to peers whose route is another than the tunnel: the tunnel's own far end, the local network
+    #: the peer is not routed into the tunnel: the tunnel's own remote end, the local network
     allowed: frozenset[str] = frozenset()
-    #: bound to a device although the route to their peer is the tunnel
+    #: the peer is routed into the tunnel, but the subflow is bound to another device
     leaking: frozenset[str] = frozenset()
 
 
-# --- what we want --------------------------------------------------------------------------------------------------
+# --- the desired state ---------------------------------------------------------------------------------------------
 
 
 class State(enum.StrEnum):
-    """Where an address stands."""
+    """The state of an address."""
 
     ACTIVE = "active"  #: it is a path: endpoint, table and rules
-    WAITING = "waiting"  #: it will be a path as soon as something comes
+    WAITING = "waiting"  #: it will be a path once a condition is met
     SUSPENDED = "suspended"  #: it is a path that should not carry traffic now
     EXCLUDED = "excluded"  #: it is no path
 
 
 class FlagsFrom(enum.StrEnum):
-    """Who said which flags a path has."""
+    """Where a path's flags come from."""
 
-    PROFILE = "profile"
-    CONFIG = "config"
-    KIND = "kind"
-    NETWORKMANAGER = "networkmanager"
+    PROFILE = "profile"  #: the profile's ``connection.mptcp-flags``
+    CONFIG = "config"  #: a section of nm-mptcp.conf
+    KIND = "kind"  #: the kind of device, and the mode
+    NETWORKMANAGER = "networkmanager"  #: NetworkManager's default for the device
 
 
 class Owner(enum.StrEnum):
-    """Who writes the endpoint of a path."""
+    """The program that adds and deletes the endpoint of a path."""
 
     OURS = "nm-mptcp"
     NETWORKMANAGER = "networkmanager"
@@ -677,13 +675,13 @@ class Owner(enum.StrEnum):
 
     @property
     def label(self) -> str:
-        """The owner as texts for people name it."""
+        """The name in texts for people."""
         return {"networkmanager": "NetworkManager", "other": "another program"}.get(self.value, self.value)
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """What was decided for one address, and why."""
+    """The decision for one address, and its reason."""
 
     address: str
     ifindex: int
@@ -696,10 +694,10 @@ class Path:
     flags: EndpointFlag = EndpointFlag(0)
     flags_from: FlagsFrom = FlagsFrom.KIND
     owner: Owner = Owner.OURS
-    endpoint_id: int | None = None  #: of the endpoint in the kernel, when the look was taken
-    table: int | None = None  #: where packets from this address are routed; None: as anybody's
-    gateway: str | None = None  #: of its default route; None: on-link, or there is none
-    port: int = 0  #: that is announced with the address; 0: none
+    endpoint_id: int | None = None  #: of its endpoint in the kernel; None: there is none
+    table: int | None = None  #: the table of our rules for this address; None: there are none
+    gateway: str | None = None  #: of its default route; None: on-link, or no default route
+    port: int = 0  #: announced with the address; 0: none
 
     @property
     def family(self) -> Family:
@@ -709,48 +707,48 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """What carries all of a family's traffic."""
+    """A full tunnel: it carries all traffic of a family."""
 
-    name: str  #: its interface, or several, in words
-    interfaces: frozenset[int] = frozenset()  #: none where it is IPsec without an interface of its own
+    name: str  #: text for people: "the tunnel wg0"
+    interfaces: frozenset[int] = frozenset()  #: ifindexes; none for IPsec without an interface
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What should be in the kernel of ours."""
+    """The desired state of all that is ours in the kernel, and what the decision lacked."""
 
     paths: tuple[Path, ...] = ()
-    endpoints: frozenset[Endpoint] = frozenset()  #: ids are 0
-    #: by (table, ifindex), as :class:`Kernel` has them
+    endpoints: frozenset[Endpoint] = frozenset()  #: their ids are 0
+    #: by (table, ifindex), as in :class:`Kernel`
     routes: Mapping[tuple[int, int], frozenset[Route]] = field(default_factory=dict)
-    rules: tuple[Rule, ...] = ()  #: those of one address in the order in which they are to be asked
-    marks: Marks = MARKS  #: what carries any of these and is not wanted goes
-    limits: Limits | None = None  #: None: as they are
-    claims: frozenset[str] = frozenset()  #: activations whose endpoints are NetworkManager's
-    withdrawn: frozenset[Endpoint] = frozenset()  #: NetworkManager's endpoints that must not stand now; ids are 0
-    close_initial_subflows: frozenset[str] = (
-        frozenset()
-    )  #: addresses without an endpoint whose initial subflows are to end (id 0)
-    close_redundant: frozenset[str] = (
-        frozenset()
-    )  #: addresses whose subflows are to end where a live sibling stands elsewhere
-    lost: frozenset[str] = frozenset()  #: addresses that no sibling is live on
-    stale: frozenset[Endpoint] = frozenset()  #: the kernel's own (implicit) endpoints that stand in a path's way
+    rules: tuple[Rule, ...] = ()  #: those of one address in the order of their evaluation
+    marks: Marks = MARKS  #: routes and rules with these marks that are not desired are deleted
+    limits: Limits | None = None  #: None: unchanged
+    claims: frozenset[str] = frozenset()  #: activations whose endpoints NetworkManager owns
+    withdrawn: frozenset[Endpoint] = frozenset()  #: NetworkManager's endpoints to delete for now; their ids are 0
+    #: addresses without an endpoint whose initial subflows are to be closed (a delete of id 0)
+    close_initial_subflows: frozenset[str] = frozenset()
+    #: addresses on which subflows are to be closed if their connection has an established one outside of ``lost``
+    close_redundant: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()  #: addresses whose subflows do not count as alternatives
+    stale: frozenset[Endpoint] = frozenset()  #: the kernel's own (implicit) endpoints to delete, for the slots of paths
     renewed: frozenset[str] = frozenset()  #: addresses whose endpoint is to be deleted and added again
     linkdown: frozenset[tuple[Family, int]] = frozenset()  #: where ``ignore_routes_with_linkdown`` is to be set
-    tunnels: Mapping[Family, Tunnel] = field(default_factory=dict)  #: what carries all of a family, and is guarded
-    #: addresses below a full tunnel whose subflows and rules are to be deleted first
+    tunnels: Mapping[Family, Tunnel] = field(default_factory=dict)  #: the full tunnels that are guarded
+    #: addresses below a full tunnel whose subflows and rules are to be deleted before anything else
     close_all: frozenset[str] = frozenset()
-    asks_connections: bool = False  #: decide again with :attr:`Snapshot.connections`: something depends on them
-    asks_bypass: bool = False  #: decide again with :attr:`Snapshot.bypass`: an endpoint below a full tunnel is to go
-    awaits_connections: bool = False  #: decide again when a connection or subflow comes or goes
+    needs_connections: bool = (
+        False  #: decide again with :attr:`Snapshot.connections`: a live connection may depend on it
+    )
+    needs_bypass: bool = False  #: decide again with :attr:`Snapshot.bypass`: an endpoint below a full tunnel is to go
+    depends_on_connections: bool = False  #: decide again when a connection or subflow is established or closed
 
 
-# --- what has to be done -------------------------------------------------------------------------------------------
+# --- operations ----------------------------------------------------------------------------------------------------
 
 
 class Action(enum.StrEnum):
-    """A verb of a plan."""
+    """What an operation does."""
 
     ADD = "add"
     REPLACE = "replace"
@@ -763,7 +761,7 @@ class Action(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LinkdownSetting:
-    """The sysctl ``ignore_routes_with_linkdown`` of an interface."""
+    """A value of the sysctl ``ignore_routes_with_linkdown`` on an interface."""
 
     family: Family
     ifindex: int
@@ -773,7 +771,7 @@ class LinkdownSetting:
 
 @dataclass(frozen=True, slots=True)
 class RedundantSubflows:
-    """The end of those subflows on ``addresses`` whose connection has an established one outside of ``lost``."""
+    """The subflows on ``addresses`` whose connection has an established subflow on an address outside of ``lost``."""
 
     addresses: frozenset[str]
     lost: frozenset[str]
@@ -781,7 +779,7 @@ class RedundantSubflows:
 
 @dataclass(frozen=True, slots=True)
 class LeakingSubflows:
-    """The end of all subflows on ``addresses``, save those whose peer is reached beside the tunnels."""
+    """All subflows on ``addresses``, except those whose peer is not routed into one of the tunnels."""
 
     addresses: frozenset[str]
     tunnels: Mapping[Family, Tunnel]
@@ -789,7 +787,7 @@ class LeakingSubflows:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One write to the kernel. For SET_FLAGS ``value`` is the endpoint as it is to be, with its id."""
+    """One write to the kernel. For SET_FLAGS ``value`` is the endpoint with its id and its new flags."""
 
     action: Action
     value: Endpoint | Route | Rule | Limits | LinkdownSetting | RedundantSubflows | LeakingSubflows

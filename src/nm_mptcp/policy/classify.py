@@ -44,8 +44,8 @@ def classify(facts: Facts, address: Address, claims: frozenset[str]) -> Decision
     """The decision for an address, by itself."""
     decision = _classify_by_facts(facts, address, claims)
     own = facts.own_endpoint(address)
-    if facts.away and own and facts.stands(address) and decision.reason.why in _NETWORKMANAGER_AWAY:
-        reason = Reason(Why.KEPT_NETWORKMANAGER_AWAY, facts.away)
+    if facts.unavailable and own and facts.has_own_endpoint(address) and decision.reason.why in _NETWORKMANAGER_AWAY:
+        reason = Reason(Why.KEPT_NETWORKMANAGER_AWAY, facts.unavailable)
         return replace(decision, state=State.ACTIVE, reason=reason, flags=own.flags, port=own.port, wants_endpoint=True)
     return decision
 
@@ -109,7 +109,7 @@ def _foreign(facts: Facts, known: Decision) -> Decision | None:
     if foreign:
         why = Why.FLAGS_BY_HAND if facts.snapshot.ours.is_edited(foreign) else Why.SOMEBODY_ELSE_OWNS
         return replace(known, reason=Reason(why), flags=foreign.flags, port=0, owner=Owner.OTHER)
-    if (known.address, known.port) in facts.listened_on:
+    if (known.address, known.port) in facts.foreign_listeners:
         return replace(known, reason=Reason(Why.SOMEBODY_ELSE_OWNS), owner=Owner.OTHER)
     return None
 
@@ -153,7 +153,7 @@ def _not_yet(facts: Facts, known: Decision, intent: Intent) -> tuple[State, Reas
     if facts.is_absent(address):
         return State.WAITING, Reason(Why.ADDRESS_AWAY)
     # With an endpoint of ours the address passed detection before: NetworkManager added it again, and its subflows live on.
-    if address.flags & AddressFlag.TENTATIVE and not facts.stands(address):
+    if address.flags & AddressFlag.TENTATIVE and not facts.has_own_endpoint(address):
         return State.WAITING, Reason(Why.TENTATIVE)
     if address.flags & AddressFlag.DEPRECATED and not _is_withdrawn(facts, known):
         return State.EXCLUDED, Reason(Why.DEPRECATED)
@@ -169,9 +169,9 @@ def _is_withdrawn(facts: Facts, known: Decision) -> bool:
 def _wanted(facts: Facts, known: Decision) -> Decision:
     """A path: whose endpoint it is to make, and whether that is there."""
     if _is_withdrawn(facts, known):
-        return _wished(facts, replace(known, flags=facts.withdrawn[known.address].flags))
+        return _with_endpoint(facts, replace(known, flags=facts.withdrawn[known.address].flags))
     if known.owner is not Owner.NETWORKMANAGER or known.address in facts.snapshot.overdue:
-        return _wished(facts, known)
+        return _with_endpoint(facts, known)
     waiting = replace(known, state=State.WAITING, reason=Reason(Why.WAITS_FOR_NETWORKMANAGER))
     own = facts.own_endpoint(known.on)
     if own is None or own.ifindex != known.ifindex or own.port:
@@ -182,7 +182,7 @@ def _wanted(facts: Facts, known: Decision) -> Decision:
 
 
 @remembered(objects=1)
-def strangers(addresses: tuple[Address, ...], name: str, kind: str) -> tuple[Path, ...]:
+def unmanaged_paths(addresses: tuple[Address, ...], name: str, kind: str) -> tuple[Path, ...]:
     """What is said of an interface that NetworkManager does not manage."""
     return tuple(
         Path(
@@ -230,7 +230,7 @@ def _is_of_networkmanager(facts: Facts, address: Address) -> bool:
     if address.family is Family.IPV6:
         flag |= AddressFlag.TEMPORARY
     link = facts.link(address.ifindex)
-    return bool(address.flags & flag) or link.loopback or link.kind == PPP or facts.stands(address)
+    return bool(address.flags & flag) or link.loopback or link.kind == PPP or facts.has_own_endpoint(address)
 
 
 def _is_named(facts: Facts, address: Address, device: Device, profile: Profile) -> bool:
@@ -243,7 +243,7 @@ def _is_never_a_path(address: Address) -> bool:
     return reason is not None and reason.why is not Why.TEMPORARY
 
 
-def _wished(facts: Facts, decision: Decision) -> Decision:
+def _with_endpoint(facts: Facts, decision: Decision) -> Decision:
     """A path whose endpoint is ours to make; one that the kernel refuses waits, and is tried again at every look."""
     refusal = facts.snapshot.refused.get((decision.address, decision.ifindex))
     if refusal is not None:

@@ -14,7 +14,7 @@ from ..config.settings import DEFAULTS, Config, LimitsPolicy
 from ..model.device_types import kind_of
 from ..model.flags import EndpointFlag
 from ..model.state import Desired, Endpoint, Limits, Path, Route, Snapshot, State
-from .classify import classify, strangers
+from .classify import classify, unmanaged_paths
 from .facts import Decision, Facts
 from .failover_routes import Detours, detours
 from .intent import claims_of
@@ -75,11 +75,11 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
         linkdown=linkdown - around.covered,
         tunnels=guard.tunnels,
         close_all=guard.close_all,
-        asks_bypass=guard.asks,
-        asks_connections=suspension.asks
+        needs_bypass=guard.asks,
+        needs_connections=suspension.asks
         or slots.asks
         or bool(snapshot.subflow_retry_due and snapshot.connections is None),
-        awaits_connections=any(decision.reason.why in KEPT_FOR_CONNECTIONS for decision in decisions) or guard.kept,
+        depends_on_connections=any(decision.reason.why in KEPT_FOR_CONNECTIONS for decision in decisions) or guard.kept,
     )
 
 
@@ -134,10 +134,10 @@ def _limit(facts: Facts, name: str, have: int, need: int) -> int:
 
 def _paths(facts: Facts, decisions: list[Decision], table_of: Mapping[str, int]) -> tuple[Path, ...]:
     paths = [_path(facts, decision, table_of) for decision in decisions]
-    for ifindex in facts.strangers():
+    for ifindex in facts.unmanaged_interfaces():
         link, device = facts.link(ifindex), facts.device(ifindex)
         kind = kind_of(device).name if device else (link.kind or "")
-        paths += strangers(facts.kernel.addresses[ifindex], link.name, kind)
+        paths += unmanaged_paths(facts.kernel.addresses[ifindex], link.name, kind)
     return tuple(sorted(paths, key=lambda path: path.ifindex))
 
 

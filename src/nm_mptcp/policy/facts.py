@@ -29,7 +29,7 @@ from .identity_cache import remembered
 from .source_routing import default_route, own_rules
 
 #: Verdicts on an address that another one of the same link follows.
-FOLLOWED = frozenset({Why.DEPRECATED, Why.NO_LONGER_CHOSEN})
+SUPERSEDED = frozenset({Why.DEPRECATED, Why.NO_LONGER_CHOSEN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Facts:
         self.own = frozenset(filter(snapshot.ours.owns, self.kernel.endpoints))  #: the endpoints that are ours
         others_ports = [each for each in self.kernel.endpoints if each.port and each not in self.own]
         #: what others have the kernel listen on: address and port
-        self.listened_on = {(endpoint.address, endpoint.port) for endpoint in others_ports}
+        self.foreign_listeners = {(endpoint.address, endpoint.port) for endpoint in others_ports}
         #: the one that counts on each address; what others have there with a port stands beside any of ours
         self.endpoint_at = {
             endpoint.address: endpoint
@@ -100,8 +100,10 @@ class Facts:
             if endpoint not in others_ports
         }
         self.device_of = {device.ip_interface: device for device in self.networkmanager.devices}
-        self.has_rules = {rule.source for rule in own_rules(self.kernel.rules, self.marks)}
-        self.away = self.networkmanager.away  #: why NetworkManager's will may be another one, "" where it is known
+        self.addresses_with_rules = {rule.source for rule in own_rules(self.kernel.rules, self.marks)}
+        self.unavailable = (
+            self.networkmanager.unavailable
+        )  #: why NetworkManager's will may be another one, "" where it is known
         self.withdrawn = {endpoint.address: endpoint for endpoint in snapshot.ours.withdrawn}
         self._absent: dict[int, tuple[Address, ...]] = {}
         for address in sorted(snapshot.absent, key=lambda address: address.address):
@@ -114,7 +116,7 @@ class Facts:
         ago.
         """
         for ifindex in sorted(self.kernel.addresses.keys() | self._absent):
-            if ifindex in self.kernel.links and not self._is_strange(ifindex):
+            if ifindex in self.kernel.links and not self._is_unmanaged(ifindex):
                 yield from self.kernel.addresses.get(ifindex, ())
                 yield from self._absent.get(ifindex, ())
 
@@ -122,21 +124,21 @@ class Facts:
         """Whether an address is one that was there a moment ago."""
         return address in self.snapshot.absent
 
-    def strangers(self) -> Iterable[int]:
+    def unmanaged_interfaces(self) -> Iterable[int]:
         """Interfaces that NetworkManager does not manage, without an endpoint: nothing is ever decided about them.
 
         There may be hundreds (containers, a server's addresses), and a lost link waits while its neighbours are judged.
         """
         return (
-            ifindex for ifindex in self.kernel.addresses if ifindex in self.kernel.links and self._is_strange(ifindex)
+            ifindex for ifindex in self.kernel.addresses if ifindex in self.kernel.links and self._is_unmanaged(ifindex)
         )
 
-    def _is_strange(self, ifindex: int) -> bool:
+    def _is_unmanaged(self, ifindex: int) -> bool:
         device = self.device(ifindex)
         if device is not None and (device.managed or device.external):
             return False
         addresses = _texts(self.kernel.addresses.get(ifindex, ()))
-        if self.away and not addresses.isdisjoint(self.has_rules):
+        if self.unavailable and not addresses.isdisjoint(self.addresses_with_rules):
             return False  # it was a path; whose device it is nobody knows yet
         return not any(address in addresses for address in self.endpoint_at)
 
@@ -192,12 +194,12 @@ class Facts:
         endpoint = self.endpoint_at.get(address.address)
         return endpoint if endpoint in self.own else None
 
-    def stands(self, address: Address) -> bool:
+    def has_own_endpoint(self, address: Address) -> bool:
         """Whether an endpoint of ours stands on this address of this interface."""
         own = self.own_endpoint(address)
         return own is not None and own.ifindex == address.ifindex
 
-    def standing_endpoint(self, decision: Decision) -> Endpoint | None:
+    def removable_endpoint(self, decision: Decision) -> Endpoint | None:
         """The endpoint on a decision's address that is ours, or NetworkManager's to take out: never anybody else's."""
         endpoint = self.endpoint_at.get(decision.address)
         if endpoint is None or endpoint.ifindex != decision.ifindex:
@@ -210,7 +212,7 @@ class Facts:
         connections = self.snapshot.connections or {}
         return sum(count for places, count in connections.items() if address in places and places <= lost)
 
-    def depended_on(self, address: str, lost: Set[str]) -> bool:
+    def has_dependents(self, address: str, lost: Set[str]) -> bool:
         """Whether a live connection stands on this address and on nothing outside of ``lost``, for all that is known."""
         return self.snapshot.connections is None or bool(self.dependents(address, lost))
 
@@ -233,9 +235,9 @@ class Facts:
             and not (of_the_other_kind and not (other.flags ^ on.flags) & AddressFlag.TEMPORARY)
         ]
 
-    def replaced(self, decision: Decision) -> bool:
+    def has_successor(self, decision: Decision) -> bool:
         """Whether an address that another one follows has its successor: one with an endpoint; any other needs none."""
-        if decision.reason.why not in FOLLOWED:
+        if decision.reason.why not in SUPERSEDED:
             return True
         other_kind = decision.reason.why is Why.NO_LONGER_CHOSEN
         return any(

@@ -71,7 +71,7 @@ def _is_routed(facts: Facts, decision: Decision) -> bool:
     An address whose interface lost its default keeps its rules, or its packets would leave by another link with a source
     that nobody there routes; so it does while NetworkManager is away, or nothing is known of it for a while.
     """
-    if decision.address in facts.has_rules and (facts.away or decision.reason.why in PASSING):
+    if decision.address in facts.addresses_with_rules and (facts.unavailable or decision.reason.why in PASSING):
         return True
     device = decision.device
     if (

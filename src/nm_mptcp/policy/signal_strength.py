@@ -18,7 +18,7 @@ def apply_signal_strength(facts: Facts, decisions: list[Decision]) -> list[Decis
     The kernel uses backup subflows only where there is no regular one: where all others are backup, the one that costs
     least becomes regular. Flags that somebody chose are not changed, and what is roaming does not carry before it has to.
     """
-    if not facts.snapshot.weak or facts.away:
+    if not facts.snapshot.weak or facts.unavailable:
         return decisions
     fading: set[str] = set()
     reliefs: dict[tuple[int, Family], str] = {}

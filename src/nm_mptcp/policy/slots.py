@@ -85,7 +85,7 @@ def fill_slots(facts: Facts, decisions: list[Decision], lost: Set[str] = frozens
     if len(others) - len(stale) + len(own - out) >= most:
         # An implicit one gives way by an exchange for which the kernel wants a free place: here it has to go before.
         for address in giving_way.keys() - out:
-            if facts.depended_on(address, lost | chosen.displaced | giving_way.keys()):
+            if facts.has_dependents(address, lost | chosen.displaced | giving_way.keys()):
                 asks |= facts.snapshot.connections is None
                 out |= {address}
             else:
@@ -115,7 +115,7 @@ def _chosen(facts: Facts, wishes: list[Decision], slots: int, standing: Set[str]
     while True:
         last = sorted(ranked, key=lambda wish: wish.address not in pinned)[slots:]
         displaced = frozenset(wish.address for wish in last if wish.address in standing)
-        held = {address for address in displaced if facts.depended_on(address, lost | displaced)} - pinned
+        held = {address for address in displaced if facts.has_dependents(address, lost | displaced)} - pinned
         if not held:
             break
         pinned |= held

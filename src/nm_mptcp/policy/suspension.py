@@ -11,7 +11,7 @@ from ..config.settings import Config, ConnectivityPolicy, Failover
 from ..model.flags import EndpointFlag
 from ..model.reasons import Reason, Why
 from ..model.state import Connectivity, Endpoint, Family, Owner, State
-from .facts import FOLLOWED, Decision, Facts
+from .facts import SUPERSEDED, Decision, Facts
 from .metered import COSTS
 
 #: Verdicts that are somebody's will: then an endpoint goes, whatever depends on it. All others come from circumstances, or
@@ -83,8 +83,8 @@ def _link_reason(facts: Facts, decision: Decision) -> Reason | None:
         if not _would_be_a_path(facts, decision):
             return None
         return Reason(Why.NO_CARRIER if link.up else Why.LINK_DOWN)
-    held = facts.snapshot.held.get(decision.ifindex)
-    if held and decision.state is State.ACTIVE and facts.standing_endpoint(decision) is None:
+    held = facts.snapshot.damped.get(decision.ifindex)
+    if held and decision.state is State.ACTIVE and facts.removable_endpoint(decision) is None:
         return Reason(Why.HELD_BACK, f"{held:g} s")
     return None
 
@@ -98,10 +98,10 @@ def _would_be_a_path(facts: Facts, decision: Decision) -> bool:
     why = decision.reason.why
     if decision.state is State.ACTIVE or why is Why.TENTATIVE:
         return True
-    if why in PASSING and facts.standing_endpoint(decision) is not None:
+    if why in PASSING and facts.removable_endpoint(decision) is not None:
         return why not in COSTS
     # NetworkManager's endpoint may be gone already; where no rules are made (routing=no), the endpoint alone tells.
-    return why is Why.NO_DEFAULT_ROUTE and decision.address in facts.has_rules
+    return why is Why.NO_DEFAULT_ROUTE and decision.address in facts.addresses_with_rules
 
 
 def apply_connectivity(facts: Facts, decisions: list[Decision]) -> list[Decision]:
@@ -156,7 +156,7 @@ def suspend(facts: Facts, decisions: list[Decision], config: Config) -> Suspensi
     closing = {decision.ifindex for decision in going if decision.reason.why in _CLOSING}
     # On such a link no address is to carry anything, also none that is no path itself.
     seats = {v.address for v in decisions if v.ifindex in closing and v.family in staying}
-    helpless = [v for v in going if v.reason.why in _NO_HELP or facts.standing_endpoint(v) is not None]
+    helpless = [v for v in going if v.reason.why in _NO_HELP or facts.removable_endpoint(v) is not None]
     lost = frozenset(seats | {decision.address for decision in helpless})
     result = [_suspended(facts, decision, config, staying, lost) for decision in decisions]
     kept = [decision for decision, (_, fate) in zip(decisions, result, strict=True) if fate is _Fate.KEPT]
@@ -191,7 +191,7 @@ def _suspended(
     facts: Facts, decision: Decision, config: Config, staying: Set[Family], lost: Set[str]
 ) -> tuple[Decision, _Fate]:
     """One decision where circumstances are against its endpoint; ``lost`` are the addresses that go."""
-    endpoint = facts.standing_endpoint(decision)
+    endpoint = facts.removable_endpoint(decision)
     if not _is_against(decision):
         return decision, _Fate.DECIDED
     if decision.family not in staying and not _for_good(decision):
@@ -202,7 +202,7 @@ def _suspended(
     if config.failover is Failover.SAFE and decision.reason.why in _DEAD and own:
         flags = endpoint.flags | EndpointFlag.BACKUP
         return replace(decision, flags=flags, port=endpoint.port, wants_endpoint=True), _Fate.DECIDED
-    if facts.depended_on(decision.address, lost) or not facts.replaced(decision):
+    if facts.has_dependents(decision.address, lost) or not facts.has_successor(decision):
         return _kept(facts, decision, endpoint), _Fate.KEPT
     return decision, _Fate.DECIDED if own else _Fate.WITHDRAWN
 
@@ -253,7 +253,7 @@ def _last(facts: Facts, decision: Decision, endpoint: Endpoint | None) -> Decisi
 
 def _kept(facts: Facts, decision: Decision, endpoint: Endpoint) -> Decision:
     """Live connections depend on it: it stays, as it is or as backup."""
-    followed = decision.reason.why in FOLLOWED
+    followed = decision.reason.why in SUPERSEDED
     return replace(
         decision,
         state=_kept_state(decision, State.ACTIVE if followed else State.SUSPENDED),
@@ -286,7 +286,7 @@ def renewed(facts: Facts, decisions: list[Decision]) -> frozenset[str]:
         if decision.address in facts.snapshot.subflow_retry_due - carried
         and decision.state is State.ACTIVE
         and decision.family in families
-        and facts.standing_endpoint(decision)
+        and facts.removable_endpoint(decision)
     )
 
 

@@ -57,13 +57,13 @@ def guard_tunnels(facts: Facts, decisions: list[Decision], config: Config) -> Gu
         and not facts.link(decision.ifindex).loopback
         and not _is_tunnel(facts, decision.ifindex)
     ]
-    close_all = {decision.address for decision in below if decision.address in facts.has_rules}
+    close_all = {decision.address for decision in below if decision.address in facts.addresses_with_rules}
     bypass = facts.snapshot.bypass
     guarded: dict[Address, Decision] = {}
     kept: set[str] = set()
     going: set[Endpoint] = set()
     for decision in below:
-        endpoint = facts.standing_endpoint(decision)
+        endpoint = facts.removable_endpoint(decision)
         if decision.owner is Owner.OTHER or (endpoint is None and decision.state is State.EXCLUDED):
             continue
         detail = f"{decision.family.label} traffic leaves by {tunnels[decision.family].name}"

@@ -285,7 +285,7 @@ def _link(path: Path, known: Known) -> str:
     link = known.snapshot.kernel.links.get(path.ifindex)
     if link is None:
         return "gone"
-    held = known.snapshot.held.get(path.ifindex)
+    held = known.snapshot.damped.get(path.ifindex)
     words = (
         f"{path.kind or 'unknown kind'}, {'up' if link.up else 'down'}, {'carrier' if link.carrier else 'no carrier'}"
     )
