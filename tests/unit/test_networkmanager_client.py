@@ -512,6 +512,20 @@ def test_an_active_vpn_is_told_of_and_so_is_its_end() -> None:
     run(story)
 
 
+def test_a_client_that_is_closed_follows_nobody() -> None:
+    async def story(bus: StandIn, client: Client, states: list[Any]) -> None:
+        await client.start()
+        client.close()
+        before = (client.state, len(bus.calls), len(states))
+        bus.says(DEVICE, names.DEVICE, State=110)
+        bus.owned_by("")
+        bus.owned_by(":1.2")
+        assert await client.settled()
+        assert (client.state, len(bus.calls), len(states)) == before
+
+    run(story)
+
+
 # --- default flags: they belong to an activation, from the moment when it began ---
 
 
