@@ -55,5 +55,5 @@ def test_a_reload_is_done_when_systemctl_comes_back_and_fails_for_a_bad_file(ins
 
     # It has to come up with it as well.
     machine.run("systemctl", "restart", "nm-mptcp", seconds=120).checked()
-    assert f"{line}; left out" in journal(machine)
+    assert f"{line}; ignored" in journal(machine)
     machine.run("systemctl", "is-active", "nm-mptcp").checked()

@@ -127,8 +127,8 @@ def test_the_service_comes_up_with_what_is_good(bed: Bed, links: Links) -> None:
     bed.wait_endpoint(links.wifi.address)
     assert flags_of(bed, links.lte.address) == BACKUP
     assert [line for line in service.log().splitlines() if "ERROR" in line] == [
-        f"nm-mptcp: ERROR: {SETTINGS}, line 5: [main] mode=best: must be auto, handover, aggregate or off; left out",
-        f"nm-mptcp: ERROR: {BAD_FILE}: is a directory, not a file; left out",
+        f"nm-mptcp: ERROR: {SETTINGS}, line 5: [main] mode=best: must be auto, handover, aggregate or off; ignored",
+        f"nm-mptcp: ERROR: {BAD_FILE}: is a directory, not a file; ignored",
     ]
 
 
@@ -168,7 +168,7 @@ def test_without_the_service_the_commands_read_it_as_well(bed: Bed, links: Links
     bed.write(BAD_FILE, "[main]\nlimits=none\n")
     done = bed.machine.attempt(*command(), "apply")
     assert done.returncode == 0
-    assert done.stderr == f"nm-mptcp: ERROR: {BAD_FILE}, line 2: [main] limits=none: must be auto or keep; left out\n"
+    assert done.stderr == f"nm-mptcp: ERROR: {BAD_FILE}, line 2: [main] limits=none: must be auto or keep; ignored\n"
     assert flags_of(bed, links.lte.address) == BACKUP
     # One table for two interfaces: the second is routed as anybody's.
     assert {rule["table"] for rule in bed.rules(protocol="77") if "table" in rule} == {"500", "254"}
@@ -203,7 +203,7 @@ def test_a_service_that_was_started_with_a_file_reads_that_one_again(bed: Bed, u
     assert flags_of(bed, up.lte.address) == DEFAULT_FLAGS
     bed.service.stop()
     done = bed.machine.attempt(*again)
-    assert (done.returncode, done.stderr) == (1, "nm-mptcp: no service is on the system bus\n")
+    assert (done.returncode, done.stderr) == (1, "nm-mptcp: the service is not running\n")
 
 
 def execute_of_reload() -> list[str]:

@@ -42,7 +42,7 @@ def test_without_polkit_only_root_may(bed: Bed) -> None:
     said = bed.machine.attempt(*NOBODY, *command(), "mode", "handover")
     assert said.returncode == 1
     assert said.stderr.splitlines() == [
-        "nm-mptcp: the service could not do it: permission denied: must be root (polkit is not available)"
+        "nm-mptcp: the service returned an error: permission denied: must be root (polkit is not available)"
     ]
     assert bed.status()["mode"] == "aggregate"
 

@@ -73,7 +73,7 @@ def test_who_may_not_see_a_profile_is_not_told_to_take_its_path_out(bed: Bed, pr
     bed.machine.run("chmod", "644", "/etc/NetworkManager/NetworkManager.conf")
     done = bed.machine.attempt(*NOBODY, *command(), "apply", "--dry-run")
     assert (done.returncode, done.stdout) == (1, "")
-    assert re.search(r"\(wwan0: .*permission.*\): run this as root", done.stderr)
+    assert re.search(r"permission denied: must be root \(wwan0: .*permission.*\)", done.stderr)
     bed.modify("LTE", "connection.permissions ")
     bed.up("LTE")
     bed.wait_endpoint(private.lte.address)

@@ -28,9 +28,9 @@ READING = {
 #: All that belongs to the package, and what it has written.
 PLACES = "$(dpkg -L nm-mptcp | grep -v -e ^/.$ | sort) /run/nm-mptcp $(find /run/nm-mptcp /etc/nm-mptcp)"
 
-BY_THE_BUS = "the service takes this order from root only: run this as root"
+BY_THE_BUS = "permission denied: must be root"
 #: There is no polkit in these systems.
-BY_THE_SERVICE = r"the service could not do it: permission denied: must be root \(polkit is not available\)"
+BY_THE_SERVICE = r"the service returned an error: permission denied: must be root \(polkit is not available\)"
 BY_THE_FILE = "/run/nm-mptcp/lock: cannot be opened: Permission denied: run this as root"
 
 #: What a person may type to change something, and what he is told with the service and without it.
@@ -39,7 +39,7 @@ CHANGING = {
     "clear": (BY_THE_BUS, BY_THE_FILE),
     "mode handover": (BY_THE_SERVICE, BY_THE_FILE),
     "mode --reset": (BY_THE_SERVICE, BY_THE_FILE),
-    "daemon": ("a service is running already: .*", BY_THE_FILE),
+    "daemon": ("the service is already running: .*", BY_THE_FILE),
     "unit enable ssh": ("only root may change units: .*",) * 2,
     "unit disable ssh": ("only root may change units: .*",) * 2,
 }

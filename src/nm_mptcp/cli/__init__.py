@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command ``nm-mptcp``: one small module a subcommand, imported when it is called for."""
+"""The command ``nm-mptcp``: a module for each subcommand, imported when it is used."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
     from ..dbus.connection import BusError
     from ..engine.record import Record
 
-#: Subcommand -> what ``--help`` says of it; each is a module here with ``options(parser)`` and ``main(arguments)``.
+#: Subcommand -> its line in ``--help``; each is a module here with ``options(parser)`` and ``main(arguments)``.
 COMMANDS = {
     "status": "show each link and address: whether it is a path, and why",
-    "explain": "tell why something is a path, or where a connection goes",
-    "watch": "show links, subflows and what happens to them, live",
-    "check": "check all that MPTCP needs, and say what to type",
-    "mode": "show which paths carry, or choose it",
-    "config": "show the configuration and where it is from, or check it",
-    "exec": "run a program over MPTCP that knows nothing of it",
+    "explain": "explain a path, or where a connection goes",
+    "watch": "show links, subflows and their events, live",
+    "check": "check everything that MPTCP needs, and propose remedies",
+    "mode": "show or set which links are used",
+    "config": "show, check or reload the configuration",
+    "exec": "run a program without MPTCP support over MPTCP",
     "unit": "let a systemd unit use MPTCP, by a drop-in",
-    "apply": "bring the kernel in order now, also without the service",
-    "clear": "take out all that nm-mptcp made, put back what was before",
-    "daemon": "run the service, in the foreground",
+    "apply": "configure the kernel now, also without the service",
+    "clear": "remove what nm-mptcp added, and restore settings",
+    "daemon": "run the service in the foreground",
 }
 
 #: Libraries by the names of their modules, as the packages of Debian and Fedora are called.
 _LIBRARIES = {"pyroute2": "pyroute2", "elftools": "pyelftools"}
 
-#: What says that standard output takes no more: a full disk or quota, a file that may grow no further, a device that is gone.
+#: Errors of a full disk or quota, of a file at its size limit, and of a device that is gone.
 _TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says in one line what is wrong with what was typed."""
+    """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        """End with exit status 2, whether or not it can be said (Debian 12's ``argparse`` does not see to that)."""
+        """Exit with 2, also where standard error cannot be written (which Python 3.11's ``argparse`` raises)."""
         try:
             self.exit(2, f"{self.prog}: {message} (see '{self.prog} --help')\n")
         except OSError:
@@ -57,10 +57,10 @@ class Parser(argparse.ArgumentParser):
 
 
 class Subparser(Parser):
-    """A subcommand's, which itself says what it does not know: its help tells more of that than the command's."""
+    """The parser of a subcommand, which reports unknown arguments itself, and so points to its own help."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """End with exit status 2 where there is more than what is known."""
+        """Exit with 2 for unknown arguments."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -68,20 +68,22 @@ class Subparser(Parser):
 
 
 def parser_of(commands: Iterable[str]) -> tuple[Parser, dict[str, ModuleType]]:
-    """The parser, and the modules of those subcommands; the others are not imported and have no options in it."""
+    """The parser, and the modules of ``commands``; other subcommands are not imported, and have no options in it."""
     parser = Parser(
         prog="nm-mptcp",
         description="Make every connection that NetworkManager brings up a working path for Multipath TCP.",
-        epilog="Begin with 'nm-mptcp status'. 'nm-mptcp COMMAND --help' tells the options of each; see nm-mptcp(8).",
+        epilog="Begin with 'nm-mptcp status'. 'nm-mptcp COMMAND --help' lists the options of each; see nm-mptcp(8).",
     )
     parser.add_argument("--version", action="version", version=f"nm-mptcp {__version__}", help="show the version")
-    parser.add_argument("--state-dir", type=Path, metavar="DIR", help="folder of the record (default: /run/nm-mptcp)")
+    parser.add_argument(
+        "--state-dir", type=Path, metavar="DIR", help="directory of the record (default: /run/nm-mptcp)"
+    )
     parser.add_argument(
         "--log-level",
         metavar="LEVEL",
         type=str.lower,
         choices=list(LEVELS),
-        help="what to tell: off, err, warn, info, debug or trace",
+        help="what to log: off, err, warn, info, debug or trace",
     )
     subparsers = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, title="commands", prog=parser.prog, parser_class=Subparser
@@ -97,23 +99,23 @@ def parser_of(commands: Iterable[str]) -> tuple[Parser, dict[str, ModuleType]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand; returns the exit status: 0 done, 1 failed (one line says what), 2 wrong usage."""
-    _have_streams()
+    """Run a subcommand; returns the exit status: 0 done, 1 failed (with a line on standard error), 2 wrong usage."""
+    _open_streams()
     try:
         try:
             return _run(arguments)
         finally:
-            sys.stdout.flush()  # here, where it can be told if it fails, and not when Python ends
+            sys.stdout.flush()  # here, since a failure at Python's exit could not be reported
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # Whoever read our output has enough.
+        # The reader of our output has closed it.
         _drop(sys.stdout)
         return 128 + signal.SIGPIPE
     except ImportError as error:
         if error.name is None:
             return fail(error)
-        if error.name not in _LIBRARIES:  # a fault of ours has to be seen whole
+        if error.name not in _LIBRARIES:  # a bug: with its traceback
             raise
         library = _LIBRARIES[error.name]
         return fail(f"no {library}: install python3-{library}")
@@ -131,48 +133,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
-    # Which of these words is the command, the parser knows; the modules of others need not be imported.
+    # Only the parser knows which of these words is the command: import all that may be.
     parser, modules = parser_of(COMMANDS.keys() & set(words))
     parsed = parser.parse_args(words)
     set_up(parsed.log_level or ("info" if parsed.command == "daemon" else "warning"))
     return int(modules[parsed.command].main(parsed))
 
 
-def _have_streams() -> None:
-    """Standard streams that are closed lead nowhere (Python has None for them, and would print errors to the output).
+def _open_streams() -> None:
+    """Open closed standard streams on /dev/null (Python has None for them, and would print errors to the output).
 
-    The lowest first, so that each gets its own number and no file or socket of ours becomes somebody's standard output; a
-    program that ``exec`` becomes finds them closed as they were.
+    The lowest first, so that each gets its own number, and no file or socket becomes a standard stream. They are
+    close-on-exec: the program of ``exec`` finds them closed.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
-    # A terminal that has not all of Unicode shows "?" for the rest of a name.
+    # A terminal without Unicode shows "?" for the other characters of a name.
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="replace")
 
 
 def _drop(stream: TextIO) -> None:
-    """What is still to be written there goes nowhere; else Python would try once more at its end, and complain."""
+    """Redirect it to /dev/null; otherwise Python would try again at its exit, and print an error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def fail(error: object, status: int = 1) -> int:
-    """Say in one line what went wrong; the exit status that goes with it."""
+    """Print an error as one line; returns the exit status."""
     with contextlib.suppress(OSError):
         print(f"nm-mptcp: {error}", file=sys.stderr)
     return status
 
 
 def refused(error: BusError) -> int:
-    """Say in one line why the service did not do it; for a call that the bus does not let through, what to do instead."""
+    """Print why a call of the service failed; returns the exit status."""
     if error.by_policy:
-        return fail("the service takes this order from root only: run this as root")
-    return fail(f"the service could not do it: {error}")
+        return fail("permission denied: must be root")
+    return fail(f"the service returned an error: {error}")
 
 
-def tell_what_is_missing() -> None:
-    """One line for who has installed the command alone, as pip does."""
+def note_missing_files() -> None:
+    """Print a line where only the command is installed, as by pip."""
     from .installation import note
 
     if (words := note()) is not None:
@@ -180,7 +182,7 @@ def tell_what_is_missing() -> None:
 
 
 def record_of(arguments: argparse.Namespace) -> Record:
-    """The record that the arguments name."""
+    """The record in ``--state-dir``."""
     from ..engine.record import DIRECTORY, Record
 
     return Record(arguments.state_dir or DIRECTORY)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``nm-mptcp apply``: one look, and what it takes; beside a running service the service does it."""
+"""``nm-mptcp apply``: reconcile once, by the service where it is running."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from ..dbus.connection import BusError
 from ..engine.record import StateError
 from ..service import remote
 from ..text import printable
-from . import fail, record_of, refused, settings, tell_what_is_missing
+from . import fail, note_missing_files, record_of, refused, settings
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """``--dry-run`` and ``--config``."""
     settings.option(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print the commands that do the same, and nothing else")
-    parser.epilog = "With --dry-run nothing is written. A running service is asked to do it."
+    parser.add_argument("--dry-run", action="store_true", help="print the equivalent commands, and change nothing")
+    parser.epilog = "A running service does it."
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Only one writer at a time: a running service is asked to look, else we write, under the record's lock."""
+    """There is only one writer at a time: a running service, or this process with the record's lock."""
     from ..kernel.errors import KernelError
     from ..service.oneshot import UnseenError, apply, pending
 
     record = record_of(arguments)
-    # An event is no wish: only a person's apply ends what clear began.
+    # Only an administrator's apply ends the effect of clear, no event.
     members = ("Sync",) if "NM_DISPATCHER_ACTION" in os.environ else ("Resume", "Sync")
     try:
         if arguments.dry_run:
@@ -36,11 +36,11 @@ def main(arguments: argparse.Namespace) -> int:
                 end="",
             )
         elif not remote.order_or_do(record, members, lambda: asyncio.run(apply(record, settings.config_of(arguments)))):
-            tell_what_is_missing()
+            note_missing_files()
     except BusError as error:
         return refused(error)
     except (KernelError, StateError) as error:
         return fail(error)
     except UnseenError as error:
-        return fail(f"what root's apply would do cannot be told ({printable(str(error), 300)}): run this as root")
+        return fail(f"permission denied: must be root ({printable(str(error), 300)})")
     return 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``nm-mptcp clear``: take out all that is ours, put back what was there before."""
+"""``nm-mptcp clear``: remove what nm-mptcp added, and restore what it changed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from . import fail, record_of, refused, settings
 def options(parser: argparse.ArgumentParser) -> None:
     """``--config`` and ``--force``."""
     settings.option(parser)
-    parser.add_argument("--force", action="store_true", help="end also connections that depend on it")
-    parser.epilog = "A running service then makes nothing until 'nm-mptcp apply', or its next start."
+    parser.add_argument("--force", action="store_true", help="also end connections that depend on it")
+    parser.epilog = "A running service is then paused until 'nm-mptcp apply', or its next start."
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """A running service clears and stays out until ``nm-mptcp apply`` or its next start."""
+    """By the service where it is running, which is then paused until ``nm-mptcp apply`` or its next start."""
     from ..kernel.errors import KernelError
     from ..service.oneshot import clear
 
@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     try:
         if remote.order_or_do(record, ("ClearAll" if arguments.force else "Clear",), ourselves):
-            print("The running service has cleared; 'nm-mptcp apply' lets it work again.")
+            print("The service is paused until 'nm-mptcp apply'.")
             with contextlib.suppress(BusError):
                 kept = status.get("kept", ()) if (status := remote.status()) else ()
     except BusError as error:
@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
         return fail(error)
     if kept:
         print(
-            f"Left, since live connections depend on it: endpoint and rules of {', '.join(sorted(kept))};"
-            " 'nm-mptcp clear --force' takes these out, too, and ends the connections."
+            f"Kept for live connections: endpoint and rules of {', '.join(sorted(kept))};"
+            " 'nm-mptcp clear --force' removes these as well, and ends the connections."
         )
     return 0

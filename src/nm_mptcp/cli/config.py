@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``nm-mptcp config``: what the configuration files say, merged, and where each value comes from; whether all is good; and
-have the service read them again.
-"""
+"""``nm-mptcp config``: the merged configuration with the origin of each value, its errors, and reloading it."""
 
 from __future__ import annotations
 
@@ -26,17 +24,15 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         nargs="?",
         const="",
-        help="only say what is wrong, in FILE or in all",
+        help="only print errors, in FILE or in all files",
     )
-    what.add_argument("--reload", action="store_true", help="have the service read its configuration again")
-    parser.epilog = "Exit status: 0 all is good; 1 something is wrong."
+    what.add_argument("--reload", action="store_true", help="make the service reload its configuration")
+    parser.epilog = "Exit status: 0 no errors; 1 errors."
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """But to reload, it needs neither root nor a service: the files are what is looked at. A problem is a line on standard
-    error.
-    """
+    """Without ``--reload`` from the files alone, for every user. Errors are lines on standard error."""
     if arguments.reload:
         return _reload()
     reading = ConfigurationFiles(Path(arguments.check) if arguments.check else None).read()
@@ -50,19 +46,19 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _reload() -> int:
-    """The service knows which files it was started with; what is wrong in them it says, and goes on as before."""
+    """By the service, which knows its files; with an error in them it keeps its configuration."""
     from ..dbus.connection import BusError
 
     try:
         if not remote.order("Reload"):
-            return fail("no service is on the system bus")
+            return fail("the service is not running")
     except BusError as error:
         return refused(error)
     return 0
 
 
 def _settings(reading: Reading) -> dict[str, dict[str, Given | str]]:
-    """Section -> key -> what is given, or else the default; a section for paths has no more than it says."""
+    """Section -> key -> what is given, else the default; sections for paths have no defaults."""
     merged: dict[str, dict[str, Given | str]] = {
         section: {key: reading.given.get(section, {}).get(key, known.default) for key, known in keys.items()}
         for section, keys in KEYS.items()
@@ -89,8 +85,8 @@ def _document(reading: Reading) -> dict[str, Any]:
 
 
 def _text(reading: Reading) -> str:
-    """Sections as they would be written; of those for paths the first that matches counts. Beside each value its file."""
-    lines = [f"# {name_of(path)}" for path in reading.files] or ["# no file: all is at its default"]
+    """The sections in the files' own syntax, with the origin of each value; of those for paths the first match wins."""
+    lines = [f"# {name_of(path)}" for path in reading.files] or ["# no file: defaults only"]
     for section, keys in _settings(reading).items():
         lines += ["", f"[{printable(section)}]"]
         for key, value in keys.items():

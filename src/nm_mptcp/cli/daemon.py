@@ -15,12 +15,12 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Serve until SIGTERM; the lock is held all the time, so that nobody else writes.
+    """Run until SIGTERM, with the record's lock, so that there is no other writer.
 
-    The service comes up whatever is in the configuration, without what is no good there. Only a file that was named and
-    cannot be read is refused: whoever named it meant it.
+    The service starts whatever the configuration has, and ignores its errors. Only a file of ``--config`` that cannot be
+    read is an error.
     """
-    hung_up: list[int] = []  # while nobody reads the configuration again yet: who asks for that must not end us
+    hung_up: list[int] = []  # received before the service can reload; the default action would end it
     signal.signal(signal.SIGHUP, lambda number, _: hung_up.append(number))
     from ..config.files import ConfigurationFiles
     from ..dbus.connection import BusError
@@ -37,12 +37,12 @@ def main(arguments: argparse.Namespace) -> int:
             return fail(reading.problems[0])
 
         def serve() -> None:
-            settings.tell(reading)
+            settings.log_problems(reading)
             record.load()
             run(record, reading.config, configuration, hung_up)
 
         if remote.order_or_do(record, (), serve):
-            return fail("a service is running already: see 'nm-mptcp status' or 'systemctl status nm-mptcp'")
+            return fail("the service is already running: see 'nm-mptcp status' or 'systemctl status nm-mptcp'")
     except (BusError, KernelError, StateError) as error:
         return fail(error)
     return 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``nm-mptcp explain``: why an address is a path or none, or where a connection goes, and what to type to change it."""
+"""``nm-mptcp explain``: why an address is a path or none, or where a connection goes, and commands to change it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class _Unknown(Exception):
-    """Nobody here knows what was asked about; the text says what it is not."""
+    """The subject is unknown; the text is for the user."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """What to explain, ``--json`` and ``--config``."""
+    """The subject, ``--json`` and ``--config``."""
     from . import settings
 
     settings.option(parser)
@@ -36,7 +36,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Ask the service, or look ourselves; reads only, works for everybody. A host's name is resolved here."""
+    """Ask the service, or look without it; reads only, works for every user. A host's name is resolved here."""
     if not arguments.what.strip():
         return fail("explain needs an interface, an address, a profile or a host", 2)
     try:
@@ -47,7 +47,7 @@ def main(arguments: argparse.Namespace) -> int:
                 return fail(unknown)
             addresses = _addresses(arguments.what)
             if not addresses:
-                return fail(f"{unknown}, and no host of that name is found")
+                return fail(f"{unknown}, and no host of that name was found")
             shown = {
                 "what": arguments.what,
                 "kind": "host",
@@ -100,7 +100,7 @@ def _is_address(what: str) -> bool:
 
 
 def _addresses(host: str) -> list[str]:
-    """A host's first address of each family, as a connection would take them."""
+    """A host's first address of each family, in the order of a connection."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError, ValueError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``nm-mptcp mode``: which paths carry, shown or chosen until the next boot."""
+"""``nm-mptcp mode``: which links are used, shown or set until the next boot."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..model.state import Mode
 from ..service import remote
 from . import fail, record_of, refused, settings
 
-#: What each mode does, for the help.
+#: Mode -> its effect, for the help.
 _WORDS = {
-    Mode.AUTO: "all links carry, but metered and cellular ones are backup",
-    Mode.HANDOVER: "only the link with the best route carries, all others are backup",
-    Mode.AGGREGATE: "all links carry",
-    Mode.OFF: "no link is made a path, but where a profile or a section says so",
+    Mode.AUTO: "all links are used, metered and cellular ones as backup",
+    Mode.HANDOVER: "only the link with the best route is used, all others are backup",
+    Mode.AGGREGATE: "all links are used",
+    Mode.OFF: "no link is used, unless a profile or a section says so",
 }
 
 
@@ -34,14 +34,14 @@ def options(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         choices=[mode.value for mode in Mode],
         metavar="MODE",
-        help="which paths carry, until the next boot",
+        help="which links are used, until the next boot",
     )
     what.add_argument("--reset", action="store_true", help="back to the configured mode")
     what.add_argument("--json", action="store_true", help="print one JSON document: mode, configured, from")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Without an argument tell which mode counts, and why; else have the service change it, or do it."""
+    """Show the mode and its origin without an argument; else set it, by the service where it is running."""
     from ..kernel.errors import KernelError
     from ..service.oneshot import set_mode
 
@@ -60,11 +60,11 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    """From the record and the files: needs neither the service nor root."""
+    """From the record and the files, for every user and without the service."""
     chosen = record_of(arguments).load(aside=False).mode
     config = ConfigurationFiles(arguments.config).read().config
     origin = config.origins.get(("main", "mode"))
-    where = "chosen with 'nm-mptcp mode', until the next boot" if chosen else f"{origin or 'the default'}"
+    where = "set by 'nm-mptcp mode' until the next boot" if chosen else f"{origin or 'the default'}"
     mode = chosen or config.mode
     if arguments.json:
         print(json.dumps({"mode": mode, "configured": config.mode, "from": where}))

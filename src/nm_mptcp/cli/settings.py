@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which configuration a command reads: all files, or one that was named."""
+"""The configuration that a command uses: all files, or that of ``--config``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from ..config.files import Reading
     from ..config.settings import Config
 
-#: So many problems are told one by one.
-_TOLD = 20
+#: So many errors are logged one by one.
+_LOGGED = 20
 
 
 def option(parser: argparse.ArgumentParser) -> None:
@@ -27,17 +27,17 @@ def option(parser: argparse.ArgumentParser) -> None:
 
 
 def config_of(arguments: argparse.Namespace) -> Config:
-    """The settings that count; what is no good in them is told of and left out."""
+    """The settings; errors in them are logged and ignored."""
     from ..config.files import ConfigurationFiles
 
     reading = ConfigurationFiles(arguments.config).read()
-    tell(reading)
+    log_problems(reading)
     return reading.config
 
 
-def tell(reading: Reading) -> None:
-    """Tell of what is left out, a line each."""
-    for problem in reading.problems[:_TOLD]:
-        logging.getLogger(__name__).error("%s; left out", problem)
-    if (more := len(reading.problems) - _TOLD) > 0:
-        logging.getLogger(__name__).error("and %d problems more: see 'nm-mptcp config --check'", more)
+def log_problems(reading: Reading) -> None:
+    """Log each error, which is ignored."""
+    for problem in reading.problems[:_LOGGED]:
+        logging.getLogger(__name__).error("%s; ignored", problem)
+    if (more := len(reading.problems) - _LOGGED) > 0:
+        logging.getLogger(__name__).error("and %d more errors: see 'nm-mptcp config --check'", more)

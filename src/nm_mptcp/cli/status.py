@@ -10,7 +10,7 @@ import sys
 from ..dbus.connection import BusError
 from ..report.health import Verdict
 from ..service import remote
-from . import fail, record_of, tell_what_is_missing
+from . import fail, note_missing_files, record_of
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         shown = remote.status()
     except BusError as error:
-        return fail(f"the service could not be asked: {error}", Verdict.NOT_WORKING.status)
+        return fail(f"the service does not answer: {error}", Verdict.NOT_WORKING.status)
     if not shown:
         from ..engine.record import StateError
         from ..kernel.errors import KernelError
@@ -39,7 +39,7 @@ def main(arguments: argparse.Namespace) -> int:
             shown = status(record_of(arguments), settings.config_of(arguments))
         except (KernelError, StateError) as error:
             return fail(error, Verdict.NOT_WORKING.status)
-        tell_what_is_missing()
+        note_missing_files()
     if arguments.json:
         print(json.dumps(shown, indent=2))
         return 0  # programs read "state", and take another exit status for a failure
