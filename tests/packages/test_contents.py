@@ -103,11 +103,13 @@ def test_what_is_in_etc_is_the_administrators(debian: tarfile.TarFile) -> None:
 
 
 def test_the_debian_package_needs_what_it_uses() -> None:
-    depends = subprocess.run(
-        ["dpkg-deb", "--field", deb(), "Depends"], check=True, capture_output=True, text=True
-    ).stdout
-    for package in ("python3-dbus-fast | python3-dbus-next", "python3-pyroute2", "network-manager (>= 1.40)"):
-        assert package in depends
+    for field, packages in {
+        "Depends": ("python3-dbus-fast | python3-dbus-next", "python3-pyroute2", "network-manager (>= 1.40)"),
+        "Recommends": ("python3-pyelftools", "python3-rich"),
+    }.items():
+        told = subprocess.run(["dpkg-deb", "--field", deb(), field], check=True, capture_output=True, text=True).stdout
+        for package in packages:
+            assert package in told
 
 
 @pytest.mark.skipif(shutil.which("lintian") is None, reason="lintian is not installed")
