@@ -130,7 +130,7 @@ def test_explain_tells_what_the_kernel_then_does(bed: Bed, up: Links) -> None:
     # What no connection goes to by several paths, and nothing at all, is told in one line.
     for what, status, words in (
         ("224.0.0.1", 1, "is a multicast address"),
-        ("0.0.0.0", 1, "is no machine's address"),
+        ("0.0.0.0", 1, "is the unspecified address"),
         ("fe80::1%wlan0", 1, "is link-local"),
         ("", 2, "explain needs an interface, an address, a profile or a host"),
     ):

@@ -23,10 +23,10 @@ def uses_mptcp(connection: socket.socket) -> bool:
 def information(connection: socket.socket) -> tuple[int, int] | None:
     """How many additional subflows it has, and its flags (``mptcp_info``); None where it is TCP."""
     try:
-        told = connection.getsockopt(_SOL_MPTCP, _MPTCP_INFO, 12)
+        info = connection.getsockopt(_SOL_MPTCP, _MPTCP_INFO, 12)
     except OSError:
         return None
-    return (told[0], struct.unpack_from("=I", told, 8)[0]) if len(told) >= 12 else None
+    return (info[0], struct.unpack_from("=I", info, 8)[0]) if len(info) >= 12 else None
 
 
 def abandon(connection: socket.socket) -> None:

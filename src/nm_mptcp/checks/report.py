@@ -55,7 +55,7 @@ _CHOSEN = re.compile(r"match-connection=[^\n]*")
 _COMMENT = re.compile(r"^[ \t]*[#;].*\n?", re.MULTILINE)
 _SECTION = re.compile(r"\[path-([^\]\n]+)\]")
 _ALIAS = re.compile(r"^(\s+alias ).*$", re.MULTILINE)
-#: The same on every machine, so they identify nobody.
+#: The same on every machine, so they identify no one.
 _COMMON = frozenset(("0.0.0.0", "127.0.0.1", "127.0.0.0", "127.255.255.255", "255.255.255.255", "::", "::1"))
 
 
@@ -65,22 +65,22 @@ def text(facts: SystemFacts, checked: CheckDocument) -> str:
     return "\n".join(parts)
 
 
-def write(place: str, told: str, *, mask: bool, facts: SystemFacts, reached: str | None = None) -> None:
+def write(file: str, report: str, *, mask: bool, facts: SystemFacts, reached: str | None = None) -> None:
     """Write it to a file that only its owner may read, or print it (``-``). Raises :class:`OSError`.
 
     ``reached`` is the host of ``--reach``, which a masked report does not name.
     """
-    told = masked(told, _names(facts, reached)) if mask else told
-    if place == "-":
-        sys.stdout.write(told)
+    report = masked(report, _names(facts, reached)) if mask else report
+    if file == "-":
+        sys.stdout.write(report)
         return
     # O_NOFOLLOW: in a directory like /tmp a symbolic link may be another user's.
-    handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(handle, "w", encoding="utf-8", errors="replace") as file:
-        file.write(told)
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(handle, "w", encoding="utf-8", errors="replace") as stream:
+        stream.write(report)
 
 
-def masked(told: str, names: dict[str, str]) -> str:
+def masked(report: str, names: dict[str, str]) -> str:
     """Without addresses, hardware addresses, UUIDs, comments and ``names`` (name -> what stands for it).
 
     Equal values get equal masks, so that relations remain visible.
@@ -104,12 +104,12 @@ def masked(told: str, names: dict[str, str]) -> str:
 
         return replaced
 
-    told = _ALIAS.sub(r"\1NAME", _COMMENT.sub("", told))
-    sections = dict.fromkeys(_SECTION.findall(told))
+    report = _ALIAS.sub(r"\1NAME", _COMMENT.sub("", report))
+    sections = dict.fromkeys(_SECTION.findall(report))
     names = names | {f"path-{name}": f"path-SECTION-{number}" for number, name in enumerate(sections, 1)}
     for name, mask in sorted(names.items(), key=lambda item: -len(item[0])):
-        told = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", mask, told)
-    told = _CHOSEN.sub("match-connection=NAME", told)
+        report = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", mask, report)
+    report = _CHOSEN.sub("match-connection=NAME", report)
     for pattern, kind in (
         (_UUID, "UUID"),
         (_MAC, "MAC"),
@@ -117,8 +117,8 @@ def masked(told: str, names: dict[str, str]) -> str:
         (_IPV6, "IPV6"),
         (_IPV4, "IPV4"),
     ):
-        told = pattern.sub(as_(kind), told)
-    return told
+        report = pattern.sub(as_(kind), report)
+    return report
 
 
 def _is_address(value: str) -> bool:
@@ -147,16 +147,16 @@ def _names(facts: SystemFacts, reached: str | None) -> dict[str, str]:
     return {name: mask for name, mask in found.items() if name != "localhost"}
 
 
-def _profiles(told: Any) -> Iterator[str]:
+def _profiles(document: Any) -> Iterator[str]:
     """Every value of a key ``profile`` in a document."""
-    if isinstance(told, Mapping):
-        for key, value in told.items():
+    if isinstance(document, Mapping):
+        for key, value in document.items():
             if key == "profile" and isinstance(value, str) and value:
                 yield value
             else:
                 yield from _profiles(value)
-    elif isinstance(told, list):
-        for value in told:
+    elif isinstance(document, list):
+        for value in document:
             yield from _profiles(value)
 
 

@@ -218,7 +218,7 @@ def _misrouted(facts: SystemFacts, checked: CheckedAddress) -> RouteResult | Non
 
 
 def _is_tunnel(facts: SystemFacts, route: RouteResult) -> bool:
-    """Whether the route is by a tunnel, which somebody configured."""
+    """Whether the route is by a tunnel, which is an administrator's choice."""
     link = facts.kernel.links.get(route.ifindex)
     return link is not None and link.kind in TUNNEL_LINKS
 

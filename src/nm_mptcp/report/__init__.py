@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What people read: the status and explain documents, their text, and the remedies."""
+"""The documents of status, explain and check, their texts, and the remedies."""
