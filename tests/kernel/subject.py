@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 
 from nm_mptcp.kernel.fib import FIB, Changes
-from nm_mptcp.kernel.monitor import Monitor, full_dump
 from nm_mptcp.kernel.rtnetlink import Rtnetlink
+from nm_mptcp.kernel.rtnl_events import RtnetlinkEvents, full_dump
 from tests.support.network import wait_for
 
 
@@ -20,7 +20,7 @@ class Subject:
         self.last_difference = ""
         self.loop = asyncio.new_event_loop()
         self.fib = FIB()
-        self.monitor = Monitor(self.fib, self.changes.append, self._on_lost)
+        self.monitor = RtnetlinkEvents(self.fib, self.changes.append, self._on_lost)
         self.monitor.start(self.loop)
         self.rtnetlink = Rtnetlink()
         self.dump()

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from nm_mptcp.kernel import sysctl
-from nm_mptcp.kernel.monitor import full_dump
 from nm_mptcp.kernel.rtnetlink import Rtnetlink
+from nm_mptcp.kernel.rtnl_events import full_dump
 from tests.support.network import ip, veth, wait_for
 
 from .subject import Subject

@@ -8,8 +8,8 @@ import json
 
 from nm_mptcp.kernel.fib import FIB, Changes
 from nm_mptcp.kernel.link_stats import LinkStats
-from nm_mptcp.kernel.monitor import LINKS_AND_ADDRESSES, Monitor, dump_links
 from nm_mptcp.kernel.rtnetlink import Rtnetlink
+from nm_mptcp.kernel.rtnl_events import LINKS_AND_ADDRESSES, RtnetlinkEvents, dump_links
 from nm_mptcp.kernel.sock_diag import subflows
 from tests.support.mptcp import Echo, two_paths
 from tests.support.network import Network, ip, wait_for
@@ -60,7 +60,7 @@ def test_a_monitor_of_links_and_addresses_gets_no_routes(network: Network, far: 
     loop = asyncio.new_event_loop()
     changes: list[Changes] = []
     fib = FIB()
-    monitor = Monitor(fib, changes.append, lambda: None, groups=LINKS_AND_ADDRESSES)
+    monitor = RtnetlinkEvents(fib, changes.append, lambda: None, groups=LINKS_AND_ADDRESSES)
     monitor.start(loop)
     try:
         with Rtnetlink() as rtnetlink:

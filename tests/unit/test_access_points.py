@@ -247,7 +247,7 @@ def test_a_weak_signal_makes_the_path_backup_by_set_flags_and_a_strong_one_regul
         kernel = Still(situation)
         record = Record(tmp_path)
         engine = Engine(kernel, lambda: situation.snapshot().networkmanager, record)  # type: ignore[arg-type]
-        engine._writer.ours = situation.ours
+        engine._executor.ours = situation.ours
         running = asyncio.create_task(engine.run())
 
         async def until(question: Callable[[], object]) -> None:

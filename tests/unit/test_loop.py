@@ -198,14 +198,14 @@ def test_a_record_that_could_not_be_written_names_nothing_that_was_not_done(
 ) -> None:
     """Else what somebody else adds there meanwhile would be taken for ours."""
     _, subject = missing(tmp_path)
-    before = subject._writer.ours.endpoints
+    before = subject._executor.ours.endpoints
     with monkeypatch.context() as full:
         full.setattr(Record, "save", no_space)
         with pytest.raises(StateError):
             asyncio.run(subject.converge())
-    assert subject._writer.ours.endpoints == before
+    assert subject._executor.ours.endpoints == before
     asyncio.run(subject.converge())
-    assert len(subject._writer.ours.endpoints) == len(before) + 1
+    assert len(subject._executor.ours.endpoints) == len(before) + 1
 
 
 def no_space(*_: object) -> None:

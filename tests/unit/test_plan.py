@@ -37,7 +37,7 @@ from nm_mptcp.model.state import (
     Snapshot,
 )
 from nm_mptcp.policy.decide import decide
-from nm_mptcp.policy.plan import plan, restore, unrecorded
+from nm_mptcp.policy.plan import count_unrecorded, plan, restore
 from nm_mptcp.policy.source_routing import RoutedAddress, rank, routing
 
 from .situations import BACKUP, LEFT_TO_US, MODEM, SUBFLOW, WIFI, Situation, grouped
@@ -461,6 +461,6 @@ def test_only_what_is_to_be_put_back_has_to_be_recorded_before_it_is_deleted() -
     ours, theirs = Endpoint("10.0.1.2", 2, SUBFLOW, 1), Endpoint("10.0.2.2", 3, SUBFLOW, 2)
     deletes = [Operation(Action.DELETE, ours), Operation(Action.DELETE, theirs)]
     added = Operation(Action.ADD, replace(ours, id=0))
-    assert unrecorded([*deletes, added], withdrawn=frozenset()) == 2
-    assert unrecorded([*deletes, added], withdrawn={replace(theirs, id=0)}) == 1
-    assert unrecorded([added, *deletes], withdrawn=frozenset()) == 0
+    assert count_unrecorded([*deletes, added], withdrawn=frozenset()) == 2
+    assert count_unrecorded([*deletes, added], withdrawn={replace(theirs, id=0)}) == 1
+    assert count_unrecorded([added, *deletes], withdrawn=frozenset()) == 0

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The loop: a convergence at each change. The only place with time in it.
+"""The loop: a convergence at each change, and when time alone changes something.
+
+The loss of a link comes from ``kernel.rtnl_events`` by ``kernel.fib`` (``Changes.lost_links``) to
+:meth:`Engine.on_kernel_change`, which makes it urgent; ``policy.suspension`` decides what may go, ``policy.plan.urgent`` what
+goes first, and ``engine.plan_executor`` sends the first delete before anything else is done.
 
 An event says only "look again". A burst of events is answered at its first one (an address that was removed after a moment),
 then coalesced; after it the kernel is looked at again at 50 ms and at 1 s, since NetworkManager may re-add endpoints
@@ -162,7 +166,7 @@ class Engine(Reconciler):
         elif not failure and self._failing:
             _log.info("reconcile works again")
         self._failing = failure
-        self._schedule_retry(needed=bool(failure) or self._writer.unfinished)
+        self._schedule_retry(needed=bool(failure) or self._executor.unfinished)
         return wrote
 
     def _schedule_retry(self, *, needed: bool) -> None:

@@ -33,8 +33,8 @@ from ..policy.decide import decide
 from ..policy.plan import needed, plan, restore, urgent
 from .event_log import EventLog
 from .history import History
+from .plan_executor import PlanExecutor
 from .record import Record, StateError
-from .writer import Writer
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Reconciler:
         self._compared: object = None  #: the routes that were compared last with what is desired; the object itself
         self._faults = FaultLog(_log)
         self._history = History()
-        self._writer = Writer(kernel, record.contents.ours, self._history, self._faults, self._save)
+        self._executor = PlanExecutor(kernel, record.contents.ours, self._history, self._faults, self._save)
         self._events = EventLog(record.contents.guard, silent=dry_run)
 
     def wake(self) -> None:
@@ -102,13 +102,13 @@ class Reconciler:
         except (KernelError, StateError):
             self.wake()  # for the loop, which tries again
             raise
-        if self._writer.unfinished:
+        if self._executor.unfinished:
             self.wake()
         return wrote
 
     async def _converge(self, *, thorough: bool, loss: bool) -> bool:
         async with self._turn:
-            wrote = self._writer.unfinished = False
+            wrote = self._executor.unfinished = False
             at_once = loss
             for _ in range(_ROUNDS):
                 at_once |= self._take_loss()
@@ -123,7 +123,7 @@ class Reconciler:
                     break
                 wrote, at_once = True, False
             if not operations:
-                self._writer.nothing_to_do()
+                self._executor.nothing_to_do()
             self._events.paths(view.desired)
             if not self._dry_run:
                 self._save()
@@ -138,11 +138,11 @@ class Reconciler:
         """
         if at_once and kernel.routes is not self._compared:
             view = await self._decide(kernel, connections, hurried=True)
-            if operations := urgent(view.desired, kernel, self._writer.ours):
+            if operations := urgent(view.desired, kernel, self._executor.ours):
                 return view, operations
         view = await self._decide(kernel, connections)
         self._compared = kernel.routes
-        return view, plan(view.desired, kernel, self._writer.ours)
+        return view, plan(view.desired, kernel, self._executor.ours)
 
     async def _decide(
         self, kernel: Kernel, connections: Mapping[frozenset[str], int] | None = None, *, hurried: bool = False
@@ -162,7 +162,7 @@ class Reconciler:
             desired = decide(snapshot, self.config, hurried=hurried)
         if not networkmanager.running:
             desired = replace(desired, claims=desired.claims | ours.claims)
-        self._writer.ours = ours = decided(ours, kernel, desired)
+        self._executor.ours = ours = decided(ours, kernel, desired)
         self.view = View(replace(snapshot, ours=ours), desired, self.config.mode)
         self._waits_for_connections = desired.depends_on_connections
         self._history.decided(desired, time.monotonic())
@@ -171,16 +171,16 @@ class Reconciler:
 
     def _ours_in(self, kernel: Kernel) -> Ours:
         """What is ours, as far as this look confirms it."""
-        return adopted(seen(self._writer.ours, kernel.endpoints), kernel, marks_of(self.config.routing.numbering))
+        return adopted(seen(self._executor.ours, kernel.endpoints), kernel, marks_of(self.config.routing.numbering))
 
     async def _write(self, operations: tuple[Operation, ...], view: View, *, at_once: bool) -> bool:
-        """Carry the plan out; see :meth:`Writer.write`."""
+        """Carry the plan out; see :meth:`PlanExecutor.write`."""
         try:
-            return await self._writer.write(
+            return await self._executor.write(
                 operations,
                 view.snapshot.kernel,
                 view.desired,
-                unrecorded_numbers=self._writer.ours.numberings != self._record.contents.ours.numberings,
+                unrecorded_numbers=self._executor.ours.numberings != self._record.contents.ours.numberings,
                 at_once=at_once,
                 lost=self._urgent.is_set,
             )
@@ -231,7 +231,7 @@ class Reconciler:
         began = since(self._record.contents.since, paths, time.time())
         known = self.view.snapshot.kernel.endpoints_max if self.view else 0
         mode = self._record.contents.mode
-        self._record.save(Contents(self._writer.ours, began, known, mode, self._events.guard))
+        self._record.save(Contents(self._executor.ours, began, known, mode, self._events.guard))
 
     # --- orders ---
 
@@ -271,15 +271,17 @@ class Reconciler:
                 if not (operations := self._restoring(kernel, connections)):
                     break
                 for operation, error in await self._kernel.execute(operations):
-                    self._writer.failed(operation, error, kernel)
+                    self._executor.failed(operation, error, kernel)
                 # Once is enough, also where the kernel refused: what has another value by now is somebody else's.
-                self._writer.ours = replace(self._writer.ours, limits={}, withdrawn=frozenset(), linkdown=frozenset())
-            ours = self._writer.ours
+                self._executor.ours = replace(
+                    self._executor.ours, limits={}, withdrawn=frozenset(), linkdown=frozenset()
+                )
+            ours = self._executor.ours
             left = frozenset(own for own in ours.endpoints if own.address in self.kept)
             numberings = ours.numberings if self.kept else frozenset[Numbering]()
-            self._writer.ours = Ours(left, ours.claims, numberings=numberings)
+            self._executor.ours = Ours(left, ours.claims, numberings=numberings)
             contents = self._record.contents
-            self._record.save(Contents(self._writer.ours, endpoints_max=contents.endpoints_max, mode=contents.mode))
+            self._record.save(Contents(self._executor.ours, endpoints_max=contents.endpoints_max, mode=contents.mode))
             with contextlib.suppress(KernelError):
                 await self._decide(await self._kernel.look(thorough=True))
         self._on_view()
@@ -291,7 +293,7 @@ class Reconciler:
         ours = decided(ours, kernel, replace(desired, withdrawn=frozenset(), linkdown=ours.linkdown))
         # What NetworkManager has adopted is its own by now.
         theirs = {path.address for path in desired.paths if path.owner is Owner.NETWORKMANAGER}
-        self._writer.ours = ours = replace(
+        self._executor.ours = ours = replace(
             ours, endpoints=frozenset(own for own in ours.endpoints if own.port or own.address not in theirs)
         )
         self.kept = needed(kernel, ours, connections, desired.marks)

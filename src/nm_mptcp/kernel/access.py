@@ -30,17 +30,17 @@ from .connections import Connections, established_addresses
 from .egress import EgressLookup
 from .errors import KernelError
 from .fib import FIB, Changes
-from .linkdown import LinkdownSysctls
-from .monitor import Monitor, full_dump
+from .linkdown_sysctl import LinkdownSysctls
 from .neighbours import Neighbours
+from .operations import OperationWriter, PresentRoutes
 from .path_manager import PathManager
 from .path_manager_events import PathManagerEvent, PathManagerEvents
 from .route_lookup import RouteAnswer, RouteAnswers, RouteLookup, RouteQuery
 from .rtnetlink import Rtnetlink
+from .rtnl_events import RtnetlinkEvents, full_dump
 from .sock_diag import Sockets, Subflow, may_administer
 from .subflow_closer import SubflowCloser
 from .worker import NetlinkWorker
-from .writer import PresentRoutes, Writer
 
 #: Queries answered in one go: a lost link's endpoint waits less than a millisecond for them.
 _QUERIES = 8
@@ -78,12 +78,12 @@ class KernelAccess:
         self._egress = EgressLookup()
         self._linkdown = LinkdownSysctls()
         self._closer = SubflowCloser(self._sockets, self._path_manager, self._egress)
-        self._writer = Writer(
+        self._writer = OperationWriter(
             self._rtnetlink, self._path_manager, self._closer, self._linkdown, on_limits=self._forget_settings
         )
         self._connections = Connections(self._sockets.subflows)
         self._fib = FIB()
-        self._monitor: Monitor | None = None
+        self._monitor: RtnetlinkEvents | None = None
         self._events: PathManagerEvents | None = None
         self._endpoints_max = endpoints_max
         self._settings: _Settings | None = None  #: of the last look
@@ -95,7 +95,7 @@ class KernelAccess:
         due); ``on_event`` for each event of the path manager. Raises :class:`KernelError`.
         """
         loop = asyncio.get_running_loop()
-        self._monitor = Monitor(self._fib, on_change, lambda: on_change(Changes(resync_due=True)))
+        self._monitor = RtnetlinkEvents(self._fib, on_change, lambda: on_change(Changes(resync_due=True)))
         self._monitor.start(loop)
         if sysctl.path_manager():
 
@@ -144,7 +144,7 @@ class KernelAccess:
                 self._monitor.read()
                 if not self._monitor.behind:
                     break
-            if self._monitor.lost or (thorough and self._fib.resync_due):
+            if self._monitor.events_lost or (thorough and self._fib.resync_due):
                 await self._dump_all(self._monitor)
         fib = self._fib
         depends = (fib.links, fib.routes, fib.rules, fib.addresses)
@@ -182,7 +182,7 @@ class KernelAccess:
             limits=settings.limits,
         )
 
-    async def _dump_all(self, monitor: Monitor) -> None:
+    async def _dump_all(self, monitor: RtnetlinkEvents) -> None:
         for _ in range(_DUMPS):
             monitor.begin_dump()
             try:
@@ -300,7 +300,7 @@ class KernelAccess:
         return failures, operations[done:]
 
     def _present(self) -> PresentRoutes:
-        complete = not (self._fib.resync_due or (self._monitor is not None and self._monitor.lost))
+        complete = not (self._fib.resync_due or (self._monitor is not None and self._monitor.events_lost))
         return PresentRoutes(self._fib, self._rtnetlink, complete=complete)
 
     # --- on the worker thread

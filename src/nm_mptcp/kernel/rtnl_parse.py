@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From rtnetlink messages to model values; pure, used by :mod:`.rtnetlink` (dumps) and :mod:`.monitor` (events),
+"""From rtnetlink messages to model values; pure, used by :mod:`.rtnetlink` (dumps) and :mod:`.rtnl_events` (events),
 hence one module for messages of all kinds.
 
 Sources: kernel ``rtnetlink.h``, ``if_link.h``, ``if_addr.h``, ``fib_rules.h``, and what ``fib_dump_info``,

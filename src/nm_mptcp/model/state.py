@@ -728,9 +728,10 @@ class Desired:
     withdrawn: frozenset[Endpoint] = frozenset()  #: NetworkManager's endpoints to delete for now; their ids are 0
     #: addresses without an endpoint whose initial subflows are to be closed (a delete of id 0)
     close_initial_subflows: frozenset[str] = frozenset()
-    #: addresses on which subflows are to be closed if their connection has an established one outside of ``lost``
+    #: addresses on which subflows are to be closed if their connection has an established one outside of
+    #: :attr:`lost_addresses`
     close_redundant: frozenset[str] = frozenset()
-    lost: frozenset[str] = frozenset()  #: addresses whose subflows do not count as alternatives
+    lost_addresses: frozenset[str] = frozenset()  #: addresses whose subflows do not count as alternatives
     stale: frozenset[Endpoint] = frozenset()  #: the kernel's own (implicit) endpoints to delete, for the slots of paths
     renewed: frozenset[str] = frozenset()  #: addresses whose endpoint is to be deleted and added again
     linkdown: frozenset[tuple[Family, int]] = frozenset()  #: where ``ignore_routes_with_linkdown`` is to be set

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Pure: which addresses are paths, with which flags, made by whom - decided for all together, each with its reason.
 
-First every address is judged by itself (``judgement``), then the decisions are seen together: what must be kept because
+First each address is classified by itself (``classify``), then all decisions are seen together: what must be kept because
 nothing else is there, what finds a slot. Endpoints, routes, rules and limits follow from the paths.
 """
 
@@ -46,7 +46,7 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
     decisions = apply_mode(facts, decisions, config)
     decisions = apply_signal_strength(facts, decisions)
     suspension = suspend(facts, decisions, config)
-    slots = fill_slots(facts, one_interface_each(facts, suspension.decisions), suspension.lost)
+    slots = fill_slots(facts, one_interface_each(facts, suspension.decisions), suspension.lost_addresses)
     decisions = slots.decisions
     routed, around = SourceRouting({}, (), {}), Detours({}, frozenset())
     linkdown = replaceable(facts, guard.outside(decisions), config)
@@ -69,7 +69,7 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
         withdrawn=suspension.withdrawn | guard.withdrawn,
         close_initial_subflows=suspension.close_initial_subflows,
         close_redundant=suspension.close_redundant,
-        lost=suspension.lost,
+        lost_addresses=suspension.lost_addresses,
         stale=slots.stale,
         renewed=renewed(facts, decisions),
         linkdown=linkdown - around.covered,

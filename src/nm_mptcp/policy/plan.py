@@ -75,7 +75,7 @@ def urgent(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...
     )
 
 
-def unrecorded(operations: Iterable[Operation], withdrawn: Set[Endpoint]) -> int:
+def count_unrecorded(operations: Iterable[Operation], withdrawn: Set[Endpoint]) -> int:
     """How many operations from the first on leave nothing behind that the record has to tell of, should we end after them.
 
     What is deleted and was ours is nobody's; only what is ``withdrawn`` of NetworkManager's is to be put back one day.
@@ -136,7 +136,7 @@ def _cut(desired: Desired) -> Iterable[Operation]:
 
 def _severed(desired: Desired) -> Iterable[Operation]:
     if desired.close_redundant:
-        yield Operation(Action.CLOSE_REDUNDANT, RedundantSubflows(desired.close_redundant, desired.lost))
+        yield Operation(Action.CLOSE_REDUNDANT, RedundantSubflows(desired.close_redundant, desired.lost_addresses))
 
 
 def _linkdown(wanted: frozenset[tuple[Family, int]], kernel: Kernel, ours: Ours) -> Iterable[LinkdownSetting]:

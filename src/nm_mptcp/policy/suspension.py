@@ -141,7 +141,7 @@ class Suspension:
     withdrawn: frozenset[Endpoint] = frozenset()
     close_initial_subflows: frozenset[str] = frozenset()
     close_redundant: frozenset[str] = frozenset()
-    lost: frozenset[str] = frozenset()
+    lost_addresses: frozenset[str] = frozenset()
     asks: bool = False
 
 
@@ -174,7 +174,7 @@ def suspend(facts: Facts, decisions: list[Decision], config: Config) -> Suspensi
         withdrawn=frozenset(_bare_endpoint(facts, v) for v, fate in result if fate is _Fate.WITHDRAWN),
         close_initial_subflows=frozenset((without - depended_on) & with_sibling),
         close_redundant=frozenset(redundant & with_sibling),
-        lost=lost,
+        lost_addresses=lost,
         asks=known is None and bool(kept or seats),
     )
 

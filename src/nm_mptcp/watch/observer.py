@@ -19,10 +19,10 @@ from typing import Any
 from ..kernel.errors import KernelError
 from ..kernel.fib import FIB, Changes
 from ..kernel.link_stats import LinkStats
-from ..kernel.monitor import LINKS_AND_ADDRESSES, Monitor, dump_links
 from ..kernel.path_manager import PathManager
 from ..kernel.path_manager_events import PathManagerEvent, PathManagerEvents
 from ..kernel.rtnetlink import Rtnetlink
+from ..kernel.rtnl_events import LINKS_AND_ADDRESSES, RtnetlinkEvents, dump_links
 from ..kernel.sock_diag import Sockets
 from .bus_observer import BusObserver
 from .events import Event, EventType, from_path_manager
@@ -67,7 +67,7 @@ class Observer:
         self._path_manager, self._sockets = PathManager(), Sockets()
         self._privileged = True
         self._cost = 0.0  #: seconds of processor time of the last reading
-        self._monitor = Monitor(FIB(), self._on_links_changed, self._on_links_lost, groups=LINKS_AND_ADDRESSES)
+        self._monitor = RtnetlinkEvents(FIB(), self._on_links_changed, self._on_links_lost, groups=LINKS_AND_ADDRESSES)
         self._path_manager_events = PathManagerEvents(self._on_path_manager_event)
         self._bus = BusObserver(self._apply)
         self._read_mptcp = asyncio.Event()

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from nm_mptcp.kernel.fib import FIB, Changes
-from nm_mptcp.kernel.monitor import Monitor, full_dump
 from nm_mptcp.kernel.rtnetlink import Rtnetlink
+from nm_mptcp.kernel.rtnl_events import RtnetlinkEvents, full_dump
 from nm_mptcp.model.state import MAIN_TABLE, Route
 from tests.support.network import Network, batch, ip, veth
 
@@ -27,11 +27,11 @@ class Watcher:
         self.changes: list[Changes] = []
         self.losses = 0
         self.fib = FIB()
-        self.monitor = Monitor(self.fib, self.changes.append, self._on_lost)
+        self.monitor = RtnetlinkEvents(self.fib, self.changes.append, self._on_events_lost)
         self.rtnetlink = Rtnetlink()
         self.worker = ThreadPoolExecutor(1)
 
-    def _on_lost(self) -> None:
+    def _on_events_lost(self) -> None:
         self.losses += 1
 
     async def dump(self) -> bool:
@@ -82,10 +82,10 @@ def test_events_are_applied_by_the_loop() -> None:
 def test_before_the_first_dump_events_count_as_lost() -> None:
     async def story() -> None:
         watcher = Watcher()
-        assert watcher.monitor.lost
+        assert watcher.monitor.events_lost
         watcher.monitor.start(asyncio.get_running_loop())
         assert await watcher.dump()
-        assert not watcher.monitor.lost
+        assert not watcher.monitor.events_lost
         watcher.monitor.close()
         assert watcher.monitor.fileno() == -1
 
@@ -149,9 +149,9 @@ def test_an_overflow_is_reported_and_a_dump_ends_it() -> None:
             # The loop does not run meanwhile, so nothing is read.
             batch("\n".join(f"route add 10.{100 + i // 250}.{i % 250}.0/24 via 10.0.0.2" for i in range(500)))
             await watcher.until(lambda: watcher.losses)
-            assert watcher.monitor.lost
+            assert watcher.monitor.events_lost
             assert await watcher.dump()
-            assert not watcher.monitor.lost
+            assert not watcher.monitor.events_lost
             assert len(watcher.destinations()) >= 501
             assert not (
                 await asyncio.get_running_loop().run_in_executor(watcher.worker, full_dump, watcher.rtnetlink)
@@ -170,7 +170,7 @@ def test_a_dump_during_which_events_were_lost_is_not_complete() -> None:
             fresh = await asyncio.get_running_loop().run_in_executor(watcher.worker, full_dump, watcher.rtnetlink)
             batch("\n".join(f"route add 10.{i}.0.0/16 dev va" for i in range(100)))
             assert not watcher.monitor.end_dump(fresh)
-            assert watcher.monitor.lost
+            assert watcher.monitor.events_lost
             assert watcher.losses
             watcher.changes.clear()
             assert await watcher.dump()

@@ -68,11 +68,11 @@ def dump_links(rtnetlink: Rtnetlink) -> FIB:
     return FIB.of(rtnetlink.links(), rtnetlink.addresses(), (), ())
 
 
-class Monitor:
+class RtnetlinkEvents:
     """A subscription to the kernel's events, in the running asyncio loop.
 
-    ``on_change`` is called after each burst that changed the FIB, ``on_lost`` when events were lost (ENOBUFS, or one that
-    could not be read): a full dump is due, and :attr:`lost` stays true until one is complete. ``groups``: all, or
+    ``on_change`` is called after each burst that changed the FIB, ``on_events_lost`` when events were lost (ENOBUFS, or one
+    that could not be read): a full dump is due, and :attr:`events_lost` stays true until one is complete. ``groups``: all, or
     :data:`LINKS_AND_ADDRESSES`.
     """
 
@@ -80,18 +80,18 @@ class Monitor:
         self,
         fib: FIB,
         on_change: Callable[[Changes], None],
-        on_lost: Callable[[], None],
+        on_events_lost: Callable[[], None],
         *,
         groups: tuple[int, ...] = _GROUPS,
     ) -> None:
         self.fib = fib
         self._groups = groups
         #: Whether events were lost since the last complete dump; true before the first.
-        self.lost = True
+        self.events_lost = True
         #: Whether :meth:`read` ended before all events were read.
         self.behind = False
         self._on_change = on_change
-        self._on_lost = on_lost
+        self._on_events_lost = on_events_lost
         self._subscription = Subscription()
         self._alarm = Subscription()  #: for links alone, whose events must not wait for thousands of routes'
         self._kept: list[rtnl_parse.Event] | None = None  # events since begin_dump, None outside of a dump
@@ -135,10 +135,10 @@ class Monitor:
                 break
         events, self._kept = self._kept or [], None
         changes = self.fib.adopt(fresh, events)
-        self.lost = not self._kept_all
+        self.events_lost = not self._kept_all
         if changes:
             self._on_change(changes)
-        return not self.lost and not self.fib.resync_due
+        return not self.events_lost and not self.fib.resync_due
 
     def abandon_dump(self) -> None:
         """The dump failed: the FIB stays as it is."""
@@ -193,12 +193,12 @@ class Monitor:
                     raise
                 lost = True
         if lost:
-            self.lost = True
+            self.events_lost = True
             self._kept_all = False
         if changes:
             self._on_change(changes)
         if lost:
-            self._on_lost()
+            self._on_events_lost()
 
 
 def _received(subscription: Subscription) -> bytes | None:

@@ -20,7 +20,7 @@ from ..kernel.errors import KernelError
 from ..kernel.ip_commands import command
 from ..model.record import with_endpoints, with_limits, with_linkdown, without_endpoints
 from ..model.state import Action, Desired, Endpoint, Kernel, Limits, LinkdownSetting, Operation, Ours
-from ..policy.plan import unrecorded
+from ..policy.plan import count_unrecorded
 from .history import History
 from .record import StateError
 
@@ -32,7 +32,7 @@ _HEAD_START = 0.001
 Failures = list[tuple[Operation, KernelError]]
 
 
-class Writer:
+class PlanExecutor:
     """Writes to the kernel; :attr:`ours` is what is ours there. ``save`` writes the record."""
 
     def __init__(
@@ -63,7 +63,7 @@ class Writer:
         """
         before = self.ours
         to_record = self._note(operations, kernel) or unrecorded_numbers or bool(desired.withdrawn)
-        first = unrecorded(operations, desired.withdrawn)
+        first = count_unrecorded(operations, desired.withdrawn)
         ahead = min(first, 1) if at_once else 0
         failures = await self._kernel.execute(operations[:ahead], at_once=True)
         going = asyncio.ensure_future(self._kernel.execute_until(operations[ahead:first], interrupted=lost))

@@ -19,7 +19,7 @@ from ..model.state import (
 )
 from .errors import KernelError
 from .fib import FIB
-from .linkdown import LinkdownSysctls
+from .linkdown_sysctl import LinkdownSysctls
 from .path_manager import PathManager
 from .rtnetlink import Rtnetlink
 from .subflow_closer import SubflowCloser
@@ -51,7 +51,7 @@ class PresentRoutes:
         return True
 
 
-class Writer:
+class OperationWriter:
     """Writes operations: synchronous, for one thread."""
 
     def __init__(
