@@ -225,7 +225,7 @@ print(await bus.call("org.freedesktop.DBus", "/", "org.freedesktop.DBus.Peer", "
     ]
 
 
-def test_a_daemon_that_takes_nothing_for_a_while_loses_nobody(daemon: Daemon, library: str) -> None:
+def test_calls_survive_a_daemon_that_reads_nothing_for_a_while(daemon: Daemon, library: str) -> None:
     """Its socket is full where it is busy, or somebody asks for much: to the libraries that is the end of the connection."""
     body = """
 bus = await module.connected()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A real gsm profile: in reserve while there is anything else, and no path at all abroad."""
+"""A real gsm profile: backup beside other paths, and no path while it roams."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_not_one_byte_of_a_stream_goes_over_cellular_while_wifi_lives_and_all_of
     connection.wait_subflow(up.wifi.address)
 
 
-def test_a_roaming_modem_is_no_path_and_one_that_is_home_again_is(up: Laptop) -> None:
+def test_a_roaming_modem_is_no_path_until_it_is_home_again(up: Laptop) -> None:
     connection = up.connect(up.wifi.address, up.cellular)
     kept = ports(connection, up.wifi.address)
     up.modem.register(Registration.ROAMING)
@@ -176,7 +176,7 @@ def test_a_connection_that_cannot_move_keeps_its_subflow_abroad_and_no_other_one
     new.echo()
 
 
-def test_what_stands_on_a_roaming_link_goes_on_leaving_by_it(up: Laptop) -> None:
+def test_connections_on_a_roaming_link_go_on_leaving_by_it(up: Laptop) -> None:
     up.modem.register(Registration.ROAMING)
     up.bed.wait_no_endpoint(up.cellular)
     capture = up.modem.uplink.capture()
@@ -187,7 +187,7 @@ def test_what_stands_on_a_roaming_link_goes_on_leaving_by_it(up: Laptop) -> None
     assert set(capture.sources()) == {up.cellular}
 
 
-def test_flags_of_the_profile_are_law_abroad_too(laptop: Laptop) -> None:
+def test_explicit_flags_of_the_profile_apply_while_roaming(laptop: Laptop) -> None:
     laptop.bed.modify("Mobile", "connection.mptcp-flags 0x22")
     laptop.modem.register(Registration.ROAMING)
     laptop.bed.up("Wi-Fi", "Mobile")
@@ -202,7 +202,7 @@ def test_a_modem_that_is_registered_abroad_for_messages_only_is_roaming(up: Lapt
     up.bed.wait_no_endpoint(up.cellular)
 
 
-def test_a_registration_that_makes_no_sense_is_said_once_and_breaks_nothing(up: Laptop) -> None:
+def test_a_malformed_registration_is_logged_once_and_ignored(up: Laptop) -> None:
     for nonsense in ("roaming", "home", "roaming"):
         up.modem.register(nonsense, "s")
     up.modem.register(Registration.ROAMING)

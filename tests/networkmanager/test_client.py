@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The client against a real NetworkManager: what happens there is what its state says."""
+"""The client against a real NetworkManager."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_reapply_that_changes_the_leases_end_is_seen(bed: Bed, follower: Follo
     follower.wait("wlan0", lambda device: device["profile"]["mptcp_flags"] == 0x62)
 
 
-def test_any_reapply_is_seen_when_told(bed: Bed, follower: Follower) -> None:
+def test_any_reapply_is_seen_by_refresh_profiles(bed: Bed, follower: Follower) -> None:
     static(bed, "wlan0")
     bed.up("wlan0")
     activation = follower.activated("wlan0")["activation"]
@@ -174,14 +174,14 @@ def test_the_configured_default_counts_from_the_activation_on(bed: Bed, follower
     assert follower.device("wlan0")["default_flags"]["section"] == "connection-nm-mptcp"
 
 
-def test_what_somebody_else_configured_is_external(bed: Bed, follower: Follower) -> None:
+def test_a_device_configured_by_another_program_is_external(bed: Bed, follower: Follower) -> None:
     bed.uplink("eth7", static="10.7.0.0/24")
     bed.machine.run("ip", "address", "add", "10.7.0.9/24", "dev", "eth7")
     device = follower.activated("eth7")
     assert device["external"]
 
 
-def test_an_unmanaged_device_is_told_as_that(bed: Bed, follower: Follower) -> None:
+def test_an_unmanaged_device_is_shown_as_unmanaged(bed: Bed, follower: Follower) -> None:
     bed.uplink("eth7", static="10.7.0.0/24")
     bed.nmcli("device", "set", "eth7", "managed", "no")
     follower.wait("eth7", lambda device: not device["managed"] and device["state"] == DeviceState.UNMANAGED)
@@ -194,7 +194,7 @@ def test_an_interface_that_goes_is_gone(bed: Bed, follower: Follower) -> None:
     wait_for("eth7 gone", lambda: not follower.device("eth7"))
 
 
-def test_a_metered_profile_is_told(bed: Bed, follower: Follower) -> None:
+def test_a_metered_profile_is_seen(bed: Bed, follower: Follower) -> None:
     static(bed, "wwan0", "connection.metered yes")
     bed.up("wwan0")
     follower.wait("wwan0", lambda device: device["metered"] == 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The running service and its configuration: read again, by whatever way, and never brought down by a bad file."""
+"""The running service and its configuration: every way to reload it, and files with errors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_reload_of_what_has_not_changed_writes_nothing(bed: Bed) -> None:
     assert writes.all == []
 
 
-def test_sighup_reads_it_again_and_systemd_is_told(bed: Bed, up: Links) -> None:
+def test_sighup_reloads_and_notifies_systemd(bed: Bed, up: Links) -> None:
     assert bed.service
     bed.write(SETTINGS, LTE_IS_BACKUP)
     told = len(bed.service.notifications())
@@ -75,7 +75,7 @@ def test_sighup_reads_it_again_and_systemd_is_told(bed: Bed, up: Links) -> None:
     assert int(when.removeprefix("MONOTONIC_USEC=")) > 0
 
 
-def test_no_bad_file_changes_anything_and_each_is_told_in_one_line(bed: Bed, up: Links) -> None:
+def test_a_bad_file_changes_nothing_and_each_is_logged_in_one_line(bed: Bed, up: Links) -> None:
     assert bed.service
     bed.write(SETTINGS, LTE_IS_BACKUP)
     assert reload(bed).returncode == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Our reading of NetworkManager's configuration against NetworkManager itself: the endpoint it makes is the proof."""
+"""Our parser of NetworkManager's configuration against NetworkManager itself: the endpoint that it makes is the proof."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""NetworkManager and the bus may go and come back; the service stays, and says so once."""
+"""NetworkManager and the bus may go and come back; the service stays, and logs it once."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_the_watchdog_is_fed(bed: Bed) -> None:
     assert "STOPPING=1" in service.notifications()
 
 
-def test_a_networkmanager_that_does_not_answer_keeps_nobody_waiting(bed: Bed, up: Links) -> None:
+def test_a_networkmanager_that_does_not_answer_is_not_awaited(bed: Bed, up: Links) -> None:
     """It owns its name: it is stopped, swapped out, or somebody looks at it in a debugger; and we are started meanwhile."""
     assert bed.service
     assert bed.service.stop() == 0

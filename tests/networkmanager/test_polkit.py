@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who may change something over the bus: root, and others where a real polkit allows it."""
+"""Who may change something over the bus: root, and others where a real polkit authorizes them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_without_polkit_only_root_may(bed: Bed) -> None:
 
 
 @pytest.mark.usefixtures("up")
-def test_a_user_may_what_polkit_allows(bed: Bed) -> None:
+def test_a_user_may_do_what_polkit_authorizes(bed: Bed) -> None:
     polkit = Polkit(bed)
     assert polkit.actions() == set(Permission)
 
@@ -93,7 +93,7 @@ def test_root_does_not_wait_for_a_polkit_that_hangs(bed: Bed, up: Links) -> None
 
 
 @pytest.mark.usefixtures("up")
-def test_a_service_that_is_stopped_while_somebody_waits_for_it_ends_without_ado(bed: Bed) -> None:
+def test_a_service_that_is_stopped_while_a_caller_waits_ends_cleanly(bed: Bed) -> None:
     service, polkit = bed.service, Polkit(bed)
     assert service
     polkit.daemon.send(signal.SIGSTOP)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Profiles that belong to somebody: read as root they count; what cannot be read is no path."""
+"""Profiles with connection.permissions: root reads them; what cannot be read is no path."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_profile_that_cannot_be_read_is_no_path_and_says_so(bed: Bed, private:
 
 
 @pytest.mark.usefixtures("private")
-def test_anybody_may_look_at_the_services_status(bed: Bed) -> None:
+def test_any_user_may_read_the_services_status(bed: Bed) -> None:
     said = bed.machine.attempt(*NOBODY, *command(), "status", "--json")
     assert said.returncode == 0, said.stderr
     assert Status(json.loads(said.stdout))["service"] == "active"
@@ -69,7 +69,7 @@ def test_only_root_may_change_anything(bed: Bed, what: str) -> None:
     assert bed.footprint() == before
 
 
-def test_who_may_not_see_a_profile_is_not_told_to_take_its_path_out(bed: Bed, private: Links) -> None:
+def test_a_user_who_may_not_see_a_profile_is_not_advised_to_exclude_its_path(bed: Bed, private: Links) -> None:
     bed.machine.run("chmod", "644", "/etc/NetworkManager/NetworkManager.conf")
     done = bed.machine.attempt(*NOBODY, *command(), "apply", "--dry-run")
     assert (done.returncode, done.stdout) == (1, "")

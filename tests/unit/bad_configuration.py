@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What people do to a configuration file, and the one line that each gets for it (without the file's name in front)."""
+"""Configuration files with errors, and the line that reports each (without the file's name in front)."""
 
 from __future__ import annotations
 

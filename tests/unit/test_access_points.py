@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The strength of the access point in use, followed over a real bus - and nobody else's."""
+"""The signal strength of the access points in use, and of no others, over a real bus."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_the_strength_is_known_from_the_start() -> None:
     run(story)
 
 
-def test_a_change_of_nothing_but_the_strength_is_told_apart() -> None:
+def test_a_change_of_only_the_strength_has_its_own_callback() -> None:
     async def story(wireless: Wireless, follower: Follower) -> None:
         before = follower.changes
         for value in (70, 70, 69):
@@ -109,7 +109,7 @@ def test_a_change_of_nothing_but_the_strength_is_told_apart() -> None:
     run(story)
 
 
-def test_nobody_is_woken_for_access_points_that_are_only_in_range() -> None:
+def test_access_points_that_are_only_in_range_are_not_subscribed() -> None:
     async def story(wireless: Wireless, follower: Follower) -> None:
         follower.signals.clear()
         for number in range(2, 50):
@@ -158,9 +158,7 @@ def test_an_access_point_that_is_gone_already_is_no_trouble(caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize("nonsense", [Variant("s", "strong"), Variant("u", 101), Variant("i", -1), Variant("b", True)])
-def test_a_strength_that_makes_no_sense_is_said_once_and_does_not_count(
-    nonsense: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_malformed_strength_is_logged_once_and_ignored(nonsense: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def story(wireless: Wireless, follower: Follower) -> None:
         wireless.strength(1, nonsense)
         await follower.until(lambda: follower.device.strength is None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""nm-mptcp.conf: what its files say, which of them counts, and what is said of one that is no good."""
+"""nm-mptcp.conf: the values of its files, which file wins, and the errors."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def options(config: Config, *, id_: str = "Home", uuid: str = UUID, address: str
         ),
     ],
 )
-def test_a_file_says_what_it_says(text: str, config: Config, tmp_path: Path) -> None:
+def test_values_of_main_and_routing(text: str, config: Config, tmp_path: Path) -> None:
     assert of(text, tmp_path) == config
 
 
@@ -148,7 +148,7 @@ SUBFLOW_BACKUP = ProfileFlag.ENABLED | ProfileFlag.SUBFLOW | ProfileFlag.BACKUP
         ("flags=signal\nsignal-port=443", {"flags": ProfileFlag.ENABLED | ProfileFlag.SIGNAL, "signal_port": 443}),
     ],
 )
-def test_a_section_for_paths_says_what_it_says(line: str, expected: dict[str, Any], tmp_path: Path) -> None:
+def test_values_of_a_path_section(line: str, expected: dict[str, Any], tmp_path: Path) -> None:
     said = options(of(f"[path-x]\n{line}\n", tmp_path))
     assert said == PathOptions(**{name: Setting(value) for name, value in expected.items()})
     for name in expected:
@@ -208,7 +208,7 @@ def test_a_section_is_for_the_paths_that_all_its_matches_take(match: str, is_for
     assert options(config).routing.value is not is_for
 
 
-def test_ids_may_look_like_anything(tmp_path: Path) -> None:
+def test_ids_may_have_any_characters(tmp_path: Path) -> None:
     config = of("[path-x]\nmatch-connection=Home \\, sweet: Home,[[]1]\nrouting=no\n", tmp_path)
     assert not options(config, id_="Home , sweet: Home").routing.value
     assert not options(config, id_="[1]").routing.value
@@ -279,7 +279,7 @@ def test_a_section_that_several_files_write_is_one_in_the_place_of_the_first(
     assert [section.name for section in source.load().sections] == ["path-b", "path-a"]
 
 
-def test_what_main_says_counts_where_no_section_says_it(tmp_path: Path) -> None:
+def test_main_applies_where_no_section_has_the_key(tmp_path: Path) -> None:
     config = of("[main]\nmetered=exclude\nroaming=ignore\n[path-x]\nroaming=backup\n", tmp_path)
     said = options(config)
     assert (said.metered.value, str(said.metered)) == ("exclude", f"[main] in {tmp_path}/nm-mptcp.conf")
@@ -307,7 +307,7 @@ def test_the_table_of_bad_files_is_long_enough() -> None:
 
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
-def test_a_bad_file_gives_one_line_that_says_where_and_what_is_allowed(bad: Bad, tmp_path: Path) -> None:
+def test_an_error_is_one_line_with_the_place_and_what_is_allowed(bad: Bad, tmp_path: Path) -> None:
     if not bad.for_root_too and os.geteuid() == 0:
         pytest.skip("root may read every file")
     file = tmp_path / "nm-mptcp.conf"
@@ -332,7 +332,7 @@ def test_a_bad_drop_in_leaves_all_other_files_in_force(bad: Bad, source: Configu
     assert (said.metered.value, said.roaming.value, said.slot_priority.value) == ("exclude", "ignore", 7)
 
 
-def test_whatever_a_file_is_called_it_is_told_in_one_line_of_text(
+def test_any_file_name_is_shown_as_one_printable_line(
     source: ConfigurationFiles, write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write("etc/10.conf", "").rename(source.paths.etc / os.fsdecode(b"a\nb\x1b[31m\xff.conf"))
@@ -348,7 +348,7 @@ def test_whatever_a_file_is_called_it_is_told_in_one_line_of_text(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_a_file_that_this_user_may_not_read_is_told() -> None:
+def test_a_file_without_read_permission_is_reported() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         file = Path(folder, "nm-mptcp.conf")
@@ -362,7 +362,7 @@ def test_a_file_that_this_user_may_not_read_is_told() -> None:
 
 
 @pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to(path)], ids=["a file", "a loop"])
-def test_a_directory_of_drop_ins_that_is_none_is_told(
+def test_a_drop_in_directory_that_cannot_be_listed_is_reported(
     make: Callable[[Path], None], source: ConfigurationFiles, tmp_path: Path
 ) -> None:
     place = tmp_path / PLACES["etc"]
@@ -372,7 +372,7 @@ def test_a_directory_of_drop_ins_that_is_none_is_told(
     assert str(problem).startswith(f"{place}: cannot be listed: ")
 
 
-def test_of_several_problems_the_first_is_told_and_how_many_there_are(tmp_path: Path) -> None:
+def test_of_several_problems_the_first_and_their_number_are_shown(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         of("[main]\nmode=x\nfailover=y\nlimits=z\n", tmp_path)
     assert len(error.value.problems) == 3
@@ -419,7 +419,7 @@ def test_a_section_keeps_its_good_keys_beside_a_bad_value(tmp_path: Path) -> Non
 # --- the command ---
 
 
-def test_check_is_silent_for_a_good_file_and_says_all_that_is_wrong(
+def test_check_prints_all_problems_and_nothing_for_a_valid_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "x.conf"

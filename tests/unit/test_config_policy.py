@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the configuration changes in policy, and what it never overrules."""
+"""What the configuration changes in policy, and what it never overrides."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ def test_numbers_of_before_are_known_from_the_record(tmp_path: Path, config: Any
     assert {each[1] for each in numbers(after)} == {77}
 
 
-def test_old_numbers_are_remembered_while_anything_carries_them(config: Any) -> None:
+def test_old_numbers_are_kept_while_anything_has_them(config: Any) -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     before = settled(situation.snapshot(), Config())
@@ -294,7 +294,7 @@ def test_old_numbers_are_remembered_while_anything_carries_them(config: Any) -> 
     assert decided(before.ours, before.kernel, desired).numberings == {Numbering(), new.routing.numbering}
 
 
-def test_the_default_numbers_are_somebody_elses_where_others_were_chosen(config: Any) -> None:
+def test_the_default_numbers_are_not_ours_where_others_are_configured(config: Any) -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     theirs = settled(situation.snapshot(), Config())  # another program that uses 77 and our tables
@@ -343,7 +343,7 @@ def test_networkmanager_itself_takes_stable_ones_only(config: Any) -> None:
     assert path(desired, TEMPORARY).reason.why is Why.TEMPORARY
 
 
-def test_a_choice_of_ipv6_addresses_says_nothing_of_ipv4(config: Any) -> None:
+def test_ipv6_address_does_not_apply_to_ipv4(config: Any) -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     situation.address(2, "10.0.1.3/24", flags=0x01)  # IPv4: "secondary"

@@ -93,7 +93,7 @@ def test_files_go_by_name_sections_by_appearance(tmp_path: Path, write: Write) -
     assert section(tmp_path) == "c"
 
 
-def test_each_property_is_looked_for_by_itself(tmp_path: Path, write: Write) -> None:
+def test_each_property_is_looked_up_by_itself(tmp_path: Path, write: Write) -> None:
     write("etc/10.conf", SECTION.format("a", 2) + "[connection]\nipv4.route-table=7\nipv6.route-table=0x10\n")
     configuration = read(NetworkManagerPaths().under(tmp_path))
     assert (configuration.route_table(ETH0, Family.IPV4), configuration.route_table(ETH0, Family.IPV6)) == (7, 16)
@@ -178,7 +178,7 @@ def test_any_number_is_made_usable_flags(number: int, flags: ProfileFlag) -> Non
         ("[a]\n=1\n", "x.conf, line 2: '=1' is neither 'key=value' nor a comment"),
     ],
 )
-def test_a_broken_file_is_told_with_its_line(text: str, problem: str) -> None:
+def test_a_syntax_error_names_file_and_line(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match="line") as error:
         parse(text, "x.conf")
     assert str(error.value) == problem
@@ -210,7 +210,7 @@ def test_what_was_read_stays_in_force_when_a_file_breaks(
     assert asyncio.run(refresh()) == "connection-b"
 
 
-def test_a_file_that_cannot_be_read_is_told_in_words(
+def test_a_file_that_cannot_be_read_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(path: Path) -> bytes:
@@ -251,9 +251,7 @@ def test_files_are_read_again_only_when_they_changed(
     assert opened.count("20.conf") == 1
 
 
-def test_who_reads_while_another_does_gets_what_that_one_finds(
-    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_readers_share_one_result(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two devices that are activated at once: to the second the files had been read when the first had begun to."""
     begun, may_end = threading.Event(), threading.Event()
     original = keyfile.contents

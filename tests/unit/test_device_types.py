@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kinds of device: NetworkManager's whole list, and what it says beside the type."""
+"""The kinds of device: every NMDeviceType, and what else decides the kind."""
 
 from __future__ import annotations
 
@@ -97,18 +97,18 @@ def test_every_type_has_a_kind_and_a_name_that_a_match_can_give() -> None:
         (14, "", "gtp", ("tunnel", NONE)),
     ],
 )
-def test_what_the_profile_and_the_kernel_say_beside_the_type(
+def test_the_profile_and_the_link_kind_beside_the_type(
     kind: int, profile: str, type_name: str, found: tuple[str, str]
 ) -> None:
     assert what(device(kind, profile=profile, type_name=type_name)) == found
 
 
 @pytest.mark.parametrize("name", ["docker0", "tun0", "wwan0", "eth0", "wg0"])
-def test_a_name_says_nothing(name: str) -> None:
+def test_the_interface_name_does_not_matter(name: str) -> None:
     assert what(device(1, interface=name)) == ("ethernet", PATH)
     assert what(device(16, interface=name)) == ("tun", NONE)
 
 
 @pytest.mark.parametrize(("metered", "is_"), [(0, False), (1, True), (2, False), (3, True), (4, False), (9, False)])
-def test_metered_is_what_networkmanager_says_or_guesses(metered: int, is_: bool) -> None:
+def test_metered_as_networkmanager_has_or_guesses_it(metered: int, is_: bool) -> None:
     assert is_metered(Device("x", "x", DeviceType.ETHERNET, DeviceState.ACTIVATED, metered=Metered(metered))) is is_

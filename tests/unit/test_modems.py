@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which modems roam, as ModemManager tells it - or does not, or tells nonsense."""
+"""Which modems roam, with a ModemManager that has them, is missing, or sends malformed values."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_cdma_modem_that_roams(name: str) -> None:
     run(story)
 
 
-def test_abroad_and_home_again() -> None:
+def test_roaming_begins_and_ends() -> None:
     async def story(bus: StandIn, followed: Modems, seen: list[frozenset[str]]) -> None:
         await followed.start(bus)  # type: ignore[arg-type]
         bus.registers(2)
@@ -131,7 +131,7 @@ def test_modems_come_and_go() -> None:
     run(story)
 
 
-def test_others_do_not_speak_for_modemmanager() -> None:
+def test_signals_of_other_senders_are_ignored() -> None:
     async def story(bus: StandIn, followed: Modems, _: list[frozenset[str]]) -> None:
         await followed.start(bus)  # type: ignore[arg-type]
         bus.registers(5, sender=":1.9")
@@ -140,7 +140,7 @@ def test_others_do_not_speak_for_modemmanager() -> None:
     run(story)
 
 
-def test_what_is_told_before_the_answer_is_newer_than_it() -> None:
+def test_a_signal_before_the_reply_overrules_it() -> None:
     async def story(bus: StandIn, followed: Modems, seen: list[frozenset[str]]) -> None:
         bus.modems = asyncio.get_running_loop().create_future()
         starting = asyncio.ensure_future(followed.start(bus))  # type: ignore[arg-type]
@@ -154,7 +154,7 @@ def test_what_is_told_before_the_answer_is_newer_than_it() -> None:
     run(story)
 
 
-def test_a_modemmanager_that_hangs_keeps_nobody_waiting_for_ever() -> None:
+def test_a_modemmanager_that_hangs_is_awaited_for_a_while_only() -> None:
     async def story(bus: StandIn, followed: Modems, _: list[frozenset[str]]) -> None:
         bus.modems = asyncio.get_running_loop().create_future()
         await followed.start(bus, 0.01)  # type: ignore[arg-type]
@@ -173,7 +173,7 @@ def test_a_modemmanager_that_hangs_keeps_nobody_waiting_for_ever() -> None:
         ([{}, {}], "modems could not be read (the reply is not a list of objects)"),
     ],
 )
-def test_a_list_of_modems_that_is_none_is_asked_for_again(
+def test_reading_the_modems_is_retried(
     answer: Any, line: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(modems, "_RETRY", (0.001, 0.001))
@@ -204,7 +204,7 @@ def test_a_list_of_modems_that_is_none_is_asked_for_again(
         ({MODEM: modem([5])}, "is [5], not a number"),
     ],
 )
-def test_a_modem_that_makes_no_sense_is_said_once_and_others_count(
+def test_a_malformed_modem_is_logged_once_and_others_count(
     objects: Any, line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story(bus: StandIn, followed: Modems, _: list[frozenset[str]]) -> None:
@@ -232,7 +232,7 @@ def test_a_broken_signal_is_passed_over(body: list[Any]) -> None:
     run(story)
 
 
-def test_nobody_is_woken_for_the_signal_quality() -> None:
+def test_signal_quality_is_not_subscribed() -> None:
     rules = [rule for rule in modems.MATCH_RULES if "PropertiesChanged" in rule]
     assert {rule.partition("arg0=")[2] for rule in rules} == {f"'{MODEM_3GPP}'", f"'{MODEM_CDMA}'"}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The client in states that a real NetworkManager cannot be brought into: broken answers, and every order of answers.
+"""The client in states that a real NetworkManager cannot be brought into: malformed replies, and every order of replies.
 
 The bus here is a stand-in that answers when the test says so. All else is tried on a real NetworkManager.
 """
@@ -211,7 +211,7 @@ def test_odd_properties_take_their_defaults() -> None:
         (999, names.DEVICE + ".New", {}, ""),
     ],
 )
-def test_type_names_that_the_device_tells(kind: int, interface: str, properties: dict[str, Any], name: str) -> None:
+def test_type_names_from_other_interfaces(kind: int, interface: str, properties: dict[str, Any], name: str) -> None:
     async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
         tree = objects(DeviceType=kind)
         tree[DEVICE][interface] = properties
@@ -249,7 +249,7 @@ def test_a_broken_signal_is_passed_over(body: list[Any]) -> None:
     run(story)
 
 
-def test_others_do_not_speak_for_networkmanager() -> None:
+def test_signals_of_other_senders_are_ignored() -> None:
     async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
         await client.start()
         bus.says(DEVICE, names.DEVICE, sender=":1.9", State=110)
@@ -418,7 +418,7 @@ def test_a_new_device_takes_the_place_of_one_that_left() -> None:
     run(story)
 
 
-def test_who_networkmanager_is_was_answered_before_it_changed() -> None:
+def test_an_owner_signal_overrules_an_older_reply() -> None:
     async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
         async def owner(_: str) -> str:
             bus.owned_by(":1.2")  # in the same batch as the answer, which is older
@@ -500,7 +500,7 @@ def test_a_listener_that_fails_does_not_stop_us() -> None:
     run(story)
 
 
-def test_an_active_vpn_is_told_of_and_so_is_its_end() -> None:
+def test_an_active_vpn_and_its_end_are_seen() -> None:
     async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
         await client.start()
         assert not client.state.vpn
@@ -512,7 +512,7 @@ def test_an_active_vpn_is_told_of_and_so_is_its_end() -> None:
     run(story)
 
 
-def test_a_client_that_is_closed_follows_nobody() -> None:
+def test_a_closed_client_ignores_all_signals() -> None:
     async def story(bus: StandIn, client: Client, states: list[Any]) -> None:
         await client.start()
         client.close()
@@ -647,7 +647,7 @@ def test_default_flags_count_from_when_the_activation_began() -> None:
     run_with_files(story)
 
 
-def test_default_flags_follow_what_the_device_says_of_itself_later() -> None:
+def test_default_flags_follow_later_properties_of_the_device() -> None:
     async def story(bus: StandIn, client: Client, files: TheseFiles) -> None:
         files.holds = ConnectionDefaults(
             (
@@ -675,7 +675,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("soon")
-def test_a_networkmanager_that_does_not_answer_is_not_waited_for_and_taken_up_when_it_does(
+def test_a_silent_networkmanager_is_not_awaited_and_read_when_it_answers(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
@@ -701,7 +701,7 @@ def test_a_networkmanager_that_does_not_answer_is_not_waited_for_and_taken_up_wh
 
 
 @pytest.mark.usefixtures("soon")
-def test_a_networkmanager_that_falls_silent_is_found_out_by_who_asks_and_by_its_next_word() -> None:
+def test_a_silent_networkmanager_is_detected_by_one_probe_until_its_next_signal() -> None:
     async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
         await client.start()
         before = client.state
@@ -716,7 +716,7 @@ def test_a_networkmanager_that_falls_silent_is_found_out_by_who_asks_and_by_its_
     run(story)
 
 
-def test_who_has_just_said_something_is_not_asked_whether_it_lives() -> None:
+def test_a_networkmanager_heard_just_now_is_not_probed() -> None:
     async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
         await client.start()
         for _ in range(3):
@@ -727,7 +727,7 @@ def test_who_has_just_said_something_is_not_asked_whether_it_lives() -> None:
 
 
 @pytest.mark.usefixtures("soon")
-def test_a_profile_that_networkmanager_is_slow_to_tell_is_waited_for_and_not_taken_for_unreadable() -> None:
+def test_a_late_profile_is_awaited_and_does_not_count_as_unreadable() -> None:
     async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
         bus.answers["GetAppliedConnection"] = BusError(BusError.NO_REPLY, "no answer")
         bus.answers["Get"] = pending()
@@ -745,7 +745,7 @@ def test_a_profile_that_networkmanager_is_slow_to_tell_is_waited_for_and_not_tak
     run(story)
 
 
-def test_what_networkmanager_says_of_an_error_is_one_harmless_line_that_is_not_too_long(
+def test_an_error_text_of_networkmanager_is_one_short_printable_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def story(bus: StandIn, client: Client, _: list[Any]) -> None:
