@@ -128,16 +128,16 @@ def test_a_script_without_an_interpreter_is_run_by_the_shell(site: Site, wrapper
     assert fetched(site, str(script), site.url) == (MPTCP, "")
 
 
-# --- what cannot work, and is said -------------------------------------------------------------------------------------
+# --- what cannot work, and is reported -------------------------------------------------------------------------------------
 
 
 def test_a_static_program_stays_on_tcp_and_its_children_do_not(site: Site, wrapper: str) -> None:  # noqa: ARG001
     needs("busybox", "curl")
     if programs.examine("busybox", os.environ, uid=0, gid=0).form is not programs.Form.STATIC:
         pytest.skip("this busybox is not static")
-    seen, said = fetched(site, "busybox", "wget", "-q", "-O", "-", site.url)
+    seen, stderr = fetched(site, "busybox", "wget", "-q", "-O", "-", site.url)
     assert seen == TCP
-    assert "static" in said
+    assert "static" in stderr
     assert fetched(site, "busybox", "sh", "-c", f"{shutil.which('curl')} -s {site.url}")[0] == MPTCP
 
 
@@ -145,9 +145,9 @@ def test_a_program_of_an_old_go_stays_on_tcp(site: Site) -> None:
     needs("hey")
     if _knows_the_setting(str(shutil.which("hey"))):
         pytest.skip("this hey was built with a Go that knows the setting")
-    seen, said = fetched(site, "hey", "-n", "1", "-c", "1", site.url)
+    seen, stderr = fetched(site, "hey", "-n", "1", "-c", "1", site.url)
     assert seen == TCP
-    assert "go1.19" in said
+    assert "go1.19" in stderr
 
 
 def test_a_setuid_program_stays_on_tcp(site: Site, wrapper: str, tmp_path: Path) -> None:  # noqa: ARG001
@@ -157,9 +157,9 @@ def test_a_setuid_program_stays_on_tcp(site: Site, wrapper: str, tmp_path: Path)
     os.chown(program, NOBODY, NOBODY)
     for mode, word in ((0o4755, "setuid"), (0o2755, "setgid")):
         program.chmod(mode)
-        seen, said = fetched(site, str(program), "-s", site.url)
+        seen, stderr = fetched(site, str(program), "-s", site.url)
         assert seen == TCP
-        assert f"({word})" in said
+        assert f"({word})" in stderr
     program.chmod(0o755)
     assert fetched(site, str(program), "-s", site.url) == (MPTCP, "")
 
@@ -179,9 +179,9 @@ def test_a_program_with_capabilities_stays_on_tcp_for_a_user_and_not_for_root(
     revision_2_effective, net_bind_service = 0x02000001, 1 << 10
     os.setxattr(program, "security.capability", struct.pack("<5I", revision_2_effective, net_bind_service, 0, 0, 0))
     how = {"command": as_user(NOBODY, "exec", "--json", "true"), "cwd": "/"}
-    seen, said = fetched(site, str(program), "-s", site.url, **how)
+    seen, stderr = fetched(site, str(program), "-s", site.url, **how)
     assert seen == TCP
-    assert "file capabilities" in said
+    assert "file capabilities" in stderr
     assert fetched(site, str(program), "-s", site.url) == (MPTCP, "")
     os.removexattr(program, "security.capability")
     assert fetched(site, str(program), "-s", site.url, **how) == (MPTCP, "")
@@ -191,22 +191,22 @@ def test_where_mptcp_is_off_a_program_still_reaches_the_server(site: Site, wrapp
     """The wrapper does not fall back: with it, the program would fail."""
     needs("curl")
     sysctl.write("net/mptcp/enabled", 0)
-    seen, said = fetched(site, "curl", "-s", site.url)
+    seen, stderr = fetched(site, "curl", "-s", site.url)
     assert seen == TCP
-    assert "sysctl -w net.mptcp.enabled=1" in said
+    assert "sysctl -w net.mptcp.enabled=1" in stderr
 
 
 def test_what_cannot_work_is_an_exit_status_and_runs_nothing(wrapper: str, network: Network) -> None:  # noqa: ARG001
     needs("curl")
-    told = run("exec", "--json", "--", "curl", "-s", "x")
-    facts = json.loads(told.stdout)
-    assert (told.returncode, facts["works"], facts["findings"], facts["wrapper"]) == (0, True, [], wrapper)
-    assert facts["execute"]["environment"] == {"GODEBUG": "multipathtcp=1", "LD_PRELOAD": wrapper}
+    done = run("exec", "--json", "--", "curl", "-s", "x")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["works"], document["findings"], document["wrapper"]) == (0, True, [], wrapper)
+    assert document["execute"]["environment"] == {"GODEBUG": "multipathtcp=1", "LD_PRELOAD": wrapper}
     sysctl.write("net/mptcp/enabled", 0)
-    told = run("exec", "--json", "--", "curl", "-s", "x")
-    facts = json.loads(told.stdout)
-    assert (told.returncode, facts["works"], facts["mptcp"]["error"]) == (1, False, "ENOPROTOOPT")
-    assert [finding["obstacle"] for finding in facts["findings"]] == ["no-mptcp"]
+    done = run("exec", "--json", "--", "curl", "-s", "x")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["works"], document["mptcp"]["error"]) == (1, False, "ENOPROTOOPT")
+    assert [finding["obstacle"] for finding in document["findings"]] == ["no-mptcp"]
     shown = run("exec", "--quiet", "--dry-run", "--", "curl", "a b")
     assert (shown.returncode, shown.stdout, shown.stderr) == (1, "curl 'a b'\n", "")
 
@@ -228,7 +228,7 @@ def test_the_process_becomes_the_program(network: Network) -> None:  # noqa: ARG
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "status", "stderr"),
     [
         (["no-such-program"], 127, "nm-mptcp: no-such-program: command not found\n"),
         (["/no/such/program"], 127, "nm-mptcp: /no/such/program: command not found\n"),
@@ -238,9 +238,9 @@ def test_the_process_becomes_the_program(network: Network) -> None:  # noqa: ARG
         ([], 2, "nm-mptcp: exec needs a program: nm-mptcp exec -- COMMAND [ARGUMENT...]\n"),
     ],
 )
-def test_what_cannot_be_run_ends_as_in_a_shell(network: Network, words: list[str], status: int, said: str) -> None:  # noqa: ARG001
+def test_what_cannot_be_run_ends_as_in_a_shell(network: Network, words: list[str], status: int, stderr: str) -> None:  # noqa: ARG001
     done = run("exec", "--", *words)
-    assert (done.returncode, done.stderr) == (status, said)
+    assert (done.returncode, done.stderr) == (status, stderr)
 
 
 def test_a_broken_program_ends_as_in_a_shell(network: Network, tmp_path: Path) -> None:  # noqa: ARG001
@@ -264,8 +264,8 @@ def test_arguments_and_environment_arrive_untouched(network: Network, wrapper: s
     assert run("exec", "printf", "%s.", *odd).stdout == ".".join([*odd, ""])
     shell = str(shutil.which("env"))
     given = {"ONE": "1", "LD_PRELOAD": "", "GODEBUG": "netdns=go"}
-    told = run("exec", "--", shell, env=given).stdout.splitlines()
-    assert sorted(told) == ["GODEBUG=netdns=go,multipathtcp=1", f"LD_PRELOAD={wrapper}", "ONE=1"]
+    done = run("exec", "--", shell, env=given).stdout.splitlines()
+    assert sorted(done) == ["GODEBUG=netdns=go,multipathtcp=1", f"LD_PRELOAD={wrapper}", "ONE=1"]
 
 
 def test_signals_are_handled_as_under_a_shell(network: Network) -> None:  # noqa: ARG001

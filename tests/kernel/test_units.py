@@ -235,9 +235,9 @@ def test_a_service_that_cannot_load_the_wrapper_is_reported_and_stays_on_tcp(
     systemd: Nested, site: Site, wrapper: str, setting: str
 ) -> None:
     systemd.put("fetch.service", fetch(site.url, f"{setting}={os.path.dirname(wrapper)}"))
-    said = enabled(systemd, "fetch")
-    assert said.count("\n") == 1
-    assert f"{setting}=" in said
+    stderr = enabled(systemd, "fetch")
+    assert stderr.count("\n") == 1
+    assert f"{setting}=" in stderr
     assert seen(systemd, site, "fetch") == TCP
 
 
@@ -263,9 +263,9 @@ def test_a_running_service_is_left_running_until_it_is_restarted(systemd: Nested
     done = unit(systemd, "enable", "sleep")
     assert done.stdout.endswith("sleep.service: apply it with: systemctl restart sleep.service\n")
     assert pid() == first
-    told = unit(systemd, "status", "sleep")
-    assert told.returncode == 0
-    assert f"its process {first} was started without it\n" in told.stdout
+    done = unit(systemd, "status", "sleep")
+    assert done.returncode == 0
+    assert f"its process {first} was started without it\n" in done.stdout
     facts = json.loads(unit(systemd, "status", "--json", "sleep").stdout)
     assert (facts["in_force"], facts["running_with_it"], facts["active"]) == (True, False, True)
 
@@ -276,8 +276,8 @@ def test_a_running_service_is_left_running_until_it_is_restarted(systemd: Nested
     assert (facts["in_force"], facts["running_with_it"], facts["findings"]) == (True, True, [])
 
     assert unit(systemd, "disable", "sleep").returncode == 0
-    told = unit(systemd, "status", "sleep")
-    assert (told.returncode, told.stdout.splitlines()[0]) == (1, "sleep.service: no MPTCP: there is no drop-in")
+    done = unit(systemd, "status", "sleep")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (1, "sleep.service: no MPTCP: there is no drop-in")
 
 
 def test_a_drop_in_that_systemd_has_not_read_is_reported(systemd: Nested, wrapper: str) -> None:  # noqa: ARG001
@@ -286,9 +286,9 @@ def test_a_drop_in_that_systemd_has_not_read_is_reported(systemd: Nested, wrappe
     file = systemd.units / "sleep.service.d" / DROP_IN
     file.parent.mkdir()
     file.write_text(unit(systemd, "enable", "--dry-run", "sleep").stdout.partition("\n")[2])
-    told = unit(systemd, "status", "sleep")
-    assert told.returncode == 1
-    assert "systemctl daemon-reload" in told.stdout
+    done = unit(systemd, "status", "sleep")
+    assert done.returncode == 1
+    assert "systemctl daemon-reload" in done.stdout
     systemd.systemctl("daemon-reload")
     assert unit(systemd, "status", "sleep").returncode == 0
 
@@ -297,9 +297,9 @@ def test_a_missing_library_is_reported(systemd: Nested, wrapper: str) -> None:
     systemd.put("sleep.service", lasting())
     enabled(systemd, "sleep")
     assert systemd.run("mount", "-t", "tmpfs", "none", os.path.dirname(wrapper)).returncode == 0
-    told = unit(systemd, "status", "sleep")
-    assert told.returncode == 1
-    assert f"{wrapper} is gone: nm-mptcp unit enable sleep.service" in told.stdout
+    done = unit(systemd, "status", "sleep")
+    assert done.returncode == 1
+    assert f"{wrapper} is gone: nm-mptcp unit enable sleep.service" in done.stdout
     done = unit(systemd, "enable", "sleep")  # which cannot be done now: as it was before
     assert "mptcpize" in done.stderr
     assert (systemd.units / "sleep.service.d" / DROP_IN).exists()

@@ -28,38 +28,38 @@ NASTY = "Wi\x1b[31m-Fi\u202e\u2066 \x07" + "x" * 4000
 
 
 class Stream:
-    """``nm-mptcp watch --json``, and what it has told so far."""
+    """``nm-mptcp watch --json``, and its events so far."""
 
     def __init__(self, bed: Bed, *options: str) -> None:
         self.program: Program = bed.machine.spawn(*command(), "watch", "--json", *options, log="watch")
         self.wait("start")
 
-    def told(self) -> list[dict[str, Any]]:
+    def events(self) -> list[dict[str, Any]]:
         """The whole lines so far."""
         text = self.program.output()
         return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
-    def wait(self, event: str, **facts: object) -> dict[str, Any]:
-        """Wait for an event with these facts."""
+    def wait(self, name: str, **fields: object) -> dict[str, Any]:
+        """Wait for an event with these fields."""
 
         def look() -> dict[str, Any] | None:
             found = [
-                told
-                for told in self.told()
-                if told["event"] == event and all(told.get(name) == value for name, value in facts.items())
+                event
+                for event in self.events()
+                if event["event"] == name and all(event.get(field) == value for field, value in fields.items())
             ]
             return found[-1] if found else None
 
         try:
-            found = wait_for(f"{event} {facts}", look)
+            found = wait_for(f"{name} {fields}", look)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.program.output()}") from None
         assert found
         return found
 
-    def order(self, *events: str) -> list[str]:
-        """The names of those events that were told, in order."""
-        return [told["event"] for told in self.told() if told["event"] in events]
+    def order(self, *names: str) -> list[str]:
+        """The names of those events, in the order in which they came."""
+        return [event["event"] for event in self.events() if event["event"] in names]
 
 
 def ticks(pid: int) -> int:
@@ -90,7 +90,7 @@ def test_a_link_is_lost_and_comes_back_and_a_priority_changes_while_three_watch(
     connection.echo(bytes(1 << 20))
 
     def carried() -> bool:
-        rates = [told["links"] for told in stream.told() if told["event"] == "rates"]
+        rates = [event["links"] for event in stream.events() if event["event"] == "rates"]
         return any(
             each.get(name) and 0 < each[name]["mptcp_in"] <= each[name]["in"]
             for each in rates
@@ -126,8 +126,8 @@ def test_a_link_is_lost_and_comes_back_and_a_priority_changes_while_three_watch(
     bed.modify("LTE", "connection.metered yes")
     bed.reapply("wwan0")
     bed.sync()
-    told = stream.wait("mp-prio", interface="wwan0", by="us", backup=True)
-    assert (told["address"], told["peer"]) == (up.lte.address, SERVER)
+    event = stream.wait("mp-prio", interface="wwan0", by="us", backup=True)
+    assert (event["address"], event["peer"]) == (up.lte.address, SERVER)
     stream.wait("endpoint-changed", interface="wwan0")
     for screen in (narrow, wide):
         screen.wait_for("MP_PRIO            backup, requested by us: wwan0", "backup")
@@ -141,7 +141,7 @@ def test_a_link_is_lost_and_comes_back_and_a_priority_changes_while_three_watch(
     for screen in (narrow, wide):
         screen.wait_for("MP_PRIO            backup, requested by the peer: ")
 
-    # The service goes: what the kernel tells is still told, and NetworkManager's profiles are known.
+    # The service stops: what the kernel reports is still shown, and NetworkManager's profiles are known.
     assert bed.service
     bed.service.stop()
     stream.wait("service-gone")
@@ -160,7 +160,7 @@ def test_a_link_is_lost_and_comes_back_and_a_priority_changes_while_three_watch(
     for screen in screens:
         assert screen.wait() == 0
         assert_left_as_it_was(screen)
-    for line in stream.told():
+    for line in stream.events():
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"])
     assert stream.program.stop(signal.SIGTERM) == 0
 
@@ -238,7 +238,7 @@ def test_without_rich_a_terminal_gets_lines_and_a_note(bed: Bed, links: Links) -
 
 
 @pytest.mark.usefixtures("up")
-def test_a_nasty_name_of_a_profile_breaks_neither_screen_nor_json(bed: Bed) -> None:
+def test_a_hostile_name_of_a_profile_breaks_neither_screen_nor_json(bed: Bed) -> None:
     bed.modify("Wi-Fi", f"connection.id {NASTY}")
     bed.up(NASTY)
     screen = Screen(bed.machine, *command(), "watch")
@@ -278,7 +278,7 @@ def test_it_ends_with_its_terminal(bed: Bed) -> None:
 
 
 @pytest.mark.usefixtures("up")
-def test_an_error_leaves_the_terminal_as_it_was_and_is_told_after_that(bed: Bed) -> None:
+def test_an_error_leaves_the_terminal_as_it_was_and_is_printed_after_that(bed: Bed) -> None:
     program = (
         "import sys, nm_mptcp.cli, nm_mptcp.watch.render as render\n"
         "def broken(*_): raise RuntimeError('broken on purpose')\n"

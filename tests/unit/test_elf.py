@@ -29,25 +29,25 @@ def of(data: bytes) -> Elf:
 
 
 @LAYOUTS
-def test_class_order_and_machine_are_told(bits: int, order: str) -> None:
+def test_class_order_and_machine_are_read(bits: int, order: str) -> None:
     assert of(elf(bits=bits, order=order, machine=40)).architecture == (bits, order == ">", 40)
 
 
 @LAYOUTS
-def test_a_program_with_a_loader_is_told_from_a_static_one(bits: int, order: str) -> None:
+def test_a_program_with_a_loader_is_not_a_static_one(bits: int, order: str) -> None:
     assert of(elf(bits=bits, order=order, interpreter=LOADER)).interpreter == LOADER
     assert of(elf(bits=bits, order=order)).interpreter is None
 
 
 @LAYOUTS
-def test_the_libraries_that_it_is_linked_with_are_told(bits: int, order: str) -> None:
+def test_the_libraries_that_it_is_linked_with_are_read(bits: int, order: str) -> None:
     assert of(elf(bits=bits, order=order, needed=("libx.so.1", "libc.so.6"))).needed == ("libx.so.1", "libc.so.6")
     assert of(elf(bits=bits, order=order)).needed == ()
 
 
 @LAYOUTS
 @pytest.mark.parametrize("sections", [True, False])
-def test_a_go_program_is_told_with_and_without_sections(bits: int, order: str, sections: bool) -> None:
+def test_a_go_program_is_recognised_with_and_without_sections(bits: int, order: str, sections: bool) -> None:
     file = of(elf(bits=bits, order=order, go=go_build(b"go1.22.1"), sections=sections))
     assert (file.go, file.go_release) == ("go1.22.1", (1, 22))
     assert of(elf(bits=bits, order=order, sections=sections)).go is None
@@ -171,20 +171,20 @@ def test_a_text_without_an_end_is_not_read_to_the_end_of_a_large_file(tmp_path: 
 def test_this_very_interpreter_is_dynamic_with_its_libraries() -> None:
     program = os.path.realpath(sys.executable)
     with open(program, "rb") as file:
-        told = read(file)
-    assert told.bits in (32, 64)
-    assert told.go is None
+        found = read(file)
+    assert found.bits in (32, 64)
+    assert found.go is None
     readelf = shutil.which("readelf")
     if readelf is None:
         pytest.skip("readelf is not installed, to compare with")
-    said = subprocess.run([readelf, "-Wld", program], capture_output=True, text=True, check=True).stdout
-    assert f"interpreter: {told.interpreter}]" in said
-    assert all(f"Shared library: [{name}]" in said for name in told.needed)
+    readelf_says = subprocess.run([readelf, "-Wld", program], capture_output=True, text=True, check=True).stdout
+    assert f"interpreter: {found.interpreter}]" in readelf_says
+    assert all(f"Shared library: [{name}]" in readelf_says for name in found.needed)
 
 
 @pytest.mark.skipif(shutil.which("hey") is None, reason="hey, a Go program of Debian's, is not installed")
-def test_a_go_program_of_debians_is_told() -> None:
+def test_a_go_program_of_debians_is_recognised() -> None:
     with Path(str(shutil.which("hey"))).open("rb") as file:
-        told = read(file)
-    assert told.go is not None
-    assert told.go.startswith("go1.")
+        found = read(file)
+    assert found.go is not None
+    assert found.go.startswith("go1.")

@@ -30,18 +30,18 @@ JSON_WORDS = {
 
 
 @pytest.mark.parametrize("command", ["exec", "unit"])
-def test_every_option_is_told(command: str) -> None:
+def test_every_option_is_documented(command: str) -> None:
     parser = argparse.ArgumentParser(prog=f"nm-mptcp {command}")
     importlib.import_module(f"nm_mptcp.cli.{command}").options(parser)
-    said = parser.format_help()
-    told = set(re.findall(r"--[a-z-]+", said)) - {"--help"}
-    assert told
-    assert told <= set(re.findall(r"--[a-z-]+", TEXT))
+    help_text = parser.format_help()
+    options = set(re.findall(r"--[a-z-]+", help_text)) - {"--help"}
+    assert options
+    assert options <= set(re.findall(r"--[a-z-]+", TEXT))
 
 
-def test_every_name_in_the_documents_is_told() -> None:
-    facts = LaunchContext(Program("/bin/x", Form.STATIC))
-    names = document(facts, plan_launch(facts, ["x"]), ["x"])
+def test_every_name_in_the_documents_is_documented() -> None:
+    context = LaunchContext(Program("/bin/x", Form.STATIC))
+    names = document(context, plan_launch(context, ["x"]), ["x"])
     inner = [name for part in names.values() if isinstance(part, dict) for name in part]
     assert {*names, *inner, *(one.value for one in ObstacleKind), *(one.value for one in Form)} <= JSON_WORDS["EXEC"]
     source = (PAGE.parents[2] / "src/nm_mptcp/cli/unit.py").read_text()

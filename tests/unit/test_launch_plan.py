@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a program comes to make MPTCP sockets, as a table of what it is and what is there."""
+"""How programs are run with MPTCP sockets: a table of programs and of what is installed."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ BOTH = {"GODEBUG": SETTING, "LD_PRELOAD": WRAP}
 
 
 def test_a_dynamic_program_gets_the_wrapper_and_its_go_children_the_setting() -> None:
-    told = plan_launch(USUAL, ["curl", "-v", "http://x"])
-    assert (told.file, told.arguments) == ("/usr/bin/curl", ("curl", "-v", "http://x"))
-    assert told.variables == BOTH
-    assert told.works
+    planned = plan_launch(USUAL, ["curl", "-v", "http://x"])
+    assert (planned.file, planned.arguments) == ("/usr/bin/curl", ("curl", "-v", "http://x"))
+    assert planned.variables == BOTH
+    assert planned.works
 
 
 @pytest.mark.parametrize(
-    ("facts", "obstacle", "variables"),
+    ("context", "obstacle", "variables"),
     [
         (replace(USUAL, program=go(b"go1.21.0")), None, BOTH),
         (replace(USUAL, program=go(b"go1.24.4"), wrappers=()), None, {"GODEBUG": SETTING}),
@@ -76,38 +76,38 @@ def test_a_dynamic_program_gets_the_wrapper_and_its_go_children_the_setting() ->
         (replace(USUAL, program=go(b"go1.24.4"), error=errno.EPERM), ObstacleKind.NO_MPTCP, {}),
     ],
 )
-def test_what_stands_in_the_way_is_said_and_the_rest_is_done(
-    facts: LaunchContext, obstacle: ObstacleKind | None, variables: dict[str, str]
+def test_obstacles_are_reported_and_the_rest_is_done(
+    context: LaunchContext, obstacle: ObstacleKind | None, variables: dict[str, str]
 ) -> None:
-    told = plan_launch(facts, ["it", "-x"])
-    assert [each.kind for each in told.obstacles] == ([obstacle] if obstacle else [])
-    assert told.works == (obstacle is None)
-    assert told.variables == variables
-    assert told.arguments == ("it", "-x")
-    assert all(each.text and "\n" not in each.text for each in told.obstacles)
+    planned = plan_launch(context, ["it", "-x"])
+    assert [each.kind for each in planned.obstacles] == ([obstacle] if obstacle else [])
+    assert planned.works == (obstacle is None)
+    assert planned.variables == variables
+    assert planned.arguments == ("it", "-x")
+    assert all(each.text and "\n" not in each.text for each in planned.obstacles)
 
 
-def test_without_a_wrapper_to_be_found_mptcpize_is_asked() -> None:
-    told = plan_launch(replace(USUAL, wrappers=(), mptcpize="/opt/bin/mptcpize"), ["curl", "-v"])
-    assert told.works
-    assert (told.file, told.arguments) == ("/opt/bin/mptcpize", ("mptcpize", "run", "/usr/bin/curl", "-v"))
+def test_without_a_wrapper_to_be_found_mptcpize_is_run() -> None:
+    planned = plan_launch(replace(USUAL, wrappers=(), mptcpize="/opt/bin/mptcpize"), ["curl", "-v"])
+    assert planned.works
+    assert (planned.file, planned.arguments) == ("/opt/bin/mptcpize", ("mptcpize", "run", "/usr/bin/curl", "-v"))
 
 
 def test_with_the_wrapper_mptcpize_is_not_needed() -> None:
     """Version 0.12 drops the user's own LD_PRELOAD, and ends with 255 and no word where a shell says 126."""
-    told = plan_launch(replace(USUAL, mptcpize="/usr/bin/mptcpize"), ["curl"])
-    assert told.file == "/usr/bin/curl"
+    planned = plan_launch(replace(USUAL, mptcpize="/usr/bin/mptcpize"), ["curl"])
+    assert planned.file == "/usr/bin/curl"
 
 
 def test_a_text_without_an_interpreter_is_run_as_a_shell_runs_it() -> None:
     text = replace(DYNAMIC, path="/opt/text", script=("/opt/text", "/bin/sh"), shell=True)
-    told = plan_launch(replace(USUAL, program=text), ["text", "-x"])
-    assert (told.file, told.arguments) == ("/bin/sh", ("/bin/sh", "/opt/text", "-x"))
+    planned = plan_launch(replace(USUAL, program=text), ["text", "-x"])
+    assert (planned.file, planned.arguments) == ("/bin/sh", ("/bin/sh", "/opt/text", "-x"))
 
 
 def test_the_users_own_settings_are_kept() -> None:
-    facts = replace(USUAL, environment={"LD_PRELOAD": "/a.so /b.so", "GODEBUG": "netdns=go"})
-    assert plan_launch(facts, ["curl"]).variables == {
+    context = replace(USUAL, environment={"LD_PRELOAD": "/a.so /b.so", "GODEBUG": "netdns=go"})
+    assert plan_launch(context, ["curl"]).variables == {
         "LD_PRELOAD": f"/a.so:/b.so:{WRAP}",
         "GODEBUG": "netdns=go,multipathtcp=1",
     }
@@ -135,5 +135,5 @@ def test_appending_twice_is_appending_once(before: str) -> None:
         (errno.EMFILE, "Too many open files"),
     ],
 )
-def test_each_refusal_of_the_kernel_has_its_words(error: int, words: str) -> None:
+def test_each_refusal_of_the_kernel_is_explained(error: int, words: str) -> None:
     assert words in refusal(error)

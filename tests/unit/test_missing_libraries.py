@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A library that is not there is told in one line, with what to install."""
+"""A missing library is reported in one line, with what to install."""
 
 from __future__ import annotations
 

@@ -102,12 +102,14 @@ def test_a_text_is_the_shells(bin_: Path) -> None:
     [("nosuch", 127), ("/no/such", 127), ("", 127), ("folder", 127), ("{bin}/folder", 126), ("{bin}/plain", 126)],
 )
 def test_what_cannot_be_run_has_the_status_of_a_shell(bin_: Path, word: str, status: int) -> None:
-    with pytest.raises(ProgramError) as told:
+    with pytest.raises(ProgramError) as raised:
         seen(bin_, word.format(bin=bin_))
-    assert told.value.status == status
+    assert raised.value.status == status
 
 
-def test_the_first_that_may_be_run_is_taken_and_a_refusal_is_told_only_at_the_end(bin_: Path, tmp_path: Path) -> None:
+def test_the_first_that_may_be_run_is_taken_and_a_refusal_is_reported_only_at_the_end(
+    bin_: Path, tmp_path: Path
+) -> None:
     other = tmp_path / "other"
     other.mkdir()
     put(other / "plain", elf())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Units as systemd tells of them, and their drop-ins."""
+"""Units as systemctl shows them, and their drop-ins."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def test_of_a_template_an_instance_is_asked_for() -> None:
     assert shown_as("getty@tty1.service") == "getty@tty1.service"
     instance = shown_as("getty@.service")
     assert not is_template(instance)
-    told = parse_unit("getty@.service", {"Id": [instance], "Environment": [f"LD_PRELOAD=/x/{instance[6:-8]}.so"]})
-    assert (told.name, told.variable("LD_PRELOAD")) == ("getty@.service", "/x/%i.so")
+    found = parse_unit("getty@.service", {"Id": [instance], "Environment": [f"LD_PRELOAD=/x/{instance[6:-8]}.so"]})
+    assert (found.name, found.variable("LD_PRELOAD")) == ("getty@.service", "/x/%i.so")
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_any_line_is_read(line: str) -> None:
 
 
 def test_the_environment_of_a_unit_is_that_of_its_list() -> None:
-    told = parse_unit("x.service", {"Environment": ['LD_PRELOAD=/a.so "GODEBUG=100%"'], "Id": ["x.service"]})
-    assert told.environment == {"LD_PRELOAD": "/a.so", "GODEBUG": "100%%"}
+    found = parse_unit("x.service", {"Environment": ['LD_PRELOAD=/a.so "GODEBUG=100%"'], "Id": ["x.service"]})
+    assert found.environment == {"LD_PRELOAD": "/a.so", "GODEBUG": "100%%"}
 
 
 def test_files_and_programs_of_a_unit() -> None:
-    told = parse_unit(
+    found = parse_unit(
         "x.service",
         {
             "EnvironmentFiles": ["/etc/x y (ignore_errors=yes)", "/etc/z (ignore_errors=no)"],
@@ -100,13 +100,13 @@ def test_files_and_programs_of_a_unit() -> None:
             "MainPID": ["0"],
         },
     )
-    assert told.environment_files == ("/etc/x y", "/etc/z")
-    assert told.programs == ("/bin/true", "/bin/env")
+    assert found.environment_files == ("/etc/x y", "/etc/z")
+    assert found.programs == ("/bin/true", "/bin/env")
 
 
 def test_a_drop_in_of_a_service() -> None:
-    told = service_drop_in({"GODEBUG": "multipathtcp=1", "LD_PRELOAD": f'/a "b"\\:{WRAP}'})
-    assert told == (
+    found = service_drop_in({"GODEBUG": "multipathtcp=1", "LD_PRELOAD": f'/a "b"\\:{WRAP}'})
+    assert found == (
         "# Made by nm-mptcp: 'nm-mptcp unit disable' removes it.\n"
         "[Service]\n"
         'Environment="GODEBUG=multipathtcp=1"\n'
@@ -153,6 +153,6 @@ def test_sockets_that_can_be_mptcp(listens: tuple[str, ...], version: int, words
     ],
 )
 def test_what_a_units_own_settings_stand_in_the_way_of(settings: dict[str, tuple[str, ...]], words: str | None) -> None:
-    told = list(setting_obstacles(Unit("x.service", **settings), {"LD_PRELOAD": WRAP, "GODEBUG": "x"}, WRAP))  # type: ignore[arg-type]
-    assert len(told) == (words is not None)
-    assert words is None or words in told[0]
+    found = list(setting_obstacles(Unit("x.service", **settings), {"LD_PRELOAD": WRAP, "GODEBUG": "x"}, WRAP))  # type: ignore[arg-type]
+    assert len(found) == (words is not None)
+    assert words is None or words in found[0]

@@ -80,32 +80,32 @@ def words(before: Snapshot, after: Snapshot) -> list[str]:
     return [f"{event.type.label}: {event.text}" for event in differences(before, after)]
 
 
-# --- what happened
+# --- events
 
 
-def test_nothing_happens_between_two_looks_at_the_same() -> None:
+def test_there_is_no_event_between_equal_snapshots() -> None:
     assert names(SNAPSHOT, SNAPSHOT) == []
 
 
-def test_what_was_not_known_before_is_nothing_that_happened() -> None:
+def test_what_was_unknown_before_makes_no_event() -> None:
     assert names(Snapshot(), SNAPSHOT) == []
 
 
-def test_what_cannot_be_seen_any_more_is_nothing_that_happened() -> None:
+def test_what_becomes_unknown_makes_no_event() -> None:
     blind = replace(SNAPSHOT, endpoints=None, subflows=None, paths=None, service=None, networkmanager=None)
     assert names(SNAPSHOT, blind) == []
 
 
 @pytest.mark.parametrize(
-    ("link", "happens"),
+    ("link", "expected"),
     [
         (Link(2, "wlan0", carrier=False), "link lost: wlan0: no carrier"),
         (Link(2, "wlan0", up=False, carrier=False), "link lost: wlan0: down"),
     ],
 )
-def test_a_link_that_is_lost_and_comes_back_is_told(link: Link, happens: str) -> None:
+def test_a_link_that_is_lost_and_comes_back_is_an_event(link: Link, expected: str) -> None:
     lost = replace(SNAPSHOT, links={**SNAPSHOT.links, 2: link})
-    assert words(SNAPSHOT, lost) == [happens]
+    assert words(SNAPSHOT, lost) == [expected]
     assert words(lost, SNAPSHOT) == ["link back: wlan0"]
 
 
@@ -115,7 +115,7 @@ def test_a_link_is_lost_once_also_when_it_is_taken_down_afterwards() -> None:
     assert words(lost, down) == []
 
 
-def test_links_and_addresses_that_come_and_go_are_told_without_link_local_ones() -> None:
+def test_links_and_addresses_that_come_and_go_are_events_without_link_local_ones() -> None:
     gone = replace(
         SNAPSHOT,
         links={index: link for index, link in SNAPSHOT.links.items() if index != 2},
@@ -125,7 +125,7 @@ def test_links_and_addresses_that_come_and_go_are_told_without_link_local_ones()
     assert words(gone, SNAPSHOT) == ["link added: wlan0: up", "address added: wlan0 10.1.0.50"]
 
 
-def test_endpoints_in_out_and_changed_are_told_with_id_and_flags() -> None:
+def test_endpoints_in_out_and_changed_are_events_with_id_and_flags() -> None:
     out = replace(SNAPSHOT, endpoints=SNAPSHOT.endpoints[1:])  # type: ignore[index]
     assert words(SNAPSHOT, out) == ["endpoint out: wlan0 10.1.0.50 id 1"]
     assert words(out, SNAPSHOT) == ["endpoint in: wlan0 10.1.0.50 id 1 subflow"]
@@ -140,14 +140,14 @@ def test_who_may_not_ask_the_kernel_learns_of_endpoints_from_the_service() -> No
     assert words(before, after) == ["endpoint out: wlan0 10.1.0.50 id 1"]
 
 
-def test_a_path_that_is_decided_anew_is_told_with_its_reason() -> None:
+def test_a_path_that_is_decided_anew_is_an_event_with_its_reason() -> None:
     assert SNAPSHOT.paths
     suspended = replace(SNAPSHOT.paths[0], state="suspended", reason="no carrier", rule="no-carrier")
     after = replace(SNAPSHOT, paths=(suspended, *SNAPSHOT.paths[1:]))
     assert words(SNAPSHOT, after) == ["path: wlan0 10.1.0.50 suspended: no carrier"]
 
 
-def test_a_priority_that_we_change_is_told() -> None:
+def test_a_priority_that_we_change_is_an_event() -> None:
     assert SNAPSHOT.subflows
     backup = replace(SNAPSHOT.subflows[1], flags=SNAPSHOT.subflows[1].flags | SubflowFlag.BACKUP_LOCAL)
     after = replace(SNAPSHOT, subflows=(SNAPSHOT.subflows[0], backup))
@@ -157,7 +157,7 @@ def test_a_priority_that_we_change_is_told() -> None:
     assert (event.fields["by"], event.fields["backup"]) == ("us", True)
 
 
-def test_service_and_networkmanager_coming_and_going_are_told() -> None:
+def test_service_and_networkmanager_coming_and_going_are_events() -> None:
     alone = replace(SNAPSHOT, service=False, networkmanager=False)
     assert names(SNAPSHOT, alone) == ["service-gone", "networkmanager-gone"]
     assert names(alone, SNAPSHOT) == ["service-up", "networkmanager-up"]
@@ -243,7 +243,7 @@ def test_a_counter_that_begins_anew_is_no_traffic() -> None:
     assert traffic.history("wlan0")[0].into == 0
 
 
-def test_where_subflows_may_not_be_seen_nothing_is_said_of_mptcp() -> None:
+def test_where_subflows_are_not_visible_mptcps_part_is_unknown() -> None:
     traffic = Traffic()
     for time in (0.0, 1.0):
         traffic.add(replace(SNAPSHOT, subflows=None, counters={2: LinkCounters()}), time)
@@ -258,7 +258,7 @@ def test_a_link_that_is_gone_is_forgotten() -> None:
     assert traffic.history("wlan0") == ()
 
 
-# --- what is shown
+# --- the screen
 
 
 def measured() -> Traffic:
@@ -374,7 +374,7 @@ def test_a_link_without_carrier_says_so_in_words() -> None:
     assert "wlan0  Home, wifi     no carrier" in drawn(of=made(lost))[3]
 
 
-def test_what_cannot_be_seen_is_told() -> None:
+def test_what_is_not_visible_is_shown_as_missing() -> None:
     blind = replace(SNAPSHOT, endpoints=None, subflows=None)
     lines = drawn(of=made(blind, missing="Without CAP_NET_ADMIN it cannot be seen."))
     assert lines[1] == "Without CAP_NET_ADMIN it cannot be seen."
@@ -491,7 +491,7 @@ def test_a_size_in_the_environment_is_not_that_of_the_terminal(monkeypatch: pyte
         (123e9, " 123 Gbit/s"),
     ],
 )
-def test_speeds_are_told_in_eleven_characters(rate: float, text: str) -> None:
+def test_speeds_take_eleven_characters(rate: float, text: str) -> None:
     assert speed(rate) == text
     assert len(text) == 11
 
