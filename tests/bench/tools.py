@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..networkmanager.bed import Bed, command
-from ..networkmanager.namespaces import wait_for
 
 
 def mptcpd() -> str | None:
@@ -48,16 +47,11 @@ class Tool:
             # Without a limit nobody but nm-mptcp (which raises it as needed) has a second subflow for each path.
             bed.sh("ip mptcp limits set subflows 4 add_addr_accepted 4")
             if self.product:
-                wait_for("the dispatcher has done its part of NetworkManager's start", lambda: _idle(bed), every=0.01)
+                bed.wait_for_dispatcher()
             yield bed
         finally:
             bed.stop()
             shutil.rmtree(directory, ignore_errors=True)
-
-
-def _idle(bed: Bed) -> bool:
-    said = bed.dispatcher.output()
-    return 0 < said.count(": new request (") <= said.count(": completed (")
 
 
 def _networkmanager(bed: Bed) -> None:

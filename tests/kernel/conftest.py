@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 
 from nm_mptcp.kernel import sysctl
 from nm_mptcp.kernel.path_manager import PathManager
+from nm_mptcp.launch import programs
 from tests.support.mptcp import two_paths
-from tests.support.network import Network, reason_to_skip
+from tests.support.network import Network, reason_to_skip, veth
+from tests.support.site import Site
 
 from .examined import Machine
 from .subject import Subject
@@ -86,3 +89,22 @@ def links(network: Network, far: Network, machine: Machine) -> Machine:
     for name in ("all", "default", "v1", "v2"):
         sysctl.write(f"net/ipv4/conf/{name}/rp_filter", 0)
     return machine
+
+
+@pytest.fixture
+def site(network: Network, far: Network) -> Iterator[Site]:
+    """A web site on the other side of a link."""
+    veth("near", "far", peer_network=far)
+    network.ip("addr add 10.0.0.1/24 dev near")
+    far.ip("addr add 10.0.0.2/24 dev far")
+    with Site(far, "10.0.0.2") as site:
+        yield site
+
+
+@pytest.fixture
+def wrapper() -> str:
+    """The library that mptcpize preloads."""
+    found = programs.wrappers(shutil.which("mptcpize"))
+    if not found:
+        pytest.skip("libmptcpwrap.so is not installed")
+    return found[0].path

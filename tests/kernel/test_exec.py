@@ -9,7 +9,6 @@ import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,34 +18,17 @@ from nm_mptcp.launch import programs
 from nm_mptcp.launch.elf import read
 from tests.support.command import COMMAND, as_user
 from tests.support.debian import unpacked
-from tests.support.network import Network, veth
+from tests.support.network import Network
 from tests.support.site import BODY, Site
 
 MPTCP, TCP = [socket.IPPROTO_MPTCP], [socket.IPPROTO_TCP]
 NOBODY = 65534
 
 
-@pytest.fixture
-def site(network: Network, far: Network) -> Iterator[Site]:
-    veth("near", "far", peer_network=far)
-    network.ip("addr add 10.0.0.1/24 dev near")
-    far.ip("addr add 10.0.0.2/24 dev far")
-    with Site(far, "10.0.0.2") as site:
-        yield site
-
-
 def needs(*names: str) -> None:
     for name in names:
         if shutil.which(name) is None:
             pytest.skip(f"{name} is not installed")
-
-
-@pytest.fixture
-def wrapper() -> str:
-    found = programs.wrappers(shutil.which("mptcpize"))
-    if not found:
-        pytest.skip("libmptcpwrap.so is not installed")
-    return found[0].path
 
 
 @pytest.fixture(scope="session")

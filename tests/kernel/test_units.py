@@ -17,7 +17,7 @@ from nm_mptcp.kernel import sysctl
 from nm_mptcp.launch import programs
 from nm_mptcp.launch.units import SOCKET_SINCE
 from tests.support.command import COMMAND, as_user
-from tests.support.network import Network, veth
+from tests.support.network import Network
 from tests.support.site import Site
 
 from .nested import Nested, reason_to_skip
@@ -36,22 +36,11 @@ def systemd(network: Network) -> Iterator[Nested]:  # noqa: ARG001
 
 
 @pytest.fixture
-def site(network: Network, far: Network) -> Iterator[Site]:
+def site(site: Site) -> Site:
+    """It is curl that asks it here."""
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    veth("near", "far", peer_network=far)
-    network.ip("addr add 10.0.0.1/24 dev near")
-    far.ip("addr add 10.0.0.2/24 dev far")
-    with Site(far, "10.0.0.2") as site:
-        yield site
-
-
-@pytest.fixture
-def wrapper() -> str:
-    found = programs.wrappers(shutil.which("mptcpize"))
-    if not found:
-        pytest.skip("libmptcpwrap.so is not installed")
-    return found[0].path
+    return site
 
 
 def fetch(url: str, *lines: str) -> str:

@@ -475,6 +475,15 @@ class Bed:
             mask.symlink_to("/dev/null")
         self.scripts_are_done()
 
+    def wait_for_dispatcher(self) -> None:
+        """Come back when the dispatcher has done its part of NetworkManager's own start."""
+
+        def idle() -> bool:
+            log = self.dispatcher.output()
+            return 0 < log.count(": new request (") <= log.count(": completed (")
+
+        wait_for("the dispatcher is idle", idle, every=0.01)
+
     def scripts_are_done(self) -> None:
         """Come back when the dispatcher has no script left to run."""
 

@@ -22,7 +22,7 @@ from .bed import DEFAULT_FLAGS, PROTOCOL, SERVER, SERVER6, SYSCTLS, Bed, Namespa
 from .connectivity import CHECKING, CheckServer, connectivity, wait_connectivity
 from .namespaces import wait_for
 from .observe import Writes
-from .traffic import Connection, EchoServer
+from .traffic import Connection, EchoServer, over_both
 from .uplinks import Links, Uplink
 
 #: Of two links with static addresses, and the number in these.
@@ -53,12 +53,7 @@ def wait_state(bed: Bed, address: str, state: str, rule: str, *, seconds: float 
 
 def start_service(bed: Bed) -> None:
     """Start it when the dispatcher has done its part of NetworkManager's own start: nothing here is about that."""
-
-    def idle() -> bool:
-        said = bed.dispatcher.output()
-        return 0 < said.count(": new request (") <= said.count(": completed (")
-
-    wait_for("the dispatcher is idle", idle)
+    bed.wait_for_dispatcher()
     bed.start_service()
 
 
@@ -67,10 +62,7 @@ def up(bed: Bed, links: Links) -> Links:
     """Both links are up and are paths; an echo server listens."""
     EchoServer(bed.far)
     start_service(bed)
-    bed.up("Wi-Fi", "LTE")
-    for link in (links.wifi, links.lte):
-        bed.wait_endpoint(link.address)
-    bed.sync()
+    links.bring_up()
     return links
 
 
@@ -83,14 +75,6 @@ def lone(bed: Bed, links: Links) -> Uplink:
     bed.wait_endpoint(links.wifi.address)
     bed.sync()
     return links.wifi
-
-
-def over_both(bed: Bed, links: Links, **options: str) -> Connection:
-    """A connection with a subflow on each link."""
-    connection = Connection(bed.machine, SERVER, **options)  # type: ignore[arg-type]
-    for link in (links.wifi, links.lte):
-        connection.wait_subflow(link.address)
-    return connection
 
 
 def wait_no_subflow(connection: Connection, address: str) -> None:
@@ -413,10 +397,7 @@ def explicit(bed: Bed, links: Links) -> Links:
     EchoServer(bed.far)
     bed.modify("Wi-Fi", "connection.mptcp-flags 0x62")
     start_service(bed)
-    bed.up("Wi-Fi", "LTE")
-    for link in (links.wifi, links.lte):
-        bed.wait_endpoint(link.address)
-    bed.sync()
+    links.bring_up()
     assert bed.status().path(links.wifi.address)["owner"] == "networkmanager"
     return links
 
@@ -645,20 +626,11 @@ def test_networkmanager_stopping_cuts_nothing(bed: Bed, up: Links) -> None:
 # --- flaps
 
 
-def flap(link: Uplink, times: int) -> None:
-    """Out and in again, so often, each seen by the service."""
-    for _ in range(times):
-        link.carrier(False)
-        wait_for("it is out", lambda: link.bed.status().path(link.address)["rule"] in ("no-carrier", "kept-last"))
-        link.carrier(True)
-        wait_for("it is in", lambda: link.bed.status().path(link.address)["rule"] not in ("no-carrier", "kept-last"))
-
-
 @pytest.mark.may_be_late(reason="status has to be asked while the link is still damped, for 2 s")
 def test_a_flapping_link_is_held_back_longer_each_time_and_comes_back_by_itself(bed: Bed, up: Links) -> None:
     connection = over_both(bed, up)
     before = bed.wait_endpoint(up.wifi.address)
-    flap(up.wifi, 4)
+    up.wifi.flap(4)
     shown = bed.status().path(up.wifi.address)
     assert (shown["state"], shown["rule"]) == ("suspended", "held-back")
     assert "flapping: suspended for" in shown["reason"]
@@ -700,7 +672,7 @@ def test_that_a_new_link_was_not_up_yet_is_no_loss(bed: Bed) -> None:
 def test_the_only_link_is_not_held_back(bed: Bed, lone: Uplink) -> None:
     connection = Connection(bed.machine, SERVER)
     before = bed.endpoints()
-    flap(lone, 4)
+    lone.flap(4)
     assert bed.status().path(lone.address)["state"] == "active"
     assert bed.endpoints() == before
     connection.echo()
@@ -709,7 +681,7 @@ def test_the_only_link_is_not_held_back(bed: Bed, lone: Uplink) -> None:
 @pytest.mark.may_be_late(reason="the losses have to come in quicker succession than their damping ends")
 def test_a_link_held_back_comes_at_once_when_it_is_the_last(bed: Bed, up: Links) -> None:
     connection = over_both(bed, up)
-    flap(up.wifi, 6)
+    up.wifi.flap(6)
     assert bed.status().path(up.wifi.address)["rule"] == "held-back"
     up.lte.carrier(False)
     bed.wait_endpoint(up.wifi.address, seconds=3)

@@ -17,10 +17,7 @@ from .uplinks import Links
 def up(bed: Bed, links: Links) -> Links:
     """Service running, both links up."""
     bed.start_service()
-    bed.up("Wi-Fi", "LTE")
-    for link in (links.wifi, links.lte):
-        bed.wait_endpoint(link.address)
-    bed.sync()
+    links.bring_up()
     return links
 
 
@@ -151,10 +148,7 @@ def test_what_an_administrator_made_stays_through_everything(bed: Bed, links: Li
     before = hand_made(bed)
     assert [len(part) for part in before if isinstance(part, list)][:2] == [2, 4]
     service = bed.start_service()
-    bed.up("Wi-Fi", "LTE")
-    for link in (links.wifi, links.lte):
-        bed.wait_endpoint(link.address)
-    bed.sync()
+    links.bring_up()
     assert hand_made(bed) == before, "after up"
     bed.reapply("wwan0")
     links.lte.carrier(False)
@@ -181,10 +175,7 @@ def test_a_table_that_somebody_uses_is_not_taken(bed: Bed, links: Links) -> None
     bed.sh("ip rule add priority 900 from 10.99.0.1 lookup 42001")
     before = bed.routes(42000)
     bed.start_service()
-    bed.up("Wi-Fi", "LTE")
-    for link in (links.wifi, links.lte):
-        bed.wait_endpoint(link.address)
-    bed.sync()
+    links.bring_up()
     assert bed.routes(42000) == before
     assert bed.routes(42001) == []
     assert {bed.table_of(link.address) for link in (links.wifi, links.lte)} == {42002, 42003}

@@ -32,10 +32,7 @@ def copies(bed: Bed) -> int:
 
 def test_a_link_lost_meanwhile_goes_first(bed: Bed, links: Links, routes: str) -> None:
     bed.start_service()
-    bed.up("Wi-Fi", "LTE")
-    for link in (links.wifi, links.lte):
-        bed.wait_endpoint(link.address)
-    bed.sync()
+    links.bring_up()
     assert bed.service
     with Writes(bed, bed.service.program) as coming:
         bed.machine.run("ip", "-batch", routes)

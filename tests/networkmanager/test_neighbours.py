@@ -18,10 +18,7 @@ def up(bed: Bed, links: Links) -> Links:
     EchoServer(bed.far)
     EchoServer(bed.machine)
     bed.start_service()
-    bed.up("Wi-Fi", "LTE")
-    for link in (links.wifi, links.lte):
-        bed.wait_endpoint(link.address)
-    bed.sync()
+    links.bring_up()
     return links
 
 

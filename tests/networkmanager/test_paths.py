@@ -25,10 +25,7 @@ RTM_NEWROUTE = 24
 def two_paths(bed: Bed, links: Links) -> Links:
     """Service running, both links up and in use."""
     bed.start_service()
-    bed.up("Wi-Fi", "LTE")
-    for link in (links.wifi, links.lte):
-        bed.wait_endpoint(link.address)
-    bed.sync()
+    links.bring_up()
     return links
 
 

@@ -8,15 +8,8 @@ import pytest
 from .bed import PROTOCOL, SERVER, Bed, command
 from .namespaces import wait_for
 from .observe import writes_of
-from .traffic import Connection, EchoServer, reaches
+from .traffic import Connection, EchoServer, over_both, reaches
 from .uplinks import Links
-
-
-def over_both(bed: Bed, links: Links) -> Connection:
-    """A connection with a subflow on each link."""
-    connection = Connection(bed.machine, SERVER)
-    connection.wait_subflow(links.lte.address)
-    return connection
 
 
 def test_after_kill_what_went_stale_is_cleaned_up_and_the_valid_is_untouched(bed: Bed, up: Links) -> None:
@@ -143,10 +136,7 @@ def test_clear_leaves_limits_that_an_administrator_changed_since(bed: Bed) -> No
 def test_clear_leaves_networkmanagers_own_endpoints(bed: Bed, links: Links) -> None:
     bed.modify("LTE", "connection.mptcp-flags 0x62")
     service = bed.start_service()
-    bed.up("Wi-Fi", "LTE")
-    for link in (links.wifi, links.lte):
-        bed.wait_endpoint(link.address)
-    bed.sync()
+    links.bring_up()
     service.stop()
     bed.nm_mptcp("clear")
     assert [each.address for each in bed.endpoints()] == [links.lte.address]
@@ -291,10 +281,7 @@ def test_a_lost_record_leaves_no_setting_of_ours_behind(bed: Bed, links: Links, 
     if administrator:
         bed.machine.sysctl(**dict.fromkeys([*names, name.format("default")], "1"))
     service = bed.start_service()
-    bed.up("Wi-Fi", "LTE")
-    for link in (links.wifi, links.lte):
-        bed.wait_endpoint(link.address)
-    bed.sync()
+    links.bring_up()
     assert [bed.machine.read_sysctl(each) for each in names] == ["1", "1"]
     service.kill()
     bed.path("/run/nm-mptcp/state.json").unlink()

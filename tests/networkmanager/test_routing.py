@@ -19,10 +19,7 @@ def up(bed: Bed, links: Links) -> Links:
     """Service and an echo server running, both links up."""
     EchoServer(bed.far)
     bed.start_service()
-    bed.up("Wi-Fi", "LTE")
-    for link in (links.wifi, links.lte):
-        bed.wait_endpoint(link.address)
-    bed.sync()
+    links.bring_up()
     return links
 
 

@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from .bed import SERVER, Bed
+from .bed import Bed
 from .logind import POLICY, Logind
 from .namespaces import wait_for
-from .traffic import Connection, EchoServer
-from .uplinks import Links, Uplink
+from .traffic import EchoServer, over_both
+from .uplinks import Links
 
 
 @pytest.fixture
@@ -38,23 +38,6 @@ def up(bed: Bed, logind: Logind, links: Links) -> Links:
     bed.scripts_are_done()
     bed.sync()
     return links
-
-
-def over_both(bed: Bed, links: Links) -> Connection:
-    """A connection with a subflow on each link."""
-    connection = Connection(bed.machine, SERVER)
-    for link in (links.wifi, links.lte):
-        connection.wait_subflow(link.address)
-    return connection
-
-
-def flap(link: Uplink, times: int) -> None:
-    """Out and in again, so often, each seen by the service."""
-    for _ in range(times):
-        link.carrier(False)
-        wait_for("it is out", lambda: link.bed.status().path(link.address)["rule"] in ("no-carrier", "kept-last"))
-        link.carrier(True)
-        wait_for("it is in", lambda: link.bed.status().path(link.address)["rule"] not in ("no-carrier", "kept-last"))
 
 
 def asleep(bed: Bed, links: Links) -> bool:
@@ -95,7 +78,7 @@ def test_a_connection_that_slept_goes_on_over_both_links(bed: Bed, up: Links, lo
 
 @pytest.mark.may_be_late(reason="the losses have to come in quicker succession than their damping ends")
 def test_what_flapped_before_the_sleep_comes_back_at_once(bed: Bed, up: Links, logind: Logind) -> None:
-    flap(up.wifi, 7)
+    up.wifi.flap(7)
     wait_for("it is held back", lambda: bed.status().path(up.wifi.address)["rule"] == "held-back")
     assert not bed.endpoint(up.wifi.address)
     assert bed.service

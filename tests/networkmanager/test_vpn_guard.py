@@ -11,8 +11,8 @@ from .bed import DEFAULT_FLAGS, PROTOCOL, SERVER, SERVER6, Bed
 from .namespaces import wait_for
 from .observe import Writes
 from .test_configuration import SETTINGS, reload
-from .test_failover import over_both, start_service, wait_state
-from .traffic import Connection, EchoServer, reaches
+from .test_failover import start_service, wait_state
+from .traffic import Connection, EchoServer, over_both, reaches
 from .uplinks import Links
 from .vpn import CLIENT, CLIENT6, GATEWAY, MARK, VPN, beside_the_tunnel
 
@@ -26,10 +26,7 @@ def up(bed: Bed, links: Links) -> Links:
     EchoServer(bed.far)
     EchoServer(bed.far, LATER)
     start_service(bed)
-    bed.up("Wi-Fi", "LTE")
-    for link in (links.wifi, links.lte):
-        bed.wait_endpoint(link.address)
-    bed.sync()
+    links.bring_up()
     return links
 
 

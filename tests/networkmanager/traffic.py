@@ -10,10 +10,12 @@ import struct
 import threading
 from typing import TYPE_CHECKING
 
+from .bed import SERVER
 from .namespaces import wait_for
 
 if TYPE_CHECKING:
-    from .bed import Namespace
+    from .bed import Bed, Namespace
+    from .uplinks import Links
 
 PORT = 5000
 
@@ -113,6 +115,14 @@ class Connection:
     def close(self) -> None:
         """Close it."""
         self._socket.close()
+
+
+def over_both(bed: Bed, links: Links) -> Connection:
+    """A connection to the far server with a subflow on each link."""
+    connection = Connection(bed.machine, SERVER)
+    for link in (links.wifi, links.lte):
+        connection.wait_subflow(link.address)
+    return connection
 
 
 def counter(namespace: Namespace, name: str) -> int:

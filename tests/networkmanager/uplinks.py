@@ -253,6 +253,15 @@ class Uplink:
         """Plug the cable in or out, at the far end."""
         self.bed.far.run("ip", "link", "set", self.far_name, "up" if present else "down")
 
+    def flap(self, times: int) -> None:
+        """Plug the cable out and in again, so often, each seen by the service."""
+        lost = ("no-carrier", "kept-last")
+        for _ in range(times):
+            self.carrier(False)
+            wait_for("it is out", lambda: self.bed.status().path(self.address)["rule"] in lost)
+            self.carrier(True)
+            wait_for("it is in", lambda: self.bed.status().path(self.address)["rule"] not in lost)
+
     def capture(self, *, both: bool = False) -> Capture:
         """Count what comes out here from now on; with ``both`` what goes in, too."""
         capture = Capture(self.bed.far.pid, self.far_name, both=both)
@@ -301,3 +310,11 @@ class Links:
         bed.profile("Wi-Fi", "wlan0", "ipv4.route-metric 600")
         bed.profile("LTE", "wwan0", "ipv4.route-metric 700")
         return found
+
+    def bring_up(self) -> None:
+        """Activate both profiles; come back when both links are paths and the service has acted on all that happened."""
+        bed = self.wifi.bed
+        bed.up("Wi-Fi", "LTE")
+        for link in (self.wifi, self.lte):
+            bed.wait_endpoint(link.address)
+        bed.sync()
