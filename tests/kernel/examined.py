@@ -15,7 +15,7 @@ from nm_mptcp.checks import run_checks
 from nm_mptcp.checks.collect import system_facts
 from nm_mptcp.checks.finding import Finding, Result
 from nm_mptcp.config.files import ConfigurationFiles
-from nm_mptcp.engine.record import Record
+from nm_mptcp.engine.record_file import Record
 
 COMMAND = [sys.executable, "-c", "import sys; from nm_mptcp.cli import main; sys.exit(main())"]
 

@@ -24,7 +24,7 @@ from nm_mptcp.checks.collect import system_facts
 from nm_mptcp.checks.finding import Finding, Result
 from nm_mptcp.checks.reach import parse, reach
 from nm_mptcp.config.files import ConfigurationFiles
-from nm_mptcp.engine.record import Record
+from nm_mptcp.engine.record_file import Record
 from nm_mptcp.kernel import sysctl
 from nm_mptcp.kernel.sock_diag import subflows
 from tests.support import bpf

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 from nm_mptcp.engine.loop import Engine
-from nm_mptcp.engine.record import Record
+from nm_mptcp.engine.record_file import Record
 from nm_mptcp.kernel.access import KernelAccess
 from nm_mptcp.model.flags import ProfileFlag
 from nm_mptcp.model.state import DefaultFlags, Device, DeviceState, DeviceType, NetworkManager, Profile

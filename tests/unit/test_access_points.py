@@ -16,7 +16,7 @@ import pytest
 from nm_mptcp.dbus.connection import Bus, Signal, Variant
 from nm_mptcp.engine import signal_hysteresis
 from nm_mptcp.engine.loop import Engine
-from nm_mptcp.engine.record import Record
+from nm_mptcp.engine.record_file import Record
 from nm_mptcp.model.state import Action, Device, Endpoint, Kernel, Operation
 from nm_mptcp.networkmanager import names
 from nm_mptcp.networkmanager.client import Client

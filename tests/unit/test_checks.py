@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from nm_mptcp.checks import CHECKS, run_checks
+from nm_mptcp.checks.bug_report import masked
 from nm_mptcp.checks.facts import STARTING, Firewall, Process, SystemFacts
 from nm_mptcp.checks.finding import Result, worst
 from nm_mptcp.checks.reach import parse
-from nm_mptcp.checks.report import masked
 from nm_mptcp.checks.system import OPTIONS
 from nm_mptcp.cli import check as command
 from nm_mptcp.kernel.route_lookup import RouteAnswer

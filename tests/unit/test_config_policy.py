@@ -11,7 +11,7 @@ import pytest
 
 from nm_mptcp.config.files import ConfigurationFiles
 from nm_mptcp.config.settings import Config
-from nm_mptcp.engine.record import Record
+from nm_mptcp.engine.record_file import Record
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
 from nm_mptcp.model.record import Contents, decided

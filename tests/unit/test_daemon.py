@@ -10,7 +10,7 @@ import pytest
 
 from nm_mptcp.config.files import ConfigurationFiles
 from nm_mptcp.config.settings import DEFAULTS
-from nm_mptcp.engine.record import Record
+from nm_mptcp.engine.record_file import Record
 from nm_mptcp.service import daemon
 from nm_mptcp.service.daemon import Daemon
 

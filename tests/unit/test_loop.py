@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 
 from nm_mptcp.engine import loop
-from nm_mptcp.engine.record import Record, StateError
+from nm_mptcp.engine.record_file import Record, StateError
 from nm_mptcp.kernel.access import KernelAccess
 from nm_mptcp.kernel.errors import KernelError
 from nm_mptcp.kernel.fib import Changes

@@ -11,7 +11,7 @@ import pytest
 
 from nm_mptcp.config.selector import Selector
 from nm_mptcp.config.settings import Config, PathSection, Setting
-from nm_mptcp.engine.record import Record
+from nm_mptcp.engine.record_file import Record
 from nm_mptcp.kernel.ip_commands import command
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nm_mptcp.engine.record import Record, StateError, _encode
+from nm_mptcp.engine.record_file import Record, StateError, _encode
 from nm_mptcp.model.flags import EndpointFlag
 from nm_mptcp.model.reasons import Reason, Why
 from nm_mptcp.model.record import (

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ..config.files import ConfigurationFiles, Reading
 from ..dbus.connection import BusError
-from ..engine.record import Record, StateError
+from ..engine.record_file import Record, StateError
 from ..kernel import sysctl
 from ..kernel.errors import KernelError
 from ..kernel.fib import FIB
@@ -36,7 +36,7 @@ from ..report.documents import StatusDocument
 from ..service import remote
 from . import system, tools
 from .facts import STARTING, Firewall, Process, SystemFacts
-from .mptcpsocket import works_locally
+from .mptcp_socket import works_locally
 
 #: Programs that matter, by ``comm``, which the kernel cuts at 15 bytes.
 _PROGRAMS = frozenset(
@@ -244,7 +244,7 @@ def _socket_errno() -> int:
 
 
 def _socket_programs() -> tuple[str, ...]:
-    from .controlgroups import refusing
+    from .cgroup_bpf import refusing
 
     return refusing()
 

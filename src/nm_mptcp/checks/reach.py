@@ -14,7 +14,7 @@ from ..model.state import Family
 from ..text import printable
 from .facts import CheckedAddress, SystemFacts
 from .finding import Finding, advice, bad, good, not_applicable, unknown, warning
-from .mptcpsocket import abandon, uses_mptcp
+from .mptcp_socket import abandon, uses_mptcp
 
 #: Seconds for one connection; where SYNs with MPTCP are dropped, the kernel retries without after some 3 s.
 _TIMEOUT = 8.0

@@ -21,7 +21,7 @@ from ..journal import LEVELS, set_up
 
 if TYPE_CHECKING:
     from ..dbus.connection import BusError
-    from ..engine.record import Record
+    from ..engine.record_file import Record
 
 #: Subcommand -> its line in ``--help``; each is a module here with ``options(parser)`` and ``main(arguments)``.
 COMMANDS = {
@@ -183,6 +183,6 @@ def note_missing_files() -> None:
 
 def record_of(arguments: argparse.Namespace) -> Record:
     """The record in ``--state-dir``."""
-    from ..engine.record import DIRECTORY, Record
+    from ..engine.record_file import DIRECTORY, Record
 
     return Record(arguments.state_dir or DIRECTORY)

@@ -8,15 +8,15 @@ import asyncio
 import os
 
 from ..dbus.connection import BusError
-from ..engine.record import StateError
+from ..engine.record_file import StateError
 from ..service import remote
 from ..text import printable
-from . import fail, note_missing_files, record_of, refused, settings
+from . import config_option, fail, note_missing_files, record_of, refused
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """``--dry-run`` and ``--config``."""
-    settings.option(parser)
+    config_option.option(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the equivalent commands, and change nothing")
     parser.epilog = "A running service does it."
 
@@ -32,10 +32,12 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         if arguments.dry_run:
             print(
-                "".join(f"{line}\n" for line in asyncio.run(pending(record, settings.config_of(arguments)))),
+                "".join(f"{line}\n" for line in asyncio.run(pending(record, config_option.config_of(arguments)))),
                 end="",
             )
-        elif not remote.order_or_do(record, members, lambda: asyncio.run(apply(record, settings.config_of(arguments)))):
+        elif not remote.order_or_do(
+            record, members, lambda: asyncio.run(apply(record, config_option.config_of(arguments)))
+        ):
             note_missing_files()
     except BusError as error:
         return refused(error)

@@ -17,7 +17,7 @@ from ..checks.collect import system_facts
 from ..checks.facts import SystemFacts
 from ..checks.finding import Finding, Result, worst
 from ..config.files import ConfigurationFiles
-from ..engine.record import Record
+from ..engine.record_file import Record
 from ..report.documents import CheckDocument
 from ..report.styles import Line, Span, Style, rendered
 from ..text import printable, width_of, wrapped
@@ -91,12 +91,12 @@ def main(arguments: argparse.Namespace) -> int:
     if target is not None:
         findings += reach.reach(facts, *target)
     if arguments.report:
-        from ..checks import report
+        from ..checks import bug_report
 
         try:
-            text = report.text(facts, document(findings))
+            text = bug_report.text(facts, document(findings))
             reached = target[0] if target else None
-            report.write(arguments.report, text, mask=arguments.mask, facts=facts, reached=reached)
+            bug_report.write(arguments.report, text, mask=arguments.mask, facts=facts, reached=reached)
         except OSError as error:
             return fail(f"cannot write the report {arguments.report}: {error.strerror}")
     if arguments.json:

@@ -9,14 +9,14 @@ import contextlib
 from collections.abc import Iterable
 
 from ..dbus.connection import BusError
-from ..engine.record import StateError
+from ..engine.record_file import StateError
 from ..service import remote
-from . import fail, record_of, refused, settings
+from . import config_option, fail, record_of, refused
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """``--config`` and ``--force``."""
-    settings.option(parser)
+    config_option.option(parser)
     parser.add_argument("--force", action="store_true", help="also end connections that depend on it")
     parser.epilog = "A running service is then paused until 'nm-mptcp apply', or its next start."
 
@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     def ourselves() -> None:
         nonlocal kept
-        kept = asyncio.run(clear(record, settings.config_of(arguments), force=arguments.force))
+        kept = asyncio.run(clear(record, config_option.config_of(arguments), force=arguments.force))
 
     try:
         if remote.order_or_do(record, ("ClearAll" if arguments.force else "Clear",), ourselves):

@@ -6,12 +6,12 @@ from __future__ import annotations
 import argparse
 import signal
 
-from . import fail, record_of, settings
+from . import config_option, fail, record_of
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """``--config``."""
-    settings.option(parser)
+    config_option.option(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -24,7 +24,7 @@ def main(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGHUP, lambda number, _: hung_up.append(number))
     from ..config.files import ConfigurationFiles
     from ..dbus.connection import BusError
-    from ..engine.record import StateError
+    from ..engine.record_file import StateError
     from ..kernel.errors import KernelError
     from ..service import remote
     from ..service.daemon import run
@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> int:
             return fail(reading.problems[0])
 
         def serve() -> None:
-            settings.log_problems(reading)
+            config_option.log_problems(reading)
             record.load()
             run(record, reading.config, configuration, hung_up)
 

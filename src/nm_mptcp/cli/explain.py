@@ -27,9 +27,9 @@ class _Unknown(Exception):
 
 def options(parser: argparse.ArgumentParser) -> None:
     """The subject, ``--json`` and ``--config``."""
-    from . import settings
+    from . import config_option
 
-    settings.option(parser)
+    config_option.option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("what", metavar="WHAT", help="an interface, address, profile (name, UUID), or a destination")
     parser.epilog = "A destination is a host, or an address that is not this machine's."
@@ -76,14 +76,14 @@ def _explain(arguments: argparse.Namespace, what: str) -> Explanation:
         raise
     if shown is not None:
         return shown
-    from ..engine.record import StateError
+    from ..engine.record_file import StateError
     from ..kernel.errors import KernelError
     from ..report.explain import UnknownSubject
     from ..service.oneshot import explain
-    from . import settings
+    from . import config_option
 
     try:
-        return explain(record_of(arguments), what, settings.config_of(arguments))
+        return explain(record_of(arguments), what, config_option.config_of(arguments))
     except UnknownSubject as error:
         raise _Unknown(str(error)) from None
     except (KernelError, StateError) as error:

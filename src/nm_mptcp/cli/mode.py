@@ -9,10 +9,10 @@ import json
 
 from ..config.files import ConfigurationFiles
 from ..dbus.connection import BusError
-from ..engine.record import StateError
+from ..engine.record_file import StateError
 from ..model.state import Mode
 from ..service import remote
-from . import fail, record_of, refused, settings
+from . import config_option, fail, record_of, refused
 
 #: Mode -> its effect, for the help.
 _WORDS = {
@@ -25,7 +25,7 @@ _WORDS = {
 
 def options(parser: argparse.ArgumentParser) -> None:
     """The mode, or ``--reset``."""
-    settings.option(parser)
+    config_option.option(parser)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "modes:\n" + "\n".join(f"  {mode:<10}  {words}" for mode, words in _WORDS.items())
     what = parser.add_mutually_exclusive_group()
@@ -50,7 +50,7 @@ def main(arguments: argparse.Namespace) -> int:
         if not arguments.mode and not arguments.reset:
             return _show(arguments)
         mode = Mode(arguments.mode) if arguments.mode else None
-        config = settings.config_of(arguments)
+        config = config_option.config_of(arguments)
         remote.order_or_do(record, (("SetMode", mode or ""),), lambda: asyncio.run(set_mode(record, mode, config)))
     except BusError as error:
         return refused(error)

@@ -15,9 +15,9 @@ from . import fail, note_missing_files, record_of
 
 def options(parser: argparse.ArgumentParser) -> None:
     """``--json``, ``--all`` and ``--config``."""
-    from . import settings
+    from . import config_option
 
-    settings.option(parser)
+    config_option.option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--all", action="store_true", help="show also addresses that cannot be paths")
     parser.epilog = "Exit status: 0 working; 1 degraded; 2 not working."
@@ -30,13 +30,13 @@ def main(arguments: argparse.Namespace) -> int:
     except BusError as error:
         return fail(f"the service does not answer: {error}", Verdict.NOT_WORKING.status)
     if not shown:
-        from ..engine.record import StateError
+        from ..engine.record_file import StateError
         from ..kernel.errors import KernelError
         from ..service.oneshot import status
-        from . import settings
+        from . import config_option
 
         try:
-            shown = status(record_of(arguments), settings.config_of(arguments))
+            shown = status(record_of(arguments), config_option.config_of(arguments))
         except (KernelError, StateError) as error:
             return fail(error, Verdict.NOT_WORKING.status)
         note_missing_files()

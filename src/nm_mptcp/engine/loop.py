@@ -25,7 +25,7 @@ from ..kernel.fib import Changes
 from ..kernel.path_manager_events import PathManagerEvent
 from ..model.state import NetworkManager
 from .reconciler import Reconciler
-from .record import Record, StateError
+from .record_file import Record, StateError
 
 _log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from ..model.record import with_endpoints, with_limits, with_linkdown, without_e
 from ..model.state import Action, Desired, Endpoint, Kernel, Limits, LinkdownSetting, Operation, Ours
 from ..policy.plan import count_unrecorded
 from .history import History
-from .record import StateError
+from .record_file import StateError
 
 _log = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from ..policy.plan import needed, plan, restore, urgent
 from .event_log import EventLog
 from .history import History
 from .plan_executor import PlanExecutor
-from .record import Record, StateError
+from .record_file import Record, StateError
 
 _log = logging.getLogger(__name__)
 

@@ -83,8 +83,8 @@ class KernelAccess:
         )
         self._connections = Connections(self._sockets.subflows)
         self._fib = FIB()
-        self._monitor: RtnetlinkEvents | None = None
-        self._events: PathManagerEvents | None = None
+        self._rtnetlink_events: RtnetlinkEvents | None = None
+        self._path_manager_events: PathManagerEvents | None = None
         self._endpoints_max = endpoints_max
         self._settings: _Settings | None = None  #: of the last look
 
@@ -95,26 +95,26 @@ class KernelAccess:
         due); ``on_event`` for each event of the path manager. Raises :class:`KernelError`.
         """
         loop = asyncio.get_running_loop()
-        self._monitor = RtnetlinkEvents(self._fib, on_change, lambda: on_change(Changes(resync_due=True)))
-        self._monitor.start(loop)
+        self._rtnetlink_events = RtnetlinkEvents(self._fib, on_change, lambda: on_change(Changes(resync_due=True)))
+        self._rtnetlink_events.start(loop)
         if sysctl.path_manager():
 
             def path_manager_event(event: PathManagerEvent | None) -> None:
                 self._connections.on_event()
                 on_event(event)
 
-            self._events = PathManagerEvents(path_manager_event)
-            self._events.start(loop)
+            self._path_manager_events = PathManagerEvents(path_manager_event)
+            self._path_manager_events.start(loop)
             self._connections.follow(loop, self.connections)
         self._egress.follow(loop, lambda: on_change(Changes(rules=True)))
-        await self._dump_all(self._monitor)
+        await self._dump_all(self._rtnetlink_events)
 
     async def close(self) -> None:
         """Unsubscribe, and close the sockets when the worker has done its current work."""
-        if self._monitor is not None:
-            self._monitor.close()
-        if self._events is not None:
-            self._events.close()
+        if self._rtnetlink_events is not None:
+            self._rtnetlink_events.close()
+        if self._path_manager_events is not None:
+            self._path_manager_events.close()
         self._connections.unfollow()
         self._egress.unfollow()
         for requester in (
@@ -136,16 +136,16 @@ class KernelAccess:
         ``thorough``: also what it may have changed without an event. ``at_once``: before any other work, with the settings
         of the last look. Raises :class:`KernelError`.
         """
-        if self._monitor is None:
+        if self._rtnetlink_events is None:
             self._fib.adopt(await self._worker.run(full_dump, self._rtnetlink))
         else:
             # The events of our own writes are there by now, and have to count.
             for _ in range(1 if at_once else _READS):
-                self._monitor.read()
-                if not self._monitor.behind:
+                self._rtnetlink_events.read()
+                if not self._rtnetlink_events.behind:
                     break
-            if self._monitor.events_lost or (thorough and self._fib.resync_due):
-                await self._dump_all(self._monitor)
+            if self._rtnetlink_events.events_lost or (thorough and self._fib.resync_due):
+                await self._dump_all(self._rtnetlink_events)
         fib = self._fib
         depends = (fib.links, fib.routes, fib.rules, fib.addresses)
         read = self._worker.run_at_once if at_once else self._worker.run
@@ -208,8 +208,8 @@ class KernelAccess:
         """
         if not at_once:
             return await self._worker.run(self._connections.read)
-        if self._events is not None:
-            self._events.read()
+        if self._path_manager_events is not None:
+            self._path_manager_events.read()
         kept = self._connections.kept
         return kept if kept is not None else await self._worker.run_at_once(self._connections.read)
 
@@ -289,18 +289,20 @@ class KernelAccess:
         done = 0
         while done < len(operations):
             done += await self._worker.run(self._writer.write, operations[done:], present, failures, _SLICE)
-            if self._monitor is not None and done < len(operations):
+            if self._rtnetlink_events is not None and done < len(operations):
                 # The events of our own writes must not delay that of a lost link.
-                self._monitor.read()
-                while self._monitor.behind and not interrupted():
+                self._rtnetlink_events.read()
+                while self._rtnetlink_events.behind and not interrupted():
                     await asyncio.sleep(0)
-                    self._monitor.read()
+                    self._rtnetlink_events.read()
                 if interrupted():
                     break
         return failures, operations[done:]
 
     def _present(self) -> PresentRoutes:
-        complete = not (self._fib.resync_due or (self._monitor is not None and self._monitor.events_lost))
+        complete = not (
+            self._fib.resync_due or (self._rtnetlink_events is not None and self._rtnetlink_events.events_lost)
+        )
         return PresentRoutes(self._fib, self._rtnetlink, complete=complete)
 
     # --- on the worker thread

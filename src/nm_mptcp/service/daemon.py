@@ -24,7 +24,7 @@ from ..dbus.connection import Bus, BusError, Signal
 from ..dbus.names import NAME
 from ..dbus.polkit import authorize
 from ..engine.loop import Engine
-from ..engine.record import Record, StateError
+from ..engine.record_file import Record, StateError
 from ..journal import Event, log_fields
 from ..kernel.access import KernelAccess
 from ..kernel.errors import KernelError

@@ -14,7 +14,7 @@ from ..dbus.connection import Caller, DBusError
 from ..dbus.names import INTERFACE, INVALID_ARGS
 from ..dbus.polkit import Permission
 from ..dbus.properties import Methods, Properties, Values, with_properties
-from ..engine.record import StateError
+from ..engine.record_file import StateError
 from ..kernel.errors import KernelError
 from ..model.state import Mode
 from ..report.documents import Explanation

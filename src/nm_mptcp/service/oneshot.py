@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..config.settings import DEFAULTS, Config
 from ..dbus.connection import CONNECT_TIMEOUT, Bus, BusError
-from ..engine.record import Record
+from ..engine.record_file import Record
 from ..model.state import Mode, NetworkManager
 from ..networkmanager.client import Client
 

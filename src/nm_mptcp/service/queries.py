@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ..engine.reconciler import Reconciler, View
-from ..engine.record import Record, StateError
+from ..engine.record_file import Record, StateError
 from ..fault_log import FaultLog
 from ..kernel.access import KernelAccess
 from ..kernel.errors import KernelError

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..dbus.connection import CONNECT_TIMEOUT, Bus, BusError
 from ..dbus.names import INTERFACE, NAME, PATH
-from ..engine.record import BusyError, Record
+from ..engine.record_file import BusyError, Record
 from ..report.documents import Explanation, StatusDocument
 
 #: Seconds for one reply of the service; a convergence takes milliseconds, deleting 8 endpoints less than a second.

@@ -67,7 +67,9 @@ class Observer:
         self._path_manager, self._sockets = PathManager(), Sockets()
         self._privileged = True
         self._cost = 0.0  #: seconds of processor time of the last reading
-        self._monitor = RtnetlinkEvents(FIB(), self._on_links_changed, self._on_links_lost, groups=LINKS_AND_ADDRESSES)
+        self._rtnetlink_events = RtnetlinkEvents(
+            FIB(), self._on_links_changed, self._on_links_lost, groups=LINKS_AND_ADDRESSES
+        )
         self._path_manager_events = PathManagerEvents(self._on_path_manager_event)
         self._bus = BusObserver(self._apply)
         self._read_mptcp = asyncio.Event()
@@ -79,7 +81,7 @@ class Observer:
         loop = asyncio.get_running_loop()
         tasks: list[asyncio.Task[None]] = []
         try:
-            self._monitor.start(loop)
+            self._rtnetlink_events.start(loop)
             await self._links()
             self._subscribe(loop)
             await self._sample()
@@ -105,7 +107,7 @@ class Observer:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._monitor.close()
+            self._rtnetlink_events.close()
             self._path_manager_events.close()
             for netlink in (self._rtnetlink, self._counters, self._path_manager, self._sockets):
                 await self._work(netlink.close)
@@ -130,7 +132,7 @@ class Observer:
                 raise
 
     def _on_links_changed(self, _: Changes) -> None:
-        fib = self._monitor.fib
+        fib = self._rtnetlink_events.fib
         self._apply(links=fib.links, addresses=fib.addresses)
         self._schedule()
 
@@ -161,15 +163,15 @@ class Observer:
 
     async def _links(self) -> None:
         for _ in range(3):
-            self._monitor.begin_dump()
+            self._rtnetlink_events.begin_dump()
             try:
                 fresh = await self._work(dump_links, self._rtnetlink)
             except KernelError:
-                self._monitor.abandon_dump()
+                self._rtnetlink_events.abandon_dump()
                 raise
-            if self._monitor.end_dump(fresh):
+            if self._rtnetlink_events.end_dump(fresh):
                 break
-        fib = self._monitor.fib
+        fib = self._rtnetlink_events.fib
         self._apply(links=fib.links, addresses=fib.addresses)
 
     async def _keep_links(self) -> None:
