@@ -223,5 +223,5 @@ def test_a_bridge_whose_only_way_out_has_no_carrier(bed: Bed) -> None:
 
     # Its port is another's, or nobody's, and the container's is left.
     bed.nmcli("connection", "delete", "Port")
-    words = "its bridge has no uplink: of its ports none leads out of this machine (vctr0)"
+    words = "its bridge has no uplink: none of its ports leads out of this machine (vctr0)"
     wait_for("it is told", lambda: words in " ".join(Told(bed).problems), seconds=20)

@@ -14,7 +14,7 @@ from .uplinks import Uplink
 
 LINKS, SLOTS = 12, 8
 
-LEFT_OUT = "left out: the kernel takes 8 endpoints, and better paths have them"
+LEFT_OUT = "left out: the kernel takes 8 endpoints, all used by better paths"
 
 
 def number_of(link: Uplink) -> int:
@@ -240,5 +240,5 @@ def test_endpoints_made_by_hand_are_no_less_than_ours(bed: Bed, twelve: list[Upl
     assert holders(bed) == {*map(address_of, twelve[1:6]), *by_hand}
     path = bed.status().path(address_of(twelve[6]))
     assert path["reason"] == (
-        "left out: the kernel takes 8 endpoints; 3 of them others made, and better paths have the rest"
+        "left out: the kernel takes 8 endpoints; 3 used by other programs, the rest by better paths"
     )

@@ -127,14 +127,14 @@ def test_which_rule_decides(
         ("[path-x]\nflags=disabled", "disabled by [path-x] in {0}/x.conf"),
         (
             "[main]\nmetered=exclude",
-            "NetworkManager holds this connection to be metered, and [main] in {0}/x.conf sets metered=exclude",
+            "this connection is metered according to NetworkManager, and [main] in {0}/x.conf sets metered=exclude",
         ),
         (
             "[path-phone]\nmetered=backup",
-            "backup: NetworkManager holds this wifi connection to be metered, and [path-phone] in {0}/x.conf says"
+            "backup: this wifi connection is metered according to NetworkManager, and [path-phone] in {0}/x.conf sets"
             " metered=backup",
         ),
-        ("", "backup: NetworkManager holds this wifi connection to be metered"),
+        ("", "backup: this wifi connection is metered according to NetworkManager"),
     ],
 )
 def test_the_reason_names_section_and_file(text: str, words: str, config: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from nm_mptcp.config.settings import Config, Failover
 from nm_mptcp.model.reasons import Why
 from nm_mptcp.model.state import MAIN_TABLE, PROTOCOL, Action, Family, Hop, LinkdownSetting, Route
 from nm_mptcp.policy.decide import decide
-from nm_mptcp.policy.failover_routes import MOST, detours
+from nm_mptcp.policy.failover_routes import MAX_DESTINATIONS, failover_routes
 from nm_mptcp.policy.plan import plan
 
 from .situations import Situation
@@ -26,8 +26,8 @@ def lose(situation: Situation, *links: int) -> None:
 
 
 def ways(situation: Situation, *lost: tuple[Family, int]) -> dict[tuple[str, int], tuple[int, str | None]]:
-    """Destination and metric -> interface and gateway, of the detours."""
-    found = detours(situation.snapshot().kernel, set(lost)).routes
+    """Destination and metric -> interface and gateway, of the failover routes."""
+    found = failover_routes(situation.snapshot().kernel, set(lost)).routes
     assert all(
         route.protocol == PROTOCOL and route.table == MAIN_TABLE for routes in found.values() for route in routes
     )
@@ -67,7 +67,7 @@ def test_a_link_that_was_second_needs_a_way_around_to_its_own_subnet_alone() -> 
     situation = docked()
     lose(situation, E2)
     assert ways(situation, (V4, E2)) == {("10.0.2.0/24", 599): (E1, "10.0.1.1")}
-    assert detours(situation.snapshot().kernel, {(V4, E2)}).covered == {(V4, E2)}
+    assert failover_routes(situation.snapshot().kernel, {(V4, E2)}).covered == {(V4, E2)}
 
 
 def test_on_one_subnet_its_hosts_are_reached_by_the_other_link_too() -> None:
@@ -114,7 +114,9 @@ def test_what_is_bound_to_a_living_links_address_goes_there_by_that_link() -> No
     situation = docked()
     situation.link("e3", f"{C}/24", metric=700)
     lose(situation, E1)
-    found = detours(situation.snapshot().kernel, {(V4, E1)}, tables={E1: [42000], E2: [42001], E3: [42002]}).routes
+    found = failover_routes(
+        situation.snapshot().kernel, {(V4, E1)}, tables={E1: [42000], E2: [42001], E3: [42002]}
+    ).routes
     by = {
         table: {(route.destination, route.hops[0].gateway) for route in routes} for (table, _), routes in found.items()
     }
@@ -127,10 +129,10 @@ def test_what_is_bound_to_a_living_links_address_goes_there_by_that_link() -> No
 
 def test_the_routes_of_a_full_table_stay_ignored_instead() -> None:
     situation = docked()
-    for number in range(MOST):
+    for number in range(MAX_DESTINATIONS):
         route_to(situation, f"172.16.{number}.0/24", E1, "10.0.1.1")
     lose(situation, E1)
-    found = detours(situation.snapshot().kernel, {(V4, E1)})
+    found = failover_routes(situation.snapshot().kernel, {(V4, E1)})
     assert (found.routes, found.covered) == ({}, frozenset())
 
 
@@ -139,7 +141,7 @@ def test_a_lost_link_whose_metric_is_0_keeps_its_routes_ignored() -> None:
     situation.link("e1", f"{A}/24", metric=0)
     situation.link("e2", f"{B}/24", metric=600)
     lose(situation, E1)
-    found = detours(situation.snapshot().kernel, {(V4, E1)})
+    found = failover_routes(situation.snapshot().kernel, {(V4, E1)})
     assert (found.routes, found.covered) == ({}, frozenset())
     assert (V4, E1) in decide(situation.snapshot()).linkdown
 

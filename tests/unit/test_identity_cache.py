@@ -4,7 +4,7 @@ from __future__ import annotations
 import gc
 import weakref
 
-from nm_mptcp.policy.identity_cache import _ROOM, remembered
+from nm_mptcp.policy.identity_cache import _ROOM, cached_by_identity
 
 
 class Large(list[int]):
@@ -16,7 +16,7 @@ class Large(list[int]):
 def test_the_same_object_is_not_looked_at_twice_and_an_equal_one_is() -> None:
     looks = []
 
-    @remembered(objects=1)
+    @cached_by_identity(objects=1)
     def size(values: Large, extra: int) -> int:
         looks.append(extra)
         return len(values) + extra
@@ -27,7 +27,7 @@ def test_the_same_object_is_not_looked_at_twice_and_an_equal_one_is() -> None:
 
 
 def test_what_is_past_is_forgotten() -> None:
-    @remembered(objects=1)
+    @cached_by_identity(objects=1)
     def first(values: Large) -> int:
         return values[0]
 

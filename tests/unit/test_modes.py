@@ -121,8 +121,8 @@ def test_another_mode_changes_priorities_in_place() -> None:
 
 def test_reasons_name_the_mode_and_the_better_link() -> None:
     said = {path.address: str(path.reason) for path in decided(laptop(), HANDOVER).paths}
-    assert said[CABLE] == "mode handover, regular: its route is the best"
-    assert said[AIR] == "mode handover, backup: eth0 has the best route"
+    assert said[CABLE] == "mode handover, regular: its route metric is the lowest"
+    assert said[AIR] == "mode handover, backup: eth0 has the lowest route metric"
 
 
 # --- off ---

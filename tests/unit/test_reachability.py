@@ -170,7 +170,7 @@ def test_where_nobody_leads_into_the_world_its_own_network_is_all() -> None:
         ([Link(8, "bond0", "bond", carrier=False), Link(9, "eth1")], None),
         (
             [Link(9, "vnet0", "tun"), Link(8, "veth7", "veth")],
-            "of its ports none leads out of this machine (veth7, vnet0)",
+            "none of its ports leads out of this machine (veth7, vnet0)",
         ),
     ],
 )

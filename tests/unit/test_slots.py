@@ -61,7 +61,7 @@ def test_explicit_flags_come_first_then_one_address_an_interface_by_metric() -> 
     shown = path(desired, B)
     assert (shown.state, str(shown.reason)) == (
         State.EXCLUDED,
-        "left out: the kernel takes 3 endpoints, and better paths have them",
+        "left out: the kernel takes 3 endpoints, all used by better paths",
     )
 
 
@@ -123,7 +123,7 @@ def test_what_carries_a_connections_last_subflow_keeps_its_place_and_the_next_wo
     kept = path(desired, C)
     assert (kept.state, str(kept.reason)) == (
         State.ACTIVE,
-        "left out: the kernel takes 3 endpoints, and better paths have them; its endpoint is kept for connections"
+        "left out: the kernel takes 3 endpoints, all used by better paths; its endpoint is kept for connections"
         " without another subflow",
     )
     assert desired.depends_on_connections
@@ -268,8 +268,8 @@ def test_what_was_read_at_different_times_is_compared_by_when_it_ends() -> None:
 @pytest.mark.parametrize(
     ("others", "words"),
     [
-        (1, "left out: the kernel takes 2 endpoints; 1 of them others made, and better paths have the rest"),
-        (2, "left out: the kernel takes 2 endpoints, and others made them all"),
+        (1, "left out: the kernel takes 2 endpoints; 1 used by other programs, the rest by better paths"),
+        (2, "left out: the kernel takes 2 endpoints, all used by other programs"),
     ],
 )
 def test_endpoints_of_others_take_slots_too(others: int, words: str) -> None:

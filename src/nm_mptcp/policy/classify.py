@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One address by itself: the first rule that decides."""
+"""The decision for one address by itself, by the first rule that applies."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ..model.state import (
     State,
 )
 from .facts import Decision, Facts
-from .identity_cache import remembered
+from .identity_cache import cached_by_identity
 from .intent import Intent, intent_of
 
 _SCOPE_LINK, _SCOPE_HOST = 253, 254  # RT_SCOPE_*
 
 _UNIQUE_LOCAL = ipaddress.ip_network("fc00::/7")
 
-#: While NetworkManager is away or starting, these say nothing about what the user wants.
+#: Reasons that do not reflect the user's will while NetworkManager is unavailable or starting.
 _NETWORKMANAGER_AWAY = frozenset({Why.NO_DEFAULT_ROUTE, Why.DEACTIVATING, Why.ACTIVATING}) | {
     Why.NOT_MANAGED,
     Why.NOT_CONNECTED,
@@ -51,7 +51,7 @@ def classify(facts: Facts, address: Address, claims: frozenset[str]) -> Decision
 
 
 def _classify_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -> Decision:
-    """The first rule that applies: the device, the profile's will, somebody else's endpoint, circumstances, the owner."""
+    """By the first of these that applies: the device, its profile, another program's endpoint, conditions, the owner."""
     device = facts.device(address.ifindex)
     if no_profile := _without_profile(facts, address, device):
         return no_profile
@@ -77,7 +77,7 @@ def _classify_by_facts(facts: Facts, address: Address, claims: frozenset[str]) -
 
 
 def _without_profile(facts: Facts, address: Address, device: Device | None) -> Decision | None:
-    """An address that can be no path, or on a device whose applied connection is not known; None for all others."""
+    """The decision for an address that can be no path, or whose device has no known profile; None for all others."""
     no_path = _not_a_path_address(address)
     if no_path and no_path.why is Why.TEMPORARY and _may_be_chosen(facts, address):
         no_path = None
@@ -99,7 +99,7 @@ def _without_profile(facts: Facts, address: Address, device: Device | None) -> D
 
 
 def _foreign(facts: Facts, known: Decision) -> Decision | None:
-    """An address that has the endpoint of NetworkManager or of somebody else; None for all others."""
+    """The decision for an address with an endpoint of NetworkManager or of another program; None for all others."""
     assert known.device is not None
     foreign = facts.foreign_endpoint(known.on)
     if foreign and known.owner is Owner.NETWORKMANAGER and foreign.ifindex == known.ifindex:
@@ -115,13 +115,13 @@ def _foreign(facts: Facts, known: Decision) -> Decision | None:
 
 
 def _circumstance(facts: Facts, known: Decision, intent: Intent) -> Decision | None:
-    """What keeps an address from being a path, or from being one already; None when nothing does."""
+    """The decision for an address on which a condition for a path is not met; None for all others."""
     found = _not_allowed(facts, known, intent) or _not_yet(facts, known, intent)
     return replace(known, state=found[0], reason=found[1]) if found else None
 
 
 def _not_allowed(facts: Facts, known: Decision, intent: Intent) -> tuple[State, Reason] | None:
-    """What does not change by waiting."""
+    """The conditions that waiting does not change."""
     device, address = known.device, known.on
     assert device is not None
     assert device.profile is not None
@@ -135,7 +135,7 @@ def _not_allowed(facts: Facts, known: Decision, intent: Intent) -> tuple[State, 
 
 
 def _not_yet(facts: Facts, known: Decision, intent: Intent) -> tuple[State, Reason] | None:
-    """What comes and goes with an activation: its state, routes, the address itself."""
+    """The conditions that change in an activation: the device's state, its routes, the address itself."""
     device, address, family = known.device, known.on, known.family
     assert device is not None
     assert device.profile is not None
@@ -144,7 +144,7 @@ def _not_yet(facts: Facts, known: Decision, intent: Intent) -> tuple[State, Reas
     if not intent.without_default_route:
         if device.profile.never_default(family):
             return State.EXCLUDED, Reason(Why.NEVER_DEFAULT, family.label)
-        # NetworkManager itself counts a default route in main only (nm-l3cfg.c).
+        # NetworkManager itself requires a default route in main (nm-l3cfg.c).
         table = MAIN_TABLE if known.owner is Owner.NETWORKMANAGER else device.profile.route_table(family)
         if facts.default(address.ifindex, family, table) is None:
             return State.WAITING, Reason(Why.NO_DEFAULT_ROUTE, family.label)
@@ -152,7 +152,7 @@ def _not_yet(facts: Facts, known: Decision, intent: Intent) -> tuple[State, Reas
         return State.SUSPENDED, Reason(Why.DEACTIVATING)
     if facts.is_absent(address):
         return State.WAITING, Reason(Why.ADDRESS_AWAY)
-    # With an endpoint of ours the address passed detection before: NetworkManager added it again, and its subflows live on.
+    # With an endpoint of ours the address passed detection before: NetworkManager added it again, and its subflows still work.
     if address.flags & AddressFlag.TENTATIVE and not facts.has_own_endpoint(address):
         return State.WAITING, Reason(Why.TENTATIVE)
     if address.flags & AddressFlag.DEPRECATED and not _is_withdrawn(facts, known):
@@ -161,13 +161,13 @@ def _not_yet(facts: Facts, known: Decision, intent: Intent) -> tuple[State, Reas
 
 
 def _is_withdrawn(facts: Facts, known: Decision) -> bool:
-    """Whether NetworkManager's endpoint on this address was deleted by us for a while."""
+    """Whether we have withdrawn NetworkManager's endpoint on this address; see :attr:`Ours.withdrawn`."""
     withdrawn = facts.withdrawn.get(known.address)
     return withdrawn is not None and withdrawn.ifindex == known.ifindex and known.owner is Owner.NETWORKMANAGER
 
 
 def _wanted(facts: Facts, known: Decision) -> Decision:
-    """A path: whose endpoint it is to make, and whether that is there."""
+    """The decision for a path: with an endpoint of ours, or waiting for NetworkManager's."""
     if _is_withdrawn(facts, known):
         return _with_endpoint(facts, replace(known, flags=facts.withdrawn[known.address].flags))
     if known.owner is not Owner.NETWORKMANAGER or known.address in facts.snapshot.overdue:
@@ -176,14 +176,14 @@ def _wanted(facts: Facts, known: Decision) -> Decision:
     own = facts.own_endpoint(known.on)
     if own is None or own.ifindex != known.ifindex or own.port:
         return waiting
-    # Ours from before, or added for NetworkManager: it adopts one that has the right flags, and is about to replace others.
-    same = own.flags == known.flags
-    return replace(known if same else waiting, flags=own.flags, wants_endpoint=True)
+    # Ours from before, or added in NetworkManager's place: it adopts one with the right flags, and will replace others.
+    adopted = own.flags == known.flags
+    return replace(known if adopted else waiting, flags=own.flags, wants_endpoint=True)
 
 
-@remembered(objects=1)
+@cached_by_identity(objects=1)
 def unmanaged_paths(addresses: tuple[Address, ...], name: str, kind: str) -> tuple[Path, ...]:
-    """What is said of an interface that NetworkManager does not manage."""
+    """The excluded paths of an interface that NetworkManager does not manage."""
     return tuple(
         Path(
             address.address,
@@ -198,13 +198,13 @@ def unmanaged_paths(addresses: tuple[Address, ...], name: str, kind: str) -> tup
 
 
 def _may_be_chosen(facts: Facts, address: Address) -> bool:
-    """Whether a temporary address may be a path for all that is known yet; what its endpoint waits for comes later."""
+    """Whether a temporary address may be a path: it is chosen by the configuration, or has an endpoint of ours."""
     chosen = facts.options(address).ipv6_address.value is not IPv6Address.STABLE
     return chosen or facts.own_endpoint(address) is not None
 
 
 def _not_chosen(facts: Facts, decision: Decision) -> Reason | None:
-    """Why an IPv6 address is none of those that are to be paths; NetworkManager itself takes stable ones only."""
+    """Why an IPv6 address is not of the kind that is chosen, stable or temporary; NetworkManager adds only stable ones."""
     if decision.family is not Family.IPV6:
         return None
     setting = decision.options.ipv6_address
@@ -219,12 +219,12 @@ def _not_chosen(facts: Facts, decision: Decision) -> Reason | None:
 
 
 def _is_of_networkmanager(facts: Facts, address: Address) -> bool:
-    """Whether NetworkManager configured an address: not keepalived, and nobody by hand.
+    """Whether NetworkManager configured an address, and not another program (keepalived) or somebody by hand.
 
-    It adds all of its own with ``noprefixroute``, save on the loopback interface (nm-l3cfg.c, ``_l3_commit_one``; 1.42 to
-    1.59), and takes others' away when it sets a device up. What it has the kernel or pppd add it accounts for as well:
-    temporary addresses, and those of a PPP link. Who changes the lifetimes of one by hand (``ip address change``) takes the
-    flag from it: where an endpoint of ours stands it was NetworkManager's.
+    NetworkManager adds its addresses with ``noprefixroute``, except on the loopback interface (nm-l3cfg.c,
+    ``_l3_commit_one``; 1.42 to 1.59), and removes others when it configures a device. Addresses that the kernel or pppd adds
+    on its behalf count as well: temporary ones, and those of a PPP link. ``ip address change`` of the lifetimes clears the
+    flag; an address with an endpoint of ours was NetworkManager's before.
     """
     flag = AddressFlag.NOPREFIXROUTE
     if address.family is Family.IPV6:
@@ -234,7 +234,7 @@ def _is_of_networkmanager(facts: Facts, address: Address) -> bool:
 
 
 def _is_named(facts: Facts, address: Address, device: Device, profile: Profile) -> bool:
-    """Whether somebody wants this very address to be a path, whoever configured it."""
+    """Whether a section of the configuration names this address: then it is a path whichever program configured it."""
     return facts.config.names(device, profile_id=profile.id, profile_uuid=profile.uuid, address=address.address)
 
 
@@ -244,7 +244,7 @@ def _is_never_a_path(address: Address) -> bool:
 
 
 def _with_endpoint(facts: Facts, decision: Decision) -> Decision:
-    """A path whose endpoint is ours to make; one that the kernel refuses waits, and is tried again at every look."""
+    """A path with an endpoint of ours; one that the kernel refused waits, and is tried again at each convergence."""
     refusal = facts.snapshot.refused.get((decision.address, decision.ifindex))
     if refusal is not None:
         decision = replace(decision, state=State.WAITING, reason=Reason(Why.REFUSED, refusal or "its table is full"))
@@ -260,10 +260,11 @@ def _words(state: DeviceState) -> str:
 
 
 def _not_a_path_address(address: Address) -> Reason | None:
-    """Why this address can be no path whatever the profile says; None when it can.
+    """Why this address can be no path whatever the profile sets; None if it can.
 
-    As NetworkManager has it: not loopback, link-local, IPv6 ULA; RFC 1918 and fec0::/10 are in. A temporary address is
-    not kept, and a privacy address shall not be told to every server: unless somebody chose them, none is a path.
+    As in NetworkManager (nm-l3cfg.c), loopback, link-local and IPv6 ULA addresses are excluded, RFC 1918 and fec0::/10 are not.
+    Temporary addresses are excluded unless the configuration chooses them: they change, and a privacy address should not be
+    announced to every server.
     """
     if address.scope == _SCOPE_LINK:
         return Reason(Why.LINK_LOCAL)
@@ -280,7 +281,7 @@ def _not_a_path_address(address: Address) -> Reason | None:
 
 @functools.lru_cache(maxsize=4096)
 def _kind_of_address(address: str) -> Why | None:
-    """Why an address of this kind can be no path."""
+    """Why an address can be no path by its value alone, or None."""
     value = ipaddress.ip_address(address)
     if value.is_link_local:
         return Why.LINK_LOCAL

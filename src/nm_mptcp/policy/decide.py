@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: which addresses are paths, with which flags, made by whom - decided for all together, each with its reason.
+"""Pure: which addresses are paths, with which flags and owner, each with its reason; and the desired state from that.
 
-First each address is classified by itself (``classify``), then all decisions are seen together: what must be kept because
-nothing else is there, what finds a slot. Endpoints, routes, rules and limits follow from the paths.
+First each address is decided by itself (:mod:`.classify`). Then the decisions are changed together: by the VPN guard, lost
+links, connectivity, the mode, live connections and the kernel's maximum of endpoints. Endpoints, routes, rules and limits
+follow from them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ..model.flags import EndpointFlag
 from ..model.state import Desired, Endpoint, Limits, Path, Route, Snapshot, State
 from .classify import classify, unmanaged_paths
 from .facts import Decision, Facts
-from .failover_routes import Detours, detours
+from .failover_routes import FailoverRoutes, failover_routes
 from .intent import claims_of
 from .metered import apply_costs
 from .modes import apply_mode
@@ -29,13 +30,15 @@ from .vpn_guard import guard_tunnels
 
 __all__ = ["decide"]
 
-#: Addresses that a peer is thought to have where it is told of ours, or all of its are to be used.
+#: The number of addresses that a peer is assumed to have, if it uses all of ours or we use all of its (signal, fullmesh).
 _OF_A_PEER = 4
 
 
 def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = False) -> Desired:
-    """What should be in the kernel of ours, given all the facts of one look; ``hurried`` leaves out routes and rules, for
-    which all routes have to be gone through, and is no more than what a loss cannot wait for.
+    """The desired state for a snapshot.
+
+    ``hurried``: without routes and rules, for which all routes would have to be compared: only what a lost link requires at
+    once.
     """
     facts = Facts(snapshot, config)
     claims = claims_of(facts)
@@ -48,12 +51,12 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
     suspension = suspend(facts, decisions, config)
     slots = fill_slots(facts, one_interface_each(facts, suspension.decisions), suspension.lost_addresses)
     decisions = slots.decisions
-    routed, around = SourceRouting({}, (), {}), Detours({}, frozenset())
+    routed, around = SourceRouting({}, (), {}), FailoverRoutes({}, frozenset())
     linkdown = replaceable(facts, guard.outside(decisions), config)
     if not hurried:
         routed = routing(snapshot.kernel, routed_addresses(facts, guard.outside(decisions)), facts.marks)
         dead = {place for place in linkdown if _without_carrier(facts, place[1])}
-        around = detours(snapshot.kernel, dead, facts.marks, routed.tables)
+        around = failover_routes(snapshot.kernel, dead, facts.marks, routed.tables)
     return Desired(
         paths=_paths(facts, decisions, routed.table_of),
         endpoints=frozenset(
@@ -75,35 +78,35 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
         linkdown=linkdown - around.covered,
         tunnels=guard.tunnels,
         close_all=guard.close_all,
-        needs_bypass=guard.asks,
-        needs_connections=suspension.asks
-        or slots.asks
+        needs_bypass=guard.needs_bypass,
+        needs_connections=suspension.needs_connections
+        or slots.needs_connections
         or bool(snapshot.subflow_retry_due and snapshot.connections is None),
         depends_on_connections=any(decision.reason.why in KEPT_FOR_CONNECTIONS for decision in decisions) or guard.kept,
     )
 
 
 def _without_carrier(facts: Facts, ifindex: int) -> bool:
-    """Whether a link is up and leads nowhere; of one that is down the kernel takes the routes away."""
+    """Whether a link is up without carrier; of a link that is down the kernel removes the routes."""
     link = facts.link(ifindex)
     return link.up and not link.carrier
 
 
 def _united(
-    *those: Mapping[tuple[int, int], frozenset[Route]],
+    *all_routes: Mapping[tuple[int, int], frozenset[Route]],
 ) -> Mapping[tuple[int, int], frozenset[Route]]:
     result: dict[tuple[int, int], frozenset[Route]] = {}
-    for routes in those:
+    for routes in all_routes:
         for place, group in routes.items():
             result[place] = result[place] | group if place in result else group
     return result
 
 
 def _limits(facts: Facts, decisions: list[Decision], *, forbidden: bool) -> Limits | None:
-    """Limits high enough for all paths and as many addresses of the peer; never lower than they are, or were before us.
+    """Limits high enough for all paths and as many addresses of the peer; never below the current or original values.
 
-    A limit that somebody else has changed since we raised it is his. No subflow at all is allowed while endpoints below a
-    full tunnel stand.
+    A limit that another program changed since we raised it stays unchanged. With ``forbidden``, while endpoints below a full
+    tunnel exist, no subflow is allowed at all. None: unchanged.
     """
     if forbidden:
         none = replace(facts.kernel.limits, subflows=0)
@@ -113,7 +116,7 @@ def _limits(facts: Facts, decisions: list[Decision], *, forbidden: bool) -> Limi
     meshed = sum(1 for decision in paths if decision.flags & EndpointFlag.FULLMESH)
     signalled = sum(1 for decision in paths if decision.flags & EndpointFlag.SIGNAL)
     accepted = max(len(paths), _OF_A_PEER if meshed else 0)
-    # Each address in a full mesh leads to each that is accepted, and to each that is signalled come all that the peer has.
+    # Each fullmesh endpoint connects to each accepted address, and all addresses of the peer connect to each signalled one.
     subflows = len(paths) + accepted + meshed * accepted + signalled * max(len(paths), _OF_A_PEER)
     most = facts.kernel.endpoints_max
     need = {"subflows": subflows, "add_addr_accepted": accepted}

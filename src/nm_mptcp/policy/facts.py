@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What policy looks at: a snapshot with its look-ups, and the decision on an address while it is being made."""
+"""The input of policy with its look-ups, and the decision for an address while it is being made."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from ..model.state import (
     State,
     marks_of,
 )
-from .identity_cache import remembered
+from .identity_cache import cached_by_identity
 from .source_routing import default_route, own_rules
 
-#: Verdicts on an address that another one of the same link follows.
+#: Reasons of an address that another one on the same interface replaces.
 SUPERSEDED = frozenset({Why.DEPRECATED, Why.NO_LONGER_CHOSEN})
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided for an address, before it becomes a :class:`Path`."""
+    """The decision for an address, which each step of policy may replace; in the end it becomes a :class:`Path`."""
 
     on: Address
     state: State
@@ -43,9 +43,9 @@ class Decision:
     flags: EndpointFlag = EndpointFlag(0)
     flags_from: FlagsFrom = FlagsFrom.KIND
     owner: Owner = Owner.OURS
-    wants_endpoint: bool = False  #: ours to make
+    wants_endpoint: bool = False  #: an endpoint of ours is desired
     port: int = 0  #: of its endpoint; 0: none
-    options: PathOptions = PathOptions()  #: what the configuration says of it
+    options: PathOptions = PathOptions()  #: the configuration that applies to it
 
     @property
     def address(self) -> str:
@@ -54,7 +54,7 @@ class Decision:
 
     @property
     def ifindex(self) -> int:
-        """The interface that it is on."""
+        """The index of its interface."""
         return self.on.ifindex
 
     @property
@@ -64,23 +64,23 @@ class Decision:
 
     @property
     def route_table(self) -> int:
-        """The table that NetworkManager puts this address's routes in."""
+        """The table in which NetworkManager adds this address's routes."""
         profile = self.device.profile if self.device else None
         return profile.route_table(self.family) if profile else MAIN_TABLE
 
     @property
     def explicit(self) -> bool:
-        """Whether the profile itself says which flags."""
+        """Whether the profile sets the flags."""
         return self.flags_from is FlagsFrom.PROFILE
 
     @property
     def automatic(self) -> bool:
-        """Whether nobody chose the flags and nobody else makes the endpoint: they are ours to change."""
+        """Whether policy may change the flags: neither profile nor configuration sets them, and the endpoint is ours."""
         return self.flags_from is FlagsFrom.KIND and self.owner is Owner.OURS
 
 
 class Facts:
-    """A snapshot with the look-ups that policy needs, each made once."""
+    """A snapshot with the look-ups that policy needs, each computed once."""
 
     def __init__(self, snapshot: Snapshot, config: Config = DEFAULTS) -> None:
         self.snapshot = snapshot
@@ -91,9 +91,9 @@ class Facts:
         self.networkmanager = snapshot.networkmanager
         self.own = frozenset(filter(snapshot.ours.owns, self.kernel.endpoints))  #: the endpoints that are ours
         others_ports = [each for each in self.kernel.endpoints if each.port and each not in self.own]
-        #: what others have the kernel listen on: address and port
+        #: address and port of other programs' endpoints with a port, on which the kernel listens
         self.foreign_listeners = {(endpoint.address, endpoint.port) for endpoint in others_ports}
-        #: the one that counts on each address; what others have there with a port stands beside any of ours
+        #: the decisive endpoint on each address; another program's endpoint with a port does not conflict with ours
         self.endpoint_at = {
             endpoint.address: endpoint
             for endpoint in sorted(self.kernel.endpoints, key=_weight)
@@ -101,9 +101,7 @@ class Facts:
         }
         self.device_of = {device.ip_interface: device for device in self.networkmanager.devices}
         self.addresses_with_rules = {rule.source for rule in own_rules(self.kernel.rules, self.marks)}
-        self.unavailable = (
-            self.networkmanager.unavailable
-        )  #: why NetworkManager's will may be another one, "" where it is known
+        self.unavailable = self.networkmanager.unavailable
         self.withdrawn = {endpoint.address: endpoint for endpoint in snapshot.ours.withdrawn}
         self._absent: dict[int, tuple[Address, ...]] = {}
         for address in sorted(snapshot.absent, key=lambda address: address.address):
@@ -112,22 +110,21 @@ class Facts:
         self._defaults: dict[tuple[int, Family, int], Route | None] = {}
 
     def addresses(self) -> Iterable[Address]:
-        """The addresses that are to be judged, by interface: all but those of strangers, and those that were there a moment
-        ago.
-        """
+        """The addresses to decide on, by interface: also recently removed ones, not those of :meth:`unmanaged_interfaces`."""
         for ifindex in sorted(self.kernel.addresses.keys() | self._absent):
             if ifindex in self.kernel.links and not self._is_unmanaged(ifindex):
                 yield from self.kernel.addresses.get(ifindex, ())
                 yield from self._absent.get(ifindex, ())
 
     def is_absent(self, address: Address) -> bool:
-        """Whether an address is one that was there a moment ago."""
+        """Whether an address was recently removed; see :attr:`Snapshot.absent`."""
         return address in self.snapshot.absent
 
     def unmanaged_interfaces(self) -> Iterable[int]:
-        """Interfaces that NetworkManager does not manage, without an endpoint: nothing is ever decided about them.
+        """Interfaces that NetworkManager does not manage and that have no endpoint.
 
-        There may be hundreds (containers, a server's addresses), and a lost link waits while its neighbours are judged.
+        Their addresses are excluded without a decision: there may be hundreds (containers, a server's addresses), and each
+        decision delays the reaction to a lost link.
         """
         return (
             ifindex for ifindex in self.kernel.addresses if ifindex in self.kernel.links and self._is_unmanaged(ifindex)
@@ -139,39 +136,39 @@ class Facts:
             return False
         addresses = _texts(self.kernel.addresses.get(ifindex, ()))
         if self.unavailable and not addresses.isdisjoint(self.addresses_with_rules):
-            return False  # it was a path; whose device it is nobody knows yet
+            return False  # it was a path, and its device is not known yet
         return not any(address in addresses for address in self.endpoint_at)
 
     def link(self, ifindex: int) -> Link:
-        """The link with that index."""
+        """The link with that index. Raises :class:`KeyError` for an unknown one."""
         return self.kernel.links[ifindex]
 
     def device(self, ifindex: int) -> Device | None:
-        """NetworkManager's device on that link, None where it knows none."""
+        """NetworkManager's device on that link, or None."""
         return self.device_of.get(self.link(ifindex).name)
 
     def default(self, ifindex: int, family: Family, table: int) -> Route | None:
-        """The best default route by that link in a table."""
+        """The best default route by that link in a table, or None."""
         key = (ifindex, family, table)
         if key not in self._defaults:
             self._defaults[key] = default_route(self.kernel, ifindex, family, table, marks=self.marks)
         return self._defaults[key]
 
     def route_table(self, decision: Decision) -> int:
-        """The table that NetworkManager puts an address's routes in; where its profile is not known, as its rules have it."""
+        """The table in which NetworkManager adds an address's routes; without a known profile that of our existing rules."""
         if decision.device is not None and decision.device.profile is not None:
             return decision.route_table
-        looked_up = {rule.table for rule in own_rules(self.kernel.rules, self.marks) if rule.source == decision.address}
-        others = (table for table in looked_up - {0, MAIN_TABLE} if not self.marks.on_table(table))
-        return min(others, default=MAIN_TABLE)
+        tables = {rule.table for rule in own_rules(self.kernel.rules, self.marks) if rule.source == decision.address}
+        profiles = (table for table in tables - {0, MAIN_TABLE} if not self.marks.on_table(table))
+        return min(profiles, default=MAIN_TABLE)
 
     def metric(self, decision: Decision) -> int:
-        """The metric of an address's default route, a bad one where it has none."""
+        """The metric of an address's default route, :data:`WORST_METRIC` if it has none."""
         route = self.default(decision.ifindex, decision.family, decision.route_table)
         return route.metric if route else WORST_METRIC
 
     def options(self, address: Address) -> PathOptions:
-        """What the configuration says of a path with this address."""
+        """The configuration that applies to a path with this address; the defaults without a device."""
         place = (address.ifindex, address.address)
         known = self._options.get(place)
         if known is None:
@@ -190,34 +187,34 @@ class Facts:
         return known
 
     def own_endpoint(self, address: Address) -> Endpoint | None:
-        """The endpoint of ours that stands on this address, None where there is none or it is not ours."""
+        """Our endpoint on this address, on whatever interface, or None."""
         endpoint = self.endpoint_at.get(address.address)
         return endpoint if endpoint in self.own else None
 
     def has_own_endpoint(self, address: Address) -> bool:
-        """Whether an endpoint of ours stands on this address of this interface."""
+        """Whether there is an endpoint of ours on this address and this interface."""
         own = self.own_endpoint(address)
         return own is not None and own.ifindex == address.ifindex
 
     def removable_endpoint(self, decision: Decision) -> Endpoint | None:
-        """The endpoint on a decision's address that is ours, or NetworkManager's to take out: never anybody else's."""
+        """The endpoint on a decision's address and interface that policy may delete: ours, or NetworkManager's; or None."""
         endpoint = self.endpoint_at.get(decision.address)
         if endpoint is None or endpoint.ifindex != decision.ifindex:
             return None
-        theirs = decision.owner is Owner.NETWORKMANAGER and not endpoint.flags & EndpointFlag.IMPLICIT
-        return endpoint if endpoint in self.own or theirs else None
+        networkmanagers = decision.owner is Owner.NETWORKMANAGER and not endpoint.flags & EndpointFlag.IMPLICIT
+        return endpoint if endpoint in self.own or networkmanagers else None
 
     def dependents(self, address: str, lost: Set[str]) -> int:
-        """How many live connections stand on this address and on nothing outside of ``lost``."""
+        """The number of live connections with a subflow on this address and none on an address outside of ``lost``."""
         connections = self.snapshot.connections or {}
         return sum(count for places, count in connections.items() if address in places and places <= lost)
 
     def has_dependents(self, address: str, lost: Set[str]) -> bool:
-        """Whether a live connection stands on this address and on nothing outside of ``lost``, for all that is known."""
+        """Whether there are :meth:`dependents`; True also while the connections are not known."""
         return self.snapshot.connections is None or bool(self.dependents(address, lost))
 
     def is_refused(self, decision: Decision) -> bool:
-        """Whether the kernel refuses this endpoint, also where it has a place for it."""
+        """Whether the kernel refuses this endpoint for another reason than a full table."""
         return bool(self.snapshot.refused.get((decision.address, decision.ifindex)))
 
     def is_present(self, address: str) -> bool:
@@ -225,7 +222,10 @@ class Facts:
         return any(address in _texts(group) for group in self.kernel.addresses.values())
 
     def successors(self, on: Address, *, of_the_other_kind: bool = False) -> list[Address]:
-        """The addresses of its interface that may take an address's place; the other kind of a stable one is temporary."""
+        """The addresses of its interface and family that may replace an address: those that are not deprecated.
+
+        ``of_the_other_kind``: only temporary ones for a stable address, and stable ones for a temporary address.
+        """
         return [
             other
             for other in self.kernel.addresses.get(on.ifindex, ())
@@ -236,7 +236,7 @@ class Facts:
         ]
 
     def has_successor(self, decision: Decision) -> bool:
-        """Whether an address that another one follows has its successor: one with an endpoint; any other needs none."""
+        """Whether an address that is :data:`SUPERSEDED` has a successor with an endpoint; True for all others."""
         if decision.reason.why not in SUPERSEDED:
             return True
         other_kind = decision.reason.why is Why.NO_LONGER_CHOSEN
@@ -246,7 +246,7 @@ class Facts:
         )
 
     def foreign_endpoint(self, address: Address) -> Endpoint | None:
-        """The endpoint of somebody else on this address; the kernel's own (implicit) ones are replaceable, and so none."""
+        """Another program's endpoint on this address, or None; implicit ones are replaceable and do not count."""
         endpoint = self.endpoint_at.get(address.address)
         if endpoint is None or endpoint in self.own or endpoint.flags & EndpointFlag.IMPLICIT:
             return None
@@ -254,12 +254,12 @@ class Facts:
 
 
 def _weight(endpoint: Endpoint) -> int:
-    """Of several endpoints on an address the greatest counts: somebody's without a port before ours with one."""
+    """Of several endpoints on an address the one with the greatest weight decides: one without a port, then one of ours."""
     if endpoint.flags & EndpointFlag.IMPLICIT:
         return 0
     return 1 if endpoint.port else 2
 
 
-@remembered(objects=1)
+@cached_by_identity(objects=1)
 def _texts(addresses: tuple[Address, ...]) -> frozenset[str]:
     return frozenset(address.address for address in addresses)

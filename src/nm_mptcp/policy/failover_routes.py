@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: routes that lead around a link without carrier, until it is back or NetworkManager gives it up.
+"""Pure: routes around a link without carrier, until the carrier returns or NetworkManager deactivates the device.
 
-While a link has no carrier its routes stand for some seconds more, and new connections would be sent into nowhere. The
-sysctl ``ignore_routes_with_linkdown`` sees to that in the very moment of the loss - but with it what stands on the link
-fails at once as well, and TCP then waits ever longer before it tries again (``tcp_retransmit_timer``), where without it
-every half second is another try. So the sysctl only bridges the moment: for each route by the lost link the next best way
-to the same destination is written in front of it, and then the sysctl is put back.
+After a loss of carrier the link's routes remain for some seconds, and new connections would use them. The sysctl
+``ignore_routes_with_linkdown`` prevents that at once; but with it packets of the link's own connections fail as well, and TCP
+then waits longer and longer before it retransmits (``tcp_retransmit_timer``), where without the sysctl it retries every half
+second. So the sysctl is set only until each route by the lost link has a failover route with a lower metric in front of it.
 
-The next best way is another link's route to the same destination, or else the narrowest one that covers it, as the kernel
-would take once the lost route is gone: the lost link's own subnet is then looked for behind another link's gateway, and not
-among neighbours that nobody reaches. What is bound to another link's address goes there by that link: its table gets the
-way as well, by its own routes.
+The failover route copies the next best route of another link: to the same destination, or else the narrowest one that covers
+it, as the kernel would use it once the lost route is gone. The lost link's own subnet is then reached by another link's
+gateway instead of by neighbours that do not answer. Packets with another link's source address leave by that link: its table
+gets a failover route from that link's routes as well.
 """
 
 from __future__ import annotations
@@ -21,56 +20,56 @@ from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, replace
 
 from ..model.state import MAIN_TABLE, MARKS, Family, Kernel, Marks, Route, RouteType
-from .identity_cache import remembered
+from .identity_cache import cached_by_identity
 
-#: Destination and type of service: of the routes that share them the kernel uses the one with the lowest metric.
+#: Destination and type of service: of the routes with the same key the kernel uses the one with the lowest metric.
 _Key = tuple[str, int]
 
 _LINK_LOCAL = ("fe80:", "169.254.")
 
-#: How many destinations of a link are led around. Where there are more (a full routing table) its routes stay ignored:
-#: to write so many would take longer than most losses last.
-MOST = 256
+#: The most destinations of a link that get failover routes. With more (a full routing table) the sysctl stays set instead: to
+#: write so many routes would take longer than most losses last.
+MAX_DESTINATIONS = 256
 
 #: A prefix as a number and its length.
 _Prefix = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Detours:
-    """The routes that lead around, and which links' routes they are wholly in front of."""
+class FailoverRoutes:
+    """The failover routes, and the links all of whose routes have one."""
 
-    routes: Mapping[tuple[int, int], frozenset[Route]]  #: by table and interface, as :class:`Kernel` has them
-    covered: frozenset[tuple[Family, int]]
+    routes: Mapping[tuple[int, int], frozenset[Route]]  #: by (table, ifindex), as in :class:`Kernel`
+    covered: frozenset[tuple[Family, int]]  #: family and ifindex
 
 
-def detours(
+def failover_routes(
     kernel: Kernel,
     lost: Set[tuple[Family, int]],
     marks: Marks = MARKS,
     tables: Mapping[int, Collection[int]] | None = None,
-) -> Detours:
-    """The ways around the lost links; a route with metric 0 cannot be led around, and a link with one is not covered.
+) -> FailoverRoutes:
+    """The failover routes for the ``lost`` links, by family and ifindex.
 
-    ``tables`` are those of ours, by the interface that they lead out by.
+    Nothing is preferred to a route with metric 0: a link with one is not covered. ``tables`` are our tables by ifindex.
     """
-    # Looked up also while nothing is lost: then it is known already when something is.
+    # Computed also while no link is lost, so that the results are cached when one is.
     best = {ifindex: _best(routes, marks) for (table, ifindex), routes in kernel.routes.items() if table == MAIN_TABLE}
     nothing = _best((), marks)
     dead = {ifindex for _, ifindex in lost}
-    alive = [ifindex for ifindex in best if ifindex not in dead and _carries(kernel, ifindex)] if lost else []
-    first: dict[_Key, int] = {}  # the best metric by a lost link
+    alive = [ifindex for ifindex in best if ifindex not in dead and _has_carrier(kernel, ifindex)] if lost else []
+    first: dict[_Key, int] = {}  # the lowest metric by a lost link
     owners: dict[_Key, set[tuple[Family, int]]] = {}
     uncovered: set[tuple[Family, int]] = set()
     for family, ifindex in sorted(lost):
         mine = best.get(ifindex, nothing).of(family)
-        if len(mine) > MOST:
+        if len(mine) > MAX_DESTINATIONS:
             uncovered.add((family, ifindex))
             continue
         for key, known in mine.items():
             first[key] = min(first.get(key, known.metric), known.metric)
             owners.setdefault(key, set()).add((family, ifindex))
-    ways: dict[tuple[int, int], set[Route]] = {}
+    routes: dict[tuple[int, int], set[Route]] = {}
     for key, metric in first.items():
         found = {other: route for other in alive if (route := _covering(best[other], key)) is not None}
         if not found:
@@ -80,56 +79,58 @@ def detours(
             if metric == 0:
                 uncovered |= owners[key]
                 continue
-            ways.setdefault((MAIN_TABLE, ifindex), set()).add(
-                _way(found[ifindex], ifindex, key, MAIN_TABLE, metric - 1, marks)
+            routes.setdefault((MAIN_TABLE, ifindex), set()).add(
+                _failover_route(found[ifindex], ifindex, key, MAIN_TABLE, metric - 1, marks)
             )
         for other, route in found.items():
             if route.destination != key[0]:
                 for table in (tables or {}).get(other, ()):
-                    ways.setdefault((table, other), set()).add(_way(route, other, key, table, metric, marks))
-    return Detours({place: frozenset(routes) for place, routes in ways.items()}, frozenset(lost) - uncovered)
+                    routes.setdefault((table, other), set()).add(
+                        _failover_route(route, other, key, table, metric, marks)
+                    )
+    return FailoverRoutes({place: frozenset(group) for place, group in routes.items()}, frozenset(lost) - uncovered)
 
 
 def _preference(route: Route, ifindex: int) -> tuple[int, int, int]:
-    """The kernel's order: the narrowest first, of equals that with the lowest metric."""
+    """The kernel's order: the longest prefix first, then the lowest metric."""
     return (-_prefix(route.destination)[1], route.metric, ifindex)
 
 
-def _way(route: Route, ifindex: int, key: _Key, table: int, metric: int, marks: Marks) -> Route:
-    """A route of a living link, to a destination of a lost one."""
+def _failover_route(route: Route, ifindex: int, key: _Key, table: int, metric: int, marks: Marks) -> Route:
+    """A copy of another link's route, to the lost route's destination."""
     hops = tuple(replace(hop, weight=1) for hop in route.hops if hop.ifindex == ifindex)[:1]
     return replace(
         route, destination=key[0], tos=key[1], table=table, protocol=marks.now.protocol, metric=metric, hops=hops
     )
 
 
-def _carries(kernel: Kernel, ifindex: int) -> bool:
+def _has_carrier(kernel: Kernel, ifindex: int) -> bool:
     link = kernel.links.get(ifindex)
     return link is not None and link.up and link.carrier
 
 
-@remembered(objects=1)
-def has_detours(routes: tuple[Route, ...], marks: Marks) -> bool:
-    """Whether any of these routes is one that we wrote into main."""
+@cached_by_identity(objects=1)
+def has_failover_routes(routes: tuple[Route, ...], marks: Marks) -> bool:
+    """Whether any of these routes is one of ours in main."""
     return any(route.table == MAIN_TABLE and marks.on_route(route) for route in routes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Best:
-    """The best route of somebody else's by a link to each destination, and what it takes to find one that covers another."""
+    """The best route by a link to each destination, ours excepted, with an index by prefix."""
 
     routes: Mapping[_Key, Route]
     prefixes: Mapping[Family, Mapping[tuple[_Prefix, int], Route]]  #: by prefix and type of service
-    lengths: Mapping[Family, tuple[int, ...]]  #: of these prefixes, the narrowest first
+    lengths: Mapping[Family, tuple[int, ...]]  #: of these prefixes, the longest first
 
     def of(self, family: Family) -> dict[_Key, Route]:
-        """Those of one family."""
+        """The routes of one family."""
         return {key: route for key, route in self.routes.items() if route.family is family}
 
 
-@remembered(objects=1)
+@cached_by_identity(objects=1)
 def _best(routes: tuple[Route, ...], marks: Marks) -> _Best:
-    """Link-local routes are left out: they lead nowhere without their interface."""
+    """The best routes among these, without link-local ones: another link does not reach their destinations."""
     best: dict[_Key, Route] = {}
     for route in routes:
         key = (route.destination, route.tos)
@@ -141,13 +142,13 @@ def _best(routes: tuple[Route, ...], marks: Marks) -> _Best:
     for (destination, tos), route in best.items():
         prefixes[route.family][_prefix(destination), tos] = route
     lengths = {
-        family: tuple(sorted({length for (_, length), _ in those}, reverse=True)) for family, those in prefixes.items()
+        family: tuple(sorted({length for (_, length), _ in index}, reverse=True)) for family, index in prefixes.items()
     }
     return _Best(best, prefixes, lengths)
 
 
 def _covering(best: _Best, key: _Key) -> Route | None:
-    """The narrowest of these routes that covers a destination, with its type of service or, as the kernel has it, none."""
+    """The route with the longest prefix that covers a destination; with its type of service, else, as in the kernel, none."""
     destination, tos = key
     family = Family.of(destination)
     network, length = _prefix(destination)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What was computed from a large unchanging value is not computed again while it is the very same object.
+"""A cache for pure functions of large values, which are compared by identity.
 
-The mirror of the kernel hands out the same tuples while nothing in them changed; hashing 10,000 routes to find that out
-would take longer than anything else that a lost link waits for.
+:mod:`nm_mptcp.kernel.fib` returns the same tuple while nothing in it changed; hashing 10,000 routes to find that out would
+take longer than the rest of the reaction to a lost link.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 _Arguments = ParamSpec("_Arguments")
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
-#: How much is remembered for each function: so many items in the large values, in each of two generations.
+#: Size of the cache of each function: items in its large values, for each of two generations.
 _ROOM = 30_000
 
 
-def remembered(objects: int) -> Callable[[Callable[_Arguments, _Answer]], Callable[_Arguments, _Answer]]:
-    """Remember the answers of a pure function; its first ``objects`` arguments count by identity, the others by value.
+def cached_by_identity(objects: int) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
+    """Cache the results of a pure function; its first ``objects`` arguments are compared by identity, the others by value.
 
-    What was not asked for during a whole generation is forgotten, so that values of the past do not pile up.
+    A result that was not used during a whole generation is dropped. The function takes positional arguments only.
     """
 
-    def decorate(function: Callable[_Arguments, _Answer]) -> Callable[_Arguments, _Answer]:
-        young: dict[tuple[object, ...], tuple[tuple[Any, ...], _Answer]] = {}
-        old: dict[tuple[object, ...], tuple[tuple[Any, ...], _Answer]] = {}
+    def decorate(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+        young: dict[tuple[object, ...], tuple[tuple[Any, ...], _Result]] = {}
+        old: dict[tuple[object, ...], tuple[tuple[Any, ...], _Result]] = {}
         weight = 0
 
         @functools.wraps(function)
-        def ask(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Answer:
+        def ask(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
             nonlocal young, old, weight
-            assert not kwargs, "arguments are told apart by their place"
+            assert not kwargs, "the key consists of positional arguments"
             key = (*map(id, args[:objects]), *args[objects:])
             known = young.get(key)
             if known is not None:
                 return known[1]
-            # The objects are held beside the answer, so that no other can get their identity.
+            # Keep the objects with the result, so that their ids cannot be reused.
             known = old.get(key) or (args[:objects], function(*args, **kwargs))
             if weight > _ROOM:
                 young, old, weight = {}, young, 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who makes a device's endpoints, and with which flags: the profile's word, NetworkManager's default, or the kind."""
+"""The owner and the flags of a device's endpoints: by its profile, NetworkManager's default, our configuration or its kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .metered import metered_by
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What a device's profile and defaults ask for."""
+    """The endpoints that a device's profile and the defaults ask for."""
 
     owner: Owner
     flags: EndpointFlag = EndpointFlag(0)
@@ -28,12 +28,12 @@ class Intent:
 
 
 def claims_of(facts: Facts) -> frozenset[str]:
-    """The activations whose endpoints NetworkManager writes although our drop-in would leave them to us.
+    """The activations whose endpoints NetworkManager adds although our drop-in leaves them to nm-mptcp.
 
-    Seen by an endpoint with its built-in default flags that we did not add: the drop-in counts for a device only from its
-    first activation after NetworkManager loaded it. Valid until the device's next activation. (With a profile's own flags
-    NetworkManager is the owner anyway; other flags are a hand-made endpoint's, or those of a reapply under way, and what may
-    be one of ours that was edited by hand says nothing of it.)
+    The drop-in applies to a device from its first activation after NetworkManager loaded it. Until then NetworkManager adds
+    endpoints with its built-in default flags; such an endpoint that is not ours is a claim, valid until the device's next
+    activation. Three cases are no claim: the profile sets the flags (NetworkManager is the owner anyway); the endpoint has
+    other flags (added by hand, or during a reapply); it may be one of ours that was edited by hand.
     """
     builtin = _known_flags(facts.networkmanager.builtin_flags, facts.kernel.laminar)
     claims = set()
@@ -50,7 +50,7 @@ def claims_of(facts: Facts) -> frozenset[str]:
             endpoint = facts.foreign_endpoint(address)
             if endpoint is None or facts.snapshot.ours.is_edited(endpoint):
                 continue
-            # A kernel that does not know laminar may keep the flag all the same, and a vendor's may know it.
+            # A kernel without laminar may keep the flag nevertheless, and a vendor's kernel may support it.
             flags = endpoint.flags if facts.kernel.laminar else endpoint.flags & ~EndpointFlag.LAMINAR
             if endpoint.ifindex == ifindex and flags == builtin:
                 claims.add(device.activation)
@@ -64,9 +64,9 @@ def intent_of(
     claims: frozenset[str],
     options: PathOptions = PathOptions(),
 ) -> Intent:
-    """What is asked for on this device; ``claims`` are the activations that NetworkManager is seen to own.
+    """The intent for this device, which has a profile; ``claims`` are from :func:`claims_of`.
 
-    ``options`` is what our configuration says; the profile's own flags, and what NetworkManager makes itself, go before it.
+    ``options``, our configuration, applies only if the profile does not set the flags and NetworkManager is not the owner.
     """
     assert device.profile is not None
     explicit = device.profile.mptcp_flags
@@ -96,7 +96,7 @@ def intent_of(
 
 
 def _known_flags(flags: ProfileFlag, laminar: bool) -> EndpointFlag:
-    """The endpoint flags as the kernel will tell them: one that does not know laminar drops it without a word."""
+    """The endpoint flags as the kernel will report them: without laminar support it drops that flag silently."""
     return endpoint_flags(flags if laminar else flags & ~ProfileFlag.LAMINAR)
 
 
@@ -112,7 +112,7 @@ def _of_networkmanager(flags: ProfileFlag, laminar: bool, flags_from: FlagsFrom,
 
 
 def _of_ours(device: Device, laminar: bool, options: PathOptions) -> Intent:
-    """What a section for this path says, else what its kind does."""
+    """The intent by a section of our configuration for this path, else by its kind."""
     flags, where = options.flags.value, str(options.flags)
     if not flags:
         return _of_kind(device, laminar, options)
@@ -124,7 +124,7 @@ def _of_ours(device: Device, laminar: bool, options: PathOptions) -> Intent:
 
 
 def _of_kind(device: Device, laminar: bool, options: PathOptions) -> Intent:
-    """Automatic flags: every uplink is a path; what is paid for, or slow to wake, is backup (mode ``auto``)."""
+    """Automatic flags (mode ``auto``): every uplink is a path; what is metered, or slow to wake up, is backup."""
     kind = kind_of(device)
     if not kind.uplink:
         return Intent(Owner.OURS, reason=Reason(Why.KIND_IS_NO_PATH, kind.name), excluded=True)
@@ -133,10 +133,10 @@ def _of_kind(device: Device, laminar: bool, options: PathOptions) -> Intent:
         return Intent(
             Owner.OURS, flags | EndpointFlag.BACKUP, reason=_kind_reason(f"backup, as {kind.name} is by default")
         )
-    holder = metered_by(device, options)
-    if holder and options.metered.value is not MeteredPolicy.IGNORE:
-        where = f", and {options.metered} says metered=backup" if options.metered.origin else ""
-        reason = Reason(Why.METERED_BACKUP, f"{holder} holds this {kind.name} connection to be metered{where}")
+    source = metered_by(device, options)
+    if source and options.metered.value is not MeteredPolicy.IGNORE:
+        where = f", and {options.metered} sets metered=backup" if options.metered.origin else ""
+        reason = Reason(Why.METERED_BACKUP, f"this {kind.name} connection is metered according to {source}{where}")
         return Intent(Owner.OURS, flags | EndpointFlag.BACKUP, reason=reason)
     return Intent(Owner.OURS, flags, reason=_kind_reason(f"a regular path, as {kind.name} is by default"))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which paths carry, by mode: as their kind is, only the best one, or all. So one path's flags depend on the others."""
+"""The backup flag by mode: by kind of device, on all links but the best, or on none. It depends on all paths together."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _WORST = (1 << 32) - 1
 
 
 def apply_mode(facts: Facts, decisions: list[Decision], config: Config) -> list[Decision]:
-    """The decisions with the flags that the mode gives them: only to paths for which neither profile nor section chose.
+    """The decisions with the flags of the mode; only for paths whose flags neither profile nor configuration sets.
 
-    A change of mode is a change of backup alone: a live path's priority is changed in place (MP_PRIO), and nothing is cut.
+    Modes differ in the backup flag alone, which is changed in place (MP_PRIO): a change of mode closes no subflow. Mode
+    ``off`` excludes these paths.
     """
     if config.mode is Mode.AUTO:
         return decisions
@@ -34,7 +35,7 @@ def apply_mode(facts: Facts, decisions: list[Decision], config: Config) -> list[
 
 
 def _is_free(decision: Decision) -> bool:
-    """Whether nobody chose this path's flags. Who wrote down what a metered or roaming path is has chosen, too."""
+    """Whether the mode may set this path's flags: not if the configuration says what a metered or roaming path is to be."""
     if not decision.automatic or not decision.flags:
         return False
     if decision.device is None:
@@ -47,24 +48,24 @@ def _is_free(decision: Decision) -> bool:
 
 
 def _in_mode(facts: Facts, decision: Decision, mode: Mode, best: int | None) -> Decision:
-    carries = mode is Mode.AGGREGATE or best is None or decision.ifindex == best
+    regular = mode is Mode.AGGREGATE or best is None or decision.ifindex == best
     backup = EndpointFlag.BACKUP
-    flags = decision.flags & ~backup if carries else decision.flags | backup
+    flags = decision.flags & ~backup if regular else decision.flags | backup
     if decision.state is not State.ACTIVE:
         return replace(decision, flags=flags)
     if mode is Mode.AGGREGATE:
-        words = "regular: all paths carry"
-    elif carries:
-        words = "regular: its route is the best"
+        words = "regular: all paths are regular"
+    elif regular:
+        words = "regular: its route metric is the lowest"
     else:
-        words = f"backup: {facts.link(best).name if best else 'another'} has the best route"
+        words = f"backup: {facts.link(best).name if best else 'another'} has the lowest route metric"
     return replace(decision, flags=flags, reason=Reason(Why.MODE, f"{mode}, {words}"))
 
 
 def _best_link(facts: Facts, decisions: list[Decision]) -> int | None:
-    """The interface by which new connections leave: of the active paths the one whose default has the lowest metric.
+    """The interface of the active path whose default route has the lowest metric: new connections leave by it.
 
-    A path that somebody made backup is no candidate, whatever its metric.
+    A path that the profile or the configuration makes backup is no candidate, whatever its metric. None without candidates.
     """
     candidates = [
         (route.metric if route else _WORST, decision.family, decision.ifindex)

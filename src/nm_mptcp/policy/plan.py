@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: what has to be written so that the kernel has what is desired - in order, and nothing when all is in place.
+"""Pure: the ordered operations that lead from the kernel's state to the desired one; none if they are equal.
 
-The order: on the way down the endpoint goes first, on the way up it comes last. The kernel tries an endpoint once for
-each connection and never again, so its address, routes and rules have to be there before it.
+An endpoint is deleted before, and added after, its routes and rules: the kernel tries an endpoint once for each connection and
+never again, so its routes and rules must be in place before.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ from ..model.state import (
     Rule,
     RuleAction,
 )
-from .failover_routes import has_detours
-from .identity_cache import remembered
+from .failover_routes import has_failover_routes
+from .identity_cache import cached_by_identity
 from .source_routing import defaults, rank
 
+#: Actions that leave nothing in the kernel.
 _WITHOUT_TRACE = frozenset({Action.DELETE, Action.CLOSE_ALL, Action.CLOSE_REDUNDANT})
 
 
 def plan(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
-    """The operations that lead from what the kernel has to what is desired, touching only what is ours."""
+    """The operations that lead from the kernel's state to the desired one, changing only what is ours."""
     _, _, new = _endpoints(desired, kernel, ours)
     new_routes, old_routes = _routes(desired.routes, kernel, desired.marks)
     new_rules, old_rules = _rules(desired.rules, kernel, desired.marks)
@@ -49,7 +50,7 @@ def plan(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
         *urgent(desired, kernel, ours),
         *(() if _forbids(desired, kernel) else _limits(desired.limits, kernel)),
         *new_routes,
-        # Their routes were ignored until other ways led around them.
+        # Their routes were ignored until the failover routes were in place.
         *(Operation(Action.SET, setting) for setting in settings if not setting.ignored),
         *new_rules,
         *(Operation(Action.ADD, endpoint) for endpoint in new),
@@ -59,15 +60,15 @@ def plan(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
 
 
 def urgent(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
-    """What :func:`plan` begins with, all that a loss is in a hurry for; however many routes changed it costs nothing."""
+    """The first operations of :func:`plan`: those that a lost link requires at once. They need no comparison of routes."""
     gone, changed, _ = _endpoints(desired, kernel, ours)
     _, old_rules = _rules(desired.rules, kernel, desired.marks)
     return (
-        # What goes around a full tunnel ends first of all; then nothing that is bound to an address leads around it.
+        # First the subflows that bypass a full tunnel, then the rules by which bound sockets would bypass it.
         *(_limits(desired.limits, kernel) if _forbids(desired, kernel) else ()),
-        *_cut(desired),
+        *_close_all(desired),
         *(Operation(Action.DELETE, rule) for rule in old_rules if rule.source in desired.close_all),
-        *_severed(desired),
+        *_close_redundant(desired),
         *(Operation(Action.DELETE, endpoint) for endpoint in gone),
         *(Operation(Action.DELETE, Endpoint(address)) for address in sorted(desired.close_initial_subflows)),
         *(Operation(Action.SET_FLAGS, endpoint) for endpoint in changed),
@@ -76,25 +77,25 @@ def urgent(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...
 
 
 def count_unrecorded(operations: Iterable[Operation], withdrawn: Set[Endpoint]) -> int:
-    """How many operations from the first on leave nothing behind that the record has to tell of, should we end after them.
+    """How many of the first operations may be executed before the record is written, even if the process ends after them.
 
-    What is deleted and was ours is nobody's; only what is ``withdrawn`` of NetworkManager's is to be put back one day.
+    A delete of what was ours leaves nothing to restore; one of a ``withdrawn`` endpoint of NetworkManager's does.
     """
     keys = {endpoint.key for endpoint in withdrawn}
 
-    def harmless(operation: Operation) -> bool:
+    def leaves_nothing(operation: Operation) -> bool:
         value = operation.value
         return operation.action in _WITHOUT_TRACE and not (isinstance(value, Endpoint) and value.key in keys)
 
-    return sum(1 for _ in takewhile(harmless, operations))
+    return sum(1 for _ in takewhile(leaves_nothing, operations))
 
 
 def needed(
     kernel: Kernel, ours: Ours, connections: Mapping[frozenset[str], int] | None, marks: Marks = MARKS
 ) -> frozenset[str]:
-    """The addresses with an endpoint or rules of ours on which live connections stand that stand on no others.
+    """The addresses, with an endpoint or rules of ours, of live connections that have subflows on no other addresses.
 
-    ``connections``: how many stand on exactly these addresses; None where nobody knows, and all may be needed.
+    ``connections`` is :attr:`Snapshot.connections`; None: all may be needed.
     """
     mine = {endpoint.address for endpoint in kernel.endpoints if ours.owns(endpoint)}
     mine |= {rule.source for rule in kernel.rules if rule.source and marks.on_rule(rule)}
@@ -106,10 +107,10 @@ def needed(
 def restore(
     kernel: Kernel, ours: Ours, marks: Marks = MARKS, kept: frozenset[str] = frozenset()
 ) -> tuple[Operation, ...]:
-    """The operations that put back what was there before us; a limit only where it still holds what we wrote.
+    """The operations that restore the state before us; a limit only if it still has the value that we wrote.
 
-    For ``kept`` addresses the endpoint stays, and the rules and tables that lead packets; not what rejects them: we are not
-    there any more to take that away when the address comes back another day.
+    For ``kept`` addresses the endpoint, the rules and the tables stay, except the rule that rejects packets: no service would
+    delete it when the address returns later.
     """
     have = {"subflows": kernel.limits.subflows, "add_addr_accepted": kernel.limits.add_addr_accepted}
     before = {
@@ -118,7 +119,7 @@ def restore(
     }
     back = {endpoint for endpoint in ours.withdrawn if kernel.has_address_of(endpoint)}
     back |= {replace(each, id=0) for each in kernel.endpoints if each.address in kept and ours.owns(each)}
-    rules = tuple(rule for rule in kernel.rules if rule.source in kept and marks.on_rule(rule) and not _ends(rule))
+    rules = tuple(rule for rule in kernel.rules if rule.source in kept and marks.on_rule(rule) and not _rejects(rule))
     tables = {rule.table for rule in rules if marks.on_table(rule.table)}
     routes = {
         place: frozenset(route for route in group if route.type is RouteType.UNICAST and marks.on_route(route))
@@ -129,18 +130,18 @@ def restore(
     return plan(wanted, kernel, ours)
 
 
-def _cut(desired: Desired) -> Iterable[Operation]:
+def _close_all(desired: Desired) -> Iterable[Operation]:
     if desired.close_all:
         yield Operation(Action.CLOSE_ALL, LeakingSubflows(desired.close_all, desired.tunnels))
 
 
-def _severed(desired: Desired) -> Iterable[Operation]:
+def _close_redundant(desired: Desired) -> Iterable[Operation]:
     if desired.close_redundant:
         yield Operation(Action.CLOSE_REDUNDANT, RedundantSubflows(desired.close_redundant, desired.lost_addresses))
 
 
 def _linkdown(wanted: frozenset[tuple[Family, int]], kernel: Kernel, ours: Ours) -> Iterable[LinkdownSetting]:
-    """Settings to write: where it is wanted and not ours to leave alone, and back where we wrote it and it still holds."""
+    """The settings to write: set where wanted, reset where we set it. Unchanged where another program reset it meanwhile."""
     for place in sorted(wanted | ours.linkdown):
         link = kernel.links.get(place[1])
         have = kernel.linkdown_ignored.get(place)
@@ -162,39 +163,39 @@ def _limits(wanted: Limits | None, kernel: Kernel) -> Iterable[Operation]:
 
 
 def _endpoints(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[list[Endpoint], list[Endpoint], list[Endpoint]]:
-    """Endpoints to delete, to change in place, and to add.
+    """The endpoints to delete, to change in place, and to add.
 
-    An address that somebody else's endpoint stands on is left to it (the kernel would refuse a second one; with a port it
-    stands beside ours); an implicit endpoint is the kernel's own and gives way, though not where the table is full: then
-    it goes before. What is NetworkManager's goes only while it is suspended, or is renewed.
+    No endpoint is added on an address with another program's, which the kernel would refuse (except beside one with a port).
+    An implicit endpoint is replaced by ours; only if the kernel's table is full it is deleted before (``stale``).
+    NetworkManager's endpoints are deleted only while they are withdrawn, or to be renewed.
     """
-    wishes = {wish.address: wish for wish in desired.endpoints}
-    taken = {endpoint.key for endpoint in desired.withdrawn}
+    wanted = {endpoint.address: endpoint for endpoint in desired.endpoints}
+    withdrawn = {endpoint.key for endpoint in desired.withdrawn}
     gone: list[Endpoint] = []
     changed: list[Endpoint] = []
     settled: set[str] = set()
-    yielding: set[str] = set()
+    implicit: set[str] = set()
     for endpoint in kernel.endpoints:
-        wish = wishes.get(endpoint.address)
+        new = wanted.get(endpoint.address)
         mine = ours.owns(endpoint)
         if endpoint.port and not mine:
-            if wish and wish.port == endpoint.port:
+            if new and new.port == endpoint.port:
                 settled.add(endpoint.address)
-        elif endpoint.key in taken or endpoint in desired.stale:
+        elif endpoint.key in withdrawn or endpoint in desired.stale:
             gone.append(endpoint)
-        elif endpoint.address in desired.renewed and (not mine or (wish and wish.key == endpoint.key)):
+        elif endpoint.address in desired.renewed and (not mine or (new and new.key == endpoint.key)):
             gone.append(endpoint)
-            wishes[endpoint.address] = wish or replace(endpoint, id=0)
+            wanted[endpoint.address] = new or replace(endpoint, id=0)
         elif not mine:
-            (yielding if endpoint.flags & EndpointFlag.IMPLICIT else settled).add(endpoint.address)
-        elif wish is None or wish.key != endpoint.key or (wish.flags ^ endpoint.flags) & ~CHANGEABLE:
+            (implicit if endpoint.flags & EndpointFlag.IMPLICIT else settled).add(endpoint.address)
+        elif new is None or new.key != endpoint.key or (new.flags ^ endpoint.flags) & ~CHANGEABLE:
             gone.append(endpoint)
         else:
             settled.add(endpoint.address)
-            if wish.flags != endpoint.flags:
-                changed.append(replace(endpoint, flags=wish.flags))
-    # Each takes an RCU grace period: the family that new connections would leave by goes first. It is looked up also while
-    # nothing is to go: then it is known already when something is.
+            if new.flags != endpoint.flags:
+                changed.append(replace(endpoint, flags=new.flags))
+    # Each delete takes an RCU grace period, so a family with a default route, which new connections use, comes first. This is
+    # computed also while nothing is to be deleted, so that it is cached when something is.
     used = {
         family
         for (table, _), routes in kernel.routes.items()
@@ -202,44 +203,43 @@ def _endpoints(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[list[Endpo
         for family in defaults(routes, desired.marks)
     }
     gone.sort(key=lambda endpoint: (endpoint.family not in used, endpoint.id))
-    # What takes an implicit one's place comes first: the kernel wants a free one for the exchange.
-    order = sorted(wishes.keys() - settled, key=lambda address: (address not in yielding, address))
-    new = [wishes[address] for address in order]
-    return gone, changed, new
+    # Those that replace an implicit one come first: the kernel needs a free slot for the exchange.
+    order = sorted(wanted.keys() - settled, key=lambda address: (address not in implicit, address))
+    return gone, changed, [wanted[address] for address in order]
 
 
-#: Family, source and priority: the rules of one address are asked in the order in which they were added.
+#: Family, source and priority: the kernel evaluates the rules of one address in the order of their addition.
 _Block = tuple[Family, str | None, int]
 
 
 def _rules(wanted: tuple[Rule, ...], kernel: Kernel, marks: Marks) -> tuple[list[Operation], list[Rule]]:
-    """Operations that bring the rules of each address, and the rules that are left over, in the order in which they go.
+    """The operations that complete the rules of each address, and the rules to delete, in their order.
 
-    The kernel appends a rule to those of its priority. So where one is missing in the midst, or somebody else's stands
-    behind ours at the same priority, what is there moves behind it one by one; the end goes first and comes last, so that
-    meanwhile nothing is rejected that would be routed.
+    The kernel appends a rule to those of its priority. So if one of ours is missing before others, or another program's is
+    behind ours at the same priority, ours are moved to the end one by one. The rejecting rule is deleted first and added last,
+    so that no packet is rejected meanwhile that would be routed.
     """
-    have = _standing(kernel.rules, marks)
+    have = _own_rules_by_address(kernel.rules, marks)
     blocks: dict[_Block, list[Rule]] = {}
     for rule in wanted:
         blocks.setdefault((rule.family, rule.source, rule.priority), []).append(rule)
-    bring: list[Operation] = []
+    operations: list[Operation] = []
     for block, rules in blocks.items():
-        there, last = have.get(block, _NO_RULES)
-        if last and rules[: len(there)] == list(there):
-            bring += [Operation(Action.ADD, rule) for rule in rules[len(there) :]]
+        present, last = have.get(block, _NO_RULES)
+        if last and rules[: len(present)] == list(present):
+            operations += [Operation(Action.ADD, rule) for rule in rules[len(present) :]]
         else:
-            bring += _moved(there, rules)
-    take = [rule for block, (rules, _) in have.items() if block not in blocks for rule in rules]
-    return bring, sorted(take, key=_on_the_way_down)
+            operations += _moved(present, rules)
+    old = [rule for block, (rules, _) in have.items() if block not in blocks for rule in rules]
+    return operations, sorted(old, key=_deletion_order)
 
 
 _NO_RULES: tuple[tuple[Rule, ...], bool] = ((), True)
 
 
-@remembered(objects=1)
-def _standing(rules: tuple[Rule, ...], marks: Marks) -> Mapping[_Block, tuple[tuple[Rule, ...], bool]]:
-    """Our rules by address, in their order, and whether nobody else's of the same priority stands behind them."""
+@cached_by_identity(objects=1)
+def _own_rules_by_address(rules: tuple[Rule, ...], marks: Marks) -> Mapping[_Block, tuple[tuple[Rule, ...], bool]]:
+    """Our rules by address, in their order, and whether no other program's rule of the same priority is behind them."""
     found: dict[_Block, tuple[tuple[Rule, ...], bool]] = {}
     for rule in rules:
         if marks.on_rule(rule):
@@ -256,16 +256,16 @@ def _standing(rules: tuple[Rule, ...], marks: Marks) -> Mapping[_Block, tuple[tu
 
 
 def in_order(rules: tuple[Rule, ...], wanted: Iterable[Rule], source: str, marks: Marks) -> bool:
-    """Whether an address's rules stand in this order, behind all others of their priority."""
+    """Whether our rules of an address are the wanted ones, in their order, behind all others of their priority."""
     mine = [rule for rule in wanted if rule.source == source]
-    blocks = {block: those for block, those in _standing(rules, marks).items() if block[1] == source}
-    return [rule for those, _ in blocks.values() for rule in those] == mine and all(last for _, last in blocks.values())
+    blocks = [block for key, block in _own_rules_by_address(rules, marks).items() if key[1] == source]
+    return [rule for block, _ in blocks for rule in block] == mine and all(last for _, last in blocks)
 
 
-def _moved(there: tuple[Rule, ...], wanted: list[Rule]) -> Iterable[Operation]:
-    """What makes the rules of an address stand in this order behind all others of their priority."""
-    old = list(there)
-    for rule in filter(_ends, there):
+def _moved(present: tuple[Rule, ...], wanted: list[Rule]) -> Iterable[Operation]:
+    """The operations that move the rules of an address behind all others of their priority, in this order."""
+    old = list(present)
+    for rule in filter(_rejects, present):
         old.remove(rule)
         yield Operation(Action.DELETE, rule)
     for rule in wanted:
@@ -279,54 +279,58 @@ def _moved(there: tuple[Rule, ...], wanted: list[Rule]) -> Iterable[Operation]:
             yield Operation(Action.DELETE, other)
 
 
-def _on_the_way_down(rule: Rule) -> tuple[object, ...]:
-    """The end goes first. Where priorities are equal the kernel deletes the first that matches, and one that is told without
-    ``suppress_prefixlength`` matches its twin with it as well (``rule_find``): that twin goes before.
+def _deletion_order(rule: Rule) -> tuple[object, ...]:
+    """The sort key for deletes: the rejecting rule first, then by rank.
+
+    The kernel deletes the first rule that matches, and a request without ``suppress_prefixlength`` also matches a rule with it
+    (``rule_find``): so that one is deleted before.
     """
-    return (not _ends(rule), -rule.priority, rank(rule), rule.family, rule.source or "", rule.table)
+    return (not _rejects(rule), -rule.priority, rank(rule), rule.family, rule.source or "", rule.table)
 
 
-def _ends(rule: Rule) -> bool:
-    """Whether a look-up ends there, come what may."""
+def _rejects(rule: Rule) -> bool:
+    """Whether a rule ends every look-up that reaches it."""
     return rule.action is not RuleAction.TO_TABLE
 
 
 def _routes(
     wanted: Mapping[tuple[int, int], frozenset[Route]], kernel: Kernel, marks: Marks
 ) -> tuple[list[Operation], list[Operation]]:
-    """Operations that bring routes, and those that take them away, for all our tables and their interfaces."""
-    bring: list[Operation] = []
-    take: list[Operation] = []
-    # An interface's own routes come before the end of its table, and go after it.
-    standing = {
-        place for place, routes in kernel.routes.items() if marks.on_table(place[0]) or has_detours(routes, marks)
+    """The operations that add or replace routes, and those that delete them, for all our tables and their interfaces."""
+    new: list[Operation] = []
+    old: list[Operation] = []
+    present = {
+        place
+        for place, routes in kernel.routes.items()
+        if marks.on_table(place[0]) or has_failover_routes(routes, marks)
     }
-    for place in sorted(wanted.keys() | standing, key=_end_last):
-        new, old = _difference(wanted.get(place, _NONE), kernel.routes.get(place, ()), marks)
-        bring += new
-        take = [*old, *take]
-    return bring, take
+    for place in sorted(wanted.keys() | present, key=_addition_order):
+        added, deleted = _difference(wanted.get(place, _NONE), kernel.routes.get(place, ()), marks)
+        new += added
+        old = [*deleted, *old]
+    return new, old
 
 
 _NONE: frozenset[Route] = frozenset()
 
 
-def _end_last(place: tuple[int, int]) -> tuple[int, bool, int]:
+def _addition_order(place: tuple[int, int]) -> tuple[int, bool, int]:
+    """The sort key of a table and interface: routes without an interface (unreachable, ...) come last in their table."""
     table, ifindex = place
     return (table, ifindex == 0, ifindex)
 
 
-@remembered(objects=2)
+@cached_by_identity(objects=2)
 def _difference(
-    wanted: frozenset[Route], standing: tuple[Route, ...], marks: Marks
+    wanted: frozenset[Route], present: tuple[Route, ...], marks: Marks
 ) -> tuple[tuple[Operation, ...], tuple[Operation, ...]]:
-    """What brings the wanted routes of one table and interface, and what takes away those of ours that are not.
+    """The operations that add the wanted routes of one table and interface, and those that delete our other ones.
 
-    On-link prefixes come first and go last, since gateways are reached by them. A route that takes another's place in the
-    kernel replaces it in one step on IPv4; IPv6 would take the place of a sibling as well, so there the old one is deleted
-    just before. Any other new route comes before the old ones go.
+    On-link prefixes are added first and deleted last, as the gateways are reached by them. An IPv4 route replaces another one
+    with the same key in one step; an IPv6 replace would replace a sibling as well, so there the old route is deleted just
+    before. All other deletes come after the additions.
     """
-    have = {route for route in standing if marks.on_route(route)}
+    have = {route for route in present if marks.on_route(route)}
     old = {_place(route): route for route in have - wanted}
 
     def order(route: Route) -> tuple[object, ...]:
@@ -334,21 +338,21 @@ def _difference(
         via = any(gateway for _, gateway in hops)
         return (route.family, via, route.destination, route.metric, route.tos, hops)
 
-    bring: list[Operation] = []
+    added: list[Operation] = []
     for route in sorted(wanted - have, key=order):
         replaced = old.pop(_place(route), None)
         if replaced is not None and route.family is Family.IPV4:
-            bring.append(Operation(Action.REPLACE, route))
+            added.append(Operation(Action.REPLACE, route))
             continue
         if replaced is not None:
-            bring.append(Operation(Action.DELETE, replaced))
-        bring.append(Operation(Action.ADD, route))
+            added.append(Operation(Action.DELETE, replaced))
+        added.append(Operation(Action.ADD, route))
     gone = sorted(old.values(), key=order, reverse=True)
-    return tuple(bring), tuple(Operation(Action.DELETE, route) for route in gone)
+    return tuple(added), tuple(Operation(Action.DELETE, route) for route in gone)
 
 
 def _place(route: Route) -> tuple[object, ...]:
-    """What a route is known by in the kernel: there is one of each (``fib_table_insert``, ``fib6_add_rt2node``)."""
+    """The key of a route, of which the kernel has one each (``fib_table_insert``, ``fib6_add_rt2node``)."""
     place: tuple[object, ...] = (route.table, route.destination, route.tos, route.metric)
     if route.family is Family.IPV4:
         return place

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: whether what leaves by a path gets anywhere - what the kernel is to be asked for that, and what its answers mean.
+"""Pure: whether packets from a path reach its destinations: the route look-ups to make, and what their results mean.
 
-``status``, ``check`` and ``explain`` tell the same of a path because all of them ask here. Asked is for what an address is
-for: with a default route for all that nothing else leads to, without one for what lies behind its own routes.
+``status``, ``check`` and ``explain`` all use it, and so report the same. The destinations follow from the address's routes:
+with a default route they are probes in the public address space, without one hosts behind its other routes.
 """
 
 from __future__ import annotations
@@ -31,41 +31,41 @@ from ..model.state import (
     State,
 )
 
-#: Ports of a bridge that containers and virtual machines hang on, where NetworkManager does not say otherwise.
+#: Kinds of bridge ports that connect containers and virtual machines, unless NetworkManager manages the port.
 _INNER_PORTS = frozenset({"veth", "tun", "macvtap", "macvlan", "dummy"})
 
-#: How many destinations are asked for, for one address.
+#: The most destinations that are looked up for one address.
 _ENOUGH = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """What an address is for, as its routes tell."""
+    """What an address is to reach, by its routes."""
 
-    destinations: tuple[str, ...] = ()  #: an address in each place that it is to reach
-    default: bool = False  #: all the world, or ...
-    beyond: bool = False  #: ... more than its own network
-    networks: tuple[str, ...] = ()  #: its own, where it is not for all the world
+    destinations: tuple[str, ...] = ()  #: an address in each destination network
+    default: bool = False  #: it has a default route
+    beyond: bool = False  #: it has a route to more than its own network
+    networks: tuple[str, ...] = ()  #: its own networks, unless it has a default route
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An address that carries: where it is, what it is for, and what is asked of the kernel about it."""
+    """An active address with its purpose and its route look-ups."""
 
     ifindex: int
     purpose: Purpose
     question: RouteQuery
-    serves: bool = False  #: it is told to peers, who come to it
+    serves: bool = False  #: it is announced to peers, which connect to it (signal)
 
 
 class Purposes:
-    """Tells purposes, with what all addresses have in common looked up once."""
+    """Determines purposes; reads the rules once for all addresses."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._own: dict[str, set[int]] = {}  #: tables that rules for one address lead to
+        self._own: dict[str, set[int]] = {}  #: tables of the rules for one address
         self._by_prefix: list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, int]] = []
-        self._common: set[int] = set()  #: tables that rules for all lead to
+        self._common: set[int] = set()  #: tables of the rules for any source
         for rule in kernel.rules:
             if rule.foreign or rule.action is not RuleAction.TO_TABLE:
                 continue
@@ -77,7 +77,7 @@ class Purposes:
                 self._own.setdefault(rule.source, set()).add(rule.table)
 
     def case(self, address: str, ifindex: int, endpoint: Endpoint | None, flags: EndpointFlag) -> Case:
-        """What is to be asked for an address on this interface, and for its endpoint; ``flags`` are those where it has none."""
+        """The case of an address on this interface with this endpoint; ``flags`` are used if it has none."""
         purpose = self.of(address, ifindex)
         bound, flags = (endpoint.ifindex, endpoint.flags) if endpoint else (ifindex, flags)
         question = RouteQuery(address, bound, purpose.destinations)
@@ -88,16 +88,18 @@ class Purposes:
         family = Family.of(address)
         tables = {MAIN_TABLE, *self._own.get(address, ()), *self._common}
         tables.update(table for prefix, table in self._by_prefix if ipaddress.ip_address(address) in prefix)
-        there = [
+        routes_by_link = [
             route
             for table in tables
             for route in self._kernel.routes.get((table, ifindex), ())
             if route.type is RouteType.UNICAST
         ]
-        # Nearly always so, and of a thousand routes nothing else has to be looked at.
-        if any(route.destination == family.default for route in there):
+        # The usual case, in which no other of perhaps thousands of routes has to be examined.
+        if any(route.destination == family.default for route in routes_by_link):
             return Purpose(PROBES[family], default=True, beyond=True)
-        routes = {route.destination for route in there if route.family is family and not _is_of_the_link(route)}
+        routes = {
+            route.destination for route in routes_by_link if route.family is family and not _is_of_the_link(route)
+        }
         own = [each for each in self._kernel.addresses.get(ifindex, ()) if each.family is family]
         networks = {str(ipaddress.ip_interface(f"{each.address}/{each.prefixlen}").network) for each in own}
         networks |= {f"{each.peer}/{family.bits}" for each in own if each.peer}
@@ -109,7 +111,7 @@ class Purposes:
 
 
 def cases(kernel: Kernel, paths: Iterable[Path]) -> tuple[Case, ...]:
-    """What is to be asked for the paths that carry."""
+    """The cases of the active paths."""
     purposes = Purposes(kernel)
     endpoints = {endpoint.address: endpoint for endpoint in kernel.endpoints if not endpoint.port}
     return tuple(
@@ -128,10 +130,10 @@ def troubles(
     marks: Marks,
     outward: Collection[Family] = (),
 ) -> dict[str, Reason]:
-    """What keeps an address that carries from reaching what it is for, by address; those with nothing are not in it.
+    """Why active addresses do not reach their destinations, by address; without those that do.
 
-    ``live`` are the addresses that established subflows stand on: what works needs no proof. ``outward`` are families in
-    which connections go out into the world also by what is not asked for here.
+    ``live`` are the addresses with established subflows, which evidently work. ``outward`` are families with a default route
+    also by an address that is not in ``asked``.
     """
     asked = tuple(asked)
     outward = {*outward, *(Family.of(each.question.address) for each in asked if each.purpose.default)}
@@ -151,7 +153,7 @@ def troubles(
 
 
 def no_way(case: Case, answers: tuple[RouteAnswer, ...], kernel: Kernel, marks: Marks) -> Reason | None:
-    """Why nothing from an address gets to any of its destinations, None where something does."""
+    """Why packets from an address reach none of its destinations; None if they reach one."""
     link = kernel.links.get(case.ifindex)
     name = link.name if link else f"interface {case.ifindex}"
     if not case.purpose.destinations:
@@ -159,12 +161,12 @@ def no_way(case: Case, answers: tuple[RouteAnswer, ...], kernel: Kernel, marks: 
     if not answers or any(arrives(answer.bound, case.ifindex) for answer in answers):
         return None
     first = answers[0]
-    for way in (first.plain, first.bound):
-        if way.error:
-            words = way.error.partition(":")[0]
-            # Of a rule that rejects IPv4 says the same as of none that leads anywhere.
-            ends = any(rule.action is RuleAction.UNREACHABLE and not marks.on_rule(rule) for rule in kernel.rules)
-            if ends and words == NO_ROUTE[errno.ENETUNREACH]:
+    for result in (first.plain, first.bound):
+        if result.error:
+            words = result.error.partition(":")[0]
+            # IPv4 returns the same error for a rule that rejects packets and for no route.
+            rejects = any(rule.action is RuleAction.UNREACHABLE and not marks.on_rule(rule) for rule in kernel.rules)
+            if rejects and words == NO_ROUTE[errno.ENETUNREACH]:
                 words = "an 'unreachable' rule"
             return Reason(Why.NO_WAY, f"packets find {words}")
     other = kernel.links.get(first.bound.ifindex)
@@ -172,7 +174,7 @@ def no_way(case: Case, answers: tuple[RouteAnswer, ...], kernel: Kernel, marks: 
 
 
 def own_network_only(case: Case, device: Device | None) -> Reason | None:
-    """Where connections go out into the world, what has no route there carries none of them."""
+    """Why an address reaches only its own network; None if it has a route to more."""
     if case.purpose.beyond:
         return None
     profile = device.profile if device else None
@@ -181,7 +183,11 @@ def own_network_only(case: Case, device: Device | None) -> Reason | None:
 
 
 def without_uplink(kernel: Kernel, ifindex: int, managed: Container[str]) -> Reason | None:
-    """Of a bridge: whether all that leads out of this machine by it has no carrier. A container's port gives it one."""
+    """Why a bridge has no uplink: none of the ports that lead out of this machine has a carrier.
+
+    None if one has, for a bridge without ports, and for other links. (The bridge's own carrier is on with any port's, also a
+    container's.)
+    """
     link = kernel.links.get(ifindex)
     if link is None or link.kind != "bridge":
         return None
@@ -191,23 +197,23 @@ def without_uplink(kernel: Kernel, ifindex: int, managed: Container[str]) -> Rea
         return None
     if not outer:
         inner = ", ".join(sorted(each.name for each in ports))
-        return Reason(Why.NO_UPLINK, f"of its ports none leads out of this machine ({inner})")
+        return Reason(Why.NO_UPLINK, f"none of its ports leads out of this machine ({inner})")
     return Reason(Why.NO_UPLINK, f"no carrier on {', '.join(sorted(each.name for each in outer))}")
 
 
-def arrives(way: RouteResult, ifindex: int) -> bool:
-    """Whether a packet leaves by that interface, or has not to leave at all."""
-    return not way.error and (way.local or way.ifindex == ifindex)
+def arrives(result: RouteResult, ifindex: int) -> bool:
+    """Whether a packet leaves by that interface, or its destination is this machine."""
+    return not result.error and (result.local or result.ifindex == ifindex)
 
 
 def _is_of_the_link(route: Route) -> bool:
-    """Link-local and multicast: they are on every link, and no purpose."""
+    """Whether a route is link-local or multicast: every link has those."""
     network = ipaddress.ip_network(route.destination)
     return network.is_multicast or (network.is_link_local and network.prefixlen > 0)
 
 
 def _host(destination: str, mine: Container[str]) -> str:
-    """An address in a prefix that is not this machine's own, "" where there is none."""
+    """An address in a prefix, other than this machine's (``mine``); "" if there is none."""
     network = ipaddress.ip_network(destination)
     if network.num_addresses == 1:
         return "" if str(network[0]) in mine else str(network[0])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which addresses leave by their own interface: all that NetworkManager routes, whether they are paths or not."""
+"""The addresses that get source routing: all that NetworkManager routes on an uplink, whether they are paths or not."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ..model.state import DeviceState, Mode, State
 from .facts import Decision, Facts
 from .metered import COSTS
 from .source_routing import RoutedAddress
-from .suspension import PASSING
+from .suspension import TRANSIENT
 
-#: No endpoint of ours, or none yet, but routed all the same: NetworkManager's endpoint shall find its table ready, and what
-#: stands on a link that only costs too much goes on leaving by it.
+#: Reasons of addresses that are routed without an endpoint of ours: the table must be ready before NetworkManager adds its
+#: endpoint, and live connections on a costly link continue by it.
 _ROUTED_ANYHOW = frozenset({Why.WAITS_FOR_NETWORKMANAGER, Why.NO_SLOT}) | COSTS
 
-#: Addresses that are no path themselves, but leave by their own interface where it has one.
+#: Reasons of addresses that are no path themselves, and are routed if another address of their interface and family is.
 _ROUTED_WITH_OTHERS = frozenset({Why.TEMPORARY, Why.STABLE, Why.DEPRECATED, Why.NO_LONGER_CHOSEN})
 
-#: Addresses that no packet leaves the link with, or that are none of NetworkManager's, and links that somebody wants nothing
-#: of ours on: NetworkManager alone, too, leaves their ``rp_filter`` as it is.
+#: Reasons of addresses that are never routed: those that no packet leaves the link with, those that NetworkManager did not
+#: configure, and those for which MPTCP is disabled (with NetworkManager alone, too, their ``rp_filter`` stays unchanged).
 _NOT_ROUTED = frozenset({Why.LINK_LOCAL, Why.NOT_GLOBAL, Why.DAD_FAILED, Why.NOT_CONFIGURED}) | {
     Why.DISABLED_BY_PROFILE,
     Why.DISABLED_BY_CONFIGURATION,
@@ -28,17 +28,17 @@ _NOT_ROUTED = frozenset({Why.LINK_LOCAL, Why.NOT_GLOBAL, Why.DAD_FAILED, Why.NOT
 
 
 def routed_addresses(facts: Facts, decisions: list[Decision]) -> list[RoutedAddress]:
-    """The addresses that leave by their own interface.
+    """The addresses whose packets are to leave by their own interface, each with the table that has their routes.
 
-    Path or not: with a strict ``rp_filter`` the answers to an address that is routed by another link are dropped, those to
-    NetworkManager's connectivity check among them, and what waits for the check would wait for ever. A service address on
-    the loopback interface leaves by whatever link there is. Of an address that stands on two interfaces a rule cannot tell
-    the two apart, and a socket that is bound to one of them needs none. In mode ``off``, and where somebody says disabled,
-    only what has to stay is routed.
+    They need not be paths: strict ``rp_filter`` drops replies to an address that is routed by another link, also those of
+    NetworkManager's connectivity check, and a path that waits for the check would wait forever. Not routed are a service
+    address on the loopback interface, which leaves by any link, and an address on two interfaces, which a rule cannot
+    distinguish (and a socket bound to one of them needs no rule). In mode ``off``, and with MPTCP disabled, only what has to
+    remain is routed.
     """
     if not facts.config.routing.enabled:
         return []
-    # By address: IPv4 lets one stand twice on an interface, with two lengths of prefix.
+    # By address: an interface may have the same IPv4 address twice, with different prefix lengths.
     routed = {decision.address: decision for decision in decisions if _is_path(decision) or _is_routed(facts, decision)}
     places = {(decision.ifindex, decision.family) for decision in routed.values()}
     for decision in decisions:
@@ -57,7 +57,7 @@ def routed_addresses(facts: Facts, decisions: list[Decision]) -> list[RoutedAddr
 
 
 def _is_path(decision: Decision) -> bool:
-    """Whether it is a path, or what may become one again, whatever kind of device it is on."""
+    """Whether an address is a path, or may become one again, on whatever kind of device."""
     return (
         decision.state in (State.ACTIVE, State.SUSPENDED)
         or decision.wants_endpoint
@@ -66,12 +66,12 @@ def _is_path(decision: Decision) -> bool:
 
 
 def _is_routed(facts: Facts, decision: Decision) -> bool:
-    """Whether NetworkManager routes it on an uplink.
+    """Whether an address is routed because NetworkManager routes it on an uplink.
 
-    An address whose interface lost its default keeps its rules, or its packets would leave by another link with a source
-    that nobody there routes; so it does while NetworkManager is away, or nothing is known of it for a while.
+    One with rules keeps them after its interface lost the default route, as its packets would leave by another link with a
+    source that is not routed there; also while NetworkManager is unavailable, or the address's state is not known.
     """
-    if decision.address in facts.addresses_with_rules and (facts.unavailable or decision.reason.why in PASSING):
+    if decision.address in facts.addresses_with_rules and (facts.unavailable or decision.reason.why in TRANSIENT):
         return True
     device = decision.device
     if (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A Wi-Fi whose signal has become weak: before it is lost another path carries."""
+"""Paths on a Wi-Fi with a weak signal become backup, so that another path is in use before the link is lost."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from .metered import metered_by
 
 
 def apply_signal_strength(facts: Facts, decisions: list[Decision]) -> list[Decision]:
-    """A path on a weak Wi-Fi becomes backup while there is another that is regular, or may become so instead.
+    """A path on a weak Wi-Fi becomes backup while another is regular, or can become regular in its place.
 
-    The kernel uses backup subflows only where there is no regular one: where all others are backup, the one that costs
-    least becomes regular. Flags that somebody chose are not changed, and what is roaming does not carry before it has to.
+    The kernel uses backup subflows only if there is no regular one: if all others are backup, the one with the least cost
+    becomes regular. Chosen flags are not changed, and a roaming link does not become regular.
     """
     if not facts.snapshot.weak or facts.unavailable:
         return decisions
-    fading: set[str] = set()
-    reliefs: dict[tuple[int, Family], str] = {}
+    to_backup: set[str] = set()
+    to_regular: dict[tuple[int, Family], str] = {}
     for family in Family:
-        mine = [decision for decision in decisions if decision.family is family and decision.state is State.ACTIVE]
-        weak = [decision for decision in mine if decision.address in facts.snapshot.weak and decision.automatic]
-        good = [decision for decision in mine if _good(facts, decision)]
-        if all(decision.flags & EndpointFlag.BACKUP for decision in good):
-            good = [
+        active = [decision for decision in decisions if decision.family is family and decision.state is State.ACTIVE]
+        weak = [decision for decision in active if decision.address in facts.snapshot.weak and decision.automatic]
+        usable = [decision for decision in active if _is_usable(facts, decision)]
+        if all(decision.flags & EndpointFlag.BACKUP for decision in usable):
+            usable = [
                 decision
-                for decision in good
+                for decision in usable
                 if decision.automatic and not (decision.device and decision.device.roaming)
             ]
-            if weak and good:
-                relief = min(good, key=lambda decision: _cost(facts, decision))
+            if weak and usable:
+                relief = min(usable, key=lambda decision: _cost(facts, decision))
                 names = {facts.link(decision.ifindex).name for decision in weak}
-                reliefs[relief.ifindex, family] = " and ".join(sorted(names))
-        if good:
-            fading |= {decision.address for decision in weak}
-    return [_changed(decision, fading, reliefs) for decision in decisions]
+                to_regular[relief.ifindex, family] = " and ".join(sorted(names))
+        if usable:
+            to_backup |= {decision.address for decision in weak}
+    return [_changed(decision, to_backup, to_regular) for decision in decisions]
 
 
-def _good(facts: Facts, decision: Decision) -> bool:
+def _is_usable(facts: Facts, decision: Decision) -> bool:
     link = facts.link(decision.ifindex)
     able = decision.flags & EndpointFlag.SUBFLOW and link.up and link.carrier
     return bool(able) and decision.address not in facts.snapshot.weak
@@ -52,14 +52,14 @@ def _cost(facts: Facts, decision: Decision) -> tuple[bool, int, int]:
     return metered, facts.metric(decision), decision.ifindex
 
 
-def _changed(decision: Decision, fading: set[str], reliefs: dict[tuple[int, Family], str]) -> Decision:
+def _changed(decision: Decision, to_backup: set[str], to_regular: dict[tuple[int, Family], str]) -> Decision:
     if decision.state is not State.ACTIVE or not decision.automatic:
         return decision
     backup = bool(decision.flags & EndpointFlag.BACKUP)
-    if decision.address in fading and not backup:
+    if decision.address in to_backup and not backup:
         reason = Reason(Why.WEAK_SIGNAL, f"{decision.options.weak_signal.value.leave} %")
         return replace(decision, flags=decision.flags | EndpointFlag.BACKUP, reason=reason)
-    relieved = reliefs.get((decision.ifindex, decision.family))
+    relieved = to_regular.get((decision.ifindex, decision.family))
     if relieved and backup:
         return replace(decision, flags=decision.flags & ~EndpointFlag.BACKUP, reason=Reason(Why.RELIEVES, relieved))
     return decision

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel takes only so many endpoints: which ones."""
+"""The choice of endpoints where the kernel's maximum (``MPTCP_PM_ADDR_MAX``) is less than there are candidates."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..model.state import AddressFlag, Endpoint, Family, State
 from .facts import Decision, Facts
 from .suspension import KEPT_FOR_CONNECTIONS
 
-#: Seconds by which one address has to stay preferred longer than another that has its endpoint, to come before it: lifetimes
-#: are told in seconds, and a router does not renew all in the same moment.
+#: Seconds by which an address must stay preferred longer than one with an endpoint, to be ranked before it: lifetimes have a
+#: resolution of one second, and a router does not renew all of them at the same time.
 _LONGER = 60.0
 
 
 def one_interface_each(facts: Facts, decisions: list[Decision]) -> list[Decision]:
-    """An address that stands on two interfaces is a path on one of them: where it is active, and has its endpoint already.
+    """Exclude an address that is on two interfaces from one of them; it stays where it is active or has its endpoint.
 
-    The kernel takes one endpoint an address, and a rule cannot tell the two apart.
+    The kernel accepts one endpoint per address, and a rule cannot distinguish the two interfaces.
     """
     best: dict[str, Decision] = {}
     for decision in decisions:
@@ -51,108 +51,109 @@ def _claim(facts: Facts, decision: Decision) -> tuple[bool, bool, bool]:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """The decisions after it was seen what finds a place, and what has to be known or to go for that."""
+    """The decisions within the kernel's maximum, and what they require."""
 
     decisions: list[Decision]
-    stale: frozenset[Endpoint] = frozenset()
-    asks: bool = False
+    stale: frozenset[Endpoint] = frozenset()  #: implicit endpoints to delete
+    needs_connections: bool = False  #: a choice may depend on the live connections, which are not known
 
 
 def fill_slots(facts: Facts, decisions: list[Decision], lost: Set[str] = frozenset()) -> Slots:
-    """The kernel takes only so many endpoints: explicit flags first, then what ``slot-priority`` says, then one
-    address an interface and family.
+    """Exclude the paths that exceed the kernel's maximum.
 
-    Of the addresses of one interface and family the one that stays preferred longest comes first: a provider that gives
-    out new prefixes lets the old ones run out. Among equals the better route metric wins, then the one that has its
-    endpoint already, so that nothing flaps. An
-    endpoint that stands is displaced only where a better path would find no place, and never while a live connection has
-    its only subflow there; ``lost`` are the addresses that go for other reasons.
+    The order is: explicit flags first, then ``slot-priority``, then one address per interface and family. Of the addresses
+    of one interface and family the one that stays preferred longest comes first: a provider that assigns new prefixes lets
+    the old ones expire. Among equals the lower route metric wins, then the one that has its endpoint already, so that the
+    choice is stable. An endpoint is displaced only if a better path needs its slot, and never while a live connection has its
+    only subflow there; ``lost`` are the addresses that lose their endpoint for other reasons.
     """
-    wishes = [decision for decision in decisions if decision.wants_endpoint]
+    candidates = [decision for decision in decisions if decision.wants_endpoint]
     others = [endpoint for endpoint in facts.kernel.endpoints if endpoint not in facts.own]
-    giving_way = {endpoint.address: endpoint for endpoint in others if _gives_way(endpoint, wishes)}
+    replaced = {endpoint.address: endpoint for endpoint in others if _is_replaced(endpoint, candidates)}
     most = facts.kernel.endpoints_max
-    slots = max(0, most - len(others) + len(giving_way))
+    slots = max(0, most - len(others) + len(replaced))
     stale: list[Endpoint] = []
-    if len(wishes) > slots:
-        stale = [endpoint for endpoint in others if _is_stale(facts, endpoint)][: len(wishes) - slots]
+    if len(candidates) > slots:
+        stale = [endpoint for endpoint in others if _is_stale(facts, endpoint)][: len(candidates) - slots]
         slots += len(stale)
-    own = {wish.address for wish in wishes if facts.own_endpoint(wish.on)}
-    chosen = _chosen(facts, wishes, slots, own | giving_way.keys(), lost)
-    out = chosen.displaced | chosen.without
-    asks = chosen.asks
-    stale += [giving_way[address] for address in giving_way.keys() & out]
+    own = {candidate.address for candidate in candidates if facts.own_endpoint(candidate.on)}
+    choice = _choose(facts, candidates, slots, own | replaced.keys(), lost)
+    out = choice.displaced | choice.without
+    needs_connections = choice.needs_connections
+    stale += [replaced[address] for address in replaced.keys() & out]
     if len(others) - len(stale) + len(own - out) >= most:
-        # An implicit one gives way by an exchange for which the kernel wants a free place: here it has to go before.
-        for address in giving_way.keys() - out:
-            if facts.has_dependents(address, lost | chosen.displaced | giving_way.keys()):
-                asks |= facts.snapshot.connections is None
+        # To replace an implicit endpoint the kernel needs a free slot; without one it has to be deleted before.
+        for address in replaced.keys() - out:
+            if facts.has_dependents(address, lost | choice.displaced | replaced.keys()):
+                needs_connections |= facts.snapshot.connections is None
                 out |= {address}
             else:
-                stale.append(giving_way[address])
-    reason = Reason(Why.NO_SLOT, _words(most, len(others) - len(giving_way)))
-    told = [
-        _told(facts, decision, decision.address in out, decision.address in chosen.kept, reason)
+                stale.append(replaced[address])
+    reason = Reason(Why.NO_SLOT, _words(most, len(others) - len(replaced)))
+    result = [
+        _with_choice(facts, decision, decision.address in out, decision.address in choice.kept, reason)
         for decision in decisions
     ]
-    return Slots(told, frozenset(stale), asks)
+    return Slots(result, frozenset(stale), needs_connections)
 
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """By address: who finds no place, and who has one only for the connections on it."""
+    """The addresses that get no slot, and those that have one only for their live connections."""
 
-    displaced: frozenset[str]  #: has an endpoint, ours or the kernel's own, which is to go
-    without: frozenset[str]  #: has none, and gets none
-    kept: frozenset[str]
-    asks: bool
+    displaced: frozenset[str]  #: their endpoint, ours or an implicit one, is to be deleted
+    without: frozenset[str]  #: they have no endpoint, and get none
+    kept: frozenset[str]  #: without their connections they would get no slot
+    needs_connections: bool
 
 
-def _chosen(facts: Facts, wishes: list[Decision], slots: int, standing: Set[str], lost: Set[str]) -> _Choice:
-    """The best ones; but what stands, and has a connection that stands nowhere else, keeps its place before a better one."""
-    ranked = _ranked(facts, wishes) if len(wishes) > slots else wishes
+def _choose(facts: Facts, candidates: list[Decision], slots: int, present: Set[str], lost: Set[str]) -> _Choice:
+    """The best candidates, after those ``present`` (with an endpoint) on which a live connection has its only subflow."""
+    ranked = _ranked(facts, candidates) if len(candidates) > slots else candidates
     pinned: set[str] = set()
     while True:
-        last = sorted(ranked, key=lambda wish: wish.address not in pinned)[slots:]
-        displaced = frozenset(wish.address for wish in last if wish.address in standing)
-        held = {address for address in displaced if facts.has_dependents(address, lost | displaced)} - pinned
-        if not held:
+        last = sorted(ranked, key=lambda candidate: candidate.address not in pinned)[slots:]
+        displaced = frozenset(candidate.address for candidate in last if candidate.address in present)
+        needed = {address for address in displaced if facts.has_dependents(address, lost | displaced)} - pinned
+        if not needed:
             break
-        pinned |= held
+        pinned |= needed
     return _Choice(
         displaced,
-        frozenset(wish.address for wish in last) - displaced,
-        frozenset(wish.address for wish in ranked[slots:] if wish.address in pinned),
+        frozenset(candidate.address for candidate in last) - displaced,
+        frozenset(candidate.address for candidate in ranked[slots:] if candidate.address in pinned),
         bool(pinned) and facts.snapshot.connections is None,
     )
 
 
-def _ranked(facts: Facts, wishes: list[Decision]) -> list[Decision]:
-    """The best first. What the kernel refuses comes last, so that it takes no place from what works."""
+def _ranked(facts: Facts, candidates: list[Decision]) -> list[Decision]:
+    """The best first. Those that the kernel refuses come last, so that they use no slot that another can use."""
     seen: dict[tuple[int, Family], int] = {}
     ranks = {}
 
-    def longest_first(wish: Decision) -> tuple[bool, float, bool, str]:
-        deprecated, stands = bool(wish.on.flags & AddressFlag.DEPRECATED), facts.own_endpoint(wish.on) is not None
-        return (deprecated, -wish.on.preferred_until - (_LONGER if stands else 0), not stands, wish.address)
+    def longest_first(candidate: Decision) -> tuple[bool, float, bool, str]:
+        deprecated = bool(candidate.on.flags & AddressFlag.DEPRECATED)
+        present = facts.own_endpoint(candidate.on) is not None
+        until = candidate.on.preferred_until + (_LONGER if present else 0)
+        return (deprecated, -until, not present, candidate.address)
 
-    for wish in sorted(wishes, key=longest_first):
-        place = (wish.ifindex, wish.family)
+    for candidate in sorted(candidates, key=longest_first):
+        place = (candidate.ifindex, candidate.family)
         nth = seen[place] = seen.get(place, -1) + 1
-        ranks[wish.address] = (
-            facts.is_refused(wish),
-            not wish.explicit,
-            -wish.options.slot_priority.value,
+        ranks[candidate.address] = (
+            facts.is_refused(candidate),
+            not candidate.explicit,
+            -candidate.options.slot_priority.value,
             nth,
-            facts.metric(wish),
-            facts.own_endpoint(wish.on) is None,
-            wish.ifindex,
-            wish.address,
+            facts.metric(candidate),
+            facts.own_endpoint(candidate.on) is None,
+            candidate.ifindex,
+            candidate.address,
         )
-    return sorted(wishes, key=lambda wish: ranks[wish.address])
+    return sorted(candidates, key=lambda candidate: ranks[candidate.address])
 
 
-def _told(facts: Facts, decision: Decision, out: bool, kept: bool, reason: Reason) -> Decision:
+def _with_choice(facts: Facts, decision: Decision, out: bool, kept: bool, reason: Reason) -> Decision:
     if not decision.wants_endpoint:
         return decision
     if not out and kept and decision.reason.why not in KEPT_FOR_CONNECTIONS:
@@ -166,19 +167,19 @@ def _told(facts: Facts, decision: Decision, out: bool, kept: bool, reason: Reaso
 
 def _words(most: int, others: int) -> str:
     if not others:
-        return f"{most} endpoints, and better paths have them"
+        return f"{most} endpoints, all used by better paths"
     if others < most:
-        return f"{most} endpoints; {others} of them others made, and better paths have the rest"
-    return f"{most} endpoints, and others made them all"
+        return f"{most} endpoints; {others} used by other programs, the rest by better paths"
+    return f"{most} endpoints, all used by other programs"
 
 
-def _gives_way(endpoint: Endpoint, wishes: list[Decision]) -> bool:
-    """Whether an endpoint is the kernel's own, where one of these is wished (one with a port stands beside it)."""
+def _is_replaced(endpoint: Endpoint, candidates: list[Decision]) -> bool:
+    """Whether an endpoint is implicit, and a candidate's would replace it (one with a port would not)."""
     return bool(endpoint.flags & EndpointFlag.IMPLICIT) and any(
-        wish.address == endpoint.address and not wish.port for wish in wishes
+        candidate.address == endpoint.address and not candidate.port for candidate in candidates
     )
 
 
 def _is_stale(facts: Facts, endpoint: Endpoint) -> bool:
-    """Whether an endpoint is the kernel's own, for an address that is gone: the kernel never takes it away."""
+    """Whether an endpoint is implicit and its address is gone: the kernel never deletes such an endpoint."""
     return bool(endpoint.flags & EndpointFlag.IMPLICIT) and not facts.is_present(endpoint.address)

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure: the table and the rules that make an address leave by its own interface, and by no other.
+"""Pure: the table and the rules by which packets from an address leave by its own interface, and by no other.
 
-For each address A with table T, all at one priority, so that the order in which they were added counts::
+The rules of an address A with table T, all of one priority, so that the kernel evaluates them in the order of their addition::
 
     32765 from A lookup T suppress_prefixlength 0       the interface's own prefixes first: two links on one subnet
     32765 from A lookup main suppress_prefixlength 0    then all that is more specific than a default: containers,
                                                         hotspot clients, split tunnels, OpenVPN's 0/1 + 128/1
-    32765 from A lookup T                               then the interface's own default
-    32765 from A unreachable                            and no other link, also in the moment the default goes
+    32765 from A lookup T                               then the interface's own default route
+    32765 from A unreachable                            and no other link, also after the default route is removed
 
-The end is a rule and never a route: an ``unreachable`` default in T would end the first look-up already while T has no other
-default (kernel: ``fib_rules_lookup`` suppresses only what was found without an error), and IPv6 prefers it while the
-gateway's neighbour entry has failed (``rt6_score_route``), and asks that gateway but once a minute.
+The last one is a rule, not a route: while T has no other default, an ``unreachable`` default route in T would end the first
+look-up already (kernel: ``fib_rules_lookup`` suppresses only results without an error), and IPv6 prefers it while the
+gateway's neighbour entry has failed (``rt6_score_route``), and then probes that gateway only once a minute.
 
-T holds a copy of every unicast route that leaves by the interface. Addresses of one interface share it, save where their
-prefixes have gateways of their own (RFC 8028, two providers on one port): then each goes by its own prefix's gateway.
+T has a copy of every unicast route that leaves by the interface. The addresses of one interface share a table, unless their
+prefixes have different gateways (RFC 8028: two providers on one port): then each uses its own prefix's gateway.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ..model.state import MAIN_TABLE, MARKS, Family, Kernel, Marks, Numbering, Route, RouteType, Rule, RuleAction
-from .identity_cache import remembered
+from .identity_cache import cached_by_identity
 
 _DEFAULTS = frozenset(family.default for family in Family)
 
@@ -35,7 +35,7 @@ class RoutedAddress:
 
     address: str
     ifindex: int
-    #: where NetworkManager puts the interface's routes: main, or the profile's own table, which the rules then use as it is
+    #: the table in which NetworkManager adds the interface's routes; if it is not main, our rules use it and nothing is copied
     table: int = MAIN_TABLE
 
     @property
@@ -44,21 +44,21 @@ class RoutedAddress:
         return Family.of(self.address)
 
 
-#: Which addresses share a table: those of one interface that go by the same of its gateways (none named: by all).
+#: Interface and gateways of the addresses that share a table; no gateways: all of the interface's.
 _Group = tuple[int, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceRouting:
-    """The routes and rules that some sources need, and the table each uses."""
+    """The routes and rules for some addresses, and the table of each."""
 
-    routes: Mapping[tuple[int, int], frozenset[Route]]  #: by table and interface, as :class:`Kernel` has them
-    rules: tuple[Rule, ...]  #: each source's in the order in which they are to be asked
-    table_of: Mapping[str, int]
+    routes: Mapping[tuple[int, int], frozenset[Route]]  #: by (table, ifindex), as in :class:`Kernel`
+    rules: tuple[Rule, ...]  #: those of one address in the order of their evaluation
+    table_of: Mapping[str, int]  #: by address
 
     @property
     def tables(self) -> Mapping[int, Collection[int]]:
-        """The tables that are filled, by the interface that they lead out by."""
+        """Our tables by ifindex."""
         found: dict[int, list[int]] = {}
         for table, ifindex in self.routes:
             found.setdefault(ifindex, []).append(table)
@@ -66,7 +66,10 @@ class SourceRouting:
 
 
 def routing(kernel: Kernel, sources: Iterable[RoutedAddress], marks: Marks = MARKS) -> SourceRouting:
-    """What the sources need in the kernel; all of it carries the numbers that are ours now."""
+    """The routes and rules for these addresses, with the numbers in force.
+
+    An address whose group finds no free table gets none.
+    """
     sources = tuple(sources)
     group_of = {source.address: _group(kernel, source, marks) for source in sources if source.table == MAIN_TABLE}
     assigned = _assign(kernel, group_of, marks)
@@ -77,7 +80,7 @@ def routing(kernel: Kernel, sources: Iterable[RoutedAddress], marks: Marks = MAR
         table = source.table
         if table == MAIN_TABLE:
             group = group_of[source.address]
-            if group not in assigned:  # more groups than tables: this one is routed as anybody's
+            if group not in assigned:  # there are more groups than tables
                 continue
             table = assigned[group]
             families.setdefault(group, set()).add(source.family)
@@ -93,7 +96,7 @@ def routing(kernel: Kernel, sources: Iterable[RoutedAddress], marks: Marks = MAR
 
 
 def _group(kernel: Kernel, source: RoutedAddress, marks: Marks) -> _Group:
-    """The gateways of the address's own prefix are named where the interface's defaults go by others as well."""
+    """The group of an address: with the gateways of its own prefix if the interface's default routes have others as well."""
     routes = kernel.routes.get((MAIN_TABLE, source.ifindex), ())
     gateways = _gateways(routes, source.ifindex, source.family, marks)
     if len(gateways) < 2:
@@ -109,9 +112,9 @@ def _group(kernel: Kernel, source: RoutedAddress, marks: Marks) -> _Group:
     return (source.ifindex, own if own != gateways else frozenset())
 
 
-@remembered(objects=1)
+@cached_by_identity(objects=1)
 def _gateways(routes: tuple[Route, ...], ifindex: int, family: Family, marks: Marks) -> frozenset[str]:
-    """The gateways by which the defaults of an interface go."""
+    """The gateways of an interface's default routes."""
     return frozenset(
         hop.gateway
         for route in routes
@@ -124,13 +127,13 @@ def _gateways(routes: tuple[Route, ...], ifindex: int, family: Family, marks: Ma
 def default_route(
     kernel: Kernel, ifindex: int, family: Family, table: int = MAIN_TABLE, *, marks: Marks = MARKS
 ) -> Route | None:
-    """The best unicast default route that leaves by the interface, None where there is none."""
+    """The best unicast default route by the interface in ``table``, ours excepted; None if there is none."""
     return defaults(kernel.routes.get((table, ifindex), ()), marks).get(family)
 
 
-@remembered(objects=1)
+@cached_by_identity(objects=1)
 def defaults(routes: tuple[Route, ...], marks: Marks) -> Mapping[Family, Route]:
-    """The best unicast default route of each family among these, ours aside."""
+    """The best unicast default route of each family among these, ours excepted."""
     best: dict[Family, Route] = {}
     for route in routes:
         if route.destination in _DEFAULTS and route.type is RouteType.UNICAST and not marks.on_route(route):
@@ -141,11 +144,11 @@ def defaults(routes: tuple[Route, ...], marks: Marks) -> Mapping[Family, Route]:
 
 
 def gateway(route: Route | None, ifindex: int) -> str | None:
-    """The gateway of a route on this interface; None for on-link and for no route."""
+    """The gateway of a route on this interface; None if it is on-link, or there is no route."""
     return next((hop.gateway for hop in route.hops if hop.ifindex == ifindex), None) if route else None
 
 
-@remembered(objects=1)
+@cached_by_identity(objects=1)
 def copies(
     routes: tuple[Route, ...],
     ifindex: int,
@@ -154,10 +157,10 @@ def copies(
     marks: Marks = MARKS,
     gateways: frozenset[str] = frozenset(),
 ) -> frozenset[Route]:
-    """Main's routes that leave by the interface, as they are to stand in ``table``; defaults only by ``gateways``, if any.
+    """Copies for ``table`` of main's routes by the interface; default routes only by ``gateways``, if there are any.
 
-    Of a multipath route only the hops by this interface are taken. Where main has two routes of one destination, service
-    and metric, the kernel uses the first, and so only that one is copied (IPv6 takes them all: siblings of one route).
+    Of a multipath route only the hops by this interface are copied. Of IPv4 routes with the same destination, type of service
+    and metric the kernel uses the first, so only that one is copied; those of IPv6 are siblings of one route, and all are.
     """
     found: dict[tuple[object, ...], Route] = {}
     for route in routes:
@@ -179,19 +182,19 @@ def copies(
     return frozenset(found.values())
 
 
-@remembered(objects=1)
+@cached_by_identity(objects=1)
 def own_rules(rules: tuple[Rule, ...], marks: Marks) -> frozenset[Rule]:
-    """Those of the kernel's rules that are ours."""
+    """The rules among these that are ours."""
     return frozenset(filter(marks.on_rule, rules))
 
 
-@remembered(objects=1)
+@cached_by_identity(objects=1)
 def _has_foreign(routes: tuple[Route, ...], marks: Marks) -> bool:
     return not all(map(marks.on_route, routes))
 
 
 def rank(rule: Rule) -> int:
-    """The place of a rule of ours among those of its address."""
+    """The position of a rule of ours among the four of its address, from 0."""
     if rule.action is not RuleAction.TO_TABLE:
         return 3
     if rule.suppress_prefixlength is None:
@@ -208,9 +211,7 @@ def _rules(address: str, family: Family, table: int, numbering: Numbering) -> It
 
 
 def _assign(kernel: Kernel, group_of: Mapping[str, _Group], marks: Marks) -> dict[_Group, int]:
-    """A table for each group: the one that its addresses' rules or its interface's routes have, else the lowest that nobody
-    uses.
-    """
+    """A table for each group: the one that its addresses' rules or its interface's routes use, else the lowest free one."""
     tables = marks.now.tables
     in_range = [(table, ifindex, routes) for (table, ifindex), routes in kernel.routes.items() if table in tables]
     others = {table for table, _, routes in in_range if _has_foreign(routes, marks)}
@@ -229,9 +230,9 @@ def _assign(kernel: Kernel, group_of: Mapping[str, _Group], marks: Marks) -> dic
     used = set(others)
     wanted = sorted(set(group_of.values()), key=lambda group: (group[0], sorted(group[1])))
 
-    def keep(had: Callable[[_Group], Collection[int]]) -> None:
+    def keep(tables_of: Callable[[_Group], Collection[int]]) -> None:
         for group in wanted:
-            if group not in assigned and (kept := set(had(group)) - used):
+            if group not in assigned and (kept := set(tables_of(group)) - used):
                 assigned[group] = min(kept)
                 used.add(assigned[group])
 

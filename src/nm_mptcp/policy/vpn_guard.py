@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Nothing goes around a full tunnel: while one carries all of a family, the paths below it are suspended.
+"""The VPN guard: while a full tunnel carries all traffic of a family, the paths below it are suspended.
 
-This is the one reason that may cut a connection's last subflow, and it holds for explicit flags as well: privacy goes first.
-A tunnel is what the kernel sends everything into, whoever made it; what NetworkManager itself runs as an uplink is none. A
-tunnel whose profile has flags of its own is a path like any other, and what lies below it is guarded all the same.
+This is the only automatic reason that may close a connection's last subflow, and it overrides explicit flags: privacy comes
+first. A full tunnel is recognized by where the kernel routes traffic, whichever program configured it; a device that
+NetworkManager runs as an uplink is none. A tunnel whose profile sets mptcp-flags is a path like any other, and the paths
+below it are guarded nevertheless.
 """
 
 from __future__ import annotations
@@ -17,35 +18,35 @@ from ..model.reasons import Reason, Why
 from ..model.state import Address, Egress, Endpoint, Family, Owner, State, Tunnel
 from .facts import Decision, Facts
 
-#: Kinds of device that NetworkManager runs and that wrap up what goes into them.
+#: Kinds of NetworkManager's devices that encapsulate their packets.
 _TUNNEL_DEVICES = frozenset({"tun", "ip-tunnel", "tunnel", "wireguard", "vpn"})
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """The decisions after full tunnels were minded, and what has to end."""
+    """The decisions with the VPN guard applied, and what they require."""
 
     decisions: list[Decision]
     tunnels: Mapping[Family, Tunnel]
     below: frozenset[tuple[Family, int]] = frozenset()  #: families and interfaces below a full tunnel
-    withdrawn: frozenset[Endpoint] = frozenset()
-    close_all: frozenset[str] = frozenset()
-    kept: bool = False  #: an endpoint had to stay
-    forbids: bool = False  #: no connection may make another subflow now
-    asks: bool = False
+    withdrawn: frozenset[Endpoint] = frozenset()  #: see :attr:`Desired.withdrawn`
+    close_all: frozenset[str] = frozenset()  #: see :attr:`Desired.close_all`
+    kept: bool = False  #: an endpoint stays for connections that may bypass the tunnel
+    forbids: bool = False  #: the limit of subflows must be 0
+    needs_bypass: bool = False  #: the subflows that bypass the tunnel are not known
 
     def outside(self, decisions: list[Decision]) -> list[Decision]:
-        """Those of these that are not below a full tunnel."""
+        """The decisions for addresses that are not below a full tunnel."""
         return [decision for decision in decisions if (decision.family, decision.ifindex) not in self.below]
 
 
 def guard_tunnels(facts: Facts, decisions: list[Decision], config: Config) -> Guard:
-    """Every path below a full tunnel is suspended: endpoints, rules and subflows go.
+    """Suspend every path below a full tunnel: its endpoint, rules and subflows are deleted.
 
-    An endpoint stays while a live connection has a subflow on its address that is allowed to bypass the tunnel: the tunnel's
-    own, it may be, or one into the local network. Deleting the endpoint would close it as well; so that no other connection
-    makes a subflow there, the limit of subflows is 0 meanwhile. So it is while several endpoints go: each takes an RCU
-    grace period, and a connection that begins meanwhile would use those that are still there.
+    An endpoint stays while a live connection has a subflow on its address that may bypass the tunnel: the tunnel's own
+    connection, or one into the local network. Deleting the endpoint would close that subflow as well. The limit of subflows is
+    0 meanwhile, so that no other connection creates a subflow there. It is also 0 while several endpoints are deleted: each
+    delete takes an RCU grace period, in which a new connection would use the remaining ones.
     """
     tunnels = full_tunnels(facts) if config.vpn_guard else {}
     if not tunnels:
@@ -84,7 +85,7 @@ def guard_tunnels(facts: Facts, decisions: list[Decision], config: Config) -> Gu
         close_all=frozenset(close_all | leaking | {endpoint.address for endpoint in going}),
         kept=bool(kept),
         forbids=bool(kept) or len(going) > 1,
-        asks=bypass is None and bool(kept),
+        needs_bypass=bypass is None and bool(kept),
     )
 
 
@@ -101,25 +102,25 @@ def _kept(facts: Facts, decision: Decision, endpoint: Endpoint, detail: str) -> 
 
 
 def full_tunnels(facts: Facts) -> dict[Family, Tunnel]:
-    """The families of which all traffic leaves by a tunnel, each with that tunnel."""
+    """The full tunnels: of each family whose probes all leave by a tunnel."""
     found: dict[Family, Tunnel] = {}
-    for family, ways in facts.kernel.egress.items():
-        if ways and all(way.encrypted or _is_tunnel(facts, way.ifindex) for way in ways):
-            names = dict.fromkeys(_name(facts, way) for way in ways)
-            interfaces = frozenset(way.ifindex for way in ways if not way.encrypted)
+    for family, egresses in facts.kernel.egress.items():
+        if egresses and all(egress.encrypted or _is_tunnel(facts, egress.ifindex) for egress in egresses):
+            names = dict.fromkeys(_name(facts, egress) for egress in egresses)
+            interfaces = frozenset(egress.ifindex for egress in egresses if not egress.encrypted)
             found[family] = Tunnel(" and ".join(names), interfaces)
     return found
 
 
-def _name(facts: Facts, way: Egress) -> str:
-    return "an IPsec policy" if way.encrypted else f"the tunnel {facts.link(way.ifindex).name}"
+def _name(facts: Facts, egress: Egress) -> str:
+    return "an IPsec policy" if egress.encrypted else f"the tunnel {facts.link(egress.ifindex).name}"
 
 
 def _is_tunnel(facts: Facts, ifindex: int) -> bool:
-    """Whether a link wraps up what goes into it and sends it by another one.
+    """Whether a link encapsulates its packets and sends them by another one.
 
-    PPP that NetworkManager does not run as an uplink (PPPoE, a modem) is a tunnel (L2TP, PPTP) while one of its VPN plugins
-    is at work; else it is somebody's own uplink.
+    PPP that NetworkManager does not run as an uplink (PPPoE, a modem) is a tunnel (L2TP, PPTP) while a VPN plugin's connection
+    is active; otherwise it is an uplink of another program.
     """
     link = facts.kernel.links.get(ifindex)
     if link is None:
