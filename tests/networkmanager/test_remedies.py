@@ -398,7 +398,7 @@ def test_what_status_says_after_clear(bed: Bed, up: Links) -> None:
     bed.nm_mptcp("clear")
     told = bed.status()
     assert told["state"] == "not-working"
-    assert "nothing is made until 'nm-mptcp apply'" in " ".join(told["problems"])
+    assert "is in effect until 'nm-mptcp apply'" in " ".join(told["problems"])
     bed.nm_mptcp("apply")
     bed.wait_endpoint(up.lte.address)
     assert bed.status()["state"] == "good"

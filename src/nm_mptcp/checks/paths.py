@@ -62,12 +62,13 @@ def paths(facts: SystemFacts) -> Iterator[Finding]:
 
 def verdict(facts: SystemFacts) -> Iterator[Finding]:
     """The overall state, as ``status`` shows it."""
-    if not facts.status:
+    state = facts.status.get("state") if facts.status else None
+    if not facts.status or state is None:
         yield unknown("status", f"no status: {facts.status_error}")
-    elif facts.status["state"] == Verdict.GOOD:
+    elif state == Verdict.GOOD:
         yield good("status", "working")
     else:
-        make = bad if facts.status["state"] == Verdict.NOT_WORKING else warning
+        make = bad if state == Verdict.NOT_WORKING else warning
         for problem in facts.status["problems"]:
             yield make("status", printable(problem, 300), remedy=advice("see the checks below"))
 
