@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from nm_mptcp.engine.flap_damping import SETTLED
+from nm_mptcp.engine.flap_damping import EARLIEST_RETURN
 
 from .bed import DEFAULT_FLAGS, PROTOCOL, SERVER, SERVER6, SYSCTLS, Bed, Namespace
 from .connectivity import CHECKING, CheckServer, connectivity, wait_connectivity
@@ -645,7 +645,7 @@ def test_a_flapping_link_is_held_back_longer_each_time_and_comes_back_by_itself(
 def test_the_first_loss_of_a_link_is_not_held_against_it(bed: Bed, up: Links) -> None:
     up.wifi.carrier(False)
     bed.wait_no_endpoint(up.wifi.address)
-    time.sleep(SETTLED)  # the story is that the peer has had the time to learn of it
+    time.sleep(EARLIEST_RETURN)  # the story is that the peer has had the time to learn of it
     up.wifi.carrier(True)
     bed.wait_endpoint(up.wifi.address)
     assert bed.service
@@ -662,7 +662,7 @@ def test_that_a_new_link_was_not_up_yet_is_no_loss(bed: Bed) -> None:
         bed.wait_endpoint(link.address)
     links.wifi.carrier(False)
     bed.wait_no_endpoint(links.wifi.address)
-    time.sleep(SETTLED)  # as above
+    time.sleep(EARLIEST_RETURN)  # as above
     links.wifi.carrier(True)
     bed.wait_endpoint(links.wifi.address)
     assert bed.service

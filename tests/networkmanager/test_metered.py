@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from nm_mptcp.engine.loop import LOOKS
+from nm_mptcp.engine.loop import RECHECKS
 
 from .bed import DEFAULT_FLAGS, KERNEL, SERVER, Bed
 from .namespaces import wait_for
@@ -56,7 +56,7 @@ def test_a_service_that_was_frozen_while_connections_came_up_knows_whose_they_ar
     for _ in range(4):
         bed.sync()
         service.program.send(signal.SIGSTOP)
-        due = time.monotonic() + LOOKS[-1]
+        due = time.monotonic() + RECHECKS[-1]
         bed.up("Phone")
         wait_for("its look is overdue", partial(_is_past, due))
         service.program.go_on()

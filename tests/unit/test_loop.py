@@ -269,7 +269,7 @@ def test_what_fails_is_tried_again_for_ever_and_said_once(
     """No event comes any more: a kernel that is short of memory for some seconds, a full /run."""
     caplog.set_level("INFO")
     monkeypatch.setattr(loop, "RETRY", (0.001, 0.004))
-    monkeypatch.setattr(loop, "LOOKS", ())
+    monkeypatch.setattr(loop, "RECHECKS", ())
     monkeypatch.setattr(loop, "_COALESCE", 0.0)
     obedient, its_engine = missing(tmp_path)
     failing = Failing(obedient.kernel, refuses=refuses)
@@ -278,7 +278,7 @@ def test_what_fails_is_tried_again_for_ever_and_said_once(
     async def story() -> None:
         running = asyncio.create_task(subject.run())
         async with asyncio.timeout(10):
-            await subject.first_look.wait()
+            await subject.first_convergence.wait()
             while failing.looks < 50:
                 await asyncio.sleep(0.001)
             failing.well = True

@@ -160,7 +160,7 @@ def weak(laptop: Laptop, config: Config) -> frozenset[str]:
         device, profile_id=device.profile.id, profile_uuid=device.profile.uuid, address=W
     ).weak_signal
     strengths = SignalHysteresis()
-    strengths.look({("wlan0", bound.value): device.strength}, 0.0)
+    strengths.update({("wlan0", bound.value): device.strength}, 0.0)
     return frozenset({W} if ("wlan0", bound.value) in strengths.weak() else ())
 
 

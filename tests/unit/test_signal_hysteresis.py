@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""When a Wi-Fi signal counts as weak, and when as strong again."""
+"""When a Wi-Fi signal becomes weak, and when strong again."""
 
 from __future__ import annotations
 
@@ -12,72 +12,72 @@ BOUNDS = WeakSignal(leave=40, enter=50)
 WLAN = ("wlan0", BOUNDS)
 
 
-def told(*steps: tuple[float, int | None], bounds: WeakSignal = BOUNDS) -> list[bool]:
-    """Whether it is weak after each look; the steps are seconds and strengths."""
+def weak_after(*steps: tuple[float, int | None], bounds: WeakSignal = BOUNDS) -> list[bool]:
+    """Whether it is weak after each step; steps are seconds and strengths."""
     strengths, found = SignalHysteresis(), []
     for now, strength in steps:
-        strengths.look({("wlan0", bounds): strength}, now)
+        strengths.update({("wlan0", bounds): strength}, now)
         found.append(bool(strengths.weak()))
     return found
 
 
 @pytest.mark.parametrize(("strength", "weak"), [(100, False), (40, False), (39, True), (0, True)])
-def test_what_is_met_for_the_first_time_is_what_it_is(strength: int, weak: bool) -> None:
-    assert told((0.0, strength)) == [weak]
+def test_a_new_signal_has_the_state_of_its_first_strength(strength: int, weak: bool) -> None:
+    assert weak_after((0.0, strength)) == [weak]
 
 
-def test_a_signal_is_weak_when_it_stayed_below_for_long_enough() -> None:
-    assert told((0, 60), (1, 39), (1 + HOLD - 0.1, 39), (1 + HOLD, 38)) == [False, False, False, True]
+def test_a_signal_becomes_weak_after_it_stayed_below_the_lower_bound() -> None:
+    assert weak_after((0, 60), (1, 39), (1 + HOLD - 0.1, 39), (1 + HOLD, 38)) == [False, False, False, True]
 
 
-def test_a_dip_that_the_next_look_of_networkmanager_does_not_confirm_is_none() -> None:
-    assert not any(told((0, 60), (1, 30), (7, 41), (8, 30), (14, 45), (30, 60)))
+def test_a_dip_that_the_next_reading_does_not_confirm_is_ignored() -> None:
+    assert not any(weak_after((0, 60), (1, 30), (7, 41), (8, 30), (14, 45), (30, 60)))
 
 
-def test_it_is_strong_again_when_it_stayed_above_the_upper_bound_for_long_enough() -> None:
-    assert told((0, 30), (10, 49), (20, 49), (30, 50), (30 + HOLD, 55)) == [True, True, True, True, False]
+def test_a_signal_becomes_strong_after_it_stayed_above_the_upper_bound() -> None:
+    assert weak_after((0, 30), (10, 49), (20, 49), (30, 50), (30 + HOLD, 55)) == [True, True, True, True, False]
 
 
 def test_between_the_bounds_nothing_changes() -> None:
-    assert told((0, 60), (10, 45), (20, 41), (60, 49)) == [False] * 4
-    assert told((0, 30), (10, 45), (20, 41), (60, 49)) == [True] * 4
+    assert weak_after((0, 60), (10, 45), (20, 41), (60, 49)) == [False] * 4
+    assert weak_after((0, 30), (10, 45), (20, 41), (60, 49)) == [True] * 4
 
 
-def test_while_the_strength_is_not_known_the_past_stands_and_no_hold_runs() -> None:
-    assert told((0, 30), (1, None), (60, None), (61, 30)) == [True] * 4
-    assert told((0, 60), (1, 30), (5, None), (9, 30), (9 + HOLD - 0.1, 30)) == [False] * 5
-    assert told((0, None), (100, None)) == [False, False]
+def test_an_unknown_strength_keeps_the_state_and_restarts_the_delay() -> None:
+    assert weak_after((0, 30), (1, None), (60, None), (61, 30)) == [True] * 4
+    assert weak_after((0, 60), (1, 30), (5, None), (9, 30), (9 + HOLD - 0.1, 30)) == [False] * 5
+    assert weak_after((0, None), (100, None)) == [False, False]
 
 
-def test_a_bound_of_nought_never_lets_go() -> None:
-    assert not any(told((0, 0), (100, 0), bounds=WeakSignal(leave=0, enter=0)))
+def test_a_bound_of_zero_never_makes_a_signal_weak() -> None:
+    assert not any(weak_after((0, 0), (100, 0), bounds=WeakSignal(leave=0, enter=0)))
 
 
-def test_what_is_gone_is_forgotten_and_so_is_everything_after_a_sleep() -> None:
+def test_an_absent_signal_is_forgotten_and_sleep_resets_all() -> None:
     strengths = SignalHysteresis()
-    strengths.look({WLAN: 30}, 0.0)
-    strengths.look({}, 1.0)
+    strengths.update({WLAN: 30}, 0.0)
+    strengths.update({}, 1.0)
     assert not strengths.weak()
-    strengths.look({WLAN: 30}, 2.0)
+    strengths.update({WLAN: 30}, 2.0)
     strengths.forget()
     assert not strengths.weak()
     assert not strengths.knows("wlan0")
 
 
-def test_each_of_several_bounds_counts_for_itself() -> None:
+def test_each_of_several_bounds_has_its_own_state() -> None:
     strict = ("wlan0", WeakSignal(leave=70, enter=80))
     strengths = SignalHysteresis()
-    strengths.look({WLAN: 60, strict: 60}, 0.0)
+    strengths.update({WLAN: 60, strict: 60}, 0.0)
     assert strengths.weak() == {strict}
 
 
-def test_the_end_of_a_hold_is_known() -> None:
+def test_the_end_of_the_delay_is_known() -> None:
     strengths = SignalHysteresis()
-    strengths.look({WLAN: 60}, 0.0)
+    strengths.update({WLAN: 60}, 0.0)
     assert strengths.next_due(0.0) is None
-    strengths.look({WLAN: 30}, 5.0)
+    strengths.update({WLAN: 30}, 5.0)
     assert strengths.next_due(5.0) == 5.0 + HOLD
-    strengths.look({WLAN: 30}, 5.0 + HOLD)
+    strengths.update({WLAN: 30}, 5.0 + HOLD)
     assert strengths.next_due(5.0 + HOLD) is None
 
 
@@ -96,8 +96,8 @@ def test_the_end_of_a_hold_is_known() -> None:
         ([], None, False),
     ],
 )
-def test_only_a_strength_that_means_something_is_worth_a_look(past: list[int], now: int | None, matters: bool) -> None:
+def test_only_a_strength_beyond_a_bound_requires_an_update(past: list[int], now: int | None, matters: bool) -> None:
     strengths = SignalHysteresis()
     for second, strength in enumerate(past):
-        strengths.look({WLAN: strength}, float(second))
+        strengths.update({WLAN: strength}, float(second))
     assert strengths.moved([("wlan0", now), ("wlan1", None)]) is matters

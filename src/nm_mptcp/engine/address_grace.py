@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Addresses that went away from under an endpoint of ours while NetworkManager's activation goes on.
+"""A grace period for addresses of our endpoints that were removed while NetworkManager's activation continues.
 
-NetworkManager takes IPv6 addresses away and adds them again where their order changes, and the kernel takes them all away
-from an interface that is set down: NetworkManager adds them when it is up again, and its own endpoints stay all the while
-(nm-l3cfg.c: they follow what it configures, not what the kernel has). Where none comes back in time it is gone.
+NetworkManager removes IPv6 addresses and adds them again when their order changes. The kernel removes all of them from an
+interface that is set down, and NetworkManager adds them when it is up again. NetworkManager's own endpoints stay all the time
+(nm-l3cfg.c: they follow its configuration, not the kernel's addresses).
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ from dataclasses import dataclass
 
 from ..model.state import Address, DeviceState, Endpoint, Kernel, NetworkManager
 
-#: Seconds after which an address counts as gone whose link was there all the time. NetworkManager adds a fixed one again after
-#: some milliseconds; a router's only when that has answered it, which may take 3.5 s (RFC 4861, 6.2.6: MIN_DELAY_BETWEEN_RAS).
-GONE = 5.0
+#: Seconds after the removal, on a link that stays up. NetworkManager adds a static address again after some milliseconds; one
+#: from a router advertisement only after the router's reply, which may take 3.5 s (RFC 4861, 6.2.6: MIN_DELAY_BETWEEN_RAS).
+GRACE = 5.0
 
-#: The same from the moment at which its link is back: the kernel takes a second for its link-local address, and then routers
-#: may be asked three times, each 4 s later.
-GONE_WITH_THE_LINK = 15.0
+#: Seconds after the carrier's return: duplicate address detection of the link-local address takes a second, and then up to
+#: three router solicitations follow, 4 s apart.
+GRACE_AFTER_LINK = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Past:
-    """Until when an address may come back (s, on the caller's clock), in which activation, and what was known of it."""
+    """A removed address."""
 
-    until: float
-    activation: str
-    address: Address
+    until: float  #: the end of its grace period (the caller's clock, s)
+    activation: str  #: the activation in which it may return
+    address: Address  #: as it was last seen
 
 
 class AddressGrace:
-    """Remembers what went away. It has no clock: the caller says what time it is."""
+    """Remembers removed addresses, by address and ifindex. Times are in seconds of the caller's clock."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, int], Address] = {}
         self._away: dict[tuple[str, int], _Past] = {}
 
-    def look(
-        self, kernel: Kernel, networkmanager: NetworkManager, standing: Iterable[Endpoint], now: float
+    def update(
+        self, kernel: Kernel, networkmanager: NetworkManager, own: Iterable[Endpoint], now: float
     ) -> frozenset[Address]:
-        """Take in what there is; gives the addresses of endpoints of ours (``standing``) that may come back."""
+        """Update the state; returns the addresses of our endpoints (``own``) that are in their grace period."""
         device_of = {device.ip_interface: device for device in networkmanager.devices}
         seen: dict[tuple[str, int], Address] = {}
         away: dict[tuple[str, int], _Past] = {}
-        for endpoint in standing:
+        for endpoint in own:
             place = endpoint.place
             if address := _address_of(kernel, endpoint):
                 seen[place] = address
@@ -57,17 +57,17 @@ class AddressGrace:
             past = self._away.get(place)
             if past is None:
                 address = self._seen.get(place) or Address(endpoint.ifindex, endpoint.address, endpoint.family.bits)
-                past = _Past(now + GONE, device.activation, address)
+                past = _Past(now + GRACE, device.activation, address)
             if past.activation != device.activation or _is_elsewhere(kernel, endpoint):
                 past = _Past(now, past.activation, past.address)
             elif not (link.up and link.carrier):
-                past = _Past(now + GONE_WITH_THE_LINK, past.activation, past.address)
+                past = _Past(now + GRACE_AFTER_LINK, past.activation, past.address)
             away[place] = past
         self._seen, self._away = seen, away
         return frozenset(past.address for past in away.values() if now < past.until)
 
     def next_due(self, now: float) -> float | None:
-        """When the next one counts as gone; None when none is away."""
+        """When the next grace period ends; None: there is none."""
         return min((past.until for past in self._away.values() if past.until > now), default=None)
 
 

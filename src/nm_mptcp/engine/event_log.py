@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the journal gets: one line for each path that changed and for each change of the VPN guard, nothing twice."""
+"""Log lines for each changed path and each change of the VPN guard, without repetition."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Place = tuple[str, int]
 
 
 class EventLog:
-    """Compares what is decided with what it was; with ``silent`` (a dry run) it only remembers.
+    """Compares each decision with the previous one; ``silent`` (a dry run): without logging.
 
     :attr:`guard` is the record of the VPN guard: since when it is in force, and what it closed.
     """
@@ -27,11 +27,11 @@ class EventLog:
         self.guard = guard
         self._silent = silent
         self._shown: dict[_Place, tuple[object, ...]] = {}
-        self._last_id: dict[_Place, int] = {}  #: of each address the id of its last endpoint
+        self._last_id: dict[_Place, int] = {}  #: the id of each address's last endpoint
         self._closed = (0, 0)
 
     def paths(self, desired: Desired) -> None:
-        """Log the paths whose state, reason or flags changed, and the addresses that are gone."""
+        """Log the paths whose state, reason or flags changed, and removed addresses."""
         now: dict[_Place, tuple[object, ...]] = {}
         for path in desired.paths:
             place = (path.address, path.ifindex)
@@ -51,7 +51,7 @@ class EventLog:
         self._shown = now
 
     def tunnels(self, desired: Desired) -> None:
-        """Keep since when which tunnels are guarded, and log when that changes."""
+        """Update which tunnels are guarded, and log a change."""
         tunnels = {family: tunnel.name for family, tunnel in desired.tunnels.items()}
         before, self.guard = self.guard, guarded(self.guard, tunnels, time.time())
         if (
@@ -68,9 +68,9 @@ class EventLog:
             _log.info("VPN guard: no full tunnel any more", extra=log_fields(Event.VPN_GUARD, state="off"))
 
     def closed(self, subflows: int, connections: int) -> None:
-        """Record, and log, what the guard closed since the last call; the arguments count from the start.
+        """Record and log what the guard closed since the last call; the arguments are totals since the start.
 
-        ``connections``: those that had no other subflow.
+        ``connections`` are those that had no other subflow.
         """
         new = (subflows - self._closed[0], connections - self._closed[1])
         self._closed = (subflows, connections)
@@ -80,7 +80,7 @@ class EventLog:
             _log.info("VPN guard: %d subflows closed, %d connections had no other", *new, extra=extra)
 
     def _is_worth_a_line(self, path: Path) -> bool:
-        """An address that is no path and never was one is in ``status``, not in the log."""
+        """Whether to log a change: not that of an excluded address that was no path before (``status`` shows it)."""
         before = self._shown.get((path.address, path.ifindex))
         return path.state is not State.EXCLUDED or (before is not None and before[0] is not State.EXCLUDED)
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Links that come and go: a loss counts at once, the return is held back longer each time.
+"""Damping of links that flap: a loss takes effect at once, the return with a delay that grows with each loss.
 
-Never is it sooner than :data:`SETTLED` after the loss: the peer has to learn of the end of the old subflow first. Where
-the new one comes before that, its join is refused, or the late RM_ADDR takes it away again, and the kernel does not try
-the endpoint twice (seen on 6.18: 8 of 73 lost under load at once, none of 40 half a second later).
+The return is never sooner than :data:`EARLIEST_RETURN` after the loss, so that the peer learns of the old subflow's end first.
+Otherwise it refuses the join, or a late RM_ADDR closes the new subflow, and the kernel does not try the endpoint again (seen
+on 6.18: of subflows added at once under load 8 of 73 were lost, half a second later none of 40).
 """
 
 from __future__ import annotations
@@ -11,71 +11,69 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass
 
-#: Seconds that a link is held back after its second loss in a row; doubled each time, up to the second.
-_HOLD = (0.5, 30.0)
+#: Seconds that a return is delayed after the second loss in a row, doubled with each, and their maximum.
+_DELAY = (0.5, 30.0)
 
 #: Seconds from a loss to the earliest return.
-SETTLED = 0.4
+EARLIEST_RETURN = 0.4
 
-#: Seconds of being there after which a link's past is forgiven.
-FORGIVEN = 10.0
+#: Seconds of carrier after which a link's losses are forgotten.
+RESET_AFTER = 10.0
 
 
 @dataclass(slots=True, eq=False)
 class _Past:
-    """What is remembered of a link; times on the caller's clock, in seconds."""
+    """The history of a link; times are in seconds of the caller's clock."""
 
     lost_at: float
     down: bool = True
     losses: int = 1
     up_since: float = 0.0
-    until: float = 0.0  #: held back until then
+    until: float = 0.0  #: the end of the delay
 
     @property
-    def hold(self) -> float:
+    def delay(self) -> float:
         return self.until - self.up_since
 
 
 class FlapDamping:
-    """Remembers losses. It has no clock: the caller says what time it is."""
+    """Tracks losses by ifindex. Times are in seconds of the caller's clock."""
 
     def __init__(self) -> None:
         self._past: dict[int, _Past] = {}
         self._seen_up: set[int] = set()
 
-    def look(self, up: Set[int], down: Set[int], now: float) -> frozenset[int]:
-        """Take in which links (ifindexes) are up and down now, and give those that came back; one that was never up cannot be
-        lost.
-        """
+    def update(self, up: Set[int], down: Set[int], now: float) -> frozenset[int]:
+        """Update which links (ifindexes) are up and down; returns those that came back. A loss needs a link that was up."""
         back: set[int] = set()
         for ifindex in (down & self._seen_up) - self._past.keys():
             self._past[ifindex] = _Past(now)
         self._seen_up = (self._seen_up | up) & (up | down)
         for ifindex, past in list(self._past.items()):
             if ifindex in down and not past.down:
-                past.losses = 1 if now - past.up_since >= FORGIVEN else past.losses + 1
+                past.losses = 1 if now - past.up_since >= RESET_AFTER else past.losses + 1
                 past.down, past.lost_at = True, now
             elif ifindex not in down and past.down:
-                hold = 0.0 if past.losses < 2 else min(_HOLD[0] * 2 ** (past.losses - 2), _HOLD[1])
-                past.until = max(now + hold, past.lost_at + SETTLED)
+                delay = 0.0 if past.losses < 2 else min(_DELAY[0] * 2 ** (past.losses - 2), _DELAY[1])
+                past.until = max(now + delay, past.lost_at + EARLIEST_RETURN)
                 past.up_since, past.down = now, False
                 back |= up & {ifindex}
-            elif not past.down and now - past.up_since >= max(FORGIVEN, past.hold):
+            elif not past.down and now - past.up_since >= max(RESET_AFTER, past.delay):
                 del self._past[ifindex]
         return frozenset(back)
 
     def damped(self, now: float) -> dict[int, float]:
-        """The links that are up and still held back, each with the length of its hold (s)."""
+        """The links that are up and still delayed, each with its whole delay (s)."""
         return {
-            ifindex: round(past.hold, 1) for ifindex, past in self._past.items() if not past.down and now < past.until
+            ifindex: round(past.delay, 1) for ifindex, past in self._past.items() if not past.down and now < past.until
         }
 
     def next_due(self, now: float) -> float | None:
-        """When the next hold ends; None when there is none."""
+        """When the next delay ends; None: there is none."""
         ends = [past.until for past in self._past.values() if not past.down]
         return min((end for end in ends if end > now), default=None)
 
     def forget(self) -> None:
-        """Forgive everything: the machine slept, and what was before says nothing - also of what is still down."""
+        """Forget all losses after a sleep, also of links that are still down: they say nothing about the present."""
         self._past.clear()
         self._seen_up.clear()

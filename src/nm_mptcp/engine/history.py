@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What of the past counts for a decision: flaps, retries, addresses that may come back, signals that stay weak.
+"""The history that decisions depend on: flaps, retries, removed addresses that may return, weak signals.
 
-Each is kept by a class of its own, without a clock; here they are fed at each look, and become part of the snapshot.
+A class without a clock keeps each of them; here they are updated at each convergence, and become part of the snapshot.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from .neighbour_probes import NeighbourProbes
 from .signal_hysteresis import Key, SignalHysteresis
 from .subflow_retry import SubflowRetry
 
-#: Seconds after which an endpoint that NetworkManager should have added counts as one that it failed to add: its add at a
-#: full table fails silently.
+#: Seconds after which NetworkManager counts as having failed to add an endpoint: its add fails silently if the kernel's table
+#: is full.
 _OVERDUE = 0.9
 
 
 class Timed(Protocol):
-    """Something that time changes without an event."""
+    """A state that time alone changes."""
 
     def next_due(self, now: float, /) -> float | None:
-        """When it is to be looked at again, in seconds of the caller's clock; None when nothing is due."""
+        """When it changes next, in seconds of the caller's clock; None: only by an event."""
 
 
 class History:
-    """All that is remembered from look to look. ``now`` is always in seconds of the monotonic clock."""
+    """What is kept from one convergence to the next. ``now`` is always in seconds of the monotonic clock."""
 
     def __init__(self) -> None:
         self.flaps = FlapDamping()
@@ -41,13 +41,13 @@ class History:
         self.subflows = SubflowRetry()
         self.endpoints = EndpointRetry()
         self.signals = SignalHysteresis()
-        self._awaited: dict[str, float] = {}  #: since when NetworkManager's endpoint on an address is missing
+        self._awaited: dict[str, float] = {}  #: by address: since when NetworkManager's endpoint is missing
 
     def links(self, kernel: Kernel, now: float) -> frozenset[int]:
-        """Take in which links are up; the links (ifindexes) whose neighbours are to be asked for now."""
+        """Update which links are up; returns the links (ifindexes) whose neighbours are to be probed now."""
         up = {index for index, link in kernel.links.items() if link.up and link.carrier}
-        back = self.flaps.look(up, kernel.links.keys() - up, now)
-        return self.neighbours.look(back, up, now)
+        back = self.flaps.update(up, kernel.links.keys() - up, now)
+        return self.neighbours.update(back, up, now)
 
     def snapshot(
         self,
@@ -58,24 +58,24 @@ class History:
         config: Config,
         now: float,
     ) -> Snapshot:
-        """The facts of this look together with what is remembered; :meth:`links` was called for it."""
+        """The snapshot of this state with its history. :meth:`links` must have been called before."""
         return Snapshot(
             kernel,
             networkmanager,
             ours,
             self._overdue(now),
-            self.endpoints.words(),
+            self.endpoints.reasons(),
             connections,
             damped=self.flaps.damped(now),
             subflow_retry_due=self.subflows.due(now),
             weak=self._weak(kernel, networkmanager, config, now),
-            absent=self.addresses.look(kernel, networkmanager, filter(ours.owns, kernel.endpoints), now),
+            absent=self.addresses.update(kernel, networkmanager, filter(ours.owns, kernel.endpoints), now),
         )
 
     def decided(self, desired: Desired, now: float) -> None:
-        """Take in what was decided: endpoints awaited of NetworkManager, and refusals that still matter."""
+        """Update by a decision: which endpoints NetworkManager is to add, and which refusals still matter."""
         overdue = self._overdue(now)
-        # An endpoint that was added in NetworkManager's place stays noted while it is there.
+        # An endpoint that we added in NetworkManager's place stays overdue while it exists.
         self._awaited = {
             path.address: self._awaited.get(path.address, now)
             for path in desired.paths
@@ -84,7 +84,7 @@ class History:
         self.endpoints.keep({(path.address, path.ifindex) for path in desired.paths if path.reason.why is Why.REFUSED})
 
     def next_due(self, now: float) -> float | None:
-        """When the next look is due without any event; None when time alone changes nothing."""
+        """When a convergence is due without an event; None: never."""
         timed: tuple[Timed, ...] = (
             self.flaps,
             self.neighbours,
@@ -96,7 +96,7 @@ class History:
         return min((due for each in timed if (due := each.next_due(now)) is not None), default=None)
 
     def forget(self) -> None:
-        """The machine slept: what links and signals did before says nothing any more."""
+        """Forget the history of links, signals and subflows, after the machine slept."""
         self.flaps.forget()
         self.signals.forget()
         self.subflows.forget()
@@ -105,7 +105,7 @@ class History:
         return frozenset(address for address, began in self._awaited.items() if now - began >= _OVERDUE)
 
     def _weak(self, kernel: Kernel, networkmanager: NetworkManager, config: Config, now: float) -> frozenset[str]:
-        """The addresses on a Wi-Fi whose signal is weak, by the thresholds that count for each."""
+        """The addresses on a Wi-Fi with a weak signal, by the bounds that apply to each."""
         devices = [
             device
             for device in networkmanager.devices
@@ -126,6 +126,6 @@ class History:
                 key = (device.ip_interface, options.weak_signal.value)
                 strengths[key] = device.strength
                 places[address.address] = key
-        self.signals.look(strengths, now)
+        self.signals.update(strengths, now)
         weak = self.signals.weak()
         return frozenset(address for address, key in places.items() if key in weak)

@@ -5,9 +5,10 @@ The loss of a link comes from ``kernel.rtnl_events`` by ``kernel.fib`` (``Change
 :meth:`Engine.on_kernel_change`, which makes it urgent; ``policy.suspension`` decides what may go, ``policy.plan.urgent`` what
 goes first, and ``engine.plan_executor`` sends the first delete before anything else is done.
 
-An event says only "look again". A burst of events is answered at its first one (an address that was removed after a moment),
-then coalesced; after it the kernel is looked at again at 50 ms and at 1 s, since NetworkManager may re-add endpoints
-without notice and the kernel removes some routes without an event. In a steady state nothing is written and nothing wakes up.
+The loop is level-triggered: an event only causes a convergence, and what it does follows from the state. The first event of a
+burst is handled at once (the removal of an address after :data:`_ADDRESS_DELAY`), the following ones are coalesced. 50 ms and
+1 s after a burst the state is read again, as NetworkManager may re-add endpoints, and the kernel removes some routes, without
+an event. In a steady state nothing is written and no timer runs.
 """
 
 from __future__ import annotations
@@ -29,26 +30,26 @@ from .record_file import Record, StateError
 
 _log = logging.getLogger(__name__)
 
-#: Seconds between two convergences in a storm of events; the first of a storm is answered at once.
+#: Seconds between two convergences in a burst of events; the first one starts at once.
 _COALESCE = 0.01
 
-#: Seconds for which an address may be away. NetworkManager removes addresses and adds them again where their order
-#: changes, as with a new IPv6 prefix (``nm_platform_ip6_address_sync``); 5 ms were measured. TCP does not notice it, but
-#: deleting the endpoint would close its subflows.
-_AWAY = 0.02
+#: Seconds before the removal of an address takes effect. NetworkManager removes addresses and adds them again when their order
+#: changes, as with a new IPv6 prefix (``nm_platform_ip6_address_sync``; measured: 5 ms later). TCP survives that, but deleting
+#: the endpoint would close its subflows.
+_ADDRESS_DELAY = 0.02
 
-#: Seconds after a burst at which the kernel is looked at again.
-LOOKS = (0.05, 1.0)
+#: Seconds after a burst at which the state is read again.
+RECHECKS = (0.05, 1.0)
 
-#: Seconds before a failed look, or what the kernel refused in it, is tried again; doubled each time, up to the second.
+#: Seconds before a failed convergence, or an operation that the kernel refused, is retried; doubled each time, and the maximum.
 RETRY = (0.1, 30.0)
 
 
 class Engine(Reconciler):
-    """A reconciler that runs at each event, and when time changes something.
+    """A reconciler that runs at each event, and when time alone changes something.
 
-    ``on_look`` is called before the looks after a burst, to ask again for what no signal tells of (a reapply), ``after_look``
-    after them.
+    ``before_recheck`` is called before each recheck after a burst, to read what NetworkManager does not signal (a reapply), and
+    ``after_recheck`` after it.
     """
 
     def __init__(
@@ -59,26 +60,26 @@ class Engine(Reconciler):
         *,
         config: Config = DEFAULTS,
         dry_run: bool = False,
-        on_look: Callable[[], None] = lambda: None,
-        after_look: Callable[[], None] = lambda: None,
+        before_recheck: Callable[[], None] = lambda: None,
+        after_recheck: Callable[[], None] = lambda: None,
         on_view: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(kernel, networkmanager, record, config=config, dry_run=dry_run, on_view=on_view)
-        self.first_look = asyncio.Event()  #: it was made, or failed
-        self._on_look, self._after_look = on_look, after_look
+        self.first_convergence = asyncio.Event()  #: it was done, or failed
+        self._before_recheck, self._after_recheck = before_recheck, after_recheck
         self._dirty = asyncio.Event()
         self._addresses_lost = False
         self._afresh = True
-        self._failing = ""  #: why the last look failed
-        self._retry: float | None = None  #: when to try again what failed
+        self._failing = ""  #: why the last convergence failed; "": it did not
+        self._retry: float | None = None  #: when to retry it (monotonic clock, s)
         self._delay = RETRY[0]
 
     def wake(self) -> None:
-        """Something changed: look again."""
+        """Request a convergence."""
         self._dirty.set()
 
     def on_kernel_change(self, changes: Changes) -> None:
-        """Links, addresses, routes or rules changed; the loss of a link does not wait, that of an address not long."""
+        """Links, addresses, routes or rules changed. The loss of a link is handled without any delay."""
         if changes.lost_links:
             self._urgent.set()
         if changes.lost_addresses:
@@ -86,56 +87,56 @@ class Engine(Reconciler):
         self._dirty.set()
 
     def on_path_manager_event(self, event: PathManagerEvent | None) -> None:
-        """A connection or subflow came or went; None: events were lost."""
+        """A connection or subflow was established or closed; None: events were lost."""
         failed = event is not None and self._history.subflows.on_event(event, time.monotonic())
-        if self._history.subflows.crowded:
-            self._history.subflows.keep(*self._kernel.alive)
+        if self._history.subflows.needs_pruning:
+            self._history.subflows.prune(*self._kernel.alive)
         if failed or self._waits_for_connections:
             self._dirty.set()
 
     def on_signal_strength(self) -> None:
-        """A Wi-Fi signal became stronger or weaker: look again only where a threshold was crossed."""
+        """The strength of a Wi-Fi signal changed: converge only if a bound was crossed."""
         devices = self.networkmanager().devices
         if self._history.signals.moved((device.ip_interface, device.strength) for device in devices):
             self._dirty.set()
 
     def on_resume(self) -> None:
-        """The machine slept: everything is looked at afresh, and no link's past counts."""
+        """The machine slept: read all state again, and forget the history of links."""
         self._history.forget()
         self._afresh = True
         self._urgent.set()
         self._dirty.set()
 
     async def run(self) -> None:
-        """Converge at every change, until cancelled."""
+        """Converge at each change, until cancelled."""
         loop = asyncio.get_running_loop()
-        looks: list[asyncio.TimerHandle] = []
+        rechecks: list[asyncio.TimerHandle] = []
         alarm: asyncio.TimerHandle | None = None
-        due = False  # whether it was only a look that woke us
+        due = False  # whether a recheck woke the loop
 
-        def look() -> None:
+        def recheck() -> None:
             nonlocal due
             due = True
-            self._on_look()
+            self._before_recheck()
             self._dirty.set()
 
         self.wake()
         while True:
             await self._dirty.wait()
             if self._addresses_lost:
-                await self._pause(_AWAY)
-            by_look, due = due, False
+                await self._pause(_ADDRESS_DELAY)
+            by_recheck, due = due, False
             self._dirty.clear()
             loss = self._urgent.is_set() or self._addresses_lost
             self._addresses_lost = False
-            thorough, self._afresh = by_look or self._afresh, False
+            thorough, self._afresh = by_recheck or self._afresh, False
             wrote = await self._converge_safely(thorough=thorough, loss=loss)
-            if by_look:
-                self._after_look()
-            if wrote or not by_look:
-                for handle in looks:
+            if by_recheck:
+                self._after_recheck()
+            if wrote or not by_recheck:
+                for handle in rechecks:
                     handle.cancel()
-                looks = [loop.call_later(delay, look) for delay in LOOKS]
+                rechecks = [loop.call_later(delay, recheck) for delay in RECHECKS]
             if alarm is not None:
                 alarm.cancel()
             now = time.monotonic()
@@ -144,13 +145,13 @@ class Engine(Reconciler):
             await self._pause(_COALESCE)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait for so long, or until a link is lost."""
+        """Wait, but not longer than until a link is lost."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._urgent.wait()
 
     async def _converge_safely(self, *, thorough: bool, loss: bool) -> bool:
-        """One convergence; an error in it is logged once, and it is tried again until it succeeds."""
+        """One convergence. An error is logged once, and the convergence retried until it succeeds."""
         wrote, failure = False, ""
         try:
             wrote = await self._converge(thorough=thorough or self._retry is not None, loss=loss)
@@ -160,7 +161,7 @@ class Engine(Reconciler):
             failure = f"{type(error).__name__}: {error}"
             if not self._failing:
                 _log.exception("reconcile failed")
-        self.first_look.set()
+        self.first_convergence.set()
         if failure and not self._failing:
             _log.warning("reconcile failed, retrying within %g s: %s", RETRY[1], failure)
         elif not failure and self._failing:
@@ -170,7 +171,7 @@ class Engine(Reconciler):
         return wrote
 
     def _schedule_retry(self, *, needed: bool) -> None:
-        """Have it tried again, each time after a longer delay."""
+        """Schedule a retry, each time after a longer delay."""
         now = time.monotonic()
         if not needed:
             self._retry, self._delay = None, RETRY[0]

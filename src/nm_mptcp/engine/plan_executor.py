@@ -114,7 +114,7 @@ class PlanExecutor:
     def nothing_to_do(self) -> None:
         """The kernel is as desired: only endpoints that it refused are still at fault."""
         self._faults.clear_except("operation", frozenset())
-        self._faults.clear_except("endpoint", self._history.endpoints.words().keys())
+        self._faults.clear_except("endpoint", self._history.endpoints.reasons().keys())
 
     def _note(self, operations: Sequence[Operation], kernel: Kernel) -> bool:
         """Take into :attr:`ours` what is about to be written; whether the record has to say so first."""
@@ -129,7 +129,7 @@ class PlanExecutor:
     def _renewed(self, operations: Sequence[Operation], desired: Desired) -> None:
         """Endpoints that were deleted to be added again, so that the kernel tries them once more on each connection."""
         for address in desired.renewed:
-            self._history.subflows.tried(address, time.monotonic())
+            self._history.subflows.on_endpoint_readded(address, time.monotonic())
             extra = log_fields(Event.PATH_RENEWED, address=address)
             _log.info("%s: subflows failed: re-adding the endpoint", address, extra=extra)
         for operation in operations:
@@ -144,7 +144,7 @@ class PlanExecutor:
         # An endpoint that is refused has its own time to be tried again.
         self.unfinished = any(kind == "operation" for kind, _ in subjects)
         self._faults.clear_except("operation", {subject for _, subject in subjects})
-        self._faults.clear_except("endpoint", self._history.endpoints.words().keys())
+        self._faults.clear_except("endpoint", self._history.endpoints.reasons().keys())
 
     def _correct(
         self, operations: Sequence[Operation], failures: Failures, left: Sequence[Operation], before: Ours

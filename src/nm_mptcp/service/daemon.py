@@ -63,8 +63,8 @@ class Daemon:
             self._networkmanager,
             record,
             config=config,
-            on_look=self._ask_again,
-            after_look=self._after_look,
+            before_recheck=self._ask_again,
+            after_recheck=self._refresh_queries,
             on_view=self._show,
         )
         self._queries = Queries(self._engine, self._kernel, record, on_troubles=self._show)
@@ -120,7 +120,7 @@ class Daemon:
         if self._client is not None and (self._asking is None or self._asking.done()):
             self._asking = asyncio.create_task(self._client.refresh_profiles())
 
-    def _after_look(self) -> None:
+    def _refresh_queries(self) -> None:
         self._queries.refresh()
 
     def _show(self) -> None:
@@ -130,7 +130,7 @@ class Daemon:
 
     async def _keep_alive(self) -> None:
         """Tell the service manager that we are ready, and from then on that the loop turns."""
-        await self._engine.first_look.wait()
+        await self._engine.first_convergence.wait()
         self._ready = True
         await sd_notify.announce("READY=1")
         _log.info("ready")
