@@ -56,7 +56,7 @@ def manager(network: Network) -> Iterator[PathManager]:  # noqa: ARG001
 
 @pytest.fixture
 def subject(network: Network) -> Iterator[Subject]:  # noqa: ARG001
-    """A FIB of the fresh namespace, with its monitor."""
+    """A FIB of the fresh namespace, kept up to date by events."""
     # Without IPv6 address detection, which would only take time.
     for where in ("all", "default"):
         sysctl.write(f"net/ipv6/conf/{where}/accept_dad", 0)

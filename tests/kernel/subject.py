@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A FIB under test, its monitor, and dumps to compare it with."""
+"""A FIB under test, its events, and dumps to compare it with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.network import wait_for
 
 
 class Subject:
-    """A FIB, its monitor, and dumps to compare it with."""
+    """A FIB, its events, and dumps to compare it with."""
 
     def __init__(self) -> None:
         self.changes: list[Changes] = []
@@ -20,8 +20,8 @@ class Subject:
         self.last_difference = ""
         self.loop = asyncio.new_event_loop()
         self.fib = FIB()
-        self.monitor = RtnetlinkEvents(self.fib, self.changes.append, self._on_lost)
-        self.monitor.start(self.loop)
+        self.events = RtnetlinkEvents(self.fib, self.changes.append, self._on_lost)
+        self.events.start(self.loop)
         self.rtnetlink = Rtnetlink()
         self.dump()
 
@@ -29,18 +29,18 @@ class Subject:
         self.losses += 1
 
     def close(self) -> None:
-        self.monitor.close()
+        self.events.close()
         self.rtnetlink.close()
         self.loop.close()
 
     def dump(self) -> bool:
-        self.monitor.begin_dump()
-        return self.monitor.end_dump(full_dump(self.rtnetlink))
+        self.events.begin_dump()
+        return self.events.end_dump(full_dump(self.rtnetlink))
 
     def difference(self) -> str:
         """How the FIB differs from a dump, "": not at all."""
         fresh = full_dump(self.rtnetlink)
-        self.monitor.read()
+        self.events.read()
         words = []
         for kind in ("links", "addresses", "routes"):
             known, dumped = getattr(self.fib, kind), getattr(fresh, kind)
@@ -64,7 +64,7 @@ class Subject:
 
         def agrees() -> bool:
             nonlocal difference
-            self.monitor.read()
+            self.events.read()
             difference = self.difference()
             return not difference or self.fib.resync_due
 

@@ -202,12 +202,12 @@ def test_changes_without_an_event_are_followed_or_make_a_resync_due(
     wait_for("a complete dump", subject.dump)
     for command in commands:
         ip(command)
-    subject.monitor.read()
+    subject.events.read()
     if known:
         wait_for("the same without a dump", lambda: not subject.difference())
         assert not subject.fib.resync_due
     else:
-        wait_for("a resync is due", lambda: subject.monitor.read() or subject.fib.resync_due)
+        wait_for("a resync is due", lambda: subject.events.read() or subject.fib.resync_due)
     wait_for("the same after a dump", lambda: subject.dump() and not subject.difference())
 
 
@@ -215,7 +215,7 @@ def test_ipv6_switched_off_makes_a_resync_due_where_siblings_stay(subject: Subje
     ip("-6 route add 2001:db8:9::/48 nexthop via fe80::2 dev va nexthop via fe80::2 dev vb")
     wait_for("a complete dump", subject.dump)
     sysctl.write(sysctl.interface("ipv6", "va", "disable_ipv6"), 1)
-    wait_for("a resync is due", lambda: subject.monitor.read() or subject.fib.resync_due)
+    wait_for("a resync is due", lambda: subject.events.read() or subject.fib.resync_due)
     wait_for("the same after a dump", lambda: subject.dump() and not subject.difference())
     assert "2001:db8:9::/48" not in destinations(subject, links[0])
     assert "2001:db8:9::/48" in destinations(subject, links[1])
@@ -224,12 +224,12 @@ def test_ipv6_switched_off_makes_a_resync_due_where_siblings_stay(subject: Subje
 def test_a_multipath_route_is_shown_for_each_of_its_links_that_is_up(subject: Subject, links: tuple[int, int]) -> None:
     va, vb = links
     ip("route add 10.9.0.0/16 nexthop via 10.1.0.2 weight 3 nexthop via 10.2.0.2")
-    subject.monitor.read()
+    subject.events.read()
     (whole,) = [route for route in subject.fib.routes[MAIN_TABLE, va] if route.destination == "10.9.0.0/16"]
     assert whole.hops == (Hop(va, "10.1.0.2", weight=3), Hop(vb, "10.2.0.2"))
     assert whole in subject.fib.routes[MAIN_TABLE, vb]
     ip("link set va down")
-    subject.monitor.read()
+    subject.events.read()
     (left,) = [route for route in subject.fib.routes[MAIN_TABLE, vb] if route.destination == "10.9.0.0/16"]
     assert left.hops == (Hop(vb, "10.2.0.2"),)
     assert "10.9.0.0/16" not in destinations(subject, va)
@@ -237,13 +237,13 @@ def test_a_multipath_route_is_shown_for_each_of_its_links_that_is_up(subject: Su
 
 def lost_links(subject: Subject, *commands: str, until: int) -> frozenset[int]:
     """The lost links that are reported until ``until`` is: the ends of a pair have events of their own."""
-    subject.monitor.read()
+    subject.events.read()
     subject.changes.clear()
     for command in commands:
         ip(command)
 
     def lost() -> frozenset[int]:
-        subject.monitor.read()
+        subject.events.read()
         return frozenset[int]().union(*(change.lost_links for change in subject.changes))
 
     wait_for("the loss", lambda: until in lost())
@@ -260,7 +260,7 @@ def test_a_lost_link_is_reported(subject: Subject, links: tuple[int, int], comma
 def test_a_lost_address_is_reported(subject: Subject, links: tuple[int, int]) -> None:
     subject.changes.clear()
     ip("addr del 10.1.0.1/24 dev va")
-    wait_for("the change", lambda: subject.monitor.read() or subject.changes)
+    wait_for("the change", lambda: subject.events.read() or subject.changes)
     lost = frozenset[Address]().union(*(change.lost_addresses for change in subject.changes))
     assert lost == {Address(links[0], "10.1.0.1", 24, flags=AddressFlag.PERMANENT)}
 
@@ -268,14 +268,14 @@ def test_a_lost_address_is_reported(subject: Subject, links: tuple[int, int]) ->
 def test_a_loss_that_only_a_dump_shows_is_reported(subject: Subject, links: tuple[int, int]) -> None:
     """Events were lost meanwhile."""
     subject.changes.clear()
-    held = subject.monitor._subscription.socket
-    subject.monitor._subscription.socket = None
+    held = subject.events._subscription.socket
+    subject.events._subscription.socket = None
     ip("addr del 10.1.0.1/24 dev va")
     ip("link set vb down")
     fresh = Subject()
-    subject.monitor.begin_dump()
-    subject.monitor.end_dump(fresh.fib)
-    subject.monitor._subscription.socket = held
+    subject.events.begin_dump()
+    subject.events.end_dump(fresh.fib)
+    subject.events._subscription.socket = held
     fresh.close()
     (change,) = subject.changes
     assert links[1] in change.lost_links
@@ -292,7 +292,7 @@ def test_routes_of_a_link_without_carrier_are_shown_also_where_the_kernel_ignore
     ip(f"-{family} route add {place} via {gateway} dev va table 42000 proto 77")
     sysctl.write(f"net/ipv{family}/conf/va/ignore_routes_with_linkdown", 1)
     ip("link set va-peer down")
-    wait_for("no carrier", lambda: subject.monitor.read() or not subject.fib.links[links[0]].carrier)
+    wait_for("no carrier", lambda: subject.events.read() or not subject.fib.links[links[0]].carrier)
 
     def shown() -> set[str]:
         return {route.destination for route in subject.fib.routes.get((42000, links[0]), ())}
@@ -302,7 +302,7 @@ def test_routes_of_a_link_without_carrier_are_shown_also_where_the_kernel_ignore
     subject.dump()
     assert shown() == {place}
     ip(f"-{family} route del {place} via {gateway} dev va table 42000 proto 77")
-    wait_for("it is gone", lambda: subject.monitor.read() or not shown())
+    wait_for("it is gone", lambda: subject.events.read() or not shown())
     assert not subject.difference()
 
 
@@ -428,8 +428,8 @@ def test_changes_are_joined() -> None:
 def test_thousands_of_routes_are_followed(subject: Subject, links: tuple[int, int]) -> None:
     places = [f"10.{100 + i // 256}.{i % 256}.0/24" for i in range(3000)]
     batch("\n".join(f"route add {place} via 10.1.0.2" for place in places))
-    wait_for("all of them", lambda: subject.monitor.read() or destinations(subject, links[0]) >= set(places))
+    wait_for("all of them", lambda: subject.events.read() or destinations(subject, links[0]) >= set(places))
     ip("link set va down")
-    wait_for("none of them", lambda: subject.monitor.read() or not destinations(subject, links[0]) & set(places))
+    wait_for("none of them", lambda: subject.events.read() or not destinations(subject, links[0]) & set(places))
     assert not subject.difference()
     assert socket.if_nametoindex("va") == links[0]

@@ -193,11 +193,11 @@ def test_the_fib_equals_a_dump_or_a_resync_is_due(subject: Subject, seed: int) -
         if step % 10:
             actions.step()
         else:
-            subject.monitor.begin_dump()
+            subject.events.begin_dump()
             actions.burst()
             fresh = full_dump(subject.rtnetlink)
             actions.burst()
-            subject.monitor.end_dump(fresh)
+            subject.events.end_dump(fresh)
         assert subject.settled(), "\n".join([*actions.history[-12:], f"step {step}:", subject.last_difference])
         if subject.fib.resync_due:
             resyncs += 1

@@ -55,27 +55,27 @@ def test_the_counters_are_those_that_ip_shows(network: Network, far: Network) ->
         wait_for("both show the same", same)
 
 
-def test_a_monitor_of_links_and_addresses_gets_no_routes(network: Network, far: Network) -> None:
+def test_events_of_links_and_addresses_alone_have_no_routes(network: Network, far: Network) -> None:
     first, _ = two_paths(network, far)
     loop = asyncio.new_event_loop()
     changes: list[Changes] = []
     fib = FIB()
-    monitor = RtnetlinkEvents(fib, changes.append, lambda: None, groups=LINKS_AND_ADDRESSES)
-    monitor.start(loop)
+    events = RtnetlinkEvents(fib, changes.append, lambda: None, groups=LINKS_AND_ADDRESSES)
+    events.start(loop)
     try:
         with Rtnetlink() as rtnetlink:
-            monitor.begin_dump()
-            assert monitor.end_dump(dump_links(rtnetlink))
+            events.begin_dump()
+            assert events.end_dump(dump_links(rtnetlink))
         changes.clear()
         ip("route add 198.51.100.0/24 via 10.1.0.2")
-        monitor.read()
+        events.read()
         assert not changes
         ip("address add 10.1.0.77/24 dev v1")
         ip("link set v1 down")
-        monitor.read()
+        events.read()
         assert any(each.address == "10.1.0.77" for each in fib.addresses[first])
         assert not fib.links[first].up
         assert not fib.routes
     finally:
-        monitor.close()
+        events.close()
         loop.close()

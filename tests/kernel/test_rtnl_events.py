@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The monitor in an asyncio loop: events, full dumps beside them, and events that were lost."""
+"""rtnetlink events in an asyncio loop: full dumps beside them, and events that were lost."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ pytestmark = pytest.mark.usefixtures("network")
 
 
 class Watcher:
-    """A monitor as the engine uses it: dumps on a worker thread, events in the loop."""
+    """Events as the engine uses them: dumps on a worker thread, events in the loop."""
 
     def __init__(self) -> None:
         self.changes: list[Changes] = []
         self.losses = 0
         self.fib = FIB()
-        self.monitor = RtnetlinkEvents(self.fib, self.changes.append, self._on_events_lost)
+        self.events = RtnetlinkEvents(self.fib, self.changes.append, self._on_events_lost)
         self.rtnetlink = Rtnetlink()
         self.worker = ThreadPoolExecutor(1)
 
@@ -35,8 +35,8 @@ class Watcher:
         self.losses += 1
 
     async def dump(self) -> bool:
-        self.monitor.begin_dump()
-        return self.monitor.end_dump(
+        self.events.begin_dump()
+        return self.events.end_dump(
             await asyncio.get_running_loop().run_in_executor(self.worker, full_dump, self.rtnetlink)
         )
 
@@ -52,12 +52,12 @@ class Watcher:
 @asynccontextmanager
 async def watching() -> AsyncIterator[Watcher]:
     watcher = Watcher()
-    watcher.monitor.start(asyncio.get_running_loop())
+    watcher.events.start(asyncio.get_running_loop())
     try:
         assert await watcher.dump()
         yield watcher
     finally:
-        watcher.monitor.close()
+        watcher.events.close()
         await asyncio.get_running_loop().run_in_executor(watcher.worker, watcher.rtnetlink.close)
         watcher.worker.shutdown()
 
@@ -82,12 +82,12 @@ def test_events_are_applied_by_the_loop() -> None:
 def test_before_the_first_dump_events_count_as_lost() -> None:
     async def story() -> None:
         watcher = Watcher()
-        assert watcher.monitor.events_lost
-        watcher.monitor.start(asyncio.get_running_loop())
+        assert watcher.events.events_lost
+        watcher.events.start(asyncio.get_running_loop())
         assert await watcher.dump()
-        assert not watcher.monitor.events_lost
-        watcher.monitor.close()
-        assert watcher.monitor.fileno() == -1
+        assert not watcher.events.events_lost
+        watcher.events.close()
+        assert watcher.events.fileno() == -1
 
     asyncio.run(story())
 
@@ -112,14 +112,14 @@ def test_events_during_a_dump_are_neither_lost_nor_late() -> None:
             va = veth("va", "vb")
             ip("addr add 10.0.0.1/24 dev va")
             await watcher.until(lambda: "10.0.0.0/24" in watcher.destinations())
-            watcher.monitor.begin_dump()
+            watcher.events.begin_dump()
             fresh = await asyncio.get_running_loop().run_in_executor(watcher.worker, full_dump, watcher.rtnetlink)
             ip("route add 10.9.0.0/16 via 10.0.0.2")
             ip("link set vb down")
             await watcher.until(lambda: any(va in change.lost_links for change in watcher.changes))
             assert not watcher.fib.links[va].carrier, "a loss must not wait for the dump"
             ip("route add 10.8.0.0/16 via 10.0.0.2")  # still unread at the end of the dump
-            watcher.monitor.end_dump(fresh)
+            watcher.events.end_dump(fresh)
             assert not watcher.fib.links[va].carrier
             assert {"10.8.0.0/16", "10.9.0.0/16"} <= watcher.destinations()
 
@@ -130,8 +130,8 @@ def test_a_failed_dump_changes_nothing() -> None:
     async def story() -> None:
         async with watching() as watcher:
             before = watcher.fib.links
-            watcher.monitor.begin_dump()
-            watcher.monitor.abandon_dump()
+            watcher.events.begin_dump()
+            watcher.events.abandon_dump()
             assert watcher.fib.links is before
             assert await watcher.dump()
 
@@ -144,14 +144,14 @@ def test_an_overflow_is_reported_and_a_dump_ends_it() -> None:
             veth("va", "vb")
             ip("addr add 10.0.0.1/24 dev va")
             await watcher.until(lambda: "10.0.0.0/24" in watcher.destinations())
-            assert watcher.monitor._subscription.socket is not None
-            watcher.monitor._subscription.socket.setsockopt(socket.SOL_SOCKET, 33, 1)  # SO_RCVBUFFORCE: the minimum
+            assert watcher.events._subscription.socket is not None
+            watcher.events._subscription.socket.setsockopt(socket.SOL_SOCKET, 33, 1)  # SO_RCVBUFFORCE: the minimum
             # The loop does not run meanwhile, so nothing is read.
             batch("\n".join(f"route add 10.{100 + i // 250}.{i % 250}.0/24 via 10.0.0.2" for i in range(500)))
             await watcher.until(lambda: watcher.losses)
-            assert watcher.monitor.events_lost
+            assert watcher.events.events_lost
             assert await watcher.dump()
-            assert not watcher.monitor.events_lost
+            assert not watcher.events.events_lost
             assert len(watcher.destinations()) >= 501
             assert not (
                 await asyncio.get_running_loop().run_in_executor(watcher.worker, full_dump, watcher.rtnetlink)
@@ -164,13 +164,13 @@ def test_a_dump_during_which_events_were_lost_is_not_complete() -> None:
     async def story() -> None:
         async with watching() as watcher:
             veth("va", "vb")
-            assert watcher.monitor._subscription.socket is not None
-            watcher.monitor._subscription.socket.setsockopt(socket.SOL_SOCKET, 33, 1)
-            watcher.monitor.begin_dump()
+            assert watcher.events._subscription.socket is not None
+            watcher.events._subscription.socket.setsockopt(socket.SOL_SOCKET, 33, 1)
+            watcher.events.begin_dump()
             fresh = await asyncio.get_running_loop().run_in_executor(watcher.worker, full_dump, watcher.rtnetlink)
             batch("\n".join(f"route add 10.{i}.0.0/16 dev va" for i in range(100)))
-            assert not watcher.monitor.end_dump(fresh)
-            assert watcher.monitor.events_lost
+            assert not watcher.events.end_dump(fresh)
+            assert watcher.events.events_lost
             assert watcher.losses
             watcher.changes.clear()
             assert await watcher.dump()
@@ -184,8 +184,8 @@ def test_messages_of_other_processes_are_ignored() -> None:
 
     async def story() -> None:
         async with watching() as watcher:
-            assert watcher.monitor._subscription.socket is not None
-            port = watcher.monitor._subscription.socket.getsockname()[0]
+            assert watcher.events._subscription.socket is not None
+            port = watcher.events._subscription.socket.getsockname()[0]
             with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as stranger:
                 stranger.bind((0, 0))
                 stranger.sendto(b"\x20\x00\x00\x00" + bytes(28), (port, 0))
@@ -255,7 +255,7 @@ def test_a_lost_link_does_not_wait_for_thousands_of_routes(far: Network) -> None
             await watcher.until(lambda: not watcher.fib.links[index].carrier)
             assert index in {lost for change in watcher.changes for lost in change.lost_links}
             assert len(watcher.destinations()) < 2000
-            await watcher.until(lambda: len(watcher.destinations()) > 3000 and not watcher.monitor.behind)
+            await watcher.until(lambda: len(watcher.destinations()) > 3000 and not watcher.events.behind)
             assert not watcher.fib.links[index].carrier
             far.ip("link set vd up")
             await watcher.until(lambda: watcher.fib.links[index].carrier)

@@ -182,15 +182,15 @@ class KernelAccess:
             limits=settings.limits,
         )
 
-    async def _dump_all(self, monitor: RtnetlinkEvents) -> None:
+    async def _dump_all(self, events: RtnetlinkEvents) -> None:
         for _ in range(_DUMPS):
-            monitor.begin_dump()
+            events.begin_dump()
             try:
                 fresh = await self._worker.run(full_dump, self._rtnetlink)
             except KernelError:
-                monitor.abandon_dump()
+                events.abandon_dump()
                 raise
-            if monitor.end_dump(fresh):
+            if events.end_dump(fresh):
                 return
 
     # --- connections

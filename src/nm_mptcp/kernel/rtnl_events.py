@@ -3,13 +3,13 @@
 
 A full dump, on the worker thread, runs beside the events::
 
-    monitor.begin_dump()
+    events.begin_dump()
     try:
         fresh = await worker.run(full_dump, rtnetlink)
     except KernelError:
-        monitor.abandon_dump()
+        events.abandon_dump()
         raise
-    complete = monitor.end_dump(fresh)
+    complete = events.end_dump(fresh)
 
 The subscription exists before the dump begins, and the events until its end are applied to it as well, so nothing is
 missed; meanwhile they are applied to the FIB before it, so a lost carrier is never late.
