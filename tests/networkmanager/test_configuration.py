@@ -93,7 +93,7 @@ def test_a_bad_file_changes_nothing_and_each_is_logged_in_one_line(bed: Bed, up:
         assert done.returncode == 1, bad.name
         assert done.stderr == f"Error org.nm_mptcp1.Error.Failed: {line}\n", bad.name
         said = bed.service.log()[log:].splitlines()
-        assert said == [f"nm-mptcp: ERROR: {line}; the configuration stays as it was"], bad.name
+        assert said == [f"nm-mptcp: ERROR: {line}; keeping the current configuration"], bad.name
     bed.service.program.send(signal.SIGHUP)  # now that the bad one is gone
     bed.wait_no_endpoint(up.lte.address)
     bed.write(SETTINGS, LTE_IS_BACKUP)
@@ -112,7 +112,7 @@ def test_after_a_bad_reload_all_stays_as_it_was(bed: Bed, up: Links) -> None:
     bed.write(SETTINGS, "[path-all]\nflags=disabled\n[main]\nmode=best\n")
     assert reload(bed).returncode == 1
     bed.service.program.send(signal.SIGHUP)
-    wait_for("it is told", lambda: bed.service and bed.service.log().count("the configuration stays as it was") == 2)
+    wait_for("it is told", lambda: bed.service and bed.service.log().count("keeping the current configuration") == 2)
     bed.sync()
     assert bed.footprint() == before
     assert bed.status().path(up.lte.address)["flags_from"] == "config"

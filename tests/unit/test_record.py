@@ -101,7 +101,7 @@ def test_a_broken_record_is_set_aside_and_told_of(
         assert record.load() == Contents()
     (line,) = caplog.messages
     assert line.startswith(f"{record.file}: not a record of nm-mptcp (")
-    assert line.endswith("; it is set aside as state.broken")
+    assert line.endswith("; renamed to state.broken")
     assert (tmp_path / "state.broken").read_bytes() == broken
 
 
@@ -115,7 +115,7 @@ def test_who_only_looks_leaves_a_broken_record_where_it_is(
         assert record.load(aside=False) == Contents()
         assert record.load(aside=False) == Contents()
     assert len(caplog.messages) == 2
-    assert "'nm-mptcp apply' begins another" in caplog.messages[0]
+    assert "'nm-mptcp apply' writes a new one" in caplog.messages[0]
     assert record.file.read_bytes() == broken
     assert [file.name for file in tmp_path.iterdir()] == ["state.json"]
 
@@ -129,7 +129,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: File) -> None:
 def test_only_one_writer_at_a_time_and_the_other_is_named(tmp_path: File) -> None:
     with (
         Record(tmp_path).lock(0),
-        pytest.raises(StateError, match=f"another nm-mptcp is at work.*{os.getpid()}"),
+        pytest.raises(StateError, match=f"another nm-mptcp is running.*{os.getpid()}"),
         Record(tmp_path).lock(0.05),
     ):
         pass

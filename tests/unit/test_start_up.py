@@ -73,4 +73,4 @@ def test_a_hangup_in_its_first_moment_does_not_end_it_and_is_not_forgotten(tmp_p
         process.kill()
         manager.close()
     assert process.returncode == 0
-    assert "the configuration was read again" in said
+    assert "configuration reloaded" in said

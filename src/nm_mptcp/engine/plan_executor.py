@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Carrying out a plan: what is ours is noted before it is written, and corrected by what the kernel refused.
+"""The execution of a plan: what becomes ours is recorded before it is written, and corrected by what the kernel refused.
 
-The record comes before what it speaks of, so that whatever ends the service, the next one knows what is ours. Only the
-deletes of a lost link do not wait for it: they leave nothing behind that the record would have to name.
+So the next process knows what is ours however this one ends. Only the deletes for a lost link do not wait for the record, as
+they leave nothing in the kernel that it would have to name.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from .record_file import StateError
 
 _log = logging.getLogger(__name__)
 
-#: Seconds in which the loop's thread gives way to the netlink thread, so that the latter sends first.
+#: Seconds for which the loop yields to the netlink thread, so that the latter sends first.
 _HEAD_START = 0.001
 
 Failures = list[tuple[Operation, KernelError]]
 
 
 class PlanExecutor:
-    """Writes to the kernel; :attr:`ours` is what is ours there. ``save`` writes the record."""
+    """Executes operations and keeps :attr:`ours`, what is ours in the kernel. ``save`` writes the record."""
 
     def __init__(
         self, kernel: KernelAccess, ours: Ours, history: History, faults: FaultLog, save: Callable[[], None]
     ) -> None:
         self.ours = ours
-        self.unfinished = False  #: whether the kernel refused what it should have accepted
+        self.unfinished = False  #: whether the kernel refused an operation that is to be retried
         self._kernel = kernel
         self._history = history
         self._faults = faults
@@ -55,14 +55,14 @@ class PlanExecutor:
         at_once: bool,
         lost: Callable[[], bool],
     ) -> bool:
-        """Do the operations in order, until ``lost`` says that another link was lost.
+        """Execute the operations in order, until ``lost`` returns that another link was lost.
 
-        ``at_once``: the first delete goes before anything else is done. ``unrecorded_numbers``: the record lacks the numbers
-        that routes and rules carry. False when nothing succeeded: then to try again at once is of no use. Raises
-        :class:`StateError` when the record cannot be written; then nothing that it would have to name was done.
+        ``at_once``: the first delete is sent before anything else is done. ``unrecorded_numbers``: the record lacks the numbers
+        that routes and rules carry. Returns False if no operation succeeded, so that an immediate retry is of no use. Raises
+        :class:`StateError` if the record cannot be written; then no operation was executed that it would have to name.
         """
         before = self.ours
-        to_record = self._note(operations, kernel) or unrecorded_numbers or bool(desired.withdrawn)
+        to_record = self._add_to_ours(operations, kernel) or unrecorded_numbers or bool(desired.withdrawn)
         first = count_unrecorded(operations, desired.withdrawn)
         ahead = min(first, 1) if at_once else 0
         failures = await self._kernel.execute(operations[:ahead], at_once=True)
@@ -78,13 +78,13 @@ class PlanExecutor:
         finally:
             failed, left = await going
             failures += failed
-        self._renewed(operations, desired)
+        self._update_retries(operations, desired)
         if left:
             left += operations[first:]
         else:
             failed, left = await self._kernel.execute_until(operations[first:], interrupted=lost)
             failures += failed
-        self._refused(failures, kernel)
+        self._report(failures, kernel)
         self._correct(operations, failures, left, before)
         if _log.isEnabledFor(logging.DEBUG):
             for operation in operations[: len(operations) - len(left)]:
@@ -92,13 +92,13 @@ class PlanExecutor:
         return len(failures) + len(left) < len(operations)
 
     def failed(self, operation: Operation, error: KernelError, kernel: Kernel) -> None:
-        """Log what the kernel refused: once, and under races ("exists", "absent") only for debugging."""
+        """Log a refused operation: once, and at level DEBUG if it is a race with another program."""
         if isinstance(operation.value, Endpoint) and operation.action is Action.ADD and not error.exists:
-            words = "" if error.full else error.text
-            self._history.endpoints.refused(operation.value.place, words, time.monotonic())
-        words = f"{error} [{command(operation, kernel.links)}]"
+            reason = "" if error.full else error.text
+            self._history.endpoints.refused(operation.value.place, reason, time.monotonic())
+        message = f"{error} [{command(operation, kernel.links)}]"
         if _is_race(operation, error):
-            _log.debug("%s", words)
+            _log.debug("%s", message)
             return
         endpoint = operation.value if isinstance(operation.value, Endpoint) else None
         link = kernel.links.get(endpoint.ifindex) if endpoint else None
@@ -109,15 +109,15 @@ class PlanExecutor:
             reason=error.text,
         )
         kind, subject = _subject(operation)
-        self._faults.report(kind, words, subject, extra=extra)
+        self._faults.report(kind, message, subject, extra=extra)
 
     def nothing_to_do(self) -> None:
-        """The kernel is as desired: only endpoints that it refused are still at fault."""
+        """The kernel is in the desired state: clear all faults, except those of refused endpoints."""
         self._faults.clear_except("operation", frozenset())
         self._faults.clear_except("endpoint", self._history.endpoints.reasons().keys())
 
-    def _note(self, operations: Sequence[Operation], kernel: Kernel) -> bool:
-        """Take into :attr:`ours` what is about to be written; whether the record has to say so first."""
+    def _add_to_ours(self, operations: Sequence[Operation], kernel: Kernel) -> bool:
+        """Add to :attr:`ours` what is about to be written; returns whether the record must be written before."""
         endpoints = _endpoints(operations)
         settings = [each.value for each in operations if isinstance(each.value, LinkdownSetting)]
         limits = [each.value for each in operations if isinstance(each.value, Limits)]
@@ -126,8 +126,8 @@ class PlanExecutor:
             self.ours = with_limits(self.ours, kernel.limits, wanted)
         return bool(endpoints or settings or limits)
 
-    def _renewed(self, operations: Sequence[Operation], desired: Desired) -> None:
-        """Endpoints that were deleted to be added again, so that the kernel tries them once more on each connection."""
+    def _update_retries(self, operations: Sequence[Operation], desired: Desired) -> None:
+        """Record which endpoints were re-added as a retry, and which were added for another reason."""
         for address in desired.renewed:
             self._history.subflows.on_endpoint_readded(address, time.monotonic())
             extra = log_fields(Event.PATH_RENEWED, address=address)
@@ -137,11 +137,11 @@ class PlanExecutor:
             if operation.action is Action.ADD and isinstance(value, Endpoint) and value.address not in desired.renewed:
                 self._history.subflows.on_endpoint_added(value.address)
 
-    def _refused(self, failures: Failures, kernel: Kernel) -> None:
+    def _report(self, failures: Failures, kernel: Kernel) -> None:
         for operation, error in failures:
             self.failed(operation, error, kernel)
         subjects = [_subject(operation) for operation, error in failures if not _is_race(operation, error)]
-        # An endpoint that is refused has its own time to be tried again.
+        # Refused endpoints have their own retries.
         self.unfinished = any(kind == "operation" for kind, _ in subjects)
         self._faults.clear_except("operation", {subject for _, subject in subjects})
         self._faults.clear_except("endpoint", self._history.endpoints.reasons().keys())
@@ -149,12 +149,12 @@ class PlanExecutor:
     def _correct(
         self, operations: Sequence[Operation], failures: Failures, left: Sequence[Operation], before: Ours
     ) -> None:
-        """Take out of :attr:`ours` what was refused or not begun (``left``)."""
+        """Remove from :attr:`ours` what was refused or not executed (``left``)."""
         unwritten = [operation for operation, _ in failures] + list(left)
         refused = [each.value for each in unwritten if each.action is Action.ADD and isinstance(each.value, Endpoint)]
         if refused:
             self.ours = without_endpoints(self.ours, refused)
-        # A setting that somebody else changed meanwhile is as much or as little ours as it was before.
+        # A setting that was not written is ours if it was before.
         kept = {
             (each.value.family, each.value.ifindex) for each in unwritten if isinstance(each.value, LinkdownSetting)
         }
@@ -168,7 +168,7 @@ class PlanExecutor:
 
 
 def _endpoints(operations: Sequence[Operation]) -> list[Endpoint]:
-    """The endpoints that are added, or whose flags are set."""
+    """The endpoints that the operations add, or whose flags they set."""
     return [
         each.value
         for each in operations
@@ -177,12 +177,12 @@ def _endpoints(operations: Sequence[Operation]) -> list[Endpoint]:
 
 
 def _is_race(operation: Operation, error: KernelError) -> bool:
-    """Whether somebody else was first, so that the next look sees what is there."""
+    """Whether another program was first ("exists", "absent"): the next convergence sees what is there."""
     return error.absent if operation.action is Action.DELETE else error.exists or error.absent
 
 
 def _subject(operation: Operation) -> tuple[str, object]:
-    """What a refusal is about: an endpoint's place, or the operation itself."""
+    """Kind and subject of a refusal for the fault log: an endpoint's place, or the operation."""
     if operation.action is Action.ADD and isinstance(operation.value, Endpoint):
         return "endpoint", operation.value.place
     return "operation", operation

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One convergence: look at the kernel, decide, plan, write, and look again until nothing is left to do."""
+"""One convergence: read the kernel's state, decide, plan, write, and again until nothing is left to do."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from .record_file import Record, StateError
 
 _log = logging.getLogger(__name__)
 
-#: How often one convergence plans again, when the world changed under it, before it leaves the rest to the next look.
+#: How often one convergence plans again if the state changed meanwhile, before it leaves the rest to the next one.
 _ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the last look saw and decided."""
+    """The snapshot and the decision of the last convergence."""
 
     snapshot: Snapshot
     desired: Desired
@@ -52,10 +52,10 @@ class View:
 
 
 class Reconciler:
-    """Brings the kernel to what policy wants, when it is told to.
+    """Brings the kernel to the desired state, on call.
 
-    ``networkmanager`` is asked for NetworkManager's state at each look; ``on_view`` is called whenever :attr:`view` may have
-    changed. Only one may write at a time: its maker holds the record's lock (a dry run needs none).
+    ``networkmanager`` returns NetworkManager's current state; ``on_view`` is called whenever :attr:`view` may have changed. The
+    caller holds the record's lock, so that there is only one writer (a dry run needs none).
     """
 
     def __init__(
@@ -80,27 +80,27 @@ class Reconciler:
         self._turn = asyncio.Lock()
         self._urgent = asyncio.Event()  #: a link was lost
         self._waits_for_connections = False
-        self._compared: object = None  #: the routes that were compared last with what is desired; the object itself
+        self._compared: object = None  #: the routes that were last compared with the desired ones, by identity
         self._faults = FaultLog(_log)
         self._history = History()
         self._executor = PlanExecutor(kernel, record.contents.ours, self._history, self._faults, self._save)
         self._events = EventLog(record.contents.guard, silent=dry_run)
 
     def wake(self) -> None:
-        """Something is left to do: whoever drives this looks again."""
+        """Called when something is left to do; the loop then converges again."""
 
     async def converge(self, *, thorough: bool = False, loss: bool = False) -> bool:
-        """Bring the kernel to what is desired now, and verify it; True when something was written.
+        """Bring the kernel to the desired state, and verify it; returns whether something was written.
 
-        With ``thorough`` what the kernel may have changed without an event is read again; with ``loss`` it is known beforehand
-        that policy will ask for the live connections, so it is not asked twice. A link that is lost while there is much to
-        write does not wait for the rest: the convergence starts over with it. Raises :class:`KernelError` when the kernel
-        cannot be looked at at all, :class:`StateError` when the record cannot be written (then no endpoint is added).
+        ``thorough``: also read what the kernel may have changed without an event. ``loss``: read the live connections at once,
+        as policy will need them. If a link is lost while operations are left, the convergence starts again with it. Raises
+        :class:`KernelError` if the kernel's state cannot be read, :class:`StateError` if the record cannot be written (then no
+        endpoint was added).
         """
         try:
             wrote = await self._converge(thorough=thorough, loss=loss)
         except (KernelError, StateError):
-            self.wake()  # for the loop, which tries again
+            self.wake()  # the loop retries
             raise
         if self._executor.unfinished:
             self.wake()
@@ -133,8 +133,9 @@ class Reconciler:
     async def _planned(
         self, kernel: Kernel, connections: Mapping[frozenset[str], int] | None, *, at_once: bool
     ) -> tuple[View, tuple[Operation, ...]]:
-        """What is decided from this look, and what has to be done; after a loss first only what is urgent, not the comparison
-        of thousands of routes that changed.
+        """The decision from this state, and its operations.
+
+        After a loss these are first only the urgent ones, without a comparison of perhaps thousands of changed routes.
         """
         if at_once and kernel.routes is not self._compared:
             view = await self._decide(kernel, connections, hurried=True)
@@ -147,7 +148,7 @@ class Reconciler:
     async def _decide(
         self, kernel: Kernel, connections: Mapping[frozenset[str], int] | None = None, *, hurried: bool = False
     ) -> View:
-        """Policy's view of this look."""
+        """The decision from this state, with what policy asks for."""
         networkmanager, now = self.networkmanager(), time.monotonic()
         ours = self._ours_in(kernel)
         await self._probe_neighbours(self._history.links(kernel, now), kernel, networkmanager)
@@ -170,11 +171,11 @@ class Reconciler:
         return self.view
 
     def _ours_in(self, kernel: Kernel) -> Ours:
-        """What is ours, as far as this look confirms it."""
+        """What is ours, confirmed by this state."""
         return adopted(seen(self._executor.ours, kernel.endpoints), kernel, marks_of(self.config.routing.numbering))
 
     async def _write(self, operations: tuple[Operation, ...], view: View, *, at_once: bool) -> bool:
-        """Carry the plan out; see :meth:`PlanExecutor.write`."""
+        """Execute the plan; see :meth:`PlanExecutor.write`."""
         try:
             return await self._executor.write(
                 operations,
@@ -188,13 +189,13 @@ class Reconciler:
             self._events.closed(self._kernel.closed_subflows, self._kernel.closed_connections)
 
     def _take_loss(self) -> bool:
-        """Whether a link was lost since the last time."""
+        """Whether a link was lost since the last call."""
         loss = self._urgent.is_set()
         self._urgent.clear()
         return loss
 
     async def _probe_neighbours(self, due: Set[int], kernel: Kernel, networkmanager: NetworkManager) -> None:
-        """Resolve the neighbours on NetworkManager's links that came back, for which packets would wait."""
+        """Probe the neighbours on those of NetworkManager's links that are due, for which packets would wait."""
         names = {device.ip_interface for device in networkmanager.devices if device.profile is not None}
         links = {index for index in due if kernel.links[index].name in names}
         if links and not self._dry_run:
@@ -233,24 +234,21 @@ class Reconciler:
         mode = self._record.contents.mode
         self._record.save(Contents(self._executor.ours, began, known, mode, self._events.guard))
 
-    # --- orders ---
+    # --- requests ---
 
     @property
     def config(self) -> Config:
-        """The settings in force: as configured, in the mode that was chosen at run time."""
+        """The settings in force: the configuration, with the mode that was chosen at run time."""
         mode = self._record.contents.mode
         return replace(self._configured, mode=mode) if mode else self._configured
 
     def configure(self, config: Config) -> None:
-        """Decide by these settings from now on."""
+        """Use these settings from now on."""
         self._configured = config
         self.wake()
 
     async def set_mode(self, mode: Mode | None) -> None:
-        """Choose the mode until the next boot, or with None leave it to the configuration; and bring the kernel to it.
-
-        Raises what :meth:`converge` raises.
-        """
+        """Set the mode until the next boot (None: the configured one), and converge. Raises what :meth:`converge` raises."""
         async with self._turn:
             self._record.save(replace(self._record.contents, mode=mode))
         words = mode or f"{self._configured.mode}, as configured"
@@ -258,10 +256,10 @@ class Reconciler:
         await self.converge()
 
     async def clear(self, *, force: bool = False) -> None:
-        """Take out all that is ours, put back what was there before, and write nothing more until :meth:`resume`.
+        """Delete all that is ours, restore what was there before, and write nothing until :meth:`resume`.
 
-        Without ``force`` what a live connection depends on stays: :attr:`kept` names the addresses. Raises
-        :class:`KernelError` and :class:`StateError`.
+        Without ``force`` what live connections depend on stays; :attr:`kept` has the addresses. Raises :class:`KernelError` if
+        the kernel's state cannot be read, :class:`StateError` if the record cannot be written.
         """
         async with self._turn:
             self.paused = True
@@ -272,7 +270,7 @@ class Reconciler:
                     break
                 for operation, error in await self._kernel.execute(operations):
                     self._executor.failed(operation, error, kernel)
-                # Once is enough, also where the kernel refused: what has another value by now is somebody else's.
+                # Once is enough, also if the kernel refused: a setting with another value now is another program's.
                 self._executor.ours = replace(
                     self._executor.ours, limits={}, withdrawn=frozenset(), linkdown=frozenset()
                 )
@@ -287,11 +285,11 @@ class Reconciler:
         self._on_view()
 
     def _restoring(self, kernel: Kernel, connections: Mapping[frozenset[str], int] | None) -> tuple[Operation, ...]:
-        """What :meth:`clear` has to do in this kernel; :attr:`kept` is found with it."""
+        """The operations of :meth:`clear` from this state; sets :attr:`kept`."""
         ours = self._ours_in(kernel)
         desired = decide(Snapshot(kernel, self.networkmanager(), ours), self.config)
         ours = decided(ours, kernel, replace(desired, withdrawn=frozenset(), linkdown=ours.linkdown))
-        # What NetworkManager has adopted is its own by now.
+        # The endpoints that NetworkManager has adopted are its own now.
         theirs = {path.address for path in desired.paths if path.owner is Owner.NETWORKMANAGER}
         self._executor.ours = ours = replace(
             ours, endpoints=frozenset(own for own in ours.endpoints if own.port or own.address not in theirs)
@@ -300,7 +298,7 @@ class Reconciler:
         return restore(kernel, ours, desired.marks, self.kept)
 
     def resume(self) -> None:
-        """End what :meth:`clear` began."""
+        """Work again after :meth:`clear`."""
         self.paused = False
         self.kept = frozenset()
         self._on_view()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The record under /run/nm-mptcp: what is ours, what to put back, since when each path is as it is.
+"""The record under /run/nm-mptcp: what is ours in the kernel, what to restore, since when each path has its state.
 
-It is written before the endpoint it speaks of, so that whatever kills us, the next one knows what is ours. /run is
-emptied at boot, as the kernel's endpoints, routes and rules are.
+It is written before the endpoint that it names is added, so that the next process knows what is ours however this one ends.
+/run is emptied at boot, as the kernel's endpoints, routes and rules are.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from ..model.record import Contents, GuardRecord, Since
 from ..model.state import Endpoint, Family, Mode, Numbering, Ours, OwnEndpoint, SavedSetting
 from ..text import printable
 
-#: Where the record is, unless the environment says otherwise (tests; it names a directory).
+#: The directory of the record; tests set another one.
 DIRECTORY = File(os.environ.get("NM_MPTCP_STATE_DIR") or "/run/nm-mptcp")
 
 
-#: The last second of which a date can be made (the year 9999).
+#: The last second of the year 9999, the maximum of ``datetime``.
 _END_OF_TIME = 253402300799.0
 
-#: Characters of what is wrong with a record.
+#: Characters of an error message about a malformed record.
 _LONGEST = 200
 
 
 class StateError(Exception):
-    """The record cannot be read, written or locked; one line that says which file and why."""
+    """The record cannot be read, written or locked; the text is one line that names the file and the reason."""
 
 
 class BusyError(StateError):
-    """Another nm-mptcp writes; the line says which process."""
+    """Another nm-mptcp has the lock; the text names its process."""
 
 
 class Record:
-    """The record in its directory; ``contents`` is what it holds."""
+    """The record in its directory; ``contents`` is what was read or written last."""
 
     def __init__(self, directory: File = DIRECTORY) -> None:
         self.directory = directory
@@ -52,10 +52,8 @@ class Record:
         self.contents = Contents()
 
     def load(self, *, aside: bool = True) -> Contents:
-        """Read the record; of one that cannot be used is told, and then no endpoint is known to be ours. (Rules and routes
-        are, by the numbers that they carry.)
-
-        Who only looks (``aside`` is false) leaves it where it is; who is to write sets it aside, for whoever wants to see it.
+        """Read the record. A malformed one is logged and counts as empty: then endpoints made before are not known to be ours
+        (rules and routes are, by their numbers). With ``aside``, for a writer, it is renamed, so that it can be examined.
         """
         try:
             text = self._read()
@@ -63,18 +61,18 @@ class Record:
                 self.contents = Contents()
                 return self.contents
             self.contents = _decode(json.loads(text.decode("utf-8")))
-        # Whatever it is: a service that does not start is worse than a record that is lost.
+        # Any error: a service that does not start is worse than a lost record.
         except Exception as error:
-            then = "'nm-mptcp apply' begins another"
+            then = "'nm-mptcp apply' writes a new one"
             if aside:
                 place = self.file.with_suffix(".broken")
                 with contextlib.suppress(OSError):
                     self.file.replace(place)
-                then = f"it is set aside as {place.name}"
-            # What Python says of a wrong type or a missing name tells a person nothing.
-            what = _words(error) if isinstance(error, ValueError | OSError) else "its form is another one"
+                then = f"renamed to {place.name}"
+            # Python's texts for a wrong type or a missing key do not help a reader of the log.
+            what = _words(error) if isinstance(error, ValueError | OSError) else "unexpected contents"
             logging.getLogger(__name__).error(
-                "%s: not a record of nm-mptcp (%s): endpoints made before count as somebody else's; %s",
+                "%s: not a record of nm-mptcp (%s): endpoints made before count as another program's; %s",
                 self.file,
                 printable(what, _LONGEST),
                 then,
@@ -83,27 +81,27 @@ class Record:
         return self.contents
 
     def _read(self) -> bytes | None:
-        """What the file holds, None where there is none; never waits for what is no file."""
+        """The contents of the file, None if there is none. Raises :class:`ValueError` for another kind of file, unread."""
         try:
             handle = os.open(self.file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         with open(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise ValueError("it is no file")
+                raise ValueError("not a regular file")
             return file.read()
 
     def save(self, contents: Contents) -> None:
-        """Write the record in one step, so that a reader or a crash sees the old or the new one; nothing when unchanged."""
+        """Write the record atomically, unless it is unchanged. Raises :class:`StateError`."""
         if contents == self.contents and self.file.exists():
             return
         new = self.directory / ".state.new"  # one name is enough for one writer
         try:
             self._directory()
             with contextlib.suppress(FileNotFoundError):
-                new.unlink()  # of a writer that was cut off
+                new.unlink()  # left by a writer that was killed
             with open(new, "x", encoding="utf-8") as text:
-                text.write(json.dumps(_encode(contents)))  # not dump(), which is in Python: a lost link waits for it
+                text.write(json.dumps(_encode(contents)))  # not dump(), which is slower: a lost link waits for it
                 os.fchmod(text.fileno(), 0o644)
             new.replace(self.file)
         except OSError as error:
@@ -112,8 +110,9 @@ class Record:
 
     @contextlib.contextmanager
     def lock(self, timeout: float) -> Iterator[None]:
-        """Be the only writer, waiting at most ``timeout`` seconds for the one that is; raises :class:`StateError`,
-        :class:`BusyError` when that one goes on.
+        """Hold the writer's lock, waiting for it at most ``timeout`` seconds.
+
+        Raises :class:`BusyError` if another process keeps it, :class:`StateError` if it cannot be opened.
         """
         try:
             self._directory()
@@ -130,7 +129,7 @@ class Record:
                 except BlockingIOError:
                     if time.monotonic() >= deadline:
                         raise BusyError(
-                            f"{self.directory / 'lock'}: another nm-mptcp is at work (process {_holder(handle)})"
+                            f"{self.directory / 'lock'}: another nm-mptcp is running (process {_holder(handle)})"
                         ) from None
                     time.sleep(0.02)
             os.ftruncate(handle, 0)
@@ -188,7 +187,7 @@ def _decode_guard(data: Any) -> GuardRecord | None:
 
 
 def _decode(data: Any) -> Contents:
-    """What a record holds. Raises anything at all for what is none."""
+    """The contents of a record. May raise any exception for malformed data."""
     if (version := _number(data["version"])) != 1:
         raise ValueError(f"version {version} of another nm-mptcp")
     ours = Ours(
@@ -227,27 +226,27 @@ def _decode(data: Any) -> Contents:
 
 def _number(value: object, most: int = 2**63 - 1, least: int = 0) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ValueError(f"{value!r} is no number from {least} to {most}")
+        raise ValueError(f"{value!r} is not a number from {least} to {most}")
     return value
 
 
 def _time(value: object) -> float:
-    """Seconds of the wall clock, of which a date can be made."""
+    """Seconds of the wall clock, within the range of ``datetime``."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _END_OF_TIME:
-        raise ValueError(f"{value!r} is no time")
+        raise ValueError(f"{value!r} is not a time")
     return float(value)
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no text")
+        raise ValueError(f"{value!r} is not a string")
     return value
 
 
 def _address(value: object) -> str:
-    """An address as the kernel's are written here."""
+    """An address in the form of ``inet_ntop(3)``, without a zone."""
     if str(ipaddress.ip_address(_text(value))) != value or "%" in value:
-        raise ValueError(f"{value!r} is no address")
+        raise ValueError(f"{value!r} is not an address")
     return value
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The service: an engine fed by NetworkManager's signals and the kernel's, and our D-Bus interface beside it.
+"""The service: the engine, driven by events of NetworkManager and the kernel, and our D-Bus interface.
 
-It stays up whatever goes: the bus, NetworkManager, a refused name. What it knew counts until it knows better.
+It keeps running without the bus, NetworkManager or its bus name, and keeps the last known state until there is a newer one.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from .shared_answer import SharedAnswer
 
 _log = logging.getLogger(__name__)
 
-#: Seconds between two tries to reach a bus that is away; doubled up to the second.
+#: Seconds between two attempts to connect to the bus, doubled with each, and their maximum.
 _RETRY = (0.2, 5.0)
 
-#: logind's interface (``org.freedesktop.login1(5)``), on the name without its last part.
+#: logind's interface (``org.freedesktop.login1(5)``); its bus name is the same without the last part.
 _LOGIN = "org.freedesktop.login1.Manager"
 
-#: Seconds that the first look waits for the bus and for NetworkManager: then links are looked after without them.
-_FIRST_WORD = 2.5
+#: Seconds that the first convergence waits for the bus and NetworkManager; after that it starts without them.
+_START_TIMEOUT = 2.5
 
-#: Seconds that ``Sync`` waits for what NetworkManager is being asked; the dispatcher script waits 2 s for all.
+#: Seconds that ``Sync`` waits for replies of NetworkManager; the dispatcher script waits 2 s for the whole call.
 _SETTLE = 1.0
 
 
 class Daemon:
-    """The whole service; :meth:`run` ends at SIGTERM or SIGINT and leaves working paths behind."""
+    """The service. :meth:`run` ends at SIGTERM or SIGINT, and leaves endpoints, rules and routes as they are."""
 
     def __init__(self, record: Record, config: Config, configuration: ConfigurationFiles) -> None:
         self._record = record
@@ -63,7 +63,7 @@ class Daemon:
             self._networkmanager,
             record,
             config=config,
-            before_recheck=self._ask_again,
+            before_recheck=self._refresh_profiles,
             after_recheck=self._refresh_queries,
             on_view=self._show,
         )
@@ -71,16 +71,16 @@ class Daemon:
         self._asking: asyncio.Task[bool] | None = None
         self._client: Client | None = None
         self._objects: Objects | None = None
-        self._asked = asyncio.Event()  #: NetworkManager was asked once, or cannot be
+        self._asked = asyncio.Event()  #: NetworkManager's state was read once, or cannot be
         self._shown = SharedAnswer(self._status)
         self._ready = False
-        self._turn = asyncio.Lock()  #: of the one that reads the configuration
-        self._beside: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()  #: held while the configuration is read
+        self._background: set[asyncio.Task[None]] = set()
 
     async def run(self, hung_up: Sequence[int] = ()) -> None:
-        """Work until told to stop. Raises :class:`KernelError` when the kernel cannot be watched at all.
+        """Run until SIGTERM or SIGINT. Raises :class:`KernelError` if the kernel's events cannot be subscribed to.
 
-        ``hung_up``: what came of SIGHUP before, since the configuration was read.
+        ``hung_up``: the SIGHUPs received since the configuration was read; if there are any it is read again.
         """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
@@ -94,7 +94,7 @@ class Daemon:
         asked: asyncio.Task[object] = asyncio.create_task(self._asked.wait())
         tasks = [stopped, asked, asyncio.create_task(self._follow_bus())]
         try:
-            await asyncio.wait((stopped, asked), timeout=_FIRST_WORD, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((stopped, asked), timeout=_START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
             asked.cancel()
             tasks.remove(asked)
             tasks += [asyncio.create_task(self._engine.run()), asyncio.create_task(self._keep_alive())]
@@ -106,17 +106,17 @@ class Daemon:
             if self._client is not None:
                 self._client.close()
             self._queries.close()
-            for task in (*tasks, *self._beside):
+            for task in (*tasks, *self._background):
                 task.cancel()
-            await asyncio.gather(*tasks, *self._beside, return_exceptions=True)
+            await asyncio.gather(*tasks, *self._background, return_exceptions=True)
             await self._kernel.close()
         _log.info("stopped; endpoints, rules and routes stay as they are")
 
     def _networkmanager(self) -> NetworkManager:
         return self._client.state if self._client else NetworkManager()
 
-    def _ask_again(self) -> None:
-        """Read the applied connections again, beside everything else: no signal tells of a reapply."""
+    def _refresh_profiles(self) -> None:
+        """Read the applied connections again, in the background: NetworkManager does not signal a reapply."""
         if self._client is not None and (self._asking is None or self._asking.done()):
             self._asking = asyncio.create_task(self._client.refresh_profiles())
 
@@ -124,12 +124,12 @@ class Daemon:
         self._queries.refresh()
 
     def _show(self) -> None:
-        """What was decided may have changed: those who follow our objects are told."""
+        """Publish a decision that may have changed."""
         if self._objects is not None:
             self._objects.changed()
 
     async def _keep_alive(self) -> None:
-        """Tell the service manager that we are ready, and from then on that the loop turns."""
+        """Notify the service manager of readiness, and then of each watchdog interval."""
         await self._engine.first_convergence.wait()
         self._ready = True
         await sd_notify.announce("READY=1")
@@ -142,36 +142,36 @@ class Daemon:
             sd_notify.notify("WATCHDOG=1")
 
     def _hang_up(self) -> None:
-        """SIGHUP: read the configuration again; what comes of it is in the log."""
+        """SIGHUP: read the configuration again; the result is logged."""
 
         async def reload() -> None:
             with contextlib.suppress(ConfigError, KernelError, StateError):
                 await self._reload()
 
-        self._later(reload())
+        self._in_background(reload())
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have it done beside everything else; it ends with the service."""
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a task that is cancelled when the service ends."""
         task = asyncio.create_task(work)
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _reload(self) -> None:
-        """Read the configuration again; one that is no good changes nothing.
+        """Read the configuration again; an invalid one changes nothing.
 
-        Raises :class:`ConfigError`, and what a look at the kernel raises.
+        Raises :class:`ConfigError` for an invalid one, and what :meth:`Engine.converge` raises.
         """
         async with self._turn:
-            # A manager that is too busy to hear it need not know.
-            told = self._ready and sd_notify.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            # A service manager that is too busy to receive it is not notified.
+            notified = self._ready and sd_notify.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
                 config = await asyncio.get_running_loop().run_in_executor(None, self._configuration.load)
                 self._engine.configure(config)
-                _log.info("the configuration was read again", extra=log_fields(Event.CONFIGURATION_READ))
+                _log.info("configuration reloaded", extra=log_fields(Event.CONFIGURATION_READ))
                 await self._engine.converge()
             except ConfigError as error:
                 _log.error(
-                    "%s; the configuration stays as it was",
+                    "%s; keeping the current configuration",
                     error,
                     extra=log_fields(Event.CONFIGURATION_REFUSED, reason=error),
                 )
@@ -180,13 +180,13 @@ class Daemon:
                 _log.warning("%s", error)
                 raise
             finally:
-                if told and not sd_notify.notify("READY=1"):
-                    self._later(sd_notify.announce("READY=1"))
+                if notified and not sd_notify.notify("READY=1"):
+                    self._in_background(sd_notify.announce("READY=1"))
 
     async def _follow_bus(self) -> None:
-        """Be on the bus whenever there is one; says once that it is away, and once that it is back."""
+        """Stay connected to the bus; its loss and return are logged once."""
         delay, longest = _RETRY
-        told = False
+        logged = False
         while True:
             bus = Bus()
             try:
@@ -198,9 +198,9 @@ class Daemon:
                     await self._client.attach(bus)
                 await self._follow_sleep(bus)
                 await self._serve(bus)
-                if told:
-                    _log.info("the system bus is back")
-                told, delay = False, _RETRY[0]
+                if logged:
+                    _log.info("connected to the system bus again")
+                logged, delay = False, _RETRY[0]
                 self._asked.set()
                 self._engine.wake()
                 why = await bus.lost
@@ -208,22 +208,22 @@ class Daemon:
                 why = str(error)
             except Exception as error:
                 why = f"following the bus failed: {type(error).__name__}"
-                _log.log(logging.DEBUG if told else logging.ERROR, "following the bus failed", exc_info=True)
+                _log.log(logging.DEBUG if logged else logging.ERROR, "following the bus failed", exc_info=True)
             finally:
                 if self._objects is not None:
                     self._objects.close()
                     self._objects = None
                 bus.close()
             self._asked.set()
-            if not told:
-                told = True
-                _log.warning("%s; everything stays as it is, trying again every %g s at the latest", why, longest)
+            if not logged:
+                logged = True
+                _log.warning("%s; keeping current paths; retrying within %g s", why, longest)
             self._engine.wake()
             await asyncio.sleep(delay)
             delay = min(delay * 2, longest)
 
     async def _follow_sleep(self, bus: Bus) -> None:
-        """After the machine slept everything is looked at afresh; going to sleep, NetworkManager takes links down itself."""
+        """Subscribe to logind's signal after sleep. None is needed before: NetworkManager itself takes links down."""
 
         def handle(signal: Signal) -> None:
             if (signal.interface, signal.member) == (_LOGIN, "PrepareForSleep") and list(signal.body) == [False]:
@@ -235,7 +235,7 @@ class Daemon:
         )
 
     async def _serve(self, bus: Bus) -> None:
-        """Offer our interface; without it the service still does its work."""
+        """Export our interface and request our name; without them the service still works."""
         service = Service(
             sync=self._sync,
             status=self._shown.get,
@@ -257,12 +257,10 @@ class Daemon:
         )
         try:
             if not await bus.request_name(NAME):
-                _log.error(
-                    "the name %s is taken on the bus: another nm-mptcp runs; dispatcher scripts will talk to it", NAME
-                )
+                _log.error("the bus name %s has another owner: dispatcher scripts call that nm-mptcp", NAME)
         except BusError as error:
             _log.error(
-                "cannot take the name %s on the bus (%s): is share/dbus-1/system.d/%s.conf installed?"
+                "cannot own the bus name %s (%s): is share/dbus-1/system.d/%s.conf installed?"
                 " Dispatcher scripts and 'nm-mptcp apply' cannot reach this service",
                 NAME,
                 error,
@@ -270,7 +268,7 @@ class Daemon:
             )
 
     async def _sync(self) -> None:
-        """Look now: at what NetworkManager has said so far, and at what a reapply may have changed."""
+        """Converge with NetworkManager's current state, also with what a reapply may have changed."""
         if self._client is not None:
             with contextlib.suppress(BusError):
                 await self._client.settled(_SETTLE)
@@ -284,23 +282,23 @@ class Daemon:
         return json.dumps(await self._queries.status(service=True) or {})
 
 
-#: Seconds after which the loop gives way to the netlink thread and back. Python's 5 ms are longer than a link's loss may
-#: take to be acted on, and a burst of NetworkManager's signals keeps the loop busy for more than that.
-_SWITCH = 0.0005
+#: Seconds after which Python switches between the loop and the netlink thread. Its default of 5 ms is longer than the reaction
+#: to a lost link may take, and a burst of NetworkManager's signals keeps the loop busy for longer than that.
+_SWITCH_INTERVAL = 0.0005
 
-#: How many objects more are made than given up before Python looks for garbage. With its own 700 it does so in nearly every
-#: look, now and then among all that is known of the kernel (5 ms with 10,000 routes), and a link's loss waits for it. What
-#: is really garbage, objects that hold each other, is rare here.
-_GARBAGE = 20_000
+#: Net allocations of objects between two garbage collections. With Python's default of 700 there is one in nearly every
+#: convergence, at times of the whole state of the kernel (5 ms with 10,000 routes), and a lost link waits for it. Reference
+#: cycles are rare here.
+_GC_THRESHOLD = 20_000
 
 
 def run(record: Record, config: Config, configuration: ConfigurationFiles, hung_up: Sequence[int] = ()) -> None:
-    """Run the service in this process until a signal ends it.
+    """Run the service in this process until SIGTERM or SIGINT. Raises what :meth:`Daemon.run` raises.
 
-    ``configuration`` is read again at each reload, and at once where ``hung_up`` has something.
+    ``configuration`` is read again at each reload, and at once if ``hung_up`` has any signals.
     """
-    sys.setswitchinterval(_SWITCH)
-    gc.set_threshold(_GARBAGE)
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    gc.set_threshold(_GC_THRESHOLD)
 
     async def main() -> None:
         await Daemon(record, config, configuration).run(hung_up)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Our own D-Bus interface, ``org.nm_mptcp1``: anyone may read; who may change is said by the bus policy and polkit."""
+"""Our D-Bus interface ``org.nm_mptcp1``: any user may read; the bus policy and polkit restrict what changes state."""
 
 from __future__ import annotations
 
@@ -27,37 +27,41 @@ _FAILED = "org.nm_mptcp1.Error.Failed"
 #: The properties of ``org.nm_mptcp1``.
 PROPERTIES = {
     "Version": ("s", "The version of nm-mptcp."),
-    "State": ("s", 'good, held-back or not-working; "" before the first look.'),
-    "Problems": ("as", "What is held back or does not work, a line each."),
-    "Mode": ("s", "The mode that counts."),
-    "ModeFrom": ("s", "Whether it was chosen at ``runtime`` or by ``configuration``."),
-    "Paused": ("b", "Whether Clear was called, so that nothing is made until Resume."),
+    "State": ("s", 'good, held-back or not-working; "" before the state was first read.'),
+    "Problems": ("as", "Why State is not good, a line each."),
+    "Mode": ("s", "The mode in force."),
+    "ModeFrom": ("s", "Whether it was set at ``runtime`` or comes from the ``configuration``."),
+    "Paused": ("b", "Whether Clear or ClearAll was called, and not Resume."),
     "NetworkManagerRunning": ("b", "Whether NetworkManager is on the bus."),
     "MptcpEnabled": ("b", "The sysctl net.mptcp.enabled."),
     "PathManager": ("s", 'kernel, userspace or another by name; "" without MPTCP.'),
-    "EndpointsMax": ("u", "How many endpoints the kernel takes."),
+    "EndpointsMax": ("u", "The kernel's maximum of endpoints."),
     "EndpointsUsed": ("u", "How many it has."),
-    "LimitSubflows": ("u", "The limit of additional subflows on a connection."),
-    "LimitAddAddrAccepted": ("u", "The limit of addresses of the peer that are used."),
+    "LimitSubflows": ("u", "The kernel's limit of additional subflows for each connection."),
+    "LimitAddAddrAccepted": ("u", "The kernel's limit of accepted addresses of the peer for each connection."),
 }
 
 #: The methods.
 METHODS: Methods = {
-    "Sync": ({}, "", "Look now, and answer when the kernel is as it should be."),
+    "Sync": (
+        {},
+        "",
+        "Read the state of NetworkManager and the kernel, and reply when the kernel is in the desired state.",
+    ),
     "Status": ({}, "s", "The status document, as JSON."),
     "Explain": (
         {"what": "s"},
         "s",
         "Why an interface, address or profile is a path or none, or where a connection to an address goes, as JSON.",
     ),
-    "Clear": ({}, "", "Take out all that is ours and that no live connection depends on, and stay out until Resume."),
+    "Clear": ({}, "", "Delete all that is ours, except what live connections depend on, and pause until Resume."),
     "ClearAll": ({}, "", "The same, also what live connections depend on."),
-    "Resume": ({}, "", "Work again after Clear."),
-    "Reload": ({}, "", "Read the configuration again; an error, and no change, where it is no good."),
-    "SetMode": ({"mode": "s"}, "", "Choose the mode until the next boot; an empty one leaves it to the configuration."),
+    "Resume": ({}, "", "Work again after Clear or ClearAll."),
+    "Reload": ({}, "", "Read the configuration again; an invalid one is an error and changes nothing."),
+    "SetMode": ({"mode": "s"}, "", "Set the mode until the next boot; an empty string returns to the configured one."),
 }
 
-#: The properties' values before the first look.
+#: The properties' values before the first convergence.
 NOTHING_YET: Values = {
     name: {"s": "", "b": False, "u": 0, "as": []}[kind] for name, (kind, _) in PROPERTIES.items()
 } | {"Version": __version__}
@@ -65,10 +69,10 @@ NOTHING_YET: Values = {
 
 @with_properties(PROPERTIES, METHODS)
 class Service(Properties):
-    """The interface ``org.nm_mptcp1``; what its methods do is given by the daemon.
+    """The interface ``org.nm_mptcp1``. The daemon provides what its methods do.
 
-    ``authorize`` returns where the caller has a permission, and raises :class:`DBusError` where not. (Clear,
-    ClearAll and Resume are root's by the policy of the bus.)
+    ``authorize`` raises :class:`DBusError` if the caller lacks a permission. (The bus policy allows Clear, ClearAll and Resume
+    only to root.)
     """
 
     def __init__(
@@ -96,7 +100,7 @@ class Service(Properties):
         self._authorize = authorize
 
     async def answer(self, caller: Caller, member: str, arguments: Sequence[Any]) -> Sequence[Any]:
-        """Do what a method is for, and give what it gives. Raises :class:`DBusError`."""
+        """Execute a method and return the body of its reply. Raises :class:`DBusError`, also for an error in the method."""
         try:
             match member:
                 case "Sync":

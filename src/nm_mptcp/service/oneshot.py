@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One look without the service: what ``apply``, ``clear`` and ``status`` do where none runs.
+"""One convergence without the service: what ``apply``, ``clear`` and ``status`` do if it is not running.
 
-netlink is imported only where it is used: its library costs a third of a second, and beside a service nobody needs it.
+The netlink modules are imported only where they are used: their library costs a third of a second, and is not needed if the
+service is running.
 """
 
 from __future__ import annotations
@@ -28,21 +29,24 @@ _log = logging.getLogger(__name__)
 
 
 async def apply(record: Record, config: Config = DEFAULTS) -> None:
-    """Bring the kernel to what is wanted now; the caller holds the record's lock."""
+    """Bring the kernel to the desired state. The caller holds the record's lock.
+
+    Raises :class:`KernelError` and :class:`StateError`, as the other functions that write.
+    """
     async with _reconciler(record, config, dry_run=False) as (reconciler, _):
         await reconciler.converge()
 
 
 async def set_mode(record: Record, mode: Mode | None, config: Config = DEFAULTS) -> None:
-    """Choose the mode until the next boot, None for the configured one; the caller holds the record's lock."""
+    """Set the mode until the next boot (None: the configured one). The caller holds the record's lock."""
     async with _reconciler(record, config, dry_run=False) as (reconciler, _):
         await reconciler.set_mode(mode)
 
 
 async def clear(record: Record, config: Config = DEFAULTS, *, force: bool = False) -> frozenset[str]:
-    """Take out all that is ours and put back what was there before; the caller holds the record's lock.
+    """Delete all that is ours and restore what was there before. The caller holds the record's lock.
 
-    Gives the addresses of which all was left for live connections; with ``force`` there are none.
+    Returns the addresses whose endpoint, rules and table were left for live connections; with ``force`` there are none.
     """
     async with _reconciler(record, config, dry_run=False) as (reconciler, _):
         await reconciler.clear(force=force)
@@ -50,7 +54,7 @@ async def clear(record: Record, config: Config = DEFAULTS, *, force: bool = Fals
 
 
 def status(record: Record, config: Config = DEFAULTS) -> StatusDocument:
-    """The status document of one look; writes nothing."""
+    """The status document of one dry run; writes nothing."""
 
     async def ask() -> StatusDocument:
         async with _reconciler(record, config, dry_run=True) as (reconciler, queries):
@@ -63,7 +67,7 @@ def status(record: Record, config: Config = DEFAULTS) -> StatusDocument:
 
 
 def explain(record: Record, what: str, config: Config = DEFAULTS) -> Explanation:
-    """The explanation of one look; writes nothing. Raises :class:`~nm_mptcp.report.explain.UnknownSubject`."""
+    """The explanation from one dry run; writes nothing. Raises :class:`~nm_mptcp.report.explain.UnknownSubject`."""
 
     async def ask() -> Explanation:
         async with _reconciler(record, config, dry_run=True) as (reconciler, queries):
@@ -74,13 +78,14 @@ def explain(record: Record, what: str, config: Config = DEFAULTS) -> Explanation
 
 
 class UnseenError(Exception):
-    """Who asks may not see all that is decided by; the text says what."""
+    """The caller may not read all that the decision depends on; the text says what."""
 
 
 async def pending(record: Record, config: Config = DEFAULTS) -> list[str]:
-    """The commands that would do what :func:`apply` would do. Raises :class:`UnseenError`.
+    """The commands that would do what :func:`apply` would do.
 
-    To who may not see a profile its path is none, and the commands would take it out: only root's apply is told of.
+    Raises :class:`UnseenError` if the caller may not read a profile: its path would be excluded, and the commands would delete
+    it, which root's apply would not do.
     """
     from ..kernel.sock_diag import may_administer
 
@@ -99,9 +104,9 @@ async def pending(record: Record, config: Config = DEFAULTS) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def _reconciler(record: Record, config: Config, *, dry_run: bool) -> AsyncIterator[tuple[Reconciler, Queries]]:
-    """A reconciler for one look; NetworkManager not running, or no bus, are ordinary states.
+    """A reconciler for one convergence; works also without NetworkManager or the bus.
 
-    Raises :class:`~nm_mptcp.kernel.errors.KernelError` where it is to write and the kernel would refuse all of it.
+    Raises :class:`~nm_mptcp.kernel.errors.KernelError` if it is to write and lacks the permission.
     """
     from ..engine.reconciler import Reconciler
     from ..kernel.access import KernelAccess
@@ -131,7 +136,7 @@ async def _networkmanager() -> NetworkManager:
         client.close()
         return state
     except BusError as error:
-        _log.warning("%s; NetworkManager counts as not running", error)
+        _log.warning("%s; assuming that NetworkManager is not running", error)
         return NetworkManager()
     finally:
         bus.close()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the bus is shown: an object for each path below ``/org/nm_mptcp1``, and the properties of that object itself.
+"""Our D-Bus objects: one for each path below ``/org/nm_mptcp1``, and the properties of that object itself.
 
-Signals are bounded: what changes within a tenth of a second is told once, the last state always. ``nm-mptcp-dbus(5)`` has
-each property.
+Signals are rate-limited: changes within a tenth of a second are signalled together, the last state always.
+``nm-mptcp-dbus(5)`` describes each property.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ PAUSE = 0.1
 PATH_PROPERTIES = {
     "Interface": ("s", "The network interface."),
     "Address": ("s", "The address."),
-    "Profile": ("s", 'The connection\'s name, "" where there is none.'),
-    "Uuid": ("s", 'The connection\'s UUID, "" where there is none.'),
+    "Profile": ("s", 'The connection\'s name, "" if there is none.'),
+    "Uuid": ("s", 'The connection\'s UUID, "" if there is none.'),
     "Kind": ("s", "The kind of device."),
     "State": ("s", "active, waiting, suspended or excluded."),
     "Priority": ("s", 'regular or backup, "" for what is no path.'),
     "Reason": ("s", "Why, in words."),
     "Rule": ("s", "The name of the rule that decided."),
-    "Since": ("t", "Since when, microseconds since the epoch; 0 where nobody knows."),
+    "Since": ("t", "Since when, in microseconds since the epoch; 0 if unknown."),
     "Flags": ("as", "The endpoint's flags by name."),
-    "FlagsFrom": ("s", "Who chose them: profile, config, kind or networkmanager."),
-    "EndpointId": ("u", "The kernel's id of the endpoint, 0 where there is none."),
-    "Owner": ("s", "Who made the endpoint: nm-mptcp, networkmanager or other."),
-    "Table": ("u", "The routing table of this address, 0 where it has none of its own."),
-    "Gateway": ("s", 'The gateway of its default route, "" where there is none.'),
+    "FlagsFrom": ("s", "Where they come from: profile, config, kind or networkmanager."),
+    "EndpointId": ("u", "The kernel's id of the endpoint, 0 if there is none."),
+    "Owner": ("s", "The program that adds the endpoint: nm-mptcp, networkmanager or other."),
+    "Table": ("u", "The routing table of this address, 0 if it has none."),
+    "Gateway": ("s", 'The gateway of its default route, "" if there is none.'),
 }
 
 
@@ -62,28 +62,30 @@ class PathObject(Properties):
 
 
 class Objects:
-    """The objects on one bus connection. ``look`` gives what was decided last, ``contents`` since when, ``troubles`` what keeps
-    paths from reaching anything.
+    """The objects on one bus connection.
+
+    ``view`` returns the last decision, ``contents`` the record's contents, ``troubles`` why paths do not reach their
+    destinations, ``paused`` whether Clear was called.
     """
 
     def __init__(
         self,
         bus: Bus,
         service: Service,
-        look: Callable[[], View | None],
+        view: Callable[[], View | None],
         contents: Callable[[], Contents],
         troubles: Callable[[], Mapping[str, Reason]],
         paused: Callable[[], bool],
     ) -> None:
         self._bus = bus
         self._service = service
-        self._look = look
+        self._view = view
         self._contents = contents
         self._troubles = troubles
         self._paused = paused
         self._shown: dict[str, PathObject] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._told = -PAUSE
+        self._published = -PAUSE
         bus.manage_objects(PATH)
         service.values = self._manager()
         bus.export(PATH, service)
@@ -91,18 +93,18 @@ class Objects:
         self._publish()
 
     def changed(self) -> None:
-        """Something may have changed: tell of it now, or when the pause is over."""
-        self._wait(max(0.0, self._told + PAUSE - time.monotonic()))
+        """Publish what may have changed now, or when the pause is over."""
+        self._wait(max(0.0, self._published + PAUSE - time.monotonic()))
 
     def close(self) -> None:
-        """Tell of nothing any more; the connection is gone, or goes."""
+        """Publish nothing any more: the connection is closed."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None
-        self._look = lambda: None
+        self._view = lambda: None
 
     def _wait(self, delay: float) -> None:
-        """Publish after that time, or sooner where that is due already."""
+        """Publish after that time (s), or sooner if that is scheduled already."""
         loop = asyncio.get_running_loop()
         if self._timer is not None:
             if self._timer.when() <= loop.time() + delay:
@@ -112,7 +114,7 @@ class Objects:
 
     def _publish(self) -> None:
         self._timer = None
-        view = self._look()
+        view = self._view()
         if view is None or self._bus.lost.done():
             return
         loopback = {index for index, link in view.snapshot.kernel.links.items() if link.loopback}
@@ -131,14 +133,14 @@ class Objects:
                 self._shown[place] = PathObject(values)
                 self._bus.export(place, self._shown[place])
         self._service.update(self._manager())
-        self._told = time.monotonic()
+        self._published = time.monotonic()
         now = time.time()
         if any(waits_shortly(path) and not is_degraded(path, waited(path, since, now)) for path in view.desired.paths):
-            self._wait(PATIENCE)  # then it is no short wait any more
+            self._wait(PATIENCE)  # then the path counts as degraded
 
     def _manager(self) -> Values:
-        """The properties of the manager itself."""
-        view = self._look()
+        """The properties of ``/org/nm_mptcp1``."""
+        view = self._view()
         if view is None:
             return NOTHING_YET
         kernel = view.snapshot.kernel
@@ -163,7 +165,7 @@ class Objects:
 
 
 def object_path(path: Path) -> str:
-    """The object of an address on an interface; the same after a restart of the service."""
+    """The object path of an address on an interface; the same after a restart of the service."""
     return f"{PATHS}/{path.ifindex}_{ipaddress.ip_address(path.address).packed.hex()}"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Answers to questions: the status document, explanations, and what a dry run would type. Nothing is written here."""
+"""Queries: the status document, explanations, and the commands of a dry run. Nothing is written here."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from .shared_answer import PAUSE, SharedAnswer
 
 _log = logging.getLogger(__name__)
 
-#: What of the kernel may be changed by anybody without an event.
+#: The parts of the kernel's state that other programs may change without an event.
 _WITHOUT_EVENT = ("mptcp_enabled", "path_manager", "limits", "endpoints")
 
-#: What keeps addresses that are paths from reaching anything, by address.
+#: Why paths do not reach their destinations, by address.
 Troubles = Mapping[str, Reason]
 
 
 class Queries:
-    """Answers from what the reconciler decided last, in the kernel as it is now; no convergence waits for an answer.
+    """Answers from the reconciler's last decision and the kernel's current state; they never delay a convergence.
 
-    :attr:`troubles` is kept up to date by :meth:`refresh`; ``on_troubles`` is called when it changed.
+    :attr:`troubles` is updated by :meth:`refresh`; ``on_troubles`` is called when it changed.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class Queries:
         self._on_troubles = on_troubles
         self._faults = FaultLog(_log)
         self._refreshing: asyncio.Task[None] | None = None
-        self._current = SharedAnswer(self._look)
+        self._current = SharedAnswer(self._read)
         self._live_connections = SharedAnswer(self._read_live_connections)
         self._explaining = asyncio.Lock()
         self._explains = 0
 
     async def status(self, *, service: bool) -> StatusDocument | None:
-        """The status document; None before the first look."""
+        """The status document; None before the first convergence."""
         current = await self._current.get()
         if current is None:
             return None
@@ -87,7 +87,7 @@ class Queries:
     async def explain(self, what: str) -> Explanation:
         """Why an interface, address or profile is a path or none, or where a connection to an address goes.
 
-        One after the other: each asks the kernel some questions of its own. Raises :class:`UnknownSubject`.
+        Explanations are made one at a time, as each needs route look-ups of its own. Raises :class:`UnknownSubject`.
         """
         self._explains += 1
         try:
@@ -102,7 +102,7 @@ class Queries:
     async def _explain(self, what: str) -> Explanation:
         current = await self._current.get()
         if current is None:
-            raise UnknownSubject("nothing was looked at yet: try again in a moment")
+            raise UnknownSubject("the service is starting and has not read the state yet: try again in a moment")
         view, troubles = current
         known = Known(
             view.snapshot, view.desired, self._reconciler.config, await self._live_connections.get(), troubles
@@ -113,18 +113,18 @@ class Queries:
         destination, kernel = destination_address(what), view.snapshot.kernel
         try:
             first = await self._kernel.route(destination, kernel)
-            ways = {
+            routes = {
                 endpoint: await self._kernel.subflow_route(endpoint, destination, kernel)
                 for endpoint in followers(destination, first, known)
             }
         except KernelError as error:
-            raise UnknownSubject(f"the kernel does not say the route there: {error.text}") from None
-        return explain_destination(what, destination, first, ways, known)
+            raise UnknownSubject(f"the route there cannot be looked up: {error.text}") from None
+        return explain_destination(what, destination, first, routes, known)
 
     async def pending(self) -> list[str]:
-        """The commands that would do what is left to do: a line each, a comment where no command does it alone.
+        """The commands that would do what is left to do, a line each; a comment if no command alone does it.
 
-        Raises :class:`KernelError`.
+        Raises :class:`KernelError` if the kernel's state cannot be read.
         """
         view = self._reconciler.view
         assert view is not None
@@ -137,12 +137,12 @@ class Queries:
         return lines
 
     def refresh(self) -> None:
-        """Find out, beside everything else, whether the paths reach anything."""
+        """Update :attr:`troubles` in the background."""
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
 
     def close(self) -> None:
-        """Stop what :meth:`refresh` began."""
+        """Cancel :meth:`refresh`."""
         if self._refreshing is not None:
             self._refreshing.cancel()
 
@@ -153,7 +153,7 @@ class Queries:
         try:
             troubles = await self._read_troubles(view)
         except Exception:
-            _log.exception("whether paths reach anything could not be found out, retrying at the next look")
+            _log.exception("checking whether paths reach their destinations failed, retrying at the next change")
             return
         if troubles != self.troubles:
             self.troubles = troubles
@@ -164,20 +164,21 @@ class Queries:
         cases = reachability.cases(kernel, view.desired.paths)
         try:
             answers = await self._kernel.route_answers([each.question for each in cases], kernel)
-            # The live connections are asked for only where something depends on them.
+            # The live connections are read only if something depends on them.
             close = any(not each.purpose.beyond for each in cases)
             live = frozenset().union(*await self._kernel.connections()) if close else frozenset()
         except KernelError as error:
-            self._faults.report("troubles", f"{error}; whether paths reach anything is not known")
+            self._faults.report("troubles", f"{error}; whether paths reach their destinations is unknown")
             return {}
         self._faults.clear("troubles")
         networkmanager = view.snapshot.networkmanager
         return reachability.troubles(kernel, networkmanager, cases, answers, live, view.desired.marks)
 
-    async def _look(self) -> tuple[View, Troubles] | None:
-        """What was decided last, with the kernel as it is now: no event tells of routes that packets take, nor of what is
-        changed by hand in :data:`_WITHOUT_EVENT`. Where the decision was made from something else it is made, and carried
-        out, anew.
+    async def _read(self) -> tuple[View, Troubles] | None:
+        """The last decision with the kernel's current state; None before the first one.
+
+        What changes without an event is read again: the routes that packets take, and :data:`_WITHOUT_EVENT`. If the latter
+        differs from what the decision was made from, the reconciler converges before.
         """
         if self._reconciler.view is None:
             return None
@@ -213,6 +214,6 @@ def _without_event(kernel: Kernel) -> tuple[object, ...]:
 
 
 def _with_id(path: Path, endpoint: Endpoint | None) -> Path:
-    """A path with the id of the endpoint that is on its address now."""
+    """The path with the current id of the endpoint on its address."""
     id_ = endpoint.id if endpoint and endpoint.ifindex in (0, path.ifindex) else None
     return path if path.endpoint_id == id_ else replace(path, endpoint_id=id_)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The running service, called over D-Bus: what the commands and the checks do where there is one."""
+"""Calls to the running service over D-Bus, for the commands and the checks."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ..dbus.names import INTERFACE, NAME, PATH
 from ..engine.record_file import BusyError, Record
 from ..report.documents import Explanation, StatusDocument
 
-#: Seconds for one reply of the service; a convergence takes milliseconds, deleting 8 endpoints less than a second.
+#: Seconds for one reply of the service; a convergence takes milliseconds, the deletes of 8 endpoints less than a second.
 _TIMEOUT = 10.0
 
-#: The same where polkit may ask a person for a password first.
+#: The same if polkit may ask for a password first.
 _TIMEOUT_INTERACTIVE = 130.0
 
-#: Seconds to wait for another writer before the service is looked for again.
+#: Seconds to wait for the record's lock before the service is called again.
 _LOCK_TIMEOUT = 0.1
 
-#: A method: its name, and where it takes an argument, a string.
+#: A method's name, or its name and its string argument.
 Call = str | tuple[str, str]
 
 
 def order(*calls: Call) -> bool:
-    """Call these methods in turn; False where no service is on the bus, or there is no bus.
+    """Call these methods in turn; returns False if the service is not running, or there is no bus.
 
-    Raises :class:`BusError` when the service is there and refuses or fails.
+    Raises :class:`BusError` if the service refuses a call or fails.
     """
     interactive = os.geteuid() != 0
     try:
@@ -44,10 +44,10 @@ def order(*calls: Call) -> bool:
 
 
 def order_or_do(record: Record, calls: tuple[Call, ...], work: Callable[[], None]) -> bool:
-    """Have the running service do something, by these methods; else do it here, as the only writer.
+    """Call these methods of the running service; without one do ``work`` in this process, as the only writer.
 
-    True when the service did it. A service that is just starting holds the lock before it is on the bus, so both are tried
-    in turn. Raises :class:`BusError`, :class:`StateError` and what ``work`` raises.
+    Returns whether the service did it. A starting service holds the lock before it is on the bus, so both are tried in turn.
+    Raises :class:`BusError`, :class:`StateError` and what ``work`` raises.
     """
     deadline = time.monotonic() + _TIMEOUT
     while True:
@@ -63,9 +63,9 @@ def order_or_do(record: Record, calls: tuple[Call, ...], work: Callable[[], None
 
 
 def read(member: str, argument: str | None = None) -> str | None:
-    """Call a method that only reads; None where no service is on the bus.
+    """Call a method that only reads; None if the service is not running.
 
-    Raises :class:`BusError`, whose name is :data:`BusError.NO_SERVER` where there is no bus.
+    Raises :class:`BusError`; its name is :data:`BusError.NO_SERVER` if there is no bus.
     """
     try:
         call = member if argument is None else (member, argument)
@@ -77,18 +77,18 @@ def read(member: str, argument: str | None = None) -> str | None:
 
 
 def status() -> StatusDocument | None:
-    """The service's status document; None without a service or a bus, and before the service's first look.
+    """The service's status document; None without a service or a bus, and before the service's first convergence.
 
-    Raises :class:`BusError`. A service of another release may give other names, see :mod:`~nm_mptcp.report.documents`.
+    Raises :class:`BusError`. A service of another release may use other names, see :mod:`~nm_mptcp.report.documents`.
     """
     found: StatusDocument | None = _document("Status")
     return found or None
 
 
 def explain(what: str) -> Explanation | None:
-    """The service's explanation; None where there is no service or no bus.
+    """The service's explanation; None without a service or a bus.
 
-    Raises :class:`BusError`; its name is :data:`~nm_mptcp.dbus.names.INVALID_ARGS` for what means nothing to the service.
+    Raises :class:`BusError`; its name is :data:`~nm_mptcp.dbus.names.INVALID_ARGS` if the service does not know the subject.
     """
     found: Explanation | None = _document("Explain", what)
     return found
@@ -105,7 +105,7 @@ def _document(member: str, argument: str | None = None) -> Any:
 
 
 async def _call(calls: tuple[Call, ...], timeout: float, *, interactive: bool) -> str:
-    """Call these methods in turn; the first string of the last reply, "" where it has none."""
+    """Call these methods in turn; returns the first value of the last reply as text, "" if it has none."""
     bus = Bus()
     try:
         await bus.connect(timeout=CONNECT_TIMEOUT)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The service manager: readiness, state and watchdog (systemd: ``sd_notify(3)``); silent where there is none."""
+"""Notifications to the service manager: readiness, state and watchdog (systemd: ``sd_notify(3)``)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import asyncio
 import os
 import socket
 
-#: Seconds before the first other try of what must be heard, and at most between two.
+#: Seconds before the first retry of :func:`announce`, doubled with each, and their maximum.
 _AGAIN = (0.05, 1.0)
 
 
 def notify(*assignments: str) -> bool:
-    """Send assignments such as ``WATCHDOG=1``; False when the manager is too busy to hear them now.
+    """Send assignments such as ``WATCHDOG=1``; returns False if the manager's socket is full.
 
-    Does nothing without ``NOTIFY_SOCKET``, never fails and never waits: while the loop stands still no lost link is seen.
+    Does nothing without ``NOTIFY_SOCKET``. Never raises, and never blocks, as the loop must handle lost links.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in ("/", "@"):
@@ -25,12 +25,12 @@ def notify(*assignments: str) -> bool:
         except BlockingIOError:
             return False
         except OSError:
-            pass  # the manager is gone; it is not our business to fail for that
+            pass  # the manager is gone, which does not affect the service
     return True
 
 
 async def announce(*assignments: str) -> None:
-    """Send what a manager waits for, such as ``READY=1``, and come back when it was taken."""
+    """Send what the manager waits for, such as ``READY=1``; returns once it is sent."""
     delay, longest = _AGAIN
     while not notify(*assignments):
         await asyncio.sleep(delay)
@@ -38,7 +38,7 @@ async def announce(*assignments: str) -> None:
 
 
 def watchdog_interval() -> float | None:
-    """Seconds between two signs of life, half of what the manager allows; None where it does not ask for any."""
+    """Seconds between two watchdog notifications, half of the manager's timeout; None if the watchdog is off."""
     try:
         microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
     except ValueError:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Answers that are the same for all who ask: made once for those who wait, and given to them a few at a time.
+"""Answers that are the same for all callers: computed once for those that wait, and delivered a few at a time.
 
-Anybody may ask as often as he likes, and a lost link must not wait for it: neither for a thousand looks at the kernel nor
-for a thousand replies in one turn of the loop.
+Any user may call as often as they like, and a lost link must not wait for that: neither for a thousand dumps of the kernel's
+state nor for a thousand replies in one iteration of the loop.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Generic, TypeVar
 
 _Answer = TypeVar("_Answer")
 
-#: How many get their answer in one turn of the loop, and the seconds until the next ones do.
+#: How many callers get the answer in one iteration of the loop, and the seconds until the next ones do.
 SLICE, PAUSE = 8, 0.005
 
 
 class SharedAnswer(Generic[_Answer]):
-    """``make`` makes the answer, one at a time; whoever asks meanwhile gets the next one, since it may be another."""
+    """``make`` computes the answer, one at a time. Callers that come meanwhile get the next one, as the state may change."""
 
     def __init__(self, make: Callable[[], Awaitable[_Answer]]) -> None:
         self._make = make
@@ -26,7 +26,7 @@ class SharedAnswer(Generic[_Answer]):
         self._serving: asyncio.Task[None] | None = None
 
     async def get(self) -> _Answer:
-        """The answer as of now. Raises what making it raises."""
+        """An answer that is computed after this call. Raises what ``make`` raises."""
         answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append(answer)
         if self._serving is None or self._serving.done():
@@ -43,7 +43,7 @@ class SharedAnswer(Generic[_Answer]):
                 made.cancel()
             for number, answer in enumerate(waiting, 1):
                 if answer.done():
-                    continue  # who asked has gone
+                    continue  # the caller has gone
                 if error := made.exception():
                     answer.set_exception(error)
                 else:
