@@ -415,7 +415,7 @@ def test_networkmanagers_endpoint_is_suspended_and_comes_back_the_same(bed: Bed,
     connection.wait_subflow(explicit.wifi.address)
 
 
-def test_what_networkmanager_adds_again_while_the_reason_lasts_is_taken_out_again(bed: Bed, explicit: Links) -> None:
+def test_an_endpoint_that_networkmanager_adds_again_is_withdrawn_again(bed: Bed, explicit: Links) -> None:
     before = bed.wait_endpoint(explicit.wifi.address)
     bed.uplink("eth0", dhcp="10.3.0.0/24")
     bed.profile("Ethernet", "eth0", "connection.mptcp-flags 0x22")

@@ -205,7 +205,7 @@ def test_a_rule_or_route_of_ours_that_somebody_removed_is_put_back(bed: Bed, up:
     wait_for("the route is back", lambda: bed.routes(table) == routes)
 
 
-def test_an_implicit_endpoint_is_nobodys(bed: Bed, links: Links) -> None:
+def test_an_implicit_endpoint_is_replaceable(bed: Bed, links: Links) -> None:
     bed.without_dispatcher_scripts()
     bed.up("Wi-Fi", "LTE")
     # The server tells of another address, and routing, not an endpoint, chooses the source of the subflow to it.

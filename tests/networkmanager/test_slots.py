@@ -96,7 +96,7 @@ def test_the_eight_best_have_endpoints_and_the_others_say_why_not(bed: Bed, twel
     assert writes.all == []
 
 
-def test_a_lost_links_place_goes_to_the_next_one_and_back(bed: Bed, twelve: list[Uplink]) -> None:
+def test_a_lost_links_slot_goes_to_the_next_path_and_back(bed: Bed, twelve: list[Uplink]) -> None:
     assert bed.service
     connection = Connection(bed.machine, SERVER)
     with Writes(bed, bed.service.program) as writes:

@@ -193,7 +193,7 @@ def test_connectivity_may_be_ignored_for_a_path(config: Any) -> None:
         ("[path-x]\nflags=subflow", False),
     ],
 )
-def test_an_address_that_networkmanager_did_not_configure_is_a_path_where_a_section_names_it(
+def test_an_address_that_networkmanager_did_not_configure_is_a_path_if_a_section_names_it(
     text: str, path_: bool, config: Any
 ) -> None:
     situation = Situation()
@@ -212,7 +212,7 @@ def test_limits_may_be_kept_as_they_are(config: Any) -> None:
 # --- routing ---
 
 
-def test_one_path_may_be_routed_as_anybody(config: Any) -> None:
+def test_one_path_may_be_without_rules(config: Any) -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     situation.link("e2", f"{B}/24")
@@ -222,7 +222,7 @@ def test_one_path_may_be_routed_as_anybody(config: Any) -> None:
     assert wished(desired).keys() == {A, B}
 
 
-def test_without_routing_a_link_that_is_taken_down_is_a_lost_link_all_the_same(config: Any) -> None:
+def test_without_routing_a_link_that_is_set_down_is_lost_as_well(config: Any) -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24")
     situation.link("e2", f"{B}/24")
@@ -235,7 +235,7 @@ def test_without_routing_a_link_that_is_taken_down_is_a_lost_link_all_the_same(c
 
 
 def settled(snapshot: Snapshot, config: Config) -> Snapshot:
-    """What there is after the plan for these settings; nothing is left to do then."""
+    """The state after the plan for these settings; nothing is left to do then."""
     desired = decide(snapshot, config)
     ours = decided(snapshot.ours, snapshot.kernel, desired)
     kernel, ours = apply(plan(desired, snapshot.kernel, ours), snapshot.kernel, ours)
@@ -255,7 +255,7 @@ def numbers(snapshot: Snapshot) -> set[tuple[int, int, int]]:
 
 
 @pytest.mark.parametrize("settings", ["tables=500-599", "rule-priority=31800", "protocol=201", "enabled=no"])
-def test_other_numbers_leave_nothing_of_the_old_ones_behind(settings: str, config: Any) -> None:
+def test_changed_numbers_leave_nothing_with_the_old_ones(settings: str, config: Any) -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24", "2001:db8:1::2/64")
     situation.link("e2", f"{B}/24")
@@ -275,7 +275,7 @@ def test_other_numbers_leave_nothing_of_the_old_ones_behind(settings: str, confi
     assert numbers(settled(after, Config())) == numbers(before)
 
 
-def test_numbers_of_before_are_known_from_the_record(tmp_path: Path, config: Any) -> None:
+def test_earlier_numbers_are_known_from_the_record(tmp_path: Path, config: Any) -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     old = config("[routing]\ntables=500-599\nprotocol=201\n")
@@ -285,7 +285,7 @@ def test_numbers_of_before_are_known_from_the_record(tmp_path: Path, config: Any
     assert {each[1] for each in numbers(after)} == {77}
 
 
-def test_old_numbers_are_kept_while_anything_has_them(config: Any) -> None:
+def test_earlier_numbers_are_recorded_while_anything_has_them(config: Any) -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     before = settled(situation.snapshot(), Config())
@@ -294,7 +294,7 @@ def test_old_numbers_are_kept_while_anything_has_them(config: Any) -> None:
     assert decided(before.ours, before.kernel, desired).numberings == {Numbering(), new.routing.numbering}
 
 
-def test_the_default_numbers_are_not_ours_where_others_are_configured(config: Any) -> None:
+def test_the_default_numbers_are_not_ours_if_others_are_configured(config: Any) -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     theirs = settled(situation.snapshot(), Config())  # another program that uses 77 and our tables
@@ -337,7 +337,7 @@ def test_the_chosen_addresses_are_paths_and_the_others_are_routed_with_them(
     assert {rule.source for rule in desired.rules} == {STABLE, TEMPORARY}
 
 
-def test_networkmanager_itself_takes_stable_ones_only(config: Any) -> None:
+def test_networkmanager_itself_adds_stable_ones_only(config: Any) -> None:
     desired = decide(with_privacy(**PROFILE).snapshot(), config("[path-x]\nipv6-address=all"))
     assert path(desired, STABLE).reason.why is Why.WAITS_FOR_NETWORKMANAGER
     assert path(desired, TEMPORARY).reason.why is Why.TEMPORARY
@@ -369,7 +369,7 @@ def test_the_unchosen_address_keeps_its_endpoint_until_the_chosen_one_has_its_ow
     assert wished(decide(situation.snapshot(), settings)).keys() == {TEMPORARY}
 
 
-def test_where_there_is_no_chosen_address_nothing_is_waited_for(config: Any) -> None:
+def test_without_a_chosen_address_there_is_nothing_to_wait_for(config: Any) -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{STABLE}/64")
     situation.address(e1, "fe80::5/64", gateway=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The service in states that nobody can be brought into: all else is tried on a real bus and a real NetworkManager."""
+"""The service in states that cannot be reached otherwise; all others are tested with a real bus and NetworkManager."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_no_error_ends_the_following_of_the_bus(
     tries = 0
 
     class Broken:
-        """A bus by a library that nobody has seen yet."""
+        """A bus by an unknown library."""
 
         async def connect(self) -> None:
             nonlocal tries
@@ -48,7 +48,7 @@ def test_no_error_ends_the_following_of_the_bus(
     )  # with its traceback, and what then
 
 
-def test_a_systemd_that_takes_nothing_keeps_no_reload_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_systemd_does_not_delay_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[str] = []
     busy = True
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""For each situation with several links: what every address is, which rule decided, and with which flags.
+"""For each situation with several links: the state of each address, the rule that decided, and the flags.
 
 With the table for one link (``ONE_LINK``) every rule has at least one row.
 """
@@ -55,7 +55,7 @@ Found = tuple[State, Why, EndpointFlag]
 
 @dataclass(frozen=True)
 class Row:
-    """A situation, and what was decided for each of these addresses."""
+    """A situation, and the decision for each of these addresses."""
 
     situation: Situation
     decided: dict[str, Found]
@@ -100,7 +100,7 @@ class Laptop(Situation):
         return self.with_(connections={frozenset(place): 1 for place in places})
 
     def tunnelled(self, *families: Family, kind: str = "tun", **device: Any) -> Laptop:
-        """With a tunnel that all traffic of these families leaves by (IPv4's, unless others are named)."""
+        """With a full tunnel for these families (IPv4 by default)."""
         tunnel = self.link("tun0", f"{T}/24", gateway=False, **{"type": TUN, "external": True} | device)
         self.links[tunnel] = replace(self.links[tunnel], kind=kind)
         self.kernel["egress"] = {family: (Egress(tunnel),) * 2 for family in families or (Family.IPV4,)}
@@ -123,7 +123,7 @@ def wired_beside(laptop: Laptop) -> Laptop:
 
 
 def owned(laptop: Laptop, address: str, name: str, flags: EndpointFlag) -> Laptop:
-    """With NetworkManager's endpoint (or somebody's) on that address."""
+    """With NetworkManager's endpoint, or another program's, on that address."""
     ifindex = next(index for index, link in laptop.links.items() if link.name == name)
     laptop.endpoint(address, ifindex, flags, ours=False)
     return laptop
@@ -459,11 +459,11 @@ def test_the_tables_have_a_row_for_every_rule() -> None:
     assert len(ONE_LINK) + len(ROWS) >= 80
 
 
-# --- what is done about what stands on a link that costs
+# --- subflows on a link that costs money
 
 
 @pytest.mark.parametrize("config", [DEFAULTS, SAFE_FAILOVER, NO_FAILOVER])
-def test_subflows_that_need_not_cost_are_closed_also_where_no_endpoint_is(config: Config) -> None:
+def test_redundant_subflows_on_a_costly_link_are_closed_also_without_an_endpoint(config: Config) -> None:
     began_there = Laptop().wifi().cellular(roaming=True).carrying((C, W))
     assert decide(began_there.snapshot(), config).close_initial_subflows == {C}
     only_there = Laptop().wifi().cellular(roaming=True).carrying((C,))
@@ -478,14 +478,14 @@ def test_subflows_that_need_not_cost_are_closed_also_where_no_endpoint_is(config
     )
 
 
-def test_the_connections_are_asked_for_before_anything_is_closed() -> None:
+def test_the_connections_are_read_before_anything_is_closed() -> None:
     unknown = Laptop(standing=True).wifi().cellular(roaming=True).with_(connections=None)
     desired = decide(unknown.snapshot())
     assert desired.needs_connections
     assert {(endpoint.address, endpoint.flags) for endpoint in desired.endpoints} == {(W, SUBFLOW), (C, BACKUP)}
 
 
-def test_one_that_stays_for_its_connections_becomes_backup_and_what_has_a_sibling_is_closed() -> None:
+def test_an_endpoint_kept_for_connections_becomes_backup_and_redundant_subflows_are_closed() -> None:
     regular = Laptop(standing=True).wifi().wired(roaming=True).carrying((E,), (W, E))
     desired = decide(regular.snapshot())
     assert {(endpoint.address, endpoint.flags) for endpoint in desired.endpoints} == {(W, SUBFLOW), (E, BACKUP)}
@@ -493,6 +493,6 @@ def test_one_that_stays_for_its_connections_becomes_backup_and_what_has_a_siblin
     assert desired.depends_on_connections
 
 
-def test_what_costs_too_much_is_routed_as_ever() -> None:
+def test_an_excluded_costly_address_is_still_routed() -> None:
     desired = decide(Laptop().wifi().cellular(roaming=True).snapshot())
     assert {rule.source for rule in desired.rules} == {W, C}

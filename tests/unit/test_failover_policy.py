@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What may go when a link is lost, and what must not; what comes back, and when."""
+"""What is deleted when a link is lost, and what is not; what is restored, and when."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_lost_link_is_suspended_while_another_path_stays(link: Link, why: Why)
     assert wished(desired) == {B}
 
 
-def test_a_link_that_is_taken_down_is_lost_although_its_routes_went_first() -> None:
+def test_a_link_that_is_set_down_is_lost_although_its_routes_were_removed_first() -> None:
     situation = two_links()
     situation.rules = list(decide(situation.snapshot()).rules)
     situation.links[2] = Link(2, "e1", up=False, carrier=False)
@@ -87,7 +87,7 @@ def test_a_link_that_is_taken_down_is_lost_although_its_routes_went_first() -> N
     assert (path(desired, A).state, path(desired, A).reason.why) == (State.SUSPENDED, Why.LINK_DOWN)
 
 
-def test_the_delete_is_the_first_thing_that_is_done() -> None:
+def test_the_delete_is_the_first_operation() -> None:
     first, *_ = operations(two_links())
     assert (first.action, first.value) == (Action.DELETE, Endpoint(A, 2, SUBFLOW, 1))
 
@@ -102,7 +102,7 @@ def test_a_lone_link_is_never_suspended() -> None:
     assert path(desired, A).reason.why is Why.KEPT_LAST
 
 
-def test_a_path_of_the_other_family_does_not_carry_its_connections() -> None:
+def test_a_path_of_the_other_family_is_no_alternative() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24")
     situation.endpoint(A, e1, ours=True)
@@ -118,7 +118,7 @@ def test_two_dead_links_are_no_alternative_to_each_other() -> None:
     assert wished(decide(situation.snapshot())) == {A, B}
 
 
-def test_nothing_goes_before_it_is_known_which_connections_depend_on_it() -> None:
+def test_nothing_is_deleted_before_the_connections_are_known() -> None:
     situation = two_links()
     situation.connections = None
     desired = decide(situation.snapshot())
@@ -139,7 +139,7 @@ def test_an_endpoint_stays_for_connections_that_have_no_other_subflow() -> None:
     assert sever.value == RedundantSubflows(frozenset({A}), frozenset({A}))
 
 
-def test_when_all_have_another_subflow_nothing_is_severed_but_the_endpoint_goes() -> None:
+def test_if_all_connections_have_another_subflow_the_endpoint_is_deleted() -> None:
     situation = two_links()
     situation.connections = {frozenset({A, B}): 3}
     verbs = [operation.action for operation in operations(situation)]
@@ -173,7 +173,7 @@ def test_the_initial_subflow_on_a_temporary_address_moves_too() -> None:
     assert done[0].value == RedundantSubflows(frozenset({TEMPORARY}), frozenset({A6, TEMPORARY}))
 
 
-def test_networkmanagers_own_endpoint_is_taken_out_and_comes_back_the_same() -> None:
+def test_networkmanagers_endpoint_is_withdrawn_and_restored_identically() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24", profile={"mptcp_flags": ProfileFlag(0x62)})
     theirs = situation.endpoint(A, e1, BACKUP, ours=False)
@@ -193,7 +193,7 @@ def test_networkmanagers_own_endpoint_is_taken_out_and_comes_back_the_same() -> 
     assert Endpoint(A, e1, BACKUP) in decide(situation.snapshot()).endpoints
 
 
-def test_what_networkmanager_adds_again_while_the_reason_lasts_is_taken_out_again() -> None:
+def test_an_endpoint_that_networkmanager_adds_again_is_withdrawn_again() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24", profile={"mptcp_flags": ProfileFlag(0x22)})
     e2 = situation.link("e2", f"{B}/24")
@@ -204,7 +204,7 @@ def test_what_networkmanager_adds_again_while_the_reason_lasts_is_taken_out_agai
     assert operations(situation)[0] == Operation(Action.DELETE, again)
 
 
-def test_clear_gives_networkmanager_back_what_was_taken() -> None:
+def test_clear_restores_networkmanagers_withdrawn_endpoint() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24", profile={"mptcp_flags": ProfileFlag(0x22)})
     situation.ours = replace(situation.ours, withdrawn=frozenset({Endpoint(A, e1, SUBFLOW), Endpoint("192.0.2.9", 9)}))
@@ -215,7 +215,7 @@ def test_clear_gives_networkmanager_back_what_was_taken() -> None:
 
 
 def cleared(situation: Situation, connections: dict[frozenset[str], int] | None) -> tuple[set[str], set[object]]:
-    """What a clear leaves: the addresses of endpoints, and of rules with their actions."""
+    """What clear leaves: the addresses of endpoints, and of rules with their actions."""
     situation.rules = list(decide(situation.snapshot()).rules)
     snapshot = situation.snapshot()
     kept = needed(snapshot.kernel, snapshot.ours, connections)
@@ -240,14 +240,14 @@ def cleared(situation: Situation, connections: dict[frozenset[str], int] | None)
 def test_clear_leaves_what_a_live_connection_depends_on(
     connections: dict[frozenset[str], int] | None, left: set[str]
 ) -> None:
-    """Its endpoint, and the rules that lead its packets; none that rejects them when the address is back another day."""
+    """Its endpoint, and the rules that route its packets, but not the one that rejects them."""
     situation = two_links()
     endpoints, rules = cleared(situation, connections)
     assert endpoints == left
     assert rules == {(address, RuleAction.TO_TABLE) for address in left}
 
 
-def test_clear_leaves_the_table_of_what_stays_and_none_of_its_ends() -> None:
+def test_clear_keeps_the_table_of_a_kept_address_without_its_rejecting_rule() -> None:
     situation = two_links()
     desired = decide(situation.snapshot())
     situation.rules = list(desired.rules)
@@ -264,7 +264,7 @@ def test_clear_leaves_the_table_of_what_stays_and_none_of_its_ends() -> None:
     assert all(route.type is RouteType.UNICAST for route in left)
 
 
-def test_a_hand_made_endpoint_on_a_lost_link_is_left_alone() -> None:
+def test_a_manual_endpoint_on_a_lost_link_is_unchanged() -> None:
     situation = two_links()
     situation.ours = replace(situation.ours, endpoints=frozenset())
     situation.endpoints = [Endpoint(A, 2, EndpointFlag.SIGNAL, 1)]
@@ -274,7 +274,7 @@ def test_a_hand_made_endpoint_on_a_lost_link_is_left_alone() -> None:
 # --- return ---
 
 
-def test_a_flapping_link_is_held_back_and_a_lone_one_is_not() -> None:
+def test_a_flapping_link_is_damped_and_a_lone_one_is_not() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24")
     situation.damped = {e1: 2.0}
@@ -285,7 +285,7 @@ def test_a_flapping_link_is_held_back_and_a_lone_one_is_not() -> None:
     assert str(path(desired, A).reason) == "the link is flapping: suspended for 2 s"
 
 
-def test_an_endpoint_that_stayed_through_the_flap_is_not_held_back() -> None:
+def test_an_endpoint_that_stayed_through_the_flap_is_not_damped() -> None:
     situation = two_links()
     situation.links[2] = Link(2, "e1")
     situation.damped = {2: 2.0}
@@ -309,7 +309,7 @@ def test_off_leaves_it_to_networkmanager() -> None:
 # --- planned ---
 
 
-def test_a_connection_that_goes_down_leaves_when_another_stays() -> None:
+def test_the_path_of_a_deactivated_connection_is_suspended_if_another_stays() -> None:
     situation = two_links()
     situation.links[2] = Link(2, "e1")
     situation.device("e1", state=DeviceState.DEACTIVATING)
@@ -370,7 +370,7 @@ def test_routes_of_a_dead_link_are_ignored_while_another_path_of_that_family_is_
     assert settings(situation) == [(Family.IPV4, e1, True), (Family.IPV4, e2, True)]
 
 
-def test_the_setting_is_put_back_where_it_still_holds() -> None:
+def test_the_sysctl_is_reset_if_it_has_our_value() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24")
     situation.ours = replace(situation.ours, linkdown=frozenset({(Family.IPV4, e1)}))
@@ -389,10 +389,10 @@ def test_an_administrators_own_setting_is_respected() -> None:
     assert settings(situation) == [(Family.IPV4, 3, True)]  # he turned the first off after we had turned it on
 
 
-# --- healing ---
+# --- failed subflows ---
 
 
-def test_an_endpoint_whose_subflows_died_is_renewed_when_none_stands_on_it() -> None:
+def test_an_endpoint_whose_subflows_failed_is_readded_if_it_has_none() -> None:
     situation = two_links(type=MODEM)
     situation.links[2] = Link(2, "e1")
     situation.endpoints[0] = replace(situation.endpoints[0], flags=SUBFLOW)
@@ -410,7 +410,7 @@ def test_an_endpoint_whose_subflows_died_is_renewed_when_none_stands_on_it() -> 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_link_is_lost_while_networkmanager_does_not_answer(known: bool) -> None:
-    """Also where it has not said yet whose the links are, since we were started meanwhile: the record and the kernel tell."""
+    """Also if the service was started meanwhile: then the record and the kernel show what is ours."""
     situation = Situation()
     situation.silent, situation.running = True, known
     for number in (1, 2):

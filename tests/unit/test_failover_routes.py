@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which ways lead around a link without carrier, and when its routes may be used again."""
+"""The failover routes for a link without carrier, and when its own routes are used again."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def docked() -> Situation:
     return situation
 
 
-def test_the_next_best_default_comes_in_front_of_the_lost_one() -> None:
+def test_the_next_best_default_route_is_preferred_to_the_lost_one() -> None:
     situation = docked()
     lose(situation, E1)
     assert ways(situation, (V4, E1), (V6, E1)) == {
@@ -57,13 +57,13 @@ def test_the_next_best_default_comes_in_front_of_the_lost_one() -> None:
     }
 
 
-def test_only_the_families_that_have_another_path_are_led_around() -> None:
+def test_only_families_with_another_path_get_failover_routes() -> None:
     situation = docked()
     lose(situation, E1)
     assert {destination for destination, _ in ways(situation, (V6, E1))} == {"::/0", "2001:db8:1::/64"}
 
 
-def test_a_link_that_was_second_needs_a_way_around_to_its_own_subnet_alone() -> None:
+def test_a_link_that_was_second_needs_a_failover_route_only_for_its_own_subnet() -> None:
     situation = docked()
     lose(situation, E2)
     assert ways(situation, (V4, E2)) == {("10.0.2.0/24", 599): (E1, "10.0.1.1")}
@@ -78,7 +78,7 @@ def test_on_one_subnet_its_hosts_are_reached_by_the_other_link_too() -> None:
     assert ways(situation, (V4, E1)) == {("0.0.0.0/0", 99): (E2, "10.0.1.1"), ("10.0.1.0/24", 99): (E2, None)}
 
 
-def test_of_two_lost_links_both_are_led_around() -> None:
+def test_both_of_two_lost_links_get_failover_routes() -> None:
     situation = docked()
     situation.link("e3", f"{C}/24", metric=700)
     lose(situation, E1, E2)
@@ -93,7 +93,7 @@ def route_to(situation: Situation, destination: str, ifindex: int, gateway: str 
     situation.routes.append(Route(destination, MAIN_TABLE, (Hop(ifindex, gateway),), protocol=4, metric=metric))
 
 
-def test_a_static_route_of_the_lost_link_is_led_around_by_the_narrowest_that_covers_it() -> None:
+def test_a_static_route_of_the_lost_link_is_replaced_by_the_longest_prefix_that_covers_it() -> None:
     situation = docked()
     situation.link("e3", f"{C}/24", metric=50)
     route_to(situation, "192.0.2.128/25", E1, "10.0.1.9")
@@ -102,7 +102,7 @@ def test_a_static_route_of_the_lost_link_is_led_around_by_the_narrowest_that_cov
     assert ways(situation, (V4, E1))["192.0.2.128/25", 99] == (E2, "10.0.2.9")
 
 
-def test_where_nothing_covers_it_there_is_no_way_around() -> None:
+def test_a_destination_that_no_route_covers_gets_no_failover_route() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24", gateway=False)
     situation.link("e2", f"{B}/24", gateway=False)
@@ -110,7 +110,7 @@ def test_where_nothing_covers_it_there_is_no_way_around() -> None:
     assert ways(situation, (V4, E1)) == {}
 
 
-def test_what_is_bound_to_a_living_links_address_goes_there_by_that_link() -> None:
+def test_packets_with_another_links_source_use_that_link() -> None:
     situation = docked()
     situation.link("e3", f"{C}/24", metric=700)
     lose(situation, E1)
@@ -156,7 +156,7 @@ def test_of_a_multipath_default_the_hop_that_is_left_leads_around() -> None:
     assert ways(situation, (V4, E1)) == {("0.0.0.0/0", 99): (E2, "10.0.2.1")}
 
 
-def test_link_local_prefixes_lead_nowhere_else() -> None:
+def test_link_local_prefixes_get_no_failover_route() -> None:
     situation = Situation()
     situation.link("e1", "fe80::2/64", gateway=False)
     situation.link("e2", "fe80::3/64", gateway=False, metric=600)
@@ -164,7 +164,7 @@ def test_link_local_prefixes_lead_nowhere_else() -> None:
     assert ways(situation, (V6, E1)) == {}
 
 
-def test_our_own_detour_is_no_default_of_the_link_that_it_leaves_by() -> None:
+def test_our_failover_route_is_no_default_route_of_its_link() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24", metric=100)
     situation.link("e2", f"{B}/24", gateway=False)
@@ -204,7 +204,7 @@ def two_links() -> Situation:
     return situation
 
 
-def test_the_way_around_is_there_before_the_lost_links_routes_are_used_again() -> None:
+def test_failover_routes_are_added_before_the_sysctl_is_reset() -> None:
     situation = two_links()
     lose(situation, E1)
     assert operations(situation) == [
@@ -215,7 +215,7 @@ def test_the_way_around_is_there_before_the_lost_links_routes_are_used_again() -
     ]
 
 
-def test_with_the_link_the_setting_comes_back_and_the_way_around_goes() -> None:
+def test_when_the_carrier_returns_the_failover_routes_are_deleted() -> None:
     situation = two_links()
     situation.routes.append(way())
     situation.kernel["linkdown_ignored"] = {(V4, E1): False, (V4, E2): False}
@@ -227,14 +227,14 @@ def test_with_the_link_the_setting_comes_back_and_the_way_around_goes() -> None:
     ]
 
 
-def test_a_gateway_that_changed_meanwhile_changes_the_way_around() -> None:
+def test_a_changed_gateway_changes_the_failover_route() -> None:
     situation = two_links()
     lose(situation, E1)
     situation.routes.append(way("10.0.2.9"))
     assert (Action.REPLACE, way()) in operations(situation)
 
 
-def test_without_failover_nothing_is_led_around() -> None:
+def test_without_failover_there_are_no_failover_routes() -> None:
     situation = two_links()
     lose(situation, E1)
     assert operations(situation, Config(failover=Failover.OFF)) == [

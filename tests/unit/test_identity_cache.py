@@ -8,12 +8,12 @@ from nm_mptcp.policy.identity_cache import _ROOM, cached_by_identity
 
 
 class Large(list[int]):
-    """A sequence that can be watched going."""
+    """A sequence that can be weakly referenced."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
 
-def test_the_same_object_is_not_looked_at_twice_and_an_equal_one_is() -> None:
+def test_results_are_cached_by_identity_not_by_equality() -> None:
     looks = []
 
     @cached_by_identity(objects=1)
@@ -26,7 +26,7 @@ def test_the_same_object_is_not_looked_at_twice_and_an_equal_one_is() -> None:
     assert looks == [1, 2, 1]
 
 
-def test_what_is_past_is_forgotten() -> None:
+def test_unused_results_are_dropped() -> None:
     @cached_by_identity(objects=1)
     def first(values: Large) -> int:
         return values[0]

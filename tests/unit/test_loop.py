@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The loop itself, with kernels that only say what they are asked to do; what it does in a real one the other tests see."""
+"""The loop with fake kernels that record their operations; other tests run it with a real one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .situations import Situation
 
 
 class Quiet:
-    """A kernel with nothing in it."""
+    """An empty kernel."""
 
     def __init__(self) -> None:
         self.looks = 0
@@ -44,10 +44,8 @@ class Quiet:
 
 
 @pytest.mark.parametrize("turns", range(6))
-def test_it_ends_when_it_is_told_to_in_whatever_moment_of_a_loss(
-    turns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With asyncio.wait_for of Python 3.11 a cancellation in the moment of an event is lost, and the loop never ends."""
+def test_it_can_be_cancelled_at_any_time_of_a_loss(turns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio.wait_for of Python 3.11 loses a cancellation at the same time as an event, and the loop never ends."""
     monkeypatch.setattr(loop, "_COALESCE", 5.0)
 
     async def story() -> bool:
@@ -71,7 +69,7 @@ def test_it_ends_when_it_is_told_to_in_whatever_moment_of_a_loss(
 
 
 class Obedient:
-    """A kernel as it was before anything that is done to it; it keeps what the record held when each thing was done."""
+    """A kernel that ignores its operations, and keeps the record's contents at the time of each."""
 
     def __init__(self, kernel: Kernel, record: Path) -> None:
         self.kernel = kernel
@@ -131,8 +129,8 @@ def lost(tmp_path: Path) -> tuple[Obedient, loop.Engine]:
     return kernel, loop.Engine(cast(KernelAccess, kernel), lambda: snapshot.networkmanager, record)
 
 
-def test_a_lost_links_endpoint_goes_before_the_record_is_written_and_all_else_after_it(tmp_path: Path) -> None:
-    """The file takes some milliseconds, and has nothing to tell of an endpoint that is gone."""
+def test_a_lost_links_endpoint_is_deleted_before_the_record_is_written_and_all_else_after_it(tmp_path: Path) -> None:
+    """Writing it takes some milliseconds, and it need not name a deleted endpoint."""
     kernel, subject = lost(tmp_path)
     before = subject._record.file.read_text()
     subject._compared = kernel.kernel.routes
@@ -145,8 +143,8 @@ def test_a_lost_links_endpoint_goes_before_the_record_is_written_and_all_else_af
 
 
 @pytest.mark.parametrize("comes_back", [True, False])
-def test_an_address_that_is_away_for_a_moment_keeps_its_endpoint(tmp_path: Path, comes_back: bool) -> None:
-    """NetworkManager takes it away and adds it again, where the order of addresses changes."""
+def test_a_briefly_removed_address_keeps_its_endpoint(tmp_path: Path, comes_back: bool) -> None:
+    """NetworkManager removes it and adds it again when the order of addresses changes."""
     kernel, subject = lost(tmp_path)
     there = replace(kernel.kernel, links={**kernel.kernel.links, 2: replace(kernel.kernel.links[2], carrier=True)})
     away = replace(there, addresses={index: group for index, group in there.addresses.items() if index != 2})
@@ -178,10 +176,10 @@ def test_an_address_that_is_away_for_a_moment_keeps_its_endpoint(tmp_path: Path,
     assert any(isinstance(operation.value, Endpoint) for operation in gone) is not comes_back
 
 
-def test_a_record_that_cannot_be_written_keeps_no_dead_endpoint(
+def test_an_unwritable_record_does_not_prevent_the_delete_of_a_lost_endpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What would have to be put back is not begun then."""
+    """Operations that would have to be undone are not started."""
 
     def full(*_: object) -> None:
         raise StateError("state.json: cannot be written: No space left on device")
@@ -193,10 +191,10 @@ def test_a_record_that_cannot_be_written_keeps_no_dead_endpoint(
     assert [operation.action for operation, _ in kernel.done] == [Action.DELETE]
 
 
-def test_a_record_that_could_not_be_written_names_nothing_that_was_not_done(
+def test_after_a_failed_write_the_record_names_only_what_was_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else what somebody else adds there meanwhile would be taken for ours."""
+    """Otherwise an endpoint that another program adds there would count as ours."""
     _, subject = missing(tmp_path)
     before = subject._executor.ours.endpoints
     with monkeypatch.context() as full:
@@ -226,7 +224,7 @@ def missing(tmp_path: Path) -> tuple[Obedient, loop.Engine]:
 
 
 class Failing(Quiet):
-    """A kernel that cannot be looked at, or refuses what is to be done, until it is well again."""
+    """A kernel whose state cannot be read, or which refuses operations, until it recovers."""
 
     def __init__(self, kernel: Kernel, *, refuses: bool) -> None:
         super().__init__()
@@ -263,10 +261,10 @@ class Failing(Quiet):
 
 
 @pytest.mark.parametrize("refuses", [False, True])
-def test_what_fails_is_tried_again_for_ever_and_said_once(
+def test_failures_are_retried_without_end_and_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refuses: bool
 ) -> None:
-    """No event comes any more: a kernel that is short of memory for some seconds, a full /run."""
+    """No event follows: a kernel that is short of memory for some seconds, a full /run."""
     caplog.set_level("INFO")
     monkeypatch.setattr(loop, "RETRY", (0.001, 0.004))
     monkeypatch.setattr(loop, "RECHECKS", ())
@@ -319,7 +317,7 @@ class Asked(Obedient):
         return ()
 
 
-def test_a_lost_link_does_not_wait_for_those_who_ask_how_things_stand(tmp_path: Path) -> None:
+def test_a_lost_link_does_not_wait_for_status_queries(tmp_path: Path) -> None:
     obedient, its_engine = lost(tmp_path)
 
     async def story() -> None:
@@ -346,7 +344,7 @@ def test_a_lost_link_does_not_wait_for_those_who_ask_how_things_stand(tmp_path: 
     asyncio.run(story())
 
 
-def test_a_loss_in_the_midst_of_writing_goes_before_the_rest_of_it(tmp_path: Path) -> None:
+def test_a_loss_during_the_execution_of_a_plan_is_handled_before_the_rest(tmp_path: Path) -> None:
     kernel, subject = lost(tmp_path)
     dead = kernel.kernel.links[2]
     kernel.kernel = replace(kernel.kernel, links={**kernel.kernel.links, 2: replace(dead, carrier=True)})
@@ -375,8 +373,8 @@ def test_a_loss_in_the_midst_of_writing_goes_before_the_rest_of_it(tmp_path: Pat
     [{"mptcp_enabled": False}, {"path_manager": "userspace"}, {"limits": Limits(0, 0)}, {"endpoints": ()}],
     ids=["net.mptcp.enabled=0", "net.mptcp.path_manager=userspace", "limits", "an endpoint deleted"],
 )
-def test_status_is_true_of_what_was_changed_by_hand_with_no_event(tmp_path: Path, by_hand: dict[str, object]) -> None:
-    """The kernel tells nobody of these; who asks is told what is so now, and it is acted on."""
+def test_status_shows_changes_by_hand_without_an_event(tmp_path: Path, by_hand: dict[str, object]) -> None:
+    """The kernel sends no event for these; a query reads the current state, and the service acts on it."""
     kernel, subject = lost(tmp_path)
     link = replace(kernel.kernel.links[2], carrier=True)
     kernel.kernel = replace(kernel.kernel, links={**kernel.kernel.links, 2: link}, limits=Limits(8, 8))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which paths carry in which mode, and whose word goes before it."""
+"""Which paths are regular in each mode, and what overrides the mode."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def flags(situation: Situation, mode: Mode, **settings: Any) -> dict[str, Endpoi
         (AGGREGATE, SUBFLOW, SUBFLOW, SUBFLOW),
     ],
 )
-def test_which_links_carry(mode: Mode, cable: EndpointFlag, air: EndpointFlag, cell: EndpointFlag) -> None:
+def test_which_links_are_regular(mode: Mode, cable: EndpointFlag, air: EndpointFlag, cell: EndpointFlag) -> None:
     assert flags(laptop(), mode) == {CABLE: cable, AIR: air, CELL: cell}
 
 
-def test_with_the_best_link_lost_the_next_best_carries() -> None:
+def test_with_the_best_link_lost_the_next_best_is_regular() -> None:
     situation = laptop()
     situation.links[2] = replace(situation.links[2], carrier=False)
     assert flags(situation, HANDOVER) == {AIR: SUBFLOW, CELL: BACKUP}
 
 
-def test_both_families_of_the_best_link_carry() -> None:
+def test_both_families_of_the_best_link_are_regular() -> None:
     situation = laptop()
     situation.address(2, "2001:db8:1::2/64", metric=100)
     situation.address(3, "2001:db8:2::2/64", metric=600)
@@ -65,7 +65,7 @@ def test_both_families_of_the_best_link_carry() -> None:
     assert (found["2001:db8:1::2"], found["2001:db8:2::2"]) == (SUBFLOW, BACKUP)
 
 
-def test_a_profiles_own_flags_go_before_any_mode() -> None:
+def test_a_profiles_flags_override_any_mode() -> None:
     situation = laptop(profile={"mptcp_flags": ProfileFlag(0x62)})  # enabled, subflow, backup
     situation.endpoint(CELL, 4, BACKUP, ours=False)
     for mode in Mode:
@@ -73,7 +73,7 @@ def test_a_profiles_own_flags_go_before_any_mode() -> None:
         assert (path.flags, path.state, path.reason.why) == (BACKUP, State.ACTIVE, Why.FLAGS_OF_PROFILE)
 
 
-def test_a_path_that_a_profile_made_backup_is_not_the_one_that_carries() -> None:
+def test_a_path_that_a_profile_makes_backup_is_not_the_best_link() -> None:
     situation = Situation()
     situation.link("eth0", f"{CABLE}/24", metric=100, profile={"mptcp_flags": ProfileFlag(0x62)})
     situation.endpoint(CABLE, 2, BACKUP, ours=False)
@@ -81,7 +81,7 @@ def test_a_path_that_a_profile_made_backup_is_not_the_one_that_carries() -> None
     assert flags(situation, HANDOVER) == {AIR: SUBFLOW}
 
 
-def test_a_regular_path_of_a_profile_with_a_better_route_is_the_one_that_carries() -> None:
+def test_a_profiles_regular_path_with_a_better_route_is_the_best_link() -> None:
     situation = Situation()
     situation.link("eth0", f"{CABLE}/24", metric=100, profile={"mptcp_flags": ProfileFlag(0x22)})
     situation.endpoint(CABLE, 2, SUBFLOW, ours=False)
@@ -89,7 +89,7 @@ def test_a_regular_path_of_a_profile_with_a_better_route_is_the_one_that_carries
     assert flags(situation, HANDOVER) == {AIR: BACKUP}
 
 
-def test_all_carry_but_what_somebody_wrote_down_to_be_backup() -> None:
+def test_all_are_regular_but_those_configured_as_backup() -> None:
     metered = laptop(metered=1)
     assert flags(metered, AGGREGATE)[CELL] == SUBFLOW
     written = {("main", "metered"): Origin("nm-mptcp.conf", 2, "main")}
@@ -97,7 +97,7 @@ def test_all_carry_but_what_somebody_wrote_down_to_be_backup() -> None:
     assert CELL not in flags(metered, AGGREGATE, metered=MeteredPolicy.EXCLUDE, origins=written)
 
 
-def test_what_networkmanager_owns_keeps_its_flags() -> None:
+def test_networkmanagers_endpoint_keeps_its_flags() -> None:
     situation = Situation()
     situation.link("eth0", f"{CABLE}/24", metric=100)
     situation.link("wlan0", f"{AIR}/24", metric=600, default_flags=DefaultFlags())
@@ -128,7 +128,7 @@ def test_reasons_name_the_mode_and_the_better_link() -> None:
 # --- off ---
 
 
-def test_off_makes_no_path_and_leaves_no_rule() -> None:
+def test_off_leaves_no_path_and_no_rule() -> None:
     situation = laptop()
     desired = decided(situation, OFF)
     assert (desired.endpoints, desired.rules, desired.limits) == (frozenset(), (), None)
@@ -136,7 +136,7 @@ def test_off_makes_no_path_and_leaves_no_rule() -> None:
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_the_flags_of_a_section_go_before_any_mode(mode: Mode) -> None:
+def test_the_flags_of_a_section_override_any_mode(mode: Mode) -> None:
     section = PathSection("path-x", Selector(address=addresses(CELL)), {"flags": Setting(ProfileFlag(0x62))})
     desired = decide(laptop().snapshot(), Config(mode=mode, sections=(section,)))
     (path,) = [path for path in desired.paths if path.address == CELL]
@@ -145,12 +145,12 @@ def test_the_flags_of_a_section_go_before_any_mode(mode: Mode) -> None:
     assert CELL in {rule.source for rule in desired.rules}
 
 
-def test_a_section_that_says_nothing_of_flags_makes_no_path_in_mode_off() -> None:
+def test_a_section_without_flags_adds_no_path_in_mode_off() -> None:
     section = PathSection("path-x", Selector(address=addresses(CELL)), {"slot_priority": Setting(7)})
     assert not decide(laptop().snapshot(), Config(mode=OFF, sections=(section,))).endpoints
 
 
-def test_off_leaves_an_endpoint_to_the_connections_that_stand_on_nothing_else() -> None:
+def test_off_keeps_an_endpoint_for_connections_without_another_subflow() -> None:
     situation = laptop()
     situation.endpoint(CABLE, 2, ours=True)
     situation.endpoint(AIR, 3, ours=True)
@@ -162,7 +162,7 @@ def test_off_leaves_an_endpoint_to_the_connections_that_stand_on_nothing_else() 
     assert desired.depends_on_connections
 
 
-def test_off_asks_for_the_connections_before_it_takes_an_endpoint() -> None:
+def test_off_reads_the_connections_before_it_deletes_an_endpoint() -> None:
     situation = laptop()
     situation.endpoint(CABLE, 2, ours=True)
     situation.connections = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is told on the bus, and how often: bursts are bounded, the last state is always told."""
+"""What is signalled on the bus, and how often: bursts are bounded, the last state is always signalled."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ class Shown:
 
 
 async def quiet(shown: Shown) -> None:
-    """Come back when nothing waits to be told."""
+    """Return when nothing is left to publish."""
     async with asyncio.timeout(10):
         while shown.objects._timer is not None:
             await asyncio.sleep(0.01)
 
 
-def test_a_storm_is_told_in_few_bursts_and_its_end_always() -> None:
+def test_a_storm_is_signalled_in_few_bursts_and_its_end_always() -> None:
     async def story() -> None:
         shown = Shown()
         shown.bus.said.clear()
@@ -111,7 +111,7 @@ def test_a_storm_is_told_in_few_bursts_and_its_end_always() -> None:
     asyncio.run(story())
 
 
-def test_what_did_not_change_is_not_told() -> None:
+def test_unchanged_properties_are_not_signalled() -> None:
     async def story() -> None:
         shown = Shown()
         shown.bus.said.clear()
@@ -128,7 +128,7 @@ def test_what_did_not_change_is_not_told() -> None:
     asyncio.run(story())
 
 
-def test_what_comes_and_goes_is_added_and_removed() -> None:
+def test_paths_are_added_and_removed() -> None:
     async def story() -> None:
         shown = Shown()
         first = shown.view
@@ -148,7 +148,7 @@ def test_what_comes_and_goes_is_added_and_removed() -> None:
     asyncio.run(story())
 
 
-def test_a_wait_that_should_be_short_is_looked_at_again_and_then_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_wait_is_published_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nm_mptcp.service.path_objects.PATIENCE", 0.05)
     monkeypatch.setattr("nm_mptcp.report.health.PATIENCE", 0.05)
 
@@ -168,7 +168,7 @@ def test_a_wait_that_should_be_short_is_looked_at_again_and_then_no_more(monkeyp
     asyncio.run(story())
 
 
-def test_when_the_connection_goes_nothing_is_told_any_more() -> None:
+def test_nothing_is_published_after_the_connection_is_closed() -> None:
     async def story() -> None:
         shown = Shown()
         shown.bus.said.clear()

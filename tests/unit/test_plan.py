@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is written, and in which order; then the laws of it, for any situation (hypothesis)."""
+"""The operations and their order; then properties of the plan for any situation (hypothesis)."""
 
 from __future__ import annotations
 
@@ -54,20 +54,20 @@ def planned(situation: Situation) -> tuple[Operation, ...]:
     return plan(decide(snapshot), snapshot.kernel, snapshot.ours)
 
 
-def test_on_the_way_up_the_endpoint_comes_last_and_limits_before_it() -> None:
+def test_an_endpoint_is_added_last_and_limits_before_it() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     assert verbs(planned(situation)) == ["set limits"] + ["add route"] * 2 + ["add rule"] * 4 + ["add endpoint"]
 
 
-def test_on_the_way_down_the_endpoint_goes_first() -> None:
+def test_an_endpoint_is_deleted_first() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     kernel, ours = apply(planned(situation), situation.snapshot().kernel, Ours())
     assert verbs(restore(kernel, ours)) == ["delete endpoint"] + ["delete rule"] * 4 + ["delete route"] * 2
 
 
-def test_on_link_prefixes_come_before_the_gateways_that_they_reach() -> None:
+def test_on_link_prefixes_are_added_before_the_routes_by_their_gateways() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     routes = [operation.value for operation in planned(situation) if isinstance(operation.value, Route)]
@@ -79,13 +79,13 @@ def test_on_link_prefixes_come_before_the_gateways_that_they_reach() -> None:
 
 
 def rules_of(address: str, table: int = 42000, priority: int = RULE_PRIORITY) -> tuple[Rule, ...]:
-    """The rules of an address: the interface's prefixes, main's, the interface's default, the end."""
+    """The rules of an address: the interface's prefixes, main's, the interface's default, the rejecting one."""
     made = routing(Kernel(), [RoutedAddress(address, 2, table)]).rules
     return tuple(replace(rule, priority=priority) for rule in made)
 
 
 def ordered(wanted: tuple[Rule, ...], *there: Rule) -> tuple[Rule, ...]:
-    """What stands after the plan has met what stands before it; a second one has nothing to do."""
+    """The rules after the plan was executed with these before it; a second plan has nothing to do."""
     desired = Desired(rules=wanted)
     kernel, ours = apply(plan(desired, Kernel(rules=there), Ours()), Kernel(rules=there), Ours())
     assert not plan(desired, kernel, ours)
@@ -96,7 +96,7 @@ FIRST, MAIN, DEFAULT, END = rules_of(A)
 OTHERS = Rule(Family.IPV4, RULE_PRIORITY, A, 7)
 
 
-def test_rules_come_in_the_order_in_which_they_are_to_be_asked() -> None:
+def test_rules_are_added_in_the_order_of_their_evaluation() -> None:
     assert ordered(rules_of(A)) == rules_of(A)
 
 
@@ -113,21 +113,21 @@ def test_rules_come_in_the_order_in_which_they_are_to_be_asked() -> None:
         rules_of(A, 42001),
     ],
 )
-def test_rules_that_are_missing_twice_there_or_out_of_order_are_put_right(there: tuple[Rule, ...]) -> None:
+def test_missing_doubled_and_misplaced_rules_are_corrected(there: tuple[Rule, ...]) -> None:
     assert ordered(rules_of(A), *there) == rules_of(A)
 
 
-def test_what_is_missing_at_the_end_is_only_added() -> None:
+def test_rules_missing_at_the_end_are_only_added() -> None:
     assert verbs(plan(Desired(rules=rules_of(A)), Kernel(rules=(FIRST, MAIN)), Ours())) == ["add rule"] * 2
 
 
-def test_a_rule_of_somebody_else_with_our_priority_is_asked_before_ours_whoever_came_first() -> None:
+def test_our_rules_move_behind_another_programs_of_our_priority() -> None:
     assert ordered(rules_of(A), OTHERS, *rules_of(A)) == (OTHERS, *rules_of(A))
     assert ordered(rules_of(A), *rules_of(A), OTHERS) == (OTHERS, *rules_of(A))
     assert ordered(rules_of(A), FIRST, MAIN, OTHERS, DEFAULT, END) == (OTHERS, *rules_of(A))
 
 
-def test_one_of_the_other_family_or_of_another_priority_is_in_nobodys_way() -> None:
+def test_rules_of_another_family_or_priority_do_not_matter() -> None:
     for other in (Rule(Family.IPV6, RULE_PRIORITY, None, 7), Rule(Family.IPV4, 32766, None, 254)):
         assert not plan(Desired(rules=rules_of(A)), Kernel(rules=(*rules_of(A), other)), Ours())
 
@@ -150,7 +150,7 @@ def test_rules_of_a_release_that_had_other_priorities_go_once_the_new_ones_stand
     assert [operation.value for operation in operations[4:]] == [old[2], old[1], old[0]]
 
 
-def test_the_rules_of_an_address_that_is_gone_go_with_their_end_first() -> None:
+def test_the_rejecting_rule_of_a_removed_address_is_deleted_first() -> None:
     gone = [operation.value for operation in plan(Desired(), Kernel(rules=rules_of(A)), Ours())]
     assert gone == [END, FIRST, MAIN, DEFAULT]
 
@@ -164,7 +164,7 @@ def test_a_priority_is_changed_in_place() -> None:
     assert change == Operation(Action.SET_FLAGS, replace(own, flags=BACKUP))
 
 
-def test_what_cannot_be_changed_in_place_is_deleted_and_added() -> None:
+def test_flags_that_cannot_be_changed_in_place_need_a_delete_and_an_add() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24")
     situation.endpoint(A, e1, EndpointFlag.SIGNAL, ours=True)
@@ -212,7 +212,7 @@ def test_a_recreated_interface_moves_its_endpoint() -> None:
     assert [verb for verb in verbs(planned(situation)) if "endpoint" in verb] == ["delete endpoint", "add endpoint"]
 
 
-def test_restoring_gives_back_a_limit_only_where_it_holds_what_we_wrote() -> None:
+def test_a_limit_is_restored_only_if_it_has_our_value() -> None:
     ours = Ours(limits={"subflows": SavedSetting(2, 4), "add_addr_accepted": SavedSetting(0, 2)})
     (operation,) = restore(Kernel(limits=Limits(4, 3)), ours)
     assert operation == Operation(Action.SET, Limits(2, 3))
@@ -235,11 +235,11 @@ def test_nothing_is_deleted_that_merely_looks_like_ours() -> None:
     )
 
 
-# --- the laws, for any situation -------------------------------------------------------------------------------------
+# --- properties of any situation -------------------------------------------------------------------------------------
 
 
 def apply(operations: Iterable[Operation], kernel: Kernel, ours: Ours) -> tuple[Kernel, Ours]:
-    """A model kernel: does what is asked as the real one does, and refuses what that would refuse."""
+    """A model of the kernel: executes and refuses operations as the real one does."""
     routes = [route for group in kernel.routes.values() for route in group]
     routes = list(dict.fromkeys(routes))
     rules = list(kernel.rules)
@@ -303,13 +303,13 @@ def apply(operations: Iterable[Operation], kernel: Kernel, ours: Ours) -> tuple[
 
 
 def _matches(asked: Rule, rule: Rule) -> bool:
-    """Whether the kernel takes a rule for the one that is to be deleted; what is not asked for may be anything."""
+    """Whether a request to delete a rule matches it in the kernel; attributes that the request lacks match any value."""
     suppress = rule.suppress_prefixlength if asked.suppress_prefixlength is None else asked.suppress_prefixlength
     return replace(asked, suppress_prefixlength=suppress) == rule
 
 
 def ends_subflows(operation: Operation) -> bool:
-    """Whether it is for live connections alone, which the model has not: once done, there is nothing more to end."""
+    """Whether it only closes subflows, which the model does not have."""
     value = operation.value
     return operation.action is Action.CLOSE_REDUNDANT or (
         isinstance(value, Endpoint) and not value.id and operation.action is Action.DELETE
@@ -392,7 +392,7 @@ CONFIGURATIONS = [
 
 
 def _foreign(snapshot: Snapshot, taken: Iterable[Endpoint]) -> tuple[object, ...]:
-    """All that is not ours, but for what is taken from NetworkManager for a while."""
+    """All that is not ours, without the withdrawn endpoints of NetworkManager."""
     kernel = snapshot.kernel
     places = {endpoint.place for endpoint in taken}
     return (
@@ -408,9 +408,7 @@ def _foreign(snapshot: Snapshot, taken: Iterable[Endpoint]) -> tuple[object, ...
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(situations(), st.sampled_from(CONFIGURATIONS))
-def test_any_situation_is_settled_by_one_plan_that_touches_nothing_foreign(
-    situation: Situation, config: Config
-) -> None:
+def test_any_situation_needs_one_plan_that_changes_nothing_foreign(situation: Situation, config: Config) -> None:
     snapshot = situation.snapshot()
     desired = decide(snapshot, config)
     ours = decided(snapshot.ours, snapshot.kernel, desired)
@@ -457,7 +455,7 @@ def test_a_steady_state_plans_nothing(family: Family) -> None:
     assert not plan(decide(replace(snapshot, kernel=kernel, ours=ours)), kernel, ours)
 
 
-def test_only_what_is_to_be_put_back_has_to_be_recorded_before_it_is_deleted() -> None:
+def test_only_what_is_to_be_restored_must_be_recorded_before_its_delete() -> None:
     ours, theirs = Endpoint("10.0.1.2", 2, SUBFLOW, 1), Endpoint("10.0.2.2", 3, SUBFLOW, 2)
     deletes = [Operation(Action.DELETE, ours), Operation(Action.DELETE, theirs)]
     added = Operation(Action.ADD, replace(ours, id=0))

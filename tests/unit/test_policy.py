@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""For each situation: which rule decided, and what follows."""
+"""For each situation: the rule that decided, and the result."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ def test_an_endpoint_with_networkmanagers_default_flags_means_that_it_owns_the_a
 
 @pytest.mark.parametrize("flags", [SUBFLOW, SUBFLOW | LAMINAR])
 def test_networkmanagers_laminar_default_is_known_whatever_the_kernel_makes_of_the_flag(flags: EndpointFlag) -> None:
-    """One that does not know it drops it, or keeps it without a meaning (before a fix of 2025); a vendor's may know it."""
+    """One without support drops it, or keeps it without a meaning (before a fix of 2025); a vendor's may support it."""
     situation = Situation()
     situation.version = "1.56.0"
     e1 = situation.link("e1", f"{A}/24")
@@ -277,8 +277,8 @@ def test_an_endpoint_with_its_default_flags_that_replaced_ours_means_that_networ
 
 @pytest.mark.parametrize("flags", [SUBFLOW, BACKUP | EndpointFlag.FULLMESH])
 @pytest.mark.parametrize("mode", Mode)
-def test_what_was_changed_by_hand_on_an_endpoint_of_ours_is_left_as_it_is(flags: EndpointFlag, mode: Mode) -> None:
-    """Also where it has exactly the flags then that NetworkManager would give it; and taken back it is ours again."""
+def test_a_change_by_hand_of_our_endpoint_is_left_unchanged(flags: EndpointFlag, mode: Mode) -> None:
+    """Also if it then has the flags that NetworkManager would give it; undone it is ours again."""
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24", f"{A6}/64", type=MODEM)
     own = situation.endpoint(A, e1, BACKUP, ours=True)
@@ -296,7 +296,7 @@ def test_what_was_changed_by_hand_on_an_endpoint_of_ours_is_left_as_it_is(flags:
     assert path(decide(situation.snapshot()), A).owner is Owner.OURS
 
 
-def test_an_endpoint_with_other_flags_that_replaced_ours_is_left_while_it_stands() -> None:
+def test_an_endpoint_with_other_flags_that_replaced_ours_is_left_unchanged() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24")
     own = situation.endpoint(A, e1, SUBFLOW, ours=True)
@@ -314,7 +314,7 @@ def test_a_claim_ends_when_the_profile_gets_flags_of_its_own() -> None:
     assert not decide(situation.snapshot()).claims
 
 
-def test_a_hand_made_endpoint_is_left_and_its_neighbours_are_still_ours() -> None:
+def test_a_manual_endpoint_is_unchanged_and_others_are_still_ours() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24", f"{A6}/64")
     situation.endpoint(A, e1, EndpointFlag.SIGNAL, ours=False)
@@ -323,7 +323,7 @@ def test_a_hand_made_endpoint_is_left_and_its_neighbours_are_still_ours() -> Non
     assert wished(desired) == {A6: SUBFLOW}
 
 
-def test_an_implicit_endpoint_is_nobodys() -> None:
+def test_an_implicit_endpoint_is_replaceable() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     situation.endpoint(A, 0, EndpointFlag.IMPLICIT, ours=False)
@@ -343,7 +343,7 @@ def test_an_explicit_endpoint_that_networkmanager_failed_to_add_is_added_identic
     assert path(desired, A).state is State.ACTIVE
 
 
-def test_what_networkmanager_is_about_to_replace_is_not_touched() -> None:
+def test_an_endpoint_that_networkmanager_will_replace_is_unchanged() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24", profile={"mptcp_flags": ProfileFlag(0x62)})
     situation.endpoint(A, e1, SUBFLOW, ours=True)
@@ -352,7 +352,7 @@ def test_what_networkmanager_is_about_to_replace_is_not_touched() -> None:
     assert path(desired, A).state is State.WAITING
 
 
-def test_a_refused_endpoint_waits_with_the_kernels_words_and_is_tried_again() -> None:
+def test_a_refused_endpoint_waits_with_the_kernels_reason_and_is_retried() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24")
     situation.refused = {(A, e1): "out of memory"}
@@ -373,7 +373,7 @@ def test_an_endpoint_on_an_address_that_networkmanager_did_not_configure_is_left
     assert not desired.withdrawn
 
 
-def test_what_pppd_adds_for_networkmanager_is_a_path_and_so_is_a_service_address_on_loopback() -> None:
+def test_addresses_from_pppd_and_service_addresses_on_loopback_are_paths() -> None:
     situation = Situation()
     ppp = situation.link("ppp0", f"{A}/32", by_networkmanager=False, type=MODEM)
     situation.links[ppp] = Link(ppp, "ppp0", "ppp")
@@ -384,15 +384,15 @@ def test_what_pppd_adds_for_networkmanager_is_a_path_and_so_is_a_service_address
     assert path(desired, B).reason.why is Why.WAITS_FOR_NETWORKMANAGER
 
 
-def test_an_address_of_somebody_else_is_routed_as_anybodys() -> None:
+def test_an_address_of_another_program_has_no_rules() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24")
     situation.address(e1, f"{B}/32", by_networkmanager=False, gateway=False)
     assert {rule.source for rule in decide(situation.snapshot()).rules} == {A}
 
 
-def test_whose_lifetimes_were_changed_by_hand_is_networkmanagers_still_while_its_endpoint_stands() -> None:
-    """``ip address change ... preferred_lft 0`` takes the flag from an IPv6 address."""
+def test_an_address_with_lifetimes_changed_by_hand_keeps_its_endpoint() -> None:
+    """``ip address change ... preferred_lft 0`` clears the flag of an IPv6 address."""
     situation = Situation()
     e1 = situation.link("e1", f"{A6}/64", by_networkmanager=False)
     situation.endpoint(A6, e1, ours=True)
@@ -439,7 +439,7 @@ def test_the_last_path_outlives_mere_circumstances(circumstance: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["not running", "starting"])
-def test_while_networkmanager_is_away_everything_stays(how: str) -> None:
+def test_without_networkmanager_everything_stays(how: str) -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24")
     situation.link("e2", f"{B}/24")
@@ -452,7 +452,7 @@ def test_while_networkmanager_is_away_everything_stays(how: str) -> None:
     assert {rule.source for rule in desired.rules} == {A}
 
 
-def test_a_claim_is_forgotten_only_by_a_networkmanager_that_runs() -> None:
+def test_a_claim_ends_only_while_networkmanager_runs() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     situation.ours = replace(situation.ours, claims=frozenset({"gone"}))
@@ -505,7 +505,7 @@ def test_a_full_mesh_needs_a_subflow_to_each_accepted_address() -> None:
 
 
 @pytest.mark.parametrize(("links", "want"), [(1, Limits(6, 1)), (2, Limits(8, 2))])
-def test_to_a_signalled_address_come_all_that_the_peer_has(links: int, want: Limits) -> None:
+def test_all_addresses_of_the_peer_connect_to_a_signalled_one(links: int, want: Limits) -> None:
     situation = Situation()
     for number in range(links):
         address = f"10.0.{number}.2"
@@ -514,7 +514,7 @@ def test_to_a_signalled_address_come_all_that_the_peer_has(links: int, want: Lim
     assert decide(situation.snapshot()).limits == want
 
 
-def test_a_limit_that_an_administrator_changed_since_is_his() -> None:
+def test_a_limit_that_an_administrator_changed_is_unchanged() -> None:
     situation = Situation(limits=Limits(1, 2))
     situation.link("e1", f"{A}/24")
     situation.link("e2", f"{B}/24")
@@ -527,7 +527,7 @@ def test_a_limit_that_an_administrator_changed_since_is_his() -> None:
 # --- routing follows ---
 
 
-def test_a_temporary_address_leaves_by_its_own_interface_where_that_has_a_path() -> None:
+def test_a_temporary_address_has_rules_if_its_interface_has_a_path() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A6}/64")
     situation.address(e1, "2001:db8:1::7777/64", flags=0x01)
@@ -536,7 +536,7 @@ def test_a_temporary_address_leaves_by_its_own_interface_where_that_has_a_path()
     assert path(desired, "2001:db8:1::7777").table == path(desired, A6).table == 42000
 
 
-def test_an_address_that_lost_its_default_keeps_its_rules_but_one_that_never_had_any_gets_none() -> None:
+def test_an_address_without_its_default_route_keeps_rules_but_gets_no_new_ones() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     e2 = situation.link("e2", f"{B}/24")
@@ -547,7 +547,7 @@ def test_an_address_that_lost_its_default_keeps_its_rules_but_one_that_never_had
     assert B in {rule.source for rule in decide(situation.snapshot()).rules}
 
 
-def test_an_excluded_kind_is_routed_as_ever() -> None:
+def test_an_excluded_kind_has_no_rules() -> None:
     situation = Situation()
     situation.link("tun0", "10.8.0.2/24", type=TUN)
     desired = decide(situation.snapshot())

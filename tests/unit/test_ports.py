@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Endpoints with a port: which are ours, and what stands beside them."""
+"""Endpoints with a port: which are ours, and which may exist beside them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def server() -> tuple[Situation, int]:
 
 
 def endpoints(situation: Situation, config: Config) -> list[tuple[Action, int]]:
-    """What is to be done with endpoints: the verb and the port."""
+    """The operations on endpoints: the action and the port."""
     snapshot = situation.snapshot()
     desired = decide(snapshot, config)
     operations = plan(desired, snapshot.kernel, decided(snapshot.ours, snapshot.kernel, desired))
@@ -63,7 +63,7 @@ def test_a_profiles_own_flags_have_no_port() -> None:
     assert decide(situation.snapshot(), listening()).endpoints == {Endpoint(A, 2, SIGNAL)}
 
 
-def test_one_that_stands_is_left_as_it_is() -> None:
+def test_an_existing_one_is_unchanged() -> None:
     situation, e1 = server()
     situation.endpoint(A, e1, SIGNAL, ours=True, port=443)
     assert endpoints(situation, listening()) == []
@@ -76,7 +76,7 @@ def test_another_port_is_another_endpoint(before: int, after: int) -> None:
     assert endpoints(situation, listening(after)) == [(Action.DELETE, before), (Action.ADD, after)]
 
 
-def test_somebodys_endpoint_with_another_port_stands_beside_ours() -> None:
+def test_another_programs_endpoint_with_another_port_does_not_matter() -> None:
     situation, e1 = server()
     situation.endpoint(A, e1, SIGNAL, ours=False, port=444)
     assert endpoints(situation, listening()) == [(Action.ADD, 443)]
@@ -84,7 +84,7 @@ def test_somebodys_endpoint_with_another_port_stands_beside_ours() -> None:
 
 
 @pytest.mark.parametrize("port", [443, 0])
-def test_somebodys_endpoint_with_the_same_port_or_without_one_is_left_alone(port: int) -> None:
+def test_another_programs_endpoint_with_the_same_port_or_without_one_is_unchanged(port: int) -> None:
     situation, e1 = server()
     situation.endpoint(A, e1, SIGNAL, ours=False, port=port)
     assert endpoints(situation, listening()) == []
@@ -92,7 +92,7 @@ def test_somebodys_endpoint_with_the_same_port_or_without_one_is_left_alone(port
     assert (shown.owner, shown.reason.why) == (Owner.OTHER, Why.SOMEBODY_ELSE_OWNS)
 
 
-def test_ours_goes_where_networkmanager_makes_the_endpoint_now() -> None:
+def test_ours_is_deleted_if_networkmanager_now_adds_the_endpoint() -> None:
     situation = Situation()
     e1 = situation.link("e1", f"{A}/24", profile=EXPLICIT)
     situation.endpoint(A, e1, SIGNAL, ours=True, port=443)
@@ -102,7 +102,7 @@ def test_ours_goes_where_networkmanager_makes_the_endpoint_now() -> None:
     assert path(decide(situation.snapshot(), listening()), A).owner is Owner.NETWORKMANAGER
 
 
-def test_what_stays_for_its_connections_stays_with_its_port() -> None:
+def test_an_endpoint_kept_for_connections_keeps_its_port() -> None:
     situation, e1 = server()
     situation.endpoint(A, e1, SIGNAL, ours=True, port=443)
     situation.link("e2", f"{B}/24")
@@ -113,7 +113,7 @@ def test_what_stays_for_its_connections_stays_with_its_port() -> None:
     assert Endpoint(A, e1, SIGNAL, port=443) in desired.endpoints
 
 
-def test_while_networkmanager_is_away_it_keeps_its_port() -> None:
+def test_without_networkmanager_it_keeps_its_port() -> None:
     situation, e1 = server()
     situation.endpoint(A, e1, SIGNAL, ours=True, port=443)
     situation.running = False
@@ -121,7 +121,7 @@ def test_while_networkmanager_is_away_it_keeps_its_port() -> None:
     assert endpoints(situation, listening()) == []
 
 
-def test_with_the_port_only_its_own_subflows_go_so_the_first_ones_are_ended_as_well() -> None:
+def test_deleting_it_closes_only_subflows_to_the_port_so_initial_ones_are_closed_too() -> None:
     situation, e1 = server()
     situation.endpoint(A, e1, SIGNAL, ours=True, port=443)
     e2 = situation.link("e2", f"{B}/24")
@@ -133,7 +133,7 @@ def test_with_the_port_only_its_own_subflows_go_so_the_first_ones_are_ended_as_w
     assert desired.endpoints == {Endpoint(B, e2, SIGNAL, port=443)}
 
 
-def test_all_of_ours_is_taken_back_and_nothing_else() -> None:
+def test_clear_deletes_all_of_ours_and_nothing_else() -> None:
     situation, e1 = server()
     mine = situation.endpoint(A, e1, SIGNAL, ours=True, port=443)
     situation.endpoint(A, e1, SIGNAL, ours=False, port=444)
@@ -145,7 +145,7 @@ def test_all_of_ours_is_taken_back_and_nothing_else() -> None:
 # --- the record
 
 
-def test_endpoints_of_one_address_are_told_apart_by_their_port() -> None:
+def test_endpoints_of_one_address_differ_by_port() -> None:
     plain, with_port = Endpoint(A, 2, SUBFLOW), Endpoint(A, 2, SIGNAL, port=443)
     ours = with_endpoints(with_endpoints(Ours(), [plain]), [with_port])
     ours = seen(ours, [replace(plain, id=3), replace(with_port, id=4)])
@@ -156,7 +156,7 @@ def test_endpoints_of_one_address_are_told_apart_by_their_port() -> None:
     assert {own.port for own in again.endpoints} == {0}
 
 
-def test_the_record_has_the_port_and_one_of_before_had_none(tmp_path: File) -> None:
+def test_the_record_has_the_port_and_an_older_one_has_none(tmp_path: File) -> None:
     ours = Ours(frozenset({OwnEndpoint(A, 2, SIGNAL, SIGNAL, 4, 443), OwnEndpoint(B, 3, SUBFLOW, SUBFLOW, 5)}))
     record = Record(tmp_path)
     record.save(Contents(ours))

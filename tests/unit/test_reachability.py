@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What an address is for, and what the kernel's answers mean for it."""
+"""The purpose of an address, and what the results of route look-ups mean for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALSO = {"mptcp_flags": ProfileFlag.ENABLED | ProfileFlag.SUBFLOW | ProfileFlag.A
 
 
 def laptop(**second: Any) -> Situation:
-    """Two links that are paths; the second one as is said."""
+    """Two links that are paths; the second one with these options."""
     situation = Situation()
     one = situation.link("wlan0", f"{A}/24")
     two = situation.link("wwan0", f"{B}/24", **second)
@@ -38,7 +38,7 @@ def purpose(situation: Situation, address: str, ifindex: int) -> reachability.Pu
 
 
 def told(situation: Situation, ways: dict[str, RouteResult], *, live: tuple[str, ...] = ()) -> dict[str, Why]:
-    """What is in trouble where all of an address's questions are answered like that, bound or not."""
+    """The addresses in trouble if all of their look-ups have these results, bound or not."""
     snapshot = situation.snapshot()
     asked = reachability.cases(snapshot.kernel, decide(snapshot).paths)
     answers = {
@@ -52,15 +52,15 @@ def told(situation: Situation, ways: dict[str, RouteResult], *, live: tuple[str,
     return {address: reason.why for address, reason in found.items()}
 
 
-# --- what an address is for
+# --- the purpose of an address
 
 
-def test_with_a_default_route_it_is_for_all_the_world() -> None:
+def test_with_a_default_route_the_destinations_are_the_probes() -> None:
     found = purpose(laptop(), A, 2)
     assert (found.destinations, found.default) == (PROBES[Family.IPV4], True)
 
 
-def test_without_one_it_is_for_what_its_own_routes_lead_to() -> None:
+def test_without_one_the_destinations_follow_from_its_routes() -> None:
     situation = laptop(gateway=False)
     assert purpose(situation, B, 3) == reachability.Purpose(("10.0.2.1",), networks=("10.0.2.0/24",))
     situation.routes.append(Route("172.20.0.0/16", hops=(Hop(3, "10.0.2.1"),)))
@@ -69,7 +69,7 @@ def test_without_one_it_is_for_what_its_own_routes_lead_to() -> None:
     )
 
 
-def test_routes_that_rejects_or_are_of_every_link_are_no_purpose() -> None:
+def test_rejecting_and_link_local_routes_are_no_purpose() -> None:
     situation = Situation()
     situation.link("eth0", "2001:db8:1::2/64", gateway=False)
     situation.routes = [
@@ -80,7 +80,7 @@ def test_routes_that_rejects_or_are_of_every_link_are_no_purpose() -> None:
     assert purpose(situation, "2001:db8:1::2", 2) == reachability.Purpose()
 
 
-def test_the_tables_that_its_rules_lead_to_count() -> None:
+def test_the_tables_of_its_rules_are_used() -> None:
     situation = laptop(gateway=False)
     situation.routes.append(Route("0.0.0.0/0", 500, (Hop(3, "10.0.2.1"),)))
     for rule, default in (
@@ -95,7 +95,7 @@ def test_the_tables_that_its_rules_lead_to_count() -> None:
         assert purpose(situation, B, 3).default is default, rule
 
 
-def test_its_own_address_and_its_peers_are_told_apart() -> None:
+def test_its_own_address_is_no_destination_and_its_peer_is() -> None:
     situation = Situation()
     situation.link("ppp0", "10.0.1.1/24", gateway=False)
     assert purpose(situation, "10.0.1.1", 2).destinations == ("10.0.1.2",)
@@ -104,7 +104,7 @@ def test_its_own_address_and_its_peers_are_told_apart() -> None:
     assert purpose(situation, "10.0.1.1", 2) == reachability.Purpose(("10.9.9.9",), networks=("10.9.9.9/32",))
 
 
-# --- what is wrong
+# --- troubles
 
 
 REFUSED = RouteResult(error="an 'unreachable' route or rule")
@@ -121,11 +121,13 @@ REFUSED = RouteResult(error="an 'unreachable' route or rule")
         ({A: RouteResult(1, local=True)}, {}),
     ],
 )
-def test_where_nothing_gets_out_there_is_trouble(ways: dict[str, RouteResult], wanted: dict[str, Why]) -> None:
+def test_an_address_that_reaches_no_destination_is_in_trouble(
+    ways: dict[str, RouteResult], wanted: dict[str, Why]
+) -> None:
     assert told(laptop(), ways) == wanted
 
 
-def test_half_of_the_world_is_something() -> None:
+def test_reaching_one_destination_is_enough() -> None:
     snapshot = laptop().snapshot()
     (first, _) = reachability.cases(snapshot.kernel, decide(snapshot).paths)
     answers = {A: (RouteAnswer(REFUSED, REFUSED), RouteAnswer(RouteResult(2), RouteResult(2)))}
@@ -141,19 +143,19 @@ def test_half_of_the_world_is_something() -> None:
         ({"gateway": False, "profile": ALSO}, (A,), {B: Why.OWN_NETWORK}),
     ],
 )
-def test_where_others_lead_into_the_world_its_own_network_is_little(
+def test_reaching_only_its_network_is_trouble_if_others_have_a_default_route(
     second: dict[str, Any], live: tuple[str, ...], wanted: dict[str, Why]
 ) -> None:
     assert told(laptop(**second), {}, live=live) == wanted
 
 
-def test_who_serves_is_come_to() -> None:
+def test_a_signalled_address_needs_no_route_beyond_its_network() -> None:
     situation = laptop(gateway=False, profile=ALSO)
     situation.endpoints[1] = replace(situation.endpoints[1], flags=EndpointFlag.SIGNAL)
     assert told(situation, {}) == {}
 
 
-def test_where_nobody_leads_into_the_world_its_own_network_is_all() -> None:
+def test_reaching_only_its_network_is_enough_if_no_other_has_a_default_route() -> None:
     situation = laptop(gateway=False, profile=ALSO)
     situation.routes = [route for route in situation.routes if not route.is_default]
     situation.device("wlan0", profile=replace(situation.devices["wlan0"].profile, **ALSO))  # type: ignore[type-var]
@@ -174,7 +176,7 @@ def test_where_nobody_leads_into_the_world_its_own_network_is_all() -> None:
         ),
     ],
 )
-def test_a_bridge_leads_out_by_what_is_no_containers_port(ports: list[Link], words: str | None) -> None:
+def test_a_bridges_uplink_is_a_port_of_no_container(ports: list[Link], words: str | None) -> None:
     situation = Situation()
     index = situation.link("br0", f"{A}/24")
     situation.links[index] = replace(situation.links[index], kind="bridge")
@@ -183,14 +185,14 @@ def test_a_bridge_leads_out_by_what_is_no_containers_port(ports: list[Link], wor
     assert (reason.detail if reason else None) == words
 
 
-# --- how it stands
+# --- the overall state
 
 
 @pytest.mark.parametrize(
     ("ways", "state"),
     [({}, "good"), ({A: REFUSED}, "held-back"), ({B: REFUSED}, "held-back"), ({A: REFUSED, B: REFUSED}, "not-working")],
 )
-def test_a_verdict_minds_trouble(ways: dict[str, RouteResult], state: str) -> None:
+def test_trouble_is_part_of_the_overall_state(ways: dict[str, RouteResult], state: str) -> None:
     situation = laptop()
     snapshot = situation.snapshot()
     desired = decide(snapshot)

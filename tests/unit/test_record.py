@@ -57,7 +57,7 @@ OURS = Ours(
 )
 
 
-def test_what_is_saved_is_read_back_by_the_next(tmp_path: File) -> None:
+def test_a_saved_record_is_read_back(tmp_path: File) -> None:
     contents = Contents(OURS, {"10.0.1.2%2": Since("active", "FLAGS_OF_KIND", 1700000000.25)})
     Record(tmp_path / "run").save(contents)
     assert Record(tmp_path / "run").load() == contents
@@ -69,7 +69,7 @@ def test_everybody_may_read_the_record(tmp_path: File) -> None:
     assert stat.S_IMODE(record.file.stat().st_mode) == 0o644
 
 
-def test_nothing_is_written_when_nothing_changed(tmp_path: File) -> None:
+def test_an_unchanged_record_is_not_written(tmp_path: File) -> None:
     record = Record(tmp_path)
     record.save(Contents(OURS))
     before = record.file.stat().st_ino
@@ -92,9 +92,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda text: repr(text[:20]))
-def test_a_broken_record_is_set_aside_and_told_of(
-    broken: bytes, tmp_path: File, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_broken_record_is_renamed_and_logged(broken: bytes, tmp_path: File, caplog: pytest.LogCaptureFixture) -> None:
     record = Record(tmp_path)
     record.file.write_bytes(broken)
     with caplog.at_level(logging.ERROR):
@@ -106,7 +104,7 @@ def test_a_broken_record_is_set_aside_and_told_of(
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda text: repr(text[:20]))
-def test_who_only_looks_leaves_a_broken_record_where_it_is(
+def test_a_reader_does_not_rename_a_broken_record(
     broken: bytes, tmp_path: File, caplog: pytest.LogCaptureFixture
 ) -> None:
     record = Record(tmp_path)
@@ -120,13 +118,13 @@ def test_who_only_looks_leaves_a_broken_record_where_it_is(
     assert [file.name for file in tmp_path.iterdir()] == ["state.json"]
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: File) -> None:
+def test_an_unwritable_directory_is_named(tmp_path: File) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StateError, match=r"file/run/state\.json: cannot be written: Not a directory"):
         Record(tmp_path / "file" / "run").save(Contents(OURS))
 
 
-def test_only_one_writer_at_a_time_and_the_other_is_named(tmp_path: File) -> None:
+def test_there_is_one_writer_and_the_other_gets_its_process_id(tmp_path: File) -> None:
     with (
         Record(tmp_path).lock(0),
         pytest.raises(StateError, match=f"another nm-mptcp is running.*{os.getpid()}"),
@@ -175,7 +173,7 @@ NUMBERS = [
 
 
 def leaves(value: Any, *place: Any) -> Iterator[tuple[Any, ...]]:
-    """Where the record's numbers are."""
+    """The places of the record's numbers."""
     if isinstance(value, dict | list):
         for key, each in value.items() if isinstance(value, dict) else enumerate(value):
             yield from leaves(each, *place, key)
@@ -184,7 +182,7 @@ def leaves(value: Any, *place: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def changed(place: tuple[Any, ...], number: str) -> bytes:
-    """The record with something else there."""
+    """The record with another value there."""
     data = json.loads(json.dumps(WELL))
     holder = data
     for key in place[:-1]:
@@ -194,7 +192,7 @@ def changed(place: tuple[Any, ...], number: str) -> bytes:
 
 
 @pytest.mark.parametrize("place", list(leaves(WELL)), ids=str)
-def test_a_number_that_cannot_be_is_a_broken_record(place: tuple[Any, ...], tmp_path: File) -> None:
+def test_a_number_out_of_range_is_a_broken_record(place: tuple[Any, ...], tmp_path: File) -> None:
     record = Record(tmp_path)
     for number in NUMBERS:
         if (place, number) == (("guard", "until"), "null") or (number == "1.5" and place[-1] in ("since", "until", 2)):
@@ -216,7 +214,7 @@ def test_a_record_of_an_older_version_is_read(tmp_path: File) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "unreadable"])
-def test_what_is_no_readable_file_is_set_aside(kind: str, tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_or_special_file_is_renamed(kind: str, tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record(tmp_path)
     if kind == "folder":
         record.file.mkdir()
@@ -246,7 +244,7 @@ JSON = st.recursive(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(sorted(WELL)), JSON), st.binary(max_size=40))
-def test_whatever_a_record_holds_it_is_read_or_set_aside_and_what_is_read_can_be_shown_and_written(
+def test_any_contents_are_read_or_renamed_and_what_is_read_can_be_shown_and_written(
     tmp_path: File, changes: dict[str, Any], junk: bytes
 ) -> None:
     record = Record(tmp_path)
@@ -263,7 +261,7 @@ def test_whatever_a_record_holds_it_is_read_or_set_aside_and_what_is_read_can_be
         assert Record(tmp_path / "other").load() == contents
 
 
-def test_without_the_record_rules_and_routes_of_ours_are_known_by_their_marks(tmp_path: File) -> None:
+def test_without_the_record_our_rules_and_routes_are_known_by_their_numbers(tmp_path: File) -> None:
     situation = Situation()
     situation.link("e1", "10.0.1.2/24")
     made = decide(situation.snapshot())
@@ -288,18 +286,18 @@ def test_an_endpoint_is_ours_from_before_it_is_added() -> None:
     assert ours.owns(replace(A, id=3))
 
 
-def test_a_look_fills_in_the_id_and_then_another_id_is_somebody_elses() -> None:
+def test_a_dump_confirms_the_id_and_then_another_id_is_not_ours() -> None:
     ours = seen(with_endpoints(Ours(), [A]), [replace(A, id=3)])
     assert ours.owns(replace(A, id=3))
     assert not ours.owns(replace(A, id=4))
 
 
-def test_other_flags_than_we_wrote_mean_that_it_was_replaced_even_with_the_same_id() -> None:
+def test_other_flags_than_ours_mean_that_it_was_replaced_even_with_the_same_id() -> None:
     ours = seen(with_endpoints(Ours(), [A]), [replace(A, id=3)])
     assert not ours.owns(replace(A, id=3, flags=BACKUP))
 
 
-def test_while_flags_are_being_changed_both_are_ours_and_afterwards_the_new_ones() -> None:
+def test_during_a_change_of_flags_both_are_ours_and_after_it_the_new_ones() -> None:
     ours = seen(with_endpoints(Ours(), [A]), [replace(A, id=3)])
     changing = with_endpoints(ours, [replace(A, id=3, flags=BACKUP)])
     assert changing.owns(replace(A, id=3))
@@ -309,18 +307,18 @@ def test_while_flags_are_being_changed_both_are_ours_and_afterwards_the_new_ones
     assert not changed.owns(replace(A, id=3))
 
 
-def test_an_endpoint_that_is_gone_is_forgotten() -> None:
+def test_a_deleted_endpoint_is_forgotten() -> None:
     assert seen(OURS, []).endpoints == frozenset()
 
 
-def test_a_replaced_one_is_kept_for_policy_to_see_and_then_forgotten() -> None:
+def test_a_replaced_endpoint_is_kept_for_one_decision() -> None:
     replaced = [Endpoint("10.0.1.2", 2, BACKUP, 8)]
     assert seen(OURS, replaced).endpoints == OURS.endpoints
     after = decided(OURS, Kernel(endpoints=tuple(replaced)), Desired(claims=frozenset({"claim"})))
     assert (after.endpoints, after.claims) == (frozenset(), frozenset({"claim"}))
 
 
-def test_one_that_was_edited_by_hand_is_remembered_and_ours_again_when_that_is_taken_back() -> None:
+def test_an_endpoint_edited_by_hand_is_ours_again_when_the_change_is_undone() -> None:
     edited = Endpoint("10.0.1.2", 2, BACKUP, 7)
     after = decided(seen(OURS, [edited]), Kernel(endpoints=(edited,)), Desired())
     assert after.is_edited(edited)
@@ -336,7 +334,7 @@ def test_an_endpoint_that_could_not_be_added_is_not_ours() -> None:
     assert not ours.owns(replace(A, id=9))
 
 
-def test_the_limit_before_the_first_write_is_what_is_put_back() -> None:
+def test_the_limit_before_the_first_write_is_restored() -> None:
     once = with_limits(Ours(), Limits(2, 0), Limits(4, 0))
     assert once.limits == {"subflows": SavedSetting(2, 4)}
     twice = with_limits(once, Limits(4, 0), Limits(6, 3))
@@ -351,7 +349,7 @@ def test_since_stays_while_state_and_reason_stay() -> None:
     assert changed["10.0.1.2%2"].time == 30.0
 
 
-def test_a_limit_that_is_as_it_was_before_us_is_ours_no_more() -> None:
+def test_a_limit_with_its_original_value_is_not_ours() -> None:
     lowered = with_limits(Ours(), Limits(8, 2), Limits(0, 2))
     assert lowered.limits == {"subflows": SavedSetting(8, 0)}
     raised = with_limits(lowered, Limits(0, 2), Limits(8, 2))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The running service, asked over D-Bus: an answer, none, an error, silence, and no bus at all."""
+"""Calls to the running service: a reply, none, an error, a timeout, and no bus at all."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_no_bus(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
         b"OK 0123\r\n" + b"l\x02\x01\x01\0\0\0\0\x01\0\0\0\x08\0\0\0\x05\x01z\0\xff\xff\xff\xff",
     ],
 )
-def test_what_makes_no_sense_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+def test_a_malformed_reply_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
     place = tmp_path / "bus"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place))
@@ -94,14 +94,14 @@ def test_what_makes_no_sense_is_one_clear_error(tmp_path: Path, monkeypatch: pyt
             thread.join(5)
 
 
-def test_an_errors_words_are_harmless_and_not_too_long() -> None:
+def test_an_errors_text_is_printable_and_short() -> None:
     error = BusError("a.b\x1b", "\x1b[2Jgone\n" + "x" * 100_000)
     for words in (str(error), error.name, error.text):
         assert words.isprintable()
         assert len(words) <= 300
 
 
-def test_a_bus_that_is_stuck_is_named_and_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bus_that_hangs_is_named_after_a_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "bus"
     monkeypatch.setattr(remote, "CONNECT_TIMEOUT", 0.05)
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={place}")

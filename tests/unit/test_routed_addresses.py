@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which addresses leave by their own interface: all that NetworkManager routes, paths or not."""
+"""The addresses that get rules: all that NetworkManager routes on an uplink, paths or not."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def routed(situation: Situation, config: Config | None = None) -> set[str | None
     ],
     ids=["no MPTCP", "IP_CONFIG", "IP_CHECK", "portal", "waits for NetworkManager"],
 )
-def test_an_address_that_networkmanager_routes_has_its_rules_whether_it_is_a_path_or_not(why: dict[str, Any]) -> None:
+def test_an_address_that_networkmanager_routes_has_rules_path_or_not(why: dict[str, Any]) -> None:
     situation = Situation(**{key: why.pop(key) for key in ("mptcp_enabled",) if key in why})
     situation.link("e1", f"{A}/24", f"{A6}/64", type=WIFI, **why)
     situation.link("e2", f"{B}/24", ipv4_connectivity=Connectivity.FULL, ipv6_connectivity=Connectivity.FULL)
@@ -70,13 +70,13 @@ def test_an_address_that_networkmanager_routes_has_its_rules_whether_it_is_a_pat
         "disabled by default",
     ],
 )
-def test_what_is_no_uplink_or_disabled_is_routed_as_ever(other: dict[str, Any]) -> None:
+def test_without_uplink_or_with_mptcp_disabled_there_are_no_rules(other: dict[str, Any]) -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24", **other)
     assert routed(situation) == set()
 
 
-def test_a_link_without_a_default_route_is_routed_as_ever_unless_it_is_a_path_or_was() -> None:
+def test_a_link_without_a_default_route_has_no_rules_unless_it_is_or_was_a_path() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24", gateway=False)
     assert routed(situation) == set()
@@ -86,19 +86,19 @@ def test_a_link_without_a_default_route_is_routed_as_ever_unless_it_is_a_path_or
 
 
 @pytest.mark.parametrize("address", ["fe80::2/64", "169.254.7.7/16"])
-def test_link_local_addresses_are_routed_as_ever(address: str) -> None:
+def test_link_local_addresses_have_no_rules(address: str) -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24", address)
     assert routed(situation) == {A}
 
 
-def test_a_unique_local_address_leaves_by_its_own_link_too() -> None:
+def test_a_unique_local_address_has_rules() -> None:
     situation = Situation()
     situation.link("e1", "fd00::2/64")
     assert routed(situation) == {"fd00::2"}
 
 
-def test_a_service_address_on_the_loopback_interface_leaves_by_whatever_link_there_is() -> None:
+def test_a_service_address_on_the_loopback_interface_has_no_rules() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     flags = ProfileFlag.ENABLED | ProfileFlag.SIGNAL | ProfileFlag.ALSO_WITHOUT_DEFAULT_ROUTE
@@ -108,21 +108,21 @@ def test_a_service_address_on_the_loopback_interface_leaves_by_whatever_link_the
     assert routed(situation) == {A}
 
 
-def test_of_an_address_on_two_links_no_rule_could_tell_which_is_meant() -> None:
+def test_an_address_on_two_links_has_no_rules() -> None:
     situation = Situation()
     for name in ("wwan0", "wwan1"):
         situation.link(name, "192.168.8.100/24", f"10.0.{name[-1]}.2/24")
     assert routed(situation) == {"10.0.0.2", "10.0.1.2"}
 
 
-def test_in_mode_off_and_without_routing_there_is_none() -> None:
+def test_in_mode_off_and_without_routing_there_are_no_rules() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     assert routed(situation, Config(mode=Mode.OFF)) == set()
     assert routed(situation, Config(routing=RoutingOptions(enabled=False))) == set()
 
 
-def test_rules_outlive_a_default_that_goes_but_not_a_profile_that_refuses_one() -> None:
+def test_rules_outlive_the_default_route_but_not_a_profile_with_never_default() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24", gateway=False)
     situation.rules += decide_rules(A)
@@ -133,14 +133,14 @@ def test_rules_outlive_a_default_that_goes_but_not_a_profile_that_refuses_one() 
 
 
 def decide_rules(address: str) -> list[Any]:
-    """The rules that an address got while it had a default."""
+    """The rules that an address got while it had a default route."""
     situation = Situation()
     situation.link("e1", f"{address}/24")
     return list(decide(situation.snapshot()).rules)
 
 
 def test_an_address_that_an_interface_has_twice_has_its_rules_once() -> None:
-    """IPv4 lets it stand there with two lengths of prefix (``__inet_insert_ifa``)."""
+    """An interface may have the same IPv4 address with two prefix lengths (``__inet_insert_ifa``)."""
     situation = Situation()
     situation.link("e1", f"{A}/24", f"{A}/32")
     rules = [rule for rule in decide(situation.snapshot()).rules if rule.source == A]

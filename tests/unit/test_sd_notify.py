@@ -14,7 +14,7 @@ from nm_mptcp.service.sd_notify import announce, notify
 
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """A service manager that hears only when it is asked to."""
+    """A service manager that receives only on request."""
     place = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
         manager.bind(str(place))
@@ -23,7 +23,7 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
 
 
 def fill(manager: socket.socket) -> int:
-    """Say things until it takes no more, from nobody; how many it took."""
+    """Fill its socket from another one; returns how many datagrams it took."""
     taken = 0
     while True:
         # What each may have under way is bounded as well, and sooner where the queue is long.
@@ -37,17 +37,17 @@ def fill(manager: socket.socket) -> int:
                 return taken
 
 
-def test_what_is_said_arrives(manager: socket.socket) -> None:
+def test_notifications_arrive(manager: socket.socket) -> None:
     assert notify("READY=1", "STATUS=well")
     assert manager.recv(100) == b"READY=1\nSTATUS=well"
 
 
-def test_a_manager_that_does_not_listen_keeps_nobody_waiting(manager: socket.socket) -> None:
+def test_a_manager_that_is_gone_does_not_block(manager: socket.socket) -> None:
     fill(manager)
     assert notify("WATCHDOG=1") is False
 
 
-def test_what_a_manager_waits_for_is_said_until_it_is_taken_while_all_else_goes_on(manager: socket.socket) -> None:
+def test_announce_retries_until_it_is_sent_without_blocking(manager: socket.socket) -> None:
     async def story() -> None:
         taken = fill(manager)
         announcing = asyncio.create_task(announce("READY=1"))
@@ -62,6 +62,6 @@ def test_what_a_manager_waits_for_is_said_until_it_is_taken_while_all_else_goes_
 
 
 @pytest.mark.parametrize("place", ["", "relative", "/nowhere/notify"])
-def test_without_a_manager_it_is_silent(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_without_a_manager_nothing_is_sent(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", place)
     assert notify("READY=1")

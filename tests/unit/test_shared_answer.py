@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One answer for all who wait, and not all of them at once."""
+"""One answer for all waiting callers, delivered a few at a time."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Maker:
         return number
 
 
-def test_who_asks_while_an_answer_is_made_shares_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that is under way may be from before what he wants to see."""
+def test_callers_during_a_computation_share_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one being computed may be older than what the caller wants to see."""
     monkeypatch.setattr(shared_answer, "PAUSE", 0)
 
     async def story() -> None:
@@ -46,7 +46,7 @@ def test_who_asks_while_an_answer_is_made_shares_the_next_one(monkeypatch: pytes
     asyncio.run(story())
 
 
-def test_what_else_there_is_to_do_comes_between_the_answers() -> None:
+def test_other_tasks_run_between_the_answers() -> None:
     async def story() -> None:
         maker = Maker()
         maker.may.set()
@@ -63,7 +63,7 @@ def test_what_else_there_is_to_do_comes_between_the_answers() -> None:
     asyncio.run(story())
 
 
-def test_an_error_is_everybodys_and_the_next_try_is_another() -> None:
+def test_all_waiting_callers_get_an_error_and_the_next_call_tries_again() -> None:
     async def story() -> None:
         errors = [ValueError("no")]
 
@@ -80,7 +80,7 @@ def test_an_error_is_everybodys_and_the_next_try_is_another() -> None:
     asyncio.run(story())
 
 
-def test_who_has_gone_is_not_answered_and_keeps_nobody_else_from_it() -> None:
+def test_a_cancelled_caller_does_not_affect_the_others() -> None:
     async def story() -> None:
         maker = Maker()
         answers = SharedAnswer(maker.make)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""More paths than the kernel takes endpoints: which ones get a place, and who keeps one."""
+"""More paths than the kernel takes endpoints: which ones get a slot, and which keep it."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def left_out(desired: Desired) -> set[str]:
     return {path.address for path in desired.paths if path.reason.why is Why.NO_SLOT}
 
 
-# --- who comes first
+# --- the order
 
 
-def test_explicit_flags_come_first_then_one_address_an_interface_by_metric() -> None:
+def test_explicit_flags_come_first_then_one_address_per_interface_by_metric() -> None:
     situation = Situation(endpoints_max=3)
     situation.link("e1", "10.0.1.2/24", "10.0.1.3/24", metric=100)
     situation.link("e2", B + "/24", metric=300)
@@ -72,7 +72,7 @@ def test_both_families_of_a_link_come_before_second_addresses_of_any() -> None:
     assert set(wished(decide(situation.snapshot()))) == {"10.0.1.2", B, "2001:db8:2::2"}
 
 
-def test_a_slot_priority_counts_for_the_addresses_of_its_section_only() -> None:
+def test_a_slot_priority_applies_only_to_the_addresses_of_its_section() -> None:
     situation = Situation(endpoints_max=2)
     situation.link("e1", "10.0.1.2/24", "10.0.1.3/24", metric=100)
     situation.link("e2", f"{B}/24", metric=700)
@@ -89,7 +89,7 @@ def test_among_equals_the_one_that_has_its_endpoint_stays() -> None:
     assert set(wished(decide(situation.snapshot()))) == {B}
 
 
-def test_a_better_path_takes_the_worst_ones_place_and_no_others() -> None:
+def test_a_better_path_displaces_only_the_worst_one() -> None:
     situation = standing({A: 100, B: 200, C: 300}, most=3)
     assert not left_out(decide(situation.snapshot()))
     situation.link("e4", f"{D}/24", metric=150)
@@ -104,7 +104,7 @@ def test_a_better_path_takes_the_worst_ones_place_and_no_others() -> None:
     assert endpoints == [(Action.DELETE, C), (Action.ADD, D)]
 
 
-def test_a_worse_path_displaces_nobody() -> None:
+def test_a_worse_path_displaces_none() -> None:
     situation = standing({A: 100, B: 200, C: 300}, most=2)
     snapshot = situation.snapshot()
     desired = decide(snapshot)
@@ -112,10 +112,10 @@ def test_a_worse_path_displaces_nobody() -> None:
     assert not [each for each in plan(desired, snapshot.kernel, snapshot.ours) if isinstance(each.value, Endpoint)]
 
 
-# --- connections on what would be displaced
+# --- connections on displaced endpoints
 
 
-def test_what_carries_a_connections_last_subflow_keeps_its_place_and_the_next_worst_goes() -> None:
+def test_an_endpoint_with_a_connections_only_subflow_stays_and_the_next_worst_goes() -> None:
     situation = standing({A: 100, B: 200, C: 300, D: 50}, most=3)
     situation.connections = {frozenset({C}): 1, frozenset({A, B}): 1}
     desired = decide(situation.snapshot())
@@ -130,7 +130,7 @@ def test_what_carries_a_connections_last_subflow_keeps_its_place_and_the_next_wo
     assert {A, C, D} == set(wished(desired))
 
 
-def test_a_better_path_waits_while_connections_need_all_that_stand() -> None:
+def test_a_better_path_waits_while_connections_need_all_endpoints() -> None:
     situation = standing({A: 200, B: 300, C: 100}, most=2)
     situation.connections = {frozenset({A}): 1, frozenset({B}): 1}
     desired = decide(situation.snapshot())
@@ -141,7 +141,7 @@ def test_a_better_path_waits_while_connections_need_all_that_stand() -> None:
     assert set(wished(decide(situation.snapshot()))) == {A, C}
 
 
-def test_two_that_would_go_at_once_are_no_siblings_of_each_other() -> None:
+def test_two_displaced_endpoints_are_no_alternatives_to_each_other() -> None:
     situation = standing({A: 300, B: 400, C: 100, D: 200}, most=2)
     situation.connections = {frozenset({A, B}): 1}
     assert set(wished(decide(situation.snapshot()))) == {A, B}
@@ -157,7 +157,7 @@ def test_nothing_is_displaced_before_the_connections_are_known() -> None:
     assert desired.needs_connections
 
 
-def test_connections_are_not_asked_for_where_nothing_would_be_displaced() -> None:
+def test_connections_are_not_read_if_nothing_would_be_displaced() -> None:
     situation = standing({A: 100, B: 200, C: 300}, most=2)
     situation.connections = None
     assert not decide(situation.snapshot()).needs_connections
@@ -173,10 +173,10 @@ def test_a_lost_links_endpoint_that_connections_need_is_not_displaced_either() -
     assert left_out(desired) == {C}
 
 
-# --- what is lost and comes back
+# --- lost links
 
 
-def test_a_lost_links_place_goes_to_the_next_one_and_back() -> None:
+def test_a_lost_links_slot_goes_to_the_next_path_and_back() -> None:
     situation = standing({A: 100, B: 200, C: 300}, most=2)
     situation.links[2] = replace(situation.links[2], carrier=False)
     assert set(wished(decide(situation.snapshot()))) == {B, C}
@@ -187,7 +187,7 @@ def test_a_lost_links_place_goes_to_the_next_one_and_back() -> None:
     assert set(wished(decide(situation.snapshot()))) == {A, B}
 
 
-def test_networkmanagers_suspended_endpoint_comes_back_before_any_of_ours() -> None:
+def test_networkmanagers_withdrawn_endpoint_is_restored_before_any_of_ours() -> None:
     situation = Situation(endpoints_max=2)
     for number, address in enumerate((A, B), 1):
         ifindex = situation.link(f"e{number}", f"{address}/24", metric=100)
@@ -197,7 +197,7 @@ def test_networkmanagers_suspended_endpoint_comes_back_before_any_of_ours() -> N
     assert set(wished(decide(situation.snapshot()))) == {A, C}
 
 
-def test_a_deprecated_address_gives_its_place_to_its_successor() -> None:
+def test_a_deprecated_addresss_slot_goes_to_its_successor() -> None:
     old, new = "2001:db8:1::5", "2001:db8:9::5"
     situation = Situation(endpoints_max=2)
     e1 = situation.link("e1", f"{old}/64", flags=0x20)
@@ -226,8 +226,8 @@ def prefix(number: int) -> str:
     return f"2001:db8:{number}::5"
 
 
-def test_what_stays_preferred_longest_has_a_place_whichever_came_first() -> None:
-    """Each new prefix of a provider that renumbers outlives those before; which is through with detection first is chance."""
+def test_the_longest_preferred_address_has_a_slot_in_any_order_of_arrival() -> None:
+    """Each new prefix of a provider that renumbers outlives the previous ones; which passes detection first is chance."""
     situation = renumbered(3000, 1000, 2000, 9000, standing=3)
     desired = decide(situation.snapshot())
     assert set(wished(desired)) == {prefix(number) for number in (0, 2, 3)}
@@ -236,17 +236,17 @@ def test_what_stays_preferred_longest_has_a_place_whichever_came_first() -> None
     assert left_out(decide(situation.snapshot())) == {prefix(2)}
 
 
-def test_an_address_that_is_preferred_for_ever_comes_first_of_all() -> None:
+def test_an_address_that_is_preferred_forever_comes_first() -> None:
     assert left_out(decide(renumbered(3000, 9000, None, standing=2).snapshot())) == {prefix(0)}
 
 
 @pytest.mark.parametrize("preferred", [(3600, 3600, 3600), (3600, 3599, 3601), (3540, 3600, 3600)])
-def test_what_lasts_as_long_displaces_nobody(preferred: tuple[int, ...]) -> None:
+def test_an_equally_long_lifetime_displaces_none(preferred: tuple[int, ...]) -> None:
     assert left_out(decide(renumbered(*preferred, standing=2).snapshot())) == {prefix(2)}
 
 
 @pytest.mark.parametrize("preferred", [(3000, 1000, 2000, 9000), (1900, 1000, 1500, 1059), (1900, 1000, 1500, 1061)])
-def test_time_that_passes_changes_no_rank(preferred: tuple[int, ...]) -> None:
+def test_the_order_does_not_change_with_time(preferred: tuple[int, ...]) -> None:
     def after(seconds: int) -> set[str]:
         left = [max(0, each - seconds) for each in preferred]
         return left_out(decide(renumbered(*left, standing=3, read=float(seconds)).snapshot()))
@@ -254,7 +254,7 @@ def test_time_that_passes_changes_no_rank(preferred: tuple[int, ...]) -> None:
     assert {frozenset(after(seconds)) for seconds in range(0, 1000, 7)} == {frozenset(after(0))}
 
 
-def test_what_was_read_at_different_times_is_compared_by_when_it_ends() -> None:
+def test_lifetimes_read_at_different_times_are_compared_by_their_end() -> None:
     situation = renumbered(1000, 1000, standing=1, read=5000.0)
     situation.addresses[2][1] = replace(situation.addresses[2][1], read=4000.0)
     assert left_out(decide(situation.snapshot())) == {prefix(1)}
@@ -262,7 +262,7 @@ def test_what_was_read_at_different_times_is_compared_by_when_it_ends() -> None:
     assert left_out(decide(situation.snapshot())) == {prefix(0)}
 
 
-# --- endpoints of others
+# --- endpoints of other programs
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_what_was_read_at_different_times_is_compared_by_when_it_ends() -> None:
         (2, "left out: the kernel takes 2 endpoints, all used by other programs"),
     ],
 )
-def test_endpoints_of_others_take_slots_too(others: int, words: str) -> None:
+def test_other_programs_endpoints_use_slots(others: int, words: str) -> None:
     situation = Situation(endpoints_max=2)
     situation.link("e1", f"{A}/24")
     situation.link("e2", f"{B}/24", metric=200)
@@ -283,7 +283,7 @@ def test_endpoints_of_others_take_slots_too(others: int, words: str) -> None:
     assert str(path(desired, B).reason) == words
 
 
-def test_an_endpoint_of_the_kernels_own_takes_one_as_long_as_its_address_is_there() -> None:
+def test_an_implicit_endpoint_uses_a_slot_while_its_address_exists() -> None:
     situation = Situation(endpoints_max=2)
     situation.link("e1", f"{A}/24")
     situation.link("e2", f"{B}/24", metric=200)
@@ -301,7 +301,7 @@ def test_an_endpoint_of_the_kernels_own_takes_one_as_long_as_its_address_is_ther
     assert {endpoint.address for endpoint in kernel.endpoints} == {A, B}
 
 
-def test_a_stale_one_is_left_where_it_is_in_nobodys_way() -> None:
+def test_a_stale_one_stays_if_its_slot_is_not_needed() -> None:
     situation = Situation(endpoints_max=3)
     situation.link("e1", f"{A}/24")
     situation.link("e2", f"{B}/24")
@@ -311,7 +311,7 @@ def test_a_stale_one_is_left_where_it_is_in_nobodys_way() -> None:
     assert not desired.stale
 
 
-def test_one_on_a_paths_own_address_takes_no_second_place_and_is_exchanged_first() -> None:
+def test_one_on_a_paths_address_uses_no_second_slot_and_is_replaced_first() -> None:
     situation = Situation(endpoints_max=2)
     situation.link("e1", f"{A}/24")
     situation.link("e2", f"{B}/24")
@@ -328,7 +328,7 @@ def test_one_on_a_paths_own_address_takes_no_second_place_and_is_exchanged_first
 
 
 @pytest.mark.parametrize("needed", [False, True])
-def test_in_a_full_table_it_goes_before_unless_a_connection_needs_it(needed: bool) -> None:
+def test_in_a_full_table_it_is_deleted_before_unless_a_connection_needs_it(needed: bool) -> None:
     situation = standing({A: 100, B: 200}, most=1)
     situation.kernel["endpoints_max"] = 2
     implicit = situation.endpoint(B, 0, IMPLICIT, ours=False)
@@ -341,7 +341,7 @@ def test_in_a_full_table_it_goes_before_unless_a_connection_needs_it(needed: boo
     assert (implicit in kernel.endpoints) is needed
 
 
-def test_one_on_a_left_out_paths_address_goes_unless_a_connection_needs_it() -> None:
+def test_one_on_a_left_out_paths_address_is_deleted_unless_a_connection_needs_it() -> None:
     situation = Situation(endpoints_max=1)
     situation.link("e1", f"{A}/24", metric=100)
     situation.link("e2", f"{B}/24", metric=200)
@@ -357,7 +357,7 @@ def test_one_on_a_left_out_paths_address_goes_unless_a_connection_needs_it() -> 
 # --- refusals
 
 
-def test_what_the_kernel_refuses_takes_no_place_from_what_works() -> None:
+def test_a_refused_endpoint_uses_no_slot_of_others() -> None:
     situation = standing({A: 200, B: 300, C: 100}, most=2)
     situation.refused = {(C, 4): "port 443 is in use"}
     desired = decide(situation.snapshot())
@@ -369,17 +369,17 @@ def test_what_the_kernel_refuses_takes_no_place_from_what_works() -> None:
     )
 
 
-def test_a_full_table_is_no_fault_of_the_path() -> None:
+def test_a_full_table_does_not_lower_a_paths_rank() -> None:
     situation = standing({A: 200, B: 300, C: 100}, most=2)
     situation.refused = {(C, 4): ""}
     assert set(wished(decide(situation.snapshot()))) == {A, C}
 
 
-# --- nothing flaps
+# --- stability
 
 
 def settle(snapshot: Snapshot) -> tuple[Snapshot, list[list[Operation]]]:
-    """What comes of one decision after the other, until there is nothing to do."""
+    """The result of repeated decisions, until there is nothing to do."""
     rounds = []
     for _ in range(5):
         desired = decide(snapshot)
@@ -393,7 +393,7 @@ def settle(snapshot: Snapshot) -> tuple[Snapshot, list[list[Operation]]]:
     raise AssertionError(f"it flaps: {rounds}")
 
 
-def test_twelve_links_are_settled_by_one_plan_and_so_is_each_change_of_one() -> None:
+def test_twelve_links_need_one_plan_and_so_does_each_change_of_one() -> None:
     situation = Situation(endpoints_max=8)
     for number in range(1, 13):
         situation.link(f"e{number}", f"10.0.{number}.2/24", metric=100 + number % 3)

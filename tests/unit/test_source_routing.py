@@ -52,7 +52,7 @@ def test_an_address_gets_four_rules_behind_all_others_and_a_copy_of_its_interfac
 
 
 @pytest.mark.parametrize("routes", [(ONLINK1,), (ONLINK1, DEFAULT1)])
-def test_the_end_is_always_a_rule_and_never_a_route(routes: tuple[Route, ...]) -> None:
+def test_packets_are_rejected_by_a_rule_never_by_a_route(routes: tuple[Route, ...]) -> None:
     result = routing(kernel(*routes), [RoutedAddress(A, 1)])
     assert all(route.type is RouteType.UNICAST for route in of(result))
     assert result.rules[-1] == Rule(Family.IPV4, 32765, A, action=RuleAction.UNREACHABLE, protocol=PROTOCOL)
@@ -65,7 +65,7 @@ BY1, BY2 = (Route("0.0.0.0/0", hops=(Hop(1, f"10.0.{n}.1"),), metric=metric) for
 
 
 def port(*routes: Route, addresses: tuple[str, ...] = (A1, A2, A3), rules: tuple[Rule, ...] = ()) -> Kernel:
-    """One port with an address of each of two providers, and one of nobody's."""
+    """One port with an address of each of two providers, and one of neither."""
     group = tuple(Address(1, address, 24 if Family.of(address) is Family.IPV4 else 64) for address in addresses)
     return Kernel(addresses={1: group}, routes=grouped(routes), rules=rules)
 
@@ -82,7 +82,7 @@ def defaults_by(result: SourceRouting, address: str) -> set[str | None]:
     }
 
 
-def test_each_address_goes_by_the_gateway_of_its_own_prefix() -> None:
+def test_each_address_uses_the_gateway_of_its_own_prefix() -> None:
     result = routing(port(BY1, BY2), [RoutedAddress(A1, 1), RoutedAddress(A2, 1), RoutedAddress(A3, 1)])
     assert defaults_by(result, A1) == {"10.0.1.1"}
     assert defaults_by(result, A2) == {"10.0.9.1"}
@@ -134,12 +134,12 @@ def test_a_table_is_known_by_the_rules_when_the_kernel_flushed_its_routes() -> N
         {"rules": (Rule(Family.IPV6, 100, None, 42000, foreign=True, protocol=PROTOCOL),)},
     ],
 )
-def test_a_table_that_somebody_else_uses_is_left_to_him(somebody: dict[str, tuple[object, ...]]) -> None:
+def test_a_table_that_another_program_uses_is_not_used(somebody: dict[str, tuple[object, ...]]) -> None:
     have = kernel(DEFAULT1, ours(DEFAULT1), *somebody.get("routes", ()), rules=somebody.get("rules", ()))  # type: ignore[arg-type]
     assert routing(have, [RoutedAddress(A, 1)]).table_of == {A: 42001}
 
 
-def test_a_profiles_own_table_is_pointed_to_and_nothing_is_copied() -> None:
+def test_a_profiles_own_table_is_used_and_nothing_is_copied() -> None:
     result = routing(kernel(replace(DEFAULT1, table=100)), [RoutedAddress(A, 1, 100)])
     assert result.table_of == {A: 100}
     assert not of(result)
@@ -178,7 +178,7 @@ def test_ipv6_siblings_are_all_copied_and_of_an_ipv4_twin_only_the_first() -> No
     assert copied(tuple(twins), Family.IPV4) == {ours(twins[0])}
 
 
-def test_unreachable_and_its_like_are_not_copied_nor_are_our_own() -> None:
+def test_routes_without_a_next_hop_and_our_own_are_not_copied() -> None:
     blackhole = Route("192.0.2.0/24", type=RouteType.BLACKHOLE)
     assert not copied((blackhole, replace(DEFAULT1, protocol=PROTOCOL)), Family.IPV4)
 
@@ -191,7 +191,7 @@ def test_the_gateway_is_that_of_the_best_default() -> None:
     assert gateway(None, 1) is None
 
 
-def test_more_interfaces_than_tables_leave_the_last_ones_as_they_were() -> None:
+def test_with_more_interfaces_than_tables_the_last_ones_get_none() -> None:
     sources = [RoutedAddress(f"10.{n // 250}.{n % 250}.2", n) for n in range(2, 1010)]
     result = routing(Kernel(), sources)
     assert len(result.table_of) == 1000

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the service loads: a boot waits for it."""
+"""What the service imports: a boot waits for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..support.datagrams import Datagrams
 
 
 def alone(code: str) -> str:
-    """What an interpreter of its own prints."""
+    """The output of a separate interpreter."""
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -53,7 +53,7 @@ sys.exit(main())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a network namespace of its own")
-def test_a_hangup_in_its_first_moment_does_not_end_it_and_is_not_forgotten(tmp_path: Path) -> None:
+def test_an_early_sighup_does_not_end_it_and_is_handled_later(tmp_path: Path) -> None:
     manager = Datagrams(tmp_path / "notify")
     process = subprocess.Popen(
         ["unshare", "-n", sys.executable, "-c", EARLY, "--state-dir", str(tmp_path), "daemon"],

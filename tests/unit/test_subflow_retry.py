@@ -84,7 +84,7 @@ def test_no_retry_after_the_endpoint_was_added_for_another_reason() -> None:
 
 
 def tracked(retry: SubflowRetry) -> int:
-    return sum(map(len, (retry._established, retry._refusing, retry._resets, retry._heard)))
+    return sum(map(len, (retry._established, retry._refusing, retry._resets, retry._last_event)))
 
 
 def test_connections_that_ended_without_an_event_are_pruned() -> None:

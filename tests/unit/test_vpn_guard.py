@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What counts as a full tunnel, what lies below it, and what is done there first of all."""
+"""What counts as a full tunnel, which paths are below it, and in which order they are suspended."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ PPP, GENERIC, ETHERNET = 23, 14, 1
 
 
 class Laptop(Situation):
-    """Two links with both families and all their endpoints, and an interface that everything of IPv4 goes into."""
+    """Two links with both families and all their endpoints, and an interface into which all IPv4 traffic is routed."""
 
     def __init__(self, *, kind: str | None = "tun", families: tuple[Family, ...] = (IPV4,), **device: object) -> None:
         super().__init__()
@@ -65,13 +65,13 @@ class Laptop(Situation):
         self.route_as_wanted()
 
     def leads(self, ways: Mapping[Family, tuple[int, int]], *, encrypted: bool = False) -> None:
-        """By which interfaces the probes of each family leave; the rest leaves by the first link."""
+        """The interfaces by which the probes of each family leave; others leave by the first link."""
         self.kernel["egress"] = {
             family: tuple(Egress(index, encrypted) for index in ways.get(family, (2, 2))) for family in Family
         }
 
     def route_as_wanted(self) -> None:
-        """The rules of a moment ago, when there was no tunnel."""
+        """The rules from before the tunnel."""
         known, self.kernel["egress"] = self.kernel["egress"], {}
         self.rules = list(decide(self.snapshot()).rules)
         self.kernel["egress"] = known
@@ -98,12 +98,12 @@ def wished(desired: Desired) -> set[str]:
 @pytest.mark.parametrize(
     "kind", ["tun", "wireguard", "amneziawg", "ovpn", "xfrm", "vti", "ipip", "sit", "gre", "dummy"]
 )
-def test_a_link_that_wraps_up_what_goes_into_it_is_a_tunnel(kind: str) -> None:
+def test_a_link_that_encapsulates_is_a_tunnel(kind: str) -> None:
     assert Laptop(kind=kind).decide().tunnels == {IPV4: Tunnel("the tunnel tun0", frozenset({4}))}
 
 
 @pytest.mark.parametrize("kind", [None, "bridge", "veth", "bond", "vlan", "macvlan"])
-def test_any_other_link_is_none_whoever_made_it(kind: str | None) -> None:
+def test_any_other_link_is_no_tunnel(kind: str | None) -> None:
     assert not Laptop(kind=kind, type=ETHERNET).decide().tunnels
 
 
@@ -127,11 +127,11 @@ def test_it_is_one_that_networkmanager_does_not_know_at_all() -> None:
     assert laptop.decide().tunnels
 
 
-def test_what_networkmanager_runs_as_an_uplink_is_none() -> None:
+def test_an_uplink_of_networkmanager_is_no_tunnel() -> None:
     assert not Laptop(type=MODEM, external=False).decide().tunnels
 
 
-def test_ppp_is_a_tunnel_only_beside_a_vpn_plugin_that_is_at_work() -> None:
+def test_ppp_is_a_tunnel_only_while_a_vpn_plugin_is_active() -> None:
     laptop = Laptop(kind="ppp", type=PPP)
     assert not laptop.decide().tunnels
     laptop.vpn = True
@@ -145,7 +145,7 @@ def test_pppoe_beside_a_vpn_is_an_uplink() -> None:
 
 
 @pytest.mark.parametrize("ways", [(4, 2), (2, 4), (4, 0), (0, 0), (2, 2)])
-def test_half_a_tunnel_is_none(ways: tuple[int, int]) -> None:
+def test_a_tunnel_for_half_of_the_family_is_not_full(ways: tuple[int, int]) -> None:
     laptop = Laptop()
     laptop.leads({IPV4: ways})
     desired = laptop.decide()
@@ -161,10 +161,10 @@ def test_an_ipsec_policy_is_a_tunnel_without_an_interface() -> None:
     assert str(path(desired, A).reason) == "VPN guard: all IPv4 traffic leaves by an IPsec policy"
 
 
-# --- what lies below it
+# --- paths below it
 
 
-def test_what_lies_below_is_suspended_in_the_families_of_the_tunnel() -> None:
+def test_paths_below_are_suspended_in_the_families_of_the_tunnel() -> None:
     desired = Laptop().decide()
     for address in (A, B):
         found = path(desired, address)
@@ -183,7 +183,7 @@ def test_both_families_are_suspended_by_a_tunnel_of_both() -> None:
     assert set(desired.tunnels) == {IPV4, IPV6}
 
 
-def test_switched_off_it_does_nothing() -> None:
+def test_with_the_guard_off_nothing_is_suspended() -> None:
     desired = Laptop().decide(Config(vpn_guard=False))
     assert not desired.tunnels
     assert not desired.close_all
@@ -203,7 +203,7 @@ def test_a_lone_link_is_no_exception() -> None:
         {"up": False, "carrier": False},
     ],
 )
-def test_a_lost_link_below_a_tunnel_leaves_nothing_behind(changes: Mapping[str, bool]) -> None:
+def test_a_lost_link_below_a_tunnel_keeps_no_endpoint_and_no_rule(changes: Mapping[str, bool]) -> None:
     laptop = Laptop()
     laptop.links[2] = replace(laptop.links[2], **changes)
     desired = laptop.decide()
@@ -220,13 +220,13 @@ def test_a_deprecated_address_keeps_no_endpoint() -> None:
     assert A6 in desired.close_all
 
 
-def test_what_was_kept_without_networkmanager_is_not_kept() -> None:
+def test_an_endpoint_kept_without_networkmanager_is_suspended_too() -> None:
     laptop = Laptop()
     laptop.running = False
     assert wished(laptop.decide()) == {A6, B6}
 
 
-def test_networkmanagers_endpoint_is_taken_and_remembered() -> None:
+def test_networkmanagers_endpoint_is_withdrawn_and_recorded() -> None:
     laptop = Laptop()
     e3 = laptop.link("e3", "10.0.3.2/24", profile={"mptcp_flags": ProfileFlag(0x62)})
     laptop.endpoint("10.0.3.2", e3, BACKUP, ours=False)
@@ -241,7 +241,7 @@ def test_networkmanagers_endpoint_is_taken_and_remembered() -> None:
     assert Endpoint("10.0.3.2", e3, BACKUP) in laptop.decide().endpoints
 
 
-def test_somebody_elses_endpoint_is_left_to_him_but_not_routed() -> None:
+def test_another_programs_endpoint_is_unchanged_but_not_routed() -> None:
     laptop = Laptop()
     e3 = laptop.link("e3", "10.0.3.2/24")
     laptop.endpoint("10.0.3.2", e3, EndpointFlag.SUBFLOW | EndpointFlag.FULLMESH, ours=False)
@@ -251,7 +251,7 @@ def test_somebody_elses_endpoint_is_left_to_him_but_not_routed() -> None:
     assert "10.0.3.2" not in {rule.source for rule in desired.rules}
 
 
-def test_a_tunnel_with_flags_of_its_own_is_a_path_and_guards_all_the_same() -> None:
+def test_a_tunnel_with_flags_of_its_own_is_a_path_and_is_guarded() -> None:
     laptop = Laptop(
         type=TUN,
         external=False,
@@ -267,7 +267,7 @@ def test_a_tunnel_with_flags_of_its_own_is_a_path_and_guards_all_the_same() -> N
     assert path(desired, A).reason.why is Why.VPN_GUARD
 
 
-def test_a_temporary_address_is_cut_while_it_has_rules() -> None:
+def test_the_subflows_on_a_temporary_address_with_rules_are_closed() -> None:
     laptop = Laptop(families=(IPV6,))
     temporary = "2001:db8:1::7777"
     laptop.address(2, f"{temporary}/64", flags=0x01)
@@ -278,10 +278,10 @@ def test_a_temporary_address_is_cut_while_it_has_rules() -> None:
     assert not [rule for rule in desired.rules if rule.source == temporary]
 
 
-# --- connections beside the tunnel
+# --- connections that bypass the tunnel
 
 
-def test_before_an_endpoint_goes_it_is_asked_who_stands_beside_the_tunnel() -> None:
+def test_the_subflows_that_bypass_the_tunnel_are_read_before_an_endpoint_is_deleted() -> None:
     laptop = Laptop()
     laptop.bypass = None
     desired = laptop.decide()
@@ -289,7 +289,7 @@ def test_before_an_endpoint_goes_it_is_asked_who_stands_beside_the_tunnel() -> N
     assert wished(desired) == {A, B, A6, B6}
 
 
-def test_an_endpoint_stays_for_a_connection_beside_the_tunnel_and_no_subflow_is_made() -> None:
+def test_an_endpoint_stays_for_an_allowed_bypass_and_no_subflow_is_allowed() -> None:
     laptop = Laptop()
     laptop.bypass = TunnelBypass(allowed=frozenset({A}))
     desired = laptop.decide()
@@ -300,7 +300,7 @@ def test_an_endpoint_stays_for_a_connection_beside_the_tunnel_and_no_subflow_is_
     assert desired.close_all == {A, B}
 
 
-def test_what_stands_around_the_tunnel_on_such_an_address_is_cut_also_later() -> None:
+def test_leaking_subflows_on_such_an_address_are_closed_also_later() -> None:
     laptop = Laptop()
     laptop.rules = []
     laptop.bypass = TunnelBypass(allowed=frozenset({A}))
@@ -319,7 +319,7 @@ def test_networkmanagers_endpoint_stays_for_it_as_well() -> None:
     assert "10.0.3.2" not in wished(desired)
 
 
-def test_the_limits_come_back_as_they_were() -> None:
+def test_the_limits_are_restored() -> None:
     laptop = Laptop()
     laptop.leads({})
     laptop.kernel["limits"] = Limits(0, 8)
@@ -330,10 +330,10 @@ def test_the_limits_come_back_as_they_were() -> None:
     assert laptop.decide().limits == Limits(8, 8)
 
 
-# --- what is done first
+# --- the order
 
 
-def test_no_subflow_is_allowed_then_subflows_and_rules_go_and_then_the_endpoints() -> None:
+def test_the_order_is_the_limit_then_subflows_and_rules_then_endpoints() -> None:
     forbidden, cut, *others = Laptop().operations()
     assert (forbidden.action, forbidden.value) == (Action.SET, Limits(0, 0))
     assert cut.action is Action.CLOSE_ALL
@@ -346,13 +346,13 @@ def test_no_subflow_is_allowed_then_subflows_and_rules_go_and_then_the_endpoints
     assert [value.address for value in gone[len(rules) : len(rules) + 2] if isinstance(value, Endpoint)] == [A, B]
 
 
-def test_a_lone_endpoint_goes_at_once_and_needs_no_such_limit() -> None:
+def test_a_lone_endpoint_is_deleted_without_that_limit() -> None:
     laptop = Laptop()
     laptop.endpoints = [endpoint for endpoint in laptop.endpoints if endpoint.address != B]
     assert laptop.operations()[0].action is Action.CLOSE_ALL
 
 
-def test_the_limit_is_put_back_when_the_endpoints_are_gone() -> None:
+def test_the_limit_is_restored_after_the_endpoints_are_deleted() -> None:
     laptop = Laptop()
     laptop.endpoints = [endpoint for endpoint in laptop.endpoints if endpoint.address in (A6, B6)]
     laptop.rules = [rule for rule in laptop.rules if rule.source in (A6, B6)]
@@ -377,7 +377,7 @@ def test_nothing_is_written_once_nothing_is_left() -> None:
 # --- the record
 
 
-def test_the_record_begins_anew_with_each_tunnel_and_remembers_the_last() -> None:
+def test_the_record_starts_again_with_each_period_and_keeps_the_last() -> None:
     assert guarded(None, {}, 1.0) is None
     first = guarded(None, {IPV4: "tun0"}, 1.0)
     assert first == GuardRecord({IPV4: "tun0"}, 1.0)
@@ -397,7 +397,7 @@ def test_a_vpn_profile_counts_as_a_tunnel_by_its_type() -> None:
     assert laptop.decide().tunnels
 
 
-# --- the laws, for any situation
+# --- properties of any situation
 
 
 TENTATIVE = AddressFlag.TENTATIVE
@@ -405,7 +405,7 @@ LASTING = (Why.FLAGS_OF_KIND, Why.FLAGS_OF_PROFILE, Why.FLAGS_OF_NETWORKMANAGER,
 
 
 def settle(snapshot: Snapshot) -> Snapshot:
-    """The same after a few looks, when nothing is left to do (connections the model has none of, which end)."""
+    """The state after repeated convergences, until nothing is left to do (the model has no connections)."""
     for _ in range(4):
         desired = decide(snapshot)
         ours = decided(snapshot.ours, snapshot.kernel, desired)

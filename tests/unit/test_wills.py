@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An endpoint on which a live connection depends goes by somebody's will alone: not by a circumstance, nor by what is not
-known of it.
+"""An endpoint on which a live connection depends is deleted only by somebody's choice: not by a circumstance, nor while it is
+not known.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def routed(desired: Desired) -> set[str | None]:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_a_connection_depends_on_stays(change: str) -> None:
+def test_an_endpoint_that_a_connection_depends_on_stays(change: str) -> None:
     desired = decision(on_two_links(change, connections={frozenset({A}): 1}))
     assert A in wished(desired)
     assert A in routed(desired)
@@ -183,19 +183,19 @@ def test_what_a_connection_depends_on_stays(change: str) -> None:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_may_have_dependents_stays_until_it_is_known(change: str) -> None:
+def test_an_endpoint_stays_until_the_connections_are_known(change: str) -> None:
     desired = decision(on_two_links(change, connections=None))
     assert A in wished(desired)
     assert desired.needs_connections or change == "detection_runs_anew"
 
 
 @pytest.mark.parametrize("change", sorted(CHANGES.keys() - {"detection_runs_anew", "deprecated"}))
-def test_what_nobody_depends_on_goes_while_another_path_stays(change: str) -> None:
+def test_an_endpoint_without_dependents_goes_if_another_path_stays(change: str) -> None:
     desired = decision(on_two_links(change, connections={frozenset({A, B}): 3} if change != "mode_off" else {}))
     assert A not in wished(desired) or change == "switched_off_by_sysctl"  # that takes the other one as well
 
 
-def test_an_address_that_networkmanager_adds_again_keeps_its_endpoint_without_a_word() -> None:
+def test_an_address_that_networkmanager_adds_again_keeps_its_endpoint() -> None:
     situation = on_two_links("detection_runs_anew", connections={})
     before = situation.snapshot().kernel.endpoints
     desired = decision(situation)
@@ -214,7 +214,7 @@ LONE = CHANGES.keys() - {
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("connections", [{}, {frozenset({A}): 1}], ids=["idle", "in-use"])
 def test_on_a_lone_link(change: str, connections: dict[frozenset[str], int]) -> None:
-    """What passes, or is not known, takes nothing; what lasts takes it when nobody needs it any more."""
+    """A transient or unknown circumstance deletes nothing; a permanent one does once no connection depends on it."""
     situation = Situation()
     situation.endpoint(A, situation.link("e1", f"{A}/64"), ours=True)
     situation.rules = list(decide(situation.snapshot()).rules)
@@ -223,7 +223,7 @@ def test_on_a_lone_link(change: str, connections: dict[frozenset[str], int]) -> 
     assert wished(decision(situation)) == ({A} if connections or change in LONE else set())
 
 
-def test_a_connection_over_both_links_keeps_both_where_both_are_to_go() -> None:
+def test_a_connection_over_both_links_keeps_both_endpoints_if_both_are_to_go() -> None:
     situation = on_two_links("switched_off_by_sysctl", connections={frozenset({A, B}): 1})
     assert wished(decision(situation)) == {A, B}
 
@@ -236,7 +236,9 @@ def test_a_connection_over_both_links_keeps_both_where_both_are_to_go() -> None:
         ({"default_flags": DefaultFlags(ProfileFlag.DISABLED, "connection-mine")}, {}, Why.DISABLED_BY_NETWORKMANAGER),
     ],
 )
-def test_somebodys_will_is_done(link: str, changes: dict[str, object], profiles: dict[str, object], why: Why) -> None:
+def test_a_deliberate_choice_deletes_the_endpoint(
+    link: str, changes: dict[str, object], profiles: dict[str, object], why: Why
+) -> None:
     situation = on_two_links("no_carrier", connections={frozenset({A}): 1})
     situation.links[2] = Link(2, "e1")
     if link == "lone":
@@ -249,7 +251,7 @@ def test_somebodys_will_is_done(link: str, changes: dict[str, object], profiles:
     assert next(path.reason.why for path in desired.paths if path.address == A) is why
 
 
-def test_the_guard_of_a_full_tunnel_is_a_will() -> None:
+def test_the_vpn_guard_is_a_deliberate_choice() -> None:
     situation = on_two_links("no_carrier", connections={frozenset({A}): 1})
     tunnel = situation.link("tun0", "2001:db8:9::2/64", type=16)
     situation.links[tunnel] = replace(situation.links[tunnel], kind="tun")
@@ -258,10 +260,10 @@ def test_the_guard_of_a_full_tunnel_is_a_will() -> None:
 
 
 @pytest.mark.parametrize("connections", [None, {}, {frozenset({A}): 1}])
-def test_a_profile_that_cannot_be_read_is_no_path_although_what_stands_there_stays(
+def test_an_unreadable_profile_is_no_path_and_its_endpoint_stays(
     connections: dict[frozenset[str], int] | None,
 ) -> None:
-    """It might say disabled."""
+    """It might disable MPTCP."""
     situation = Situation()
     situation.endpoint(A, situation.link("e1", f"{A}/64"), ours=True)
     situation.connections = connections
@@ -273,11 +275,11 @@ def test_a_profile_that_cannot_be_read_is_no_path_although_what_stands_there_sta
     assert "cannot be read: no answer in time" in str(path.reason)
 
 
-# --- the link is lost, and what is said of its address
+# --- the reason on a lost link
 
 
 @pytest.mark.parametrize("endpoint", [True, False])
-def test_no_carrier_goes_before_duplicate_address_detection(endpoint: bool) -> None:
+def test_no_carrier_is_reported_before_duplicate_address_detection(endpoint: bool) -> None:
     """Without carrier it does not begin: from boot on (``ignore-carrier``) the address is tentative as long as that lasts."""
     situation = Situation()
     e1 = situation.link("e1", f"{A}/64", flags=AddressFlag.TENTATIVE)
@@ -291,8 +293,8 @@ def test_no_carrier_goes_before_duplicate_address_detection(endpoint: bool) -> N
     assert (Family.IPV6, e1) in desired.linkdown or desired.routes.get((254, 3))
 
 
-def test_a_flapping_link_holds_no_endpoint_back_that_could_not_be_added() -> None:
-    """Held back or not: while detection runs, or without a default route, it would be tried once, and in vain."""
+def test_damping_does_not_hide_why_an_endpoint_cannot_be_added() -> None:
+    """Damped or not: while detection runs, or without a default route, it would be tried once, and in vain."""
     for flags, gateway in ((AddressFlag.TENTATIVE, True), (AddressFlag(0), False)):
         situation = Situation()
         e1 = situation.link("e1", f"{A}/64", flags=flags)
@@ -303,8 +305,8 @@ def test_a_flapping_link_holds_no_endpoint_back_that_could_not_be_added() -> Non
         assert wished(decision(situation)) == set()
 
 
-def test_the_rules_of_an_unknown_profile_lead_where_they_led() -> None:
-    """NetworkManager puts its routes into a table of its own, and main has none."""
+def test_the_rules_of_an_unknown_profile_keep_their_table() -> None:
+    """NetworkManager adds its routes to the profile's own table, and main has none."""
     situation = Situation()
     situation.endpoint(A, situation.link("e1", f"{A}/64", profile={"ipv6_route_table": 1000}), ours=True)
     before = decide(situation.snapshot()).rules
@@ -313,7 +315,7 @@ def test_the_rules_of_an_unknown_profile_lead_where_they_led() -> None:
     assert decision(situation).rules == before
 
 
-def test_an_absent_address_that_stands_elsewhere_now_moves() -> None:
+def test_an_absent_address_on_another_link_moves_there() -> None:
     situation = Situation()
     e1, e2 = situation.link("e1"), situation.link("e2", f"{A}/64")
     situation.endpoint(A, e1, ours=True)
