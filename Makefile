@@ -177,9 +177,10 @@ format: venv
 
 # `make bench-failover BENCH_ARGUMENTS='--repetitions 3 --only carrier'`: NetworkManager alone, with mptcpd, with nm-mptcp;
 # failover: links are lost (25 minutes); behind: is any connection worse off than with NetworkManager alone (7); guard: what
-# goes around a full-tunnel VPN (5); modes: a download under another mode; routes: a link with 10,000 routes; boot: is a boot slower with the package.
+# goes around a full-tunnel VPN (5); modes: a download under another mode; routes: a link with 10,000 routes; boot: is a boot
+# slower with the package; commands: status, explain and check beside the service (with --before, of two checkouts in turn).
 BENCH_ARGUMENTS ?=
-BENCHES := failover behind guard modes routes boot
+BENCHES := failover behind guard modes routes boot commands
 BENCH_NEEDS = bench
 bench-boot: BENCH_NEEDS = packages deb container
 bench-boot: deb
