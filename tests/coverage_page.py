@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -101,8 +102,9 @@ def main() -> int:
     system = ", ".join(
         (seen["distribution"], *(f"{name} {seen[name]}" for name in ("kernel", "NetworkManager", "Python")))
     )
-    with tempfile.TemporaryDirectory(prefix="nm-mptcp-coverage-") as place:
-        report, outcome = measure(arguments, Path(place))
+    place = Path(tempfile.mkdtemp(prefix="nm-mptcp-coverage-"))
+    report, outcome = measure(arguments, place)
+    shutil.rmtree(place)  # where something failed, what took so long is still there
     tests = "`, `".join(_folders(arguments))
     chosen.output.write_text(page(report, tests=tests, outcome=outcome, system=system))
     totals = report["totals"]

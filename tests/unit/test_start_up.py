@@ -22,6 +22,7 @@ def alone(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.skipif("COVERAGE_PROCESS_CONFIG" in os.environ, reason="coverage.py loads modules of its own")
 def test_the_service_loads_of_pyroute2_only_its_messages() -> None:
     """Its database, command line, HTTP server and test tools are 160 ms of processor time and 20 MB."""
     loaded = alone("import sys, nm_mptcp.service.daemon; print(*sys.modules)").split()
