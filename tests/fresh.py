@@ -51,7 +51,9 @@ done
 hostname fresh
 pivot_root . .
 umount -l .
-exec su - "$TYPIST" -c "$TYPED"
+# Not exec: the first process reaps orphans, as a shell does and su does not.
+su - "$TYPIST" -c "$TYPED" && status=0 || status=$?
+exit $status
 """
 
 

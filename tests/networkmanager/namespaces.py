@@ -66,6 +66,14 @@ def wait_for(what: str, question: Callable[[], T], *, seconds: float = 10.0, eve
         time.sleep(every)
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or a zombie: whose orphans nobody reaps (a container's first process) has these for ever."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def children(pid: int) -> list[int]:
     """The processes that ``pid`` has started and that still live, as this namespace numbers them."""
     found = []

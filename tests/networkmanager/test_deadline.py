@@ -9,7 +9,7 @@ import pytest
 
 from ..support import inner_pytest
 from .conftest import skip_without_tools
-from .namespaces import wait_for
+from .namespaces import has_ended, wait_for
 
 HANGING = """
     import pathlib, time
@@ -34,4 +34,4 @@ def test_a_bed_ends_with_its_test(cleanup: str, said: str, tmp_path: Path) -> No
     assert said in done.stdout
     pids = (tmp_path / "pids").read_text().split()
     assert len(pids) == 3
-    wait_for("all have ended", lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    wait_for("all have ended", lambda: all(has_ended(int(pid)) for pid in pids))

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from .bed import SERVER, Bed, command
-from .namespaces import Program, wait_for
+from .namespaces import Program, has_ended, wait_for
 from .observe import Writes
 from .terminals import Screen
 from .traffic import Connection, EchoServer
@@ -150,7 +150,7 @@ def test_a_link_is_lost_and_comes_back_and_a_priority_changes_while_three_watch(
 
     # Another size, and the end.
     wide.resize(100, 20)
-    wait_for("it is drawn again", lambda: max(map(len, wide.text.splitlines())) == 100)
+    wait_for("it is drawn again", lambda: max(map(len, wide.text.splitlines()), default=0) == 100)
     assert len(wide.text.splitlines()) <= 20
     for screen in screens:
         assert screen.modes != screen.before
@@ -274,7 +274,7 @@ def test_it_ends_with_its_terminal(bed: Bed) -> None:
     screen.wait_for("EVENTS")
     pid = screen.pid
     screen.hang_up()
-    wait_for("the program has ended", lambda: not Path(f"/proc/{pid}").exists())
+    wait_for("the program has ended", lambda: has_ended(pid))
 
 
 @pytest.mark.usefixtures("up")
