@@ -63,7 +63,7 @@ help:
 	@echo "  make test-install     the Debian package in containers (ROOTS=$(ROOTS))"
 	@echo "  make test-machine     tests in Debian machines (MACHINES='$(MACHINES)')"
 	@echo "  make test-wifi        of these the package on real Wi-Fi, without long tests"
-	@echo "  make bench-NAME       measure: $(BENCHES)"
+	@echo "  make bench-NAME       NAME: $(BENCHES)"
 	@echo "As any user:"
 	@echo "  make venv             $(VENV) with the command and the test tools"
 	@echo "  make test-unit        tests that need neither root nor NetworkManager"
