@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -100,17 +101,29 @@ def test_each_example_does_what_it_should(bed: Bed, up: Links) -> None:
     failed = []
     lines = [line for example in examples() if left_out(example) is None for line in typed(example)]
     for line in sorted(lines, key=lambda each: each.startswith("nm-mptcp clear")):
-        # What goes on until somebody ends it is ended as a person does.
-        bounded = f"timeout --preserve-status -s INT 6 {line}" if line.startswith("nm-mptcp watch") else line
-        done = bed.machine.attempt("sh", "-c", f"cd /run && {bounded}", seconds=60)
+        if line.startswith("nm-mptcp watch"):
+            status, errors = watched(bed, line)
+        else:
+            done = bed.machine.attempt("sh", "-c", f"cd /run && {line}", seconds=60)
+            status, errors = done.returncode, done.stderr
         known = next((each for begin, each in TELLING.items() if line.startswith(begin)), (0,))
-        wrong = re.search(r"usage:|Traceback|--help'\)|not found", done.stderr)
-        if wrong or done.returncode not in known:
-            failed.append(f"{line}: {done.returncode}: {done.stderr}")
+        wrong = re.search(r"usage:|Traceback|--help'\)|not found", errors)
+        if wrong or status not in known:
+            failed.append(f"{line}: {status}: {errors}")
     assert failed == []
     assert up.wifi.address not in [endpoint.address for endpoint in bed.endpoints()]  # clear came last
     bed.sh("nm-mptcp apply")
     bed.wait_endpoint(up.wifi.address)
+
+
+def watched(bed: Bed, line: str) -> tuple[int, str]:
+    """What goes on until somebody ends it, ended as a person does once it has shown something: status and output."""
+    program = bed.machine.spawn("sh", "-c", f"cd /run && exec {line}", log="watched")
+    wait_for("it shows something", lambda: program.output() or not program.running, seconds=30)
+    status = program.stop(signal.SIGINT)
+    output = program.output()
+    program.log.unlink()
+    return status, output
 
 
 def settings() -> list[str]:
