@@ -34,12 +34,16 @@ def main() -> None:
     trees["now"] = REPOSITORY
     figures: dict[tuple[str, str], list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as place:
-        bed = Bed(Path(place, "bed"), installed=install(Path(place, "installed")))
+        directory = Path(place, "bed")
+        directory.mkdir()
+        bed = Bed(directory, installed=install(Path(place, "installed")))
         try:
             links = Links.plug_in(bed)
             bed.without_dispatcher_scripts()
             EchoServer(bed.far)
+            service = bed.start_service()
             links.bring_up()
+            service.stop()
             for number in range(arguments.rounds):
                 for name in sorted(trees, reverse=bool(number % 2)):
                     measure(bed, name, trees[name] / ".venv/bin/nm-mptcp", arguments.calls, figures)
