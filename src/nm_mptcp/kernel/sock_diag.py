@@ -154,11 +154,14 @@ class Sockets(Requester):
 
     def subflows(self) -> tuple[Subflow, ...]:
         """All subflows of live connections; a connection that fell back to TCP has none."""
+        return tuple(subflow for subflow in map(_subflow, self.dump()) if subflow is not None)
+
+    def dump(self) -> list[Message]:
+        """All TCP sockets with data to send or receive, as the kernel reports them."""
         # One request for both families: for each the kernel walks its whole table of sockets, whosever they are
         # (262,144 buckets on a machine with 24 GiB: some 3 ms), and a lost link's endpoint waits for that.
         body = _ALL.pack(socket.AF_UNSPEC, 0, 0, _WITH_INFO, _STATES, 0)
-        answers = self._netlink.dump(_TCPDIAG_GETSOCK, body, what="read the TCP sockets")
-        return tuple(subflow for subflow in map(_subflow, answers) if subflow is not None)
+        return self._netlink.dump(_TCPDIAG_GETSOCK, body, what="read the TCP sockets")
 
     def destroy(self, subflow: Subflow) -> None:
         """Close one subflow with a reset; its connection continues on its siblings, and is lost without one.
@@ -191,13 +194,9 @@ def destroy(subflow: Subflow) -> None:
 def _subflow(answer: Message) -> Subflow | None:
     """A socket of the dump; None for one that is not a subflow."""
     attrs = attributes(answer.data, answer.start + _MESSAGE.size, answer.end)
-    layer = attrs.get(_INET_DIAG_ULP_INFO)
-    if layer is None:
+    mptcp = _of_subflow(attrs.get(_INET_DIAG_ULP_INFO, b""))
+    if mptcp is None:
         return None
-    inner = attributes(layer, 0, len(layer)).get(_INET_ULP_INFO_MPTCP)
-    if inner is None:
-        return None
-    mptcp = attributes(inner, 0, len(inner))
     family, state, _timer, _retransmits, identity, _expires, _rqueue, _wqueue, _uid, inode = _MESSAGE.unpack_from(
         answer.data, answer.start
     )
@@ -228,6 +227,18 @@ def _subflow(answer: Message) -> Subflow | None:
         received=received,
         rtt=_rtt(info, receiving=received > sent),
     )
+
+
+def token_of(layer: bytes) -> int:
+    """The token of a subflow's connection, by the socket's ``INET_DIAG_ULP_INFO``; 0 for another kind of socket."""
+    mptcp = _of_subflow(layer)
+    return _number(mptcp, _TOKEN_LOCAL, "=I") if mptcp else 0
+
+
+def _of_subflow(layer: bytes) -> dict[int, bytes] | None:
+    """The attributes of a subflow, by the socket's ``INET_DIAG_ULP_INFO``; None for another kind of socket."""
+    inner = attributes(layer, 0, len(layer)).get(_INET_ULP_INFO_MPTCP)
+    return None if inner is None else attributes(inner, 0, len(inner))
 
 
 def _rtt(info: bytes, *, receiving: bool) -> float:
