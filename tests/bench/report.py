@@ -38,9 +38,16 @@ class Results:
 
 def table(results: Results, scenarios: Sequence[Scenario], tools: Sequence[Tool]) -> str:
     """The Markdown page."""
+    lines = ["<!-- made by `make bench-failover`; do not edit -->", "", *figures(results, scenarios, tools)]
+    lines += ["", *_notes()]
+    if results.failures:
+        lines += ["", f"Runs that could not be made: {len(results.failures)}."]
+    return "\n".join(lines) + "\n"
+
+
+def figures(results: Results, scenarios: Sequence[Scenario], tools: Sequence[Tool]) -> list[str]:
+    """Conditions and table alone."""
     lines = [
-        "<!-- made by `make bench-failover`; do not edit -->",
-        "",
         _conditions(results),
         "",
         "Milliseconds: median, maximum [runs]. *never*: not within the time that the run waited.",
@@ -57,10 +64,7 @@ def table(results: Results, scenarios: Sequence[Scenario], tools: Sequence[Tool]
         lost = [_lost(results.outcomes[scenario.name, tool.name]) for tool in tools]
         if any(lost):
             lines.append(f"| {title} | connections lost | {' | '.join(each or '-' for each in lost)} |")
-    lines += ["", *_notes()]
-    if results.failures:
-        lines += ["", f"Runs that could not be made: {len(results.failures)}."]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _conditions(results: Results) -> str:

@@ -32,10 +32,11 @@ def _as_usual(end: socket.socket) -> None:
 
 
 def _listener(namespace: Namespace, port: int, protocol: int) -> socket.socket:
-    listener = namespace.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+    listener = namespace.socket(socket.AF_INET6, socket.SOCK_STREAM, protocol)
+    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     _as_usual(listener)
-    listener.bind(("0.0.0.0", port))
+    listener.bind(("::", port))
     listener.listen()
     return listener
 
@@ -154,7 +155,8 @@ class Stream:
         self.error: OSError | None = None
         self.server, self.port = server, port
         self._ended = False
-        self._socket = namespace.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
+        family = socket.AF_INET6 if ":" in server else socket.AF_INET
+        self._socket = namespace.socket(family, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
         _as_usual(self._socket)
         self._socket.settimeout(10)
         self._socket.connect((server, port))
@@ -241,7 +243,8 @@ class Attempt:
         self._thread.start()
 
     def _run(self, namespace: Namespace, server: str, port: int, protocol: int, limit: float) -> None:
-        with namespace.socket(socket.AF_INET, socket.SOCK_STREAM, protocol) as end:
+        family = socket.AF_INET6 if ":" in server else socket.AF_INET
+        with namespace.socket(family, socket.SOCK_STREAM, protocol) as end:
             end.settimeout(limit)
             try:
                 end.connect((server, port))

@@ -137,7 +137,8 @@ class Subflows:
 
     def to(self, server: str, port: int) -> set[tuple[str, int]]:
         """Local address and port of each one to that server."""
-        request = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 1 << 1) + bytes(48)
+        family, size = (socket.AF_INET6, 16) if ":" in server else (socket.AF_INET, 4)
+        request = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 1 << 1) + bytes(48)
         self._socket.send(struct.pack("=IHHII", 16 + len(request), 20, 0x301, 1, 0) + request)
         found: set[tuple[str, int]] = set()
         while True:
@@ -148,7 +149,7 @@ class Subflows:
                 if kind in (2, 3):
                     return found
                 ours, theirs = struct.unpack_from("!HH", body, 4)
-                local, remote = socket.inet_ntoa(body[8:12]), socket.inet_ntoa(body[24:28])
+                local, remote = (socket.inet_ntop(family, body[at : at + size]) for at in (8, 24))
                 if (remote, theirs) == (server, port):
                     found.add((local, ours))
 

@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -135,6 +136,21 @@ def test_a_network_that_drops_mptcp(machine: Machine, network: Network, far: Net
     )
     # It is counted, and that stays.
     assert machine.found("fallback").evidence.startswith("1 of ")
+
+
+@bad_state_of(system.silent_links)
+def test_a_machine_without_tracefs(machine: Machine) -> None:
+    asked = f"{sys.executable} -c 'from nm_mptcp.kernel.tracefs import untraceable; print(untraceable())'"
+
+    def told(prepare: str) -> str:
+        script = f"umount -q -R /sys/kernel/tracing /sys/kernel/debug; {prepare}; {asked}"
+        return subprocess.run(
+            ["unshare", "--mount", "sh", "-c", script], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    assert told("mount -t tracefs none /sys/kernel/tracing") == ""
+    assert told(":") == "tracefs is not mounted"
+    assert machine.result("silent-links") is Result.GOOD, "it is noticed later"
 
 
 # --- endpoints

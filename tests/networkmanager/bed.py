@@ -241,6 +241,8 @@ class Bed:
             "rm -rf /etc/nm-mptcp",
             "for place in /etc/NetworkManager /var/lib/NetworkManager; do mount -t tmpfs -o mode=755 bed $place; done",
             "mount -t sysfs -o ro bed /sys",
+            # Retransmissions are traced; a kernel without tracefs has them polled.
+            "mount -t tracefs bed /sys/kernel/tracing || true",
             "hostname bed",
             "mkdir -p /run/dbus /run/NetworkManager /etc/NetworkManager/conf.d /etc/NetworkManager/dispatcher.d",
             "mkdir -p -m 700 /etc/NetworkManager/system-connections",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import signal
 import socket
 import struct
@@ -206,6 +207,41 @@ class Network:
         )
         self.routers.append(router)
         return router
+
+    # --- silence
+
+    def silence(self, *ways: str, family: str = "", gateway: bool = False) -> None:
+        """Let packets vanish while all carriers stay: those from the machine (``out``), those to it (``in``), or both; of
+        ``family`` ("ip", "ip6") or both; beyond the gateway, or the gateway's own as well (no ARP, no DHCP).
+        """
+        hooks = {"out": ("input", "iifname", "daddr"), "in": ("output", "oifname", "saddr")}
+        beyond = {"ip": "{ 192.0.2.0/24, 198.51.100.0/24 }", "ip6": "2001:db8:ffff::/48"}
+        lines = []
+        for way in ways or hooks:
+            hook, direction, side = hooks[way]
+            match = [f"{each} {side} {beyond[each]}" for each in beyond if family in ("", each)]
+            rules = "\n".join(f'{direction} "{self.interface}" {each} counter drop' for each in match)
+            lines.append(f"chain {hook} {{ type filter hook {hook} priority 0\n{rules}\n}}")
+        self.bed.far.sh(f"nft -f - <<'END'\ntable inet {self._silence} {{\n" + "\n".join(lines) + "\n}\nEND\n")
+        if gateway:
+            for port in self.ports:
+                self.bed.far.run("ip", "link", "set", port.far_name, "nomaster")
+
+    def speak(self) -> None:
+        """End :meth:`silence`."""
+        self.bed.far.run("nft", "delete", "table", "inet", self._silence)
+        for port in self.ports:
+            self.bed.far.run("ip", "link", "set", port.far_name, "master", self.interface)
+
+    def vanished(self) -> int:
+        """How many packets vanished by :meth:`silence`."""
+        shown = self.bed.far.run("nft", "-j", "list", "table", "inet", self._silence)
+        return sum(each["counter"]["packets"] for rule in json.loads(shown)["nftables"] if "rule" in rule
+                   for each in rule["rule"]["expr"] if "counter" in each)  # fmt: skip
+
+    @property
+    def _silence(self) -> str:
+        return f"silence-{self.name}"
 
     def add_prefix(self, prefix: str) -> None:
         """Make the gateway know the way back into one more IPv6 prefix."""

@@ -88,6 +88,7 @@ EXPLAIN = {
     "ignore metered": _PURE + "what_the_configuration_is_said_to_change_it_changes",
     "use it while roaming": _PURE + "what_the_configuration_is_said_to_change_it_changes",
     "ignore the signal strength": _PURE + "what_the_configuration_is_said_to_change_it_changes",
+    "use the link although it is silent": _PURE + "what_the_configuration_is_said_to_change_it_changes",
     "allow paths outside the tunnel, visible to others": _PURE + "what_the_configuration_is_said_to_change_it_changes",
     "prefer it for an endpoint": _PURE + "what_the_configuration_is_said_to_change_it_changes",
     "ignore connectivity on this link": _PURE + "what_the_configuration_is_said_to_change_it_changes",

@@ -62,7 +62,7 @@ def _unreadable(path: Path) -> None:
 _MAIN = "mode, failover, vpn-guard, metered, roaming or limits"
 _PATH = (
     "match-device, match-connection, match-address, flags, metered, assume-metered, roaming,"
-    " weak-signal, routing, connectivity, slot-priority, ipv6-address or signal-port"
+    " weak-signal, routing, connectivity, silent-links, slot-priority, ipv6-address or signal-port"
 )
 _SECTIONS = "unknown section; must be [main], [routing] or [path-NAME]"
 _WORDS = "subflow, backup, signal, fullmesh, laminar and disabled"

@@ -26,9 +26,11 @@ from nm_mptcp.model.state import (
     NetworkManager,
     Ours,
     OwnEndpoint,
+    Place,
     Profile,
     Route,
     Rule,
+    Silence,
     Snapshot,
     TunnelBypass,
 )
@@ -80,6 +82,7 @@ class Situation:
         self.damped: dict[int, float] = {}
         self.subflow_retry_due: frozenset[str] = frozenset()
         self.weak: frozenset[str] = frozenset()
+        self.silences: dict[Place, Silence] = {}
         self.bypass: TunnelBypass | None = TunnelBypass()
         self.absent: frozenset[Address] = frozenset()
         self.config = Config()
@@ -200,4 +203,5 @@ class Situation:
             self.weak,
             self.bypass,
             self.absent,
+            self.silences,
         )

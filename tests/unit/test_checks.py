@@ -147,6 +147,8 @@ BROKEN = {
     "userspace": (replace(WELL, kernel=replace(WELL.kernel, path_manager="userspace")), "path-manager", [BAD]),
     "a BPF one": (replace(WELL, kernel=replace(WELL.kernel, path_manager="bpf_burst")), "path-manager", [BAD]),
     "no blackhole": (replace(WELL, sysctls={"net/mptcp/enabled": "1"}), "blackhole", [MOOT]),
+    "silence is noticed at once": (WELL, "silent-links", [GOOD]),
+    "silence is noticed later": (replace(WELL, untraceable="tracefs is not mounted"), "silent-links", [GOOD]),
     "blackholed": (replace(WELL, blackholed=True, counters={"Blackhole": 1}), "blackhole", [BAD]),
     "no NetworkManager": (replace(WELL, status=manager(running=False)), "networkmanager", [BAD]),
     "an old one": (replace(WELL, status=manager(version="1.36.4")), "networkmanager", [WARNING]),

@@ -16,7 +16,18 @@ from nm_mptcp.config.selector import Selector
 from nm_mptcp.config.settings import Config, Failover, IPv6Address, MeteredPolicy, PathSection, RoamingPolicy, Setting
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
-from nm_mptcp.model.state import Connectivity, DefaultFlags, DeviceState, Egress, Family, Mode, State, TunnelBypass
+from nm_mptcp.model.state import (
+    Connectivity,
+    DefaultFlags,
+    DeviceState,
+    Egress,
+    Family,
+    Mode,
+    Place,
+    Silence,
+    State,
+    TunnelBypass,
+)
 from nm_mptcp.nmsyntax.device_match import DeviceMatch
 from nm_mptcp.policy.decide import decide
 
@@ -25,7 +36,7 @@ from .test_policy import ONE_LINK
 
 #: The addresses on the Wi-Fi, the cellular, the wired and the Bluetooth link.
 W, C, E, B = "10.0.1.2", "10.0.2.2", "10.0.3.2", "10.0.4.2"
-W6, C6 = "2001:db8:1::2", "2001:db8:2::2"
+W6, C6, E6 = "2001:db8:1::2", "2001:db8:2::2", "2001:db8:3::2"
 #: The inner address of a tunnel.
 T = "10.8.0.2"
 NO_FLAG = EndpointFlag(0)
@@ -48,6 +59,7 @@ ONE_MAY_ROAM = Config(
     )
 )
 
+SILENCE_IGNORED = Config(sections=(PathSection("path-all", Selector(), {"silent_links": Setting(False)}),))
 PRIVATE = Config(sections=(PathSection("path-private", Selector(), {"ipv6_address": Setting(IPv6Address.TEMPORARY)}),))
 
 Found = tuple[State, Why, EndpointFlag]
@@ -95,6 +107,16 @@ class Laptop(Situation):
     def fading(self, *addresses: str) -> Laptop:
         return self.with_(weak=frozenset(addresses or (W,)))
 
+    def unanswered(self, *addresses: str, confirmed: bool = True) -> Laptop:
+        """Nothing that is sent by the links of these addresses is answered."""
+        places = {
+            Place(Family.of(address), index)
+            for index, present in self.addresses.items()
+            for address in addresses or (W,)
+            if address in {each.address for each in present}
+        }
+        return self.with_(silences=dict.fromkeys(places, Silence(confirmed, "2 peers unanswered for 1.0 s")))
+
     def carrying(self, *places: tuple[str, ...]) -> Laptop:
         """Live connections, each with subflows on these addresses."""
         return self.with_(connections={frozenset(place): 1 for place in places})
@@ -139,6 +161,7 @@ def excluded(why: Why, flags: EndpointFlag = NO_FLAG) -> Found:
 
 REGULAR = active(Why.FLAGS_OF_KIND, SUBFLOW)
 RESERVE = active(Why.FLAGS_OF_KIND, BACKUP)
+SILENT: Found = (State.SUSPENDED, Why.SILENT, BACKUP)
 GUARDED: Found = (State.SUSPENDED, Why.VPN_GUARD, SUBFLOW)
 GUARDED_RESERVE: Found = (State.SUSPENDED, Why.VPN_GUARD, BACKUP)
 
@@ -322,6 +345,41 @@ ROWS: dict[str, Callable[[], Row]] = {
     "weak, NetworkManager away": lambda: Row(
         Laptop(standing=True).wifi().cellular().fading().with_(running=False, devices={}),
         {W: active(Why.KEPT_NETWORKMANAGER_AWAY, SUBFLOW), C: active(Why.KEPT_NETWORKMANAGER_AWAY, BACKUP)},
+    ),
+    # silence
+    "silent": lambda: Row(Laptop(standing=True).wifi().wired().unanswered(), {W: SILENT, E: REGULAR}),
+    "silence that is only suspected": lambda: Row(
+        Laptop(standing=True).wifi().wired().unanswered(confirmed=False),
+        {W: active(Why.SEEMS_SILENT, BACKUP), E: REGULAR},
+    ),
+    "silence that is only suspected, of a path in reserve": lambda: Row(
+        Laptop(standing=True).wifi().cellular().unanswered(C, confirmed=False), {W: REGULAR, C: RESERVE}
+    ),
+    "silent, the other is in reserve": lambda: Row(
+        Laptop(standing=True).wifi().cellular().unanswered(), {W: SILENT, C: active(Why.RELIEVES_SILENT, SUBFLOW)}
+    ),
+    "silent and alone": lambda: Row(Laptop(standing=True).wifi().unanswered(), {W: REGULAR}),
+    "silent, the other is lost": lambda: Row(
+        Laptop(standing=True).wifi().wired().unanswered().lost("eth0"),
+        {W: REGULAR, E: (State.SUSPENDED, Why.NO_CARRIER, SUBFLOW)},
+    ),
+    "all are silent": lambda: Row(Laptop(standing=True).wifi().wired().unanswered(W, E), {W: REGULAR, E: REGULAR}),
+    "silent, the other is excluded": lambda: Row(
+        Laptop(standing=True).wifi().cellular(metered=1).unanswered(), {W: REGULAR}, NO_METERED
+    ),
+    "silent, flags of the profile": lambda: Row(
+        owned(Laptop().wifi(**profile(0x32)).wired().unanswered(), W, "wlan0", SUBFLOW | EndpointFlag.SIGNAL),
+        {W: (State.SUSPENDED, Why.SILENT, SUBFLOW | EndpointFlag.SIGNAL), E: REGULAR},
+    ),
+    "silent, it need not be noticed": lambda: Row(
+        Laptop(standing=True).wifi().wired().unanswered(), {W: REGULAR, E: REGULAR}, SILENCE_IGNORED
+    ),
+    "silent, failover off": lambda: Row(
+        Laptop(standing=True).wifi().wired().unanswered(), {W: REGULAR, E: REGULAR}, NO_FAILOVER
+    ),
+    "silent in one family": lambda: Row(
+        Laptop(standing=True).wifi(f"{W}/24", f"{W6}/64").wired(f"{E}/24", f"{E6}/64").unanswered(W6),
+        {W: REGULAR, W6: SILENT, E: REGULAR, E6: REGULAR},
     ),
     # modes, and what they do not change
     "handover": lambda: Row(

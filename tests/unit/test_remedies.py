@@ -129,6 +129,10 @@ def _strange() -> Laptop:
     return laptop
 
 
+def _silent() -> Laptop:
+    return Laptop().wifi(type_name="wifi").wired().unanswered()
+
+
 SETTINGS: dict[str, tuple[Callable[[], Laptop], str, Why]] = {
     "ignore metered": (_metered, W, Why.METERED_BACKUP),
     "use it while roaming": (lambda: Laptop().wifi().cellular(roaming=True), C, Why.ROAMING),
@@ -137,6 +141,7 @@ SETTINGS: dict[str, tuple[Callable[[], Laptop], str, Why]] = {
     "ignore connectivity on this link": (_portal, W, Why.NO_CONNECTIVITY),
     "prefer it for an endpoint": (_crowded, W, Why.NO_SLOT),
     "make it a path anyway": (_strange, C, Why.NOT_CONFIGURED),
+    "use the link although it is silent": (_silent, W, Why.SILENT),
     "ignore the signal strength": (lambda: Laptop().wifi(strength=10, type_name="wifi").wired(), W, Why.WEAK_SIGNAL),
 }
 

@@ -21,6 +21,7 @@ CHECKS: tuple[Callable[[SystemFacts], Iterator[Finding]], ...] = (
     system.path_manager,
     system.join_initial,
     system.blackhole,
+    system.silent_links,
     manager.networkmanager,
     manager.dropin,
     manager.service,

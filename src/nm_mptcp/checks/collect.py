@@ -29,6 +29,7 @@ from ..kernel.path_manager import PathManager
 from ..kernel.route_lookup import RouteLookup
 from ..kernel.rtnetlink import Rtnetlink
 from ..kernel.sock_diag import subflows
+from ..kernel.tracefs import untraceable
 from ..model.flags import EndpointFlag
 from ..model.state import MAIN_TABLE, Kernel, Limits, NetworkManager, RouteType, marks_of
 from ..policy import reachability
@@ -73,6 +74,7 @@ def system_facts(record: Record, configuration: ConfigurationFiles) -> SystemFac
         release=os.uname().release,
         systemd=Path("/run/systemd/system").is_dir(),
         tools={name: _find(name) for name in tools.TOOLS},
+        untraceable=untraceable(),
     )
     facts = _with_kernel(facts)
     facts = _with_configuration(facts, configuration.read())

@@ -109,6 +109,7 @@ class SystemFacts:
     networkd: Mapping[str, str] = field(default_factory=dict)  #: [Network] of networkd.conf and its drop-ins
     cloud_setup: bool = False  #: nm-cloud-setup.timer is enabled
     firewall: Firewall = Firewall()
+    untraceable: str = ""  #: why retransmissions cannot be traced, "" when they can
     tools: Mapping[str, str] = field(default_factory=dict)  #: name -> path, "" when not installed
     iproute_version: str = ""
     bus: bool = True  #: the system bus is reachable

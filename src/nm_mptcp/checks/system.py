@@ -175,3 +175,12 @@ def blackhole(facts: SystemFacts) -> Iterator[Finding]:
         yield good("blackhole", f"a network dropped MPTCP earlier ({seen} times); MPTCP is in use again")
     else:
         yield good("blackhole", "no network that drops MPTCP was detected")
+
+
+def silent_links(facts: SystemFacts) -> Iterator[Finding]:
+    """How the service learns of retransmissions, by which it notices links that are up and carry no packets."""
+    if facts.untraceable:
+        later = "retransmissions are counted each second, so a silent link is noticed up to a second later"
+        yield good("silent-links", f"{later}: {facts.untraceable}")
+    else:
+        yield good("silent-links", "retransmissions can be traced: a silent link is noticed by the first ones")

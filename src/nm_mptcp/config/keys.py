@@ -220,6 +220,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "weak-signal": Key(weak_signal, "40,50"),
         "routing": Key(yes_or_no, "yes"),
         "connectivity": Key(one_of(ConnectivityPolicy), "check"),
+        "silent-links": Key(yes_or_no, "yes"),
         "slot-priority": Key(integer_in(_SLOT_PRIORITIES), "0"),
         "ipv6-address": Key(one_of(IPv6Address), "stable"),
         "signal-port": Key(integer_in(range(1, 65536)), ""),

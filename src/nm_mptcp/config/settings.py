@@ -124,6 +124,7 @@ class PathOptions:
     weak_signal: Setting[WeakSignal] = Setting(WeakSignal())
     routing: Setting[bool] = Setting(True)
     connectivity: Setting[ConnectivityPolicy] = Setting(ConnectivityPolicy.CHECK)
+    silent_links: Setting[bool] = Setting(True)  #: whether it is led around while it is silent
     slot_priority: Setting[int] = Setting(0)  #: of two candidates the higher gets the slot
     ipv6_address: Setting[IPv6Address] = Setting(IPv6Address.STABLE)
     signal_port: Setting[int] = Setting(0)  #: 0: none

@@ -8,8 +8,11 @@ on 6.18: of subflows added at once under load 8 of 73 were lost, half a second l
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Hashable, Set
 from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+_Link = TypeVar("_Link", bound=Hashable)
 
 #: Seconds that a return is delayed after the second loss in a row, doubled with each, and their maximum.
 _DELAY = (0.5, 30.0)
@@ -36,37 +39,35 @@ class _Past:
         return self.until - self.up_since
 
 
-class FlapDamping:
-    """Tracks losses by ifindex. Times are in seconds of the caller's clock."""
+class FlapDamping(Generic[_Link]):
+    """Tracks the losses of each link. Times are in seconds of the caller's clock."""
 
     def __init__(self) -> None:
-        self._past: dict[int, _Past] = {}
-        self._seen_up: set[int] = set()
+        self._past: dict[_Link, _Past] = {}
+        self._seen_up: set[_Link] = set()
 
-    def update(self, up: Set[int], down: Set[int], now: float) -> frozenset[int]:
-        """Update which links (ifindexes) are up and down; returns those that came back. A loss needs a link that was up."""
-        back: set[int] = set()
-        for ifindex in (down & self._seen_up) - self._past.keys():
-            self._past[ifindex] = _Past(now)
+    def update(self, up: Set[_Link], down: Set[_Link], now: float) -> frozenset[_Link]:
+        """Update which links are up and down; returns those that came back. A loss needs a link that was up."""
+        back: set[_Link] = set()
+        for link in (down & self._seen_up) - self._past.keys():
+            self._past[link] = _Past(now)
         self._seen_up = (self._seen_up | up) & (up | down)
-        for ifindex, past in list(self._past.items()):
-            if ifindex in down and not past.down:
+        for link, past in list(self._past.items()):
+            if link in down and not past.down:
                 past.losses = 1 if now - past.up_since >= RESET_AFTER else past.losses + 1
                 past.down, past.lost_at = True, now
-            elif ifindex not in down and past.down:
+            elif link not in down and past.down:
                 delay = 0.0 if past.losses < 2 else min(_DELAY[0] * 2 ** (past.losses - 2), _DELAY[1])
                 past.until = max(now + delay, past.lost_at + EARLIEST_RETURN)
                 past.up_since, past.down = now, False
-                back |= up & {ifindex}
+                back |= up & {link}
             elif not past.down and now - past.up_since >= max(RESET_AFTER, past.delay):
-                del self._past[ifindex]
+                del self._past[link]
         return frozenset(back)
 
-    def damped(self, now: float) -> dict[int, float]:
+    def damped(self, now: float) -> dict[_Link, float]:
         """The links that are up and still delayed, each with its whole delay (s)."""
-        return {
-            ifindex: round(past.delay, 1) for ifindex, past in self._past.items() if not past.down and now < past.until
-        }
+        return {link: round(past.delay, 1) for link, past in self._past.items() if not past.down and now < past.until}
 
     def next_due(self, now: float) -> float | None:
         """When the next delay ends; None: there is none."""

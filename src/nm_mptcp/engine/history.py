@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The history that decisions depend on: flaps, retries, removed addresses that may return, weak signals.
+"""The history that decisions depend on: flaps, silence, retries, removed addresses that may return, weak signals.
 
 A class without a clock keeps each of them; here they are updated at each convergence, and become part of the snapshot.
 """
@@ -15,6 +15,7 @@ from ..model.state import Desired, Kernel, NetworkManager, Ours, Snapshot
 from .address_grace import AddressGrace
 from .endpoint_retry import EndpointRetry
 from .flap_damping import FlapDamping
+from .link_silence import LinkSilence
 from .neighbour_probes import NeighbourProbes
 from .signal_hysteresis import Key, SignalHysteresis
 from .subflow_retry import SubflowRetry
@@ -35,7 +36,8 @@ class History:
     """What is kept from one convergence to the next. ``now`` is always in seconds of the monotonic clock."""
 
     def __init__(self) -> None:
-        self.flaps = FlapDamping()
+        self.flaps = FlapDamping[int]()  #: by ifindex
+        self.silence = LinkSilence()
         self.neighbours = NeighbourProbes()
         self.addresses = AddressGrace()
         self.subflows = SubflowRetry()
@@ -70,6 +72,7 @@ class History:
             subflow_retry_due=self.subflows.due(now),
             weak=self._weak(kernel, networkmanager, config, now),
             absent=self.addresses.update(kernel, networkmanager, filter(ours.owns, kernel.endpoints), now),
+            silences=self.silence.silences(now),
         )
 
     def decided(self, desired: Desired, now: float) -> None:
@@ -87,6 +90,7 @@ class History:
         """When a convergence is due without an event; None: never."""
         timed: tuple[Timed, ...] = (
             self.flaps,
+            self.silence,
             self.neighbours,
             self.addresses,
             self.subflows,
@@ -98,6 +102,7 @@ class History:
     def forget(self) -> None:
         """Forget the history of links, signals and subflows, after the machine slept."""
         self.flaps.forget()
+        self.silence.forget()
         self.signals.forget()
         self.subflows.forget()
 

@@ -27,6 +27,7 @@ from ..kernel.path_manager_events import PathManagerEvent
 from ..model.state import NetworkManager
 from .reconciler import Reconciler
 from .record_file import Record, StateError
+from .silence_watch import SilenceWatch
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Engine(Reconciler):
     """A reconciler that runs at each event, and when time alone changes something.
 
     ``before_recheck`` is called before each recheck after a burst, to read what NetworkManager does not signal (a reapply), and
-    ``after_recheck`` after it.
+    ``after_recheck`` after it; ``on_suspicion`` when a link may be silent.
     """
 
     def __init__(
@@ -63,9 +64,11 @@ class Engine(Reconciler):
         before_recheck: Callable[[], None] = lambda: None,
         after_recheck: Callable[[], None] = lambda: None,
         on_view: Callable[[], None] = lambda: None,
+        on_suspicion: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(kernel, networkmanager, record, config=config, dry_run=dry_run, on_view=on_view)
         self.first_convergence = asyncio.Event()  #: it was done, or failed
+        self._watch = SilenceWatch(kernel, self._history.silence, self.wake, on_suspicion)
         self._before_recheck, self._after_recheck = before_recheck, after_recheck
         self._dirty = asyncio.Event()
         self._addresses_lost = False
@@ -103,12 +106,19 @@ class Engine(Reconciler):
     def on_resume(self) -> None:
         """The machine slept: read all state again, and forget the history of links."""
         self._history.forget()
+        self._watch.forget()
         self._afresh = True
         self._urgent.set()
         self._dirty.set()
 
     async def run(self) -> None:
         """Converge at each change, until cancelled."""
+        try:
+            await self._run()
+        finally:
+            self._watch.close()
+
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         rechecks: list[asyncio.TimerHandle] = []
         alarm: asyncio.TimerHandle | None = None
@@ -131,6 +141,7 @@ class Engine(Reconciler):
             self._addresses_lost = False
             thorough, self._afresh = by_recheck or self._afresh, False
             wrote = await self._converge_safely(thorough=thorough, loss=loss)
+            self._watch_links()
             if by_recheck:
                 self._after_recheck()
             if wrote or not by_recheck:
@@ -143,6 +154,11 @@ class Engine(Reconciler):
             ends = [end for end in (self._history.next_due(now), self._retry) if end is not None]
             alarm = loop.call_later(min(ends) - now + 0.001, self.wake) if ends else None
             await self._pause(_COALESCE)
+
+    def _watch_links(self) -> None:
+        """Follow the last decision's links; none while nothing may be written."""
+        if self.view is not None and not self.paused:
+            self._watch.follow(self.view.desired, self.view.snapshot.kernel)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until a link is lost."""

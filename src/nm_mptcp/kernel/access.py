@@ -40,6 +40,7 @@ from .rtnetlink import Rtnetlink
 from .rtnl_events import RtnetlinkEvents, full_dump
 from .sock_diag import Sockets, Subflow, may_administer
 from .subflow_closer import SubflowCloser
+from .tcp_sockets import TCPSocket, packed, parse
 from .worker import NetlinkWorker
 
 #: Queries answered in one go: a lost link's endpoint waits less than a millisecond for them.
@@ -219,6 +220,11 @@ class KernelAccess:
         None without CAP_NET_ADMIN, which it takes to see subflows. Raises :class:`KernelError`.
         """
         return established_addresses(await self._worker.run(self._sockets.subflows)) if may_administer() else None
+
+    async def tcp_sockets(self, local: Iterable[str]) -> tuple[TCPSocket, ...]:
+        """All TCP sockets with one of these local addresses. Raises :class:`KernelError`."""
+        forms = {form: address for address in local for form in packed(address)}
+        return tuple(parse(await self._worker.run(self._sockets.dump), forms))
 
     async def bypass(self, tunnels: Mapping[Family, Tunnel]) -> TunnelBypass:
         """The local addresses of subflows that do not go through these tunnels. Raises :class:`KernelError`."""

@@ -13,7 +13,7 @@ import math
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import NamedTuple, Self
 
 from .flags import CHANGEABLE, EndpointFlag, ProfileFlag
 from .reasons import Reason
@@ -273,6 +273,24 @@ class Kernel:
     def has_address_of(self, endpoint: Endpoint) -> bool:
         """Whether an endpoint's address is on its interface."""
         return any(address.address == endpoint.address for address in self.addresses.get(endpoint.ifindex, ()))
+
+
+class Place(NamedTuple):
+    """A link and an address family: each family has its own gateway."""
+
+    family: Family
+    ifindex: int
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """That a link is up and carries no packets of a family.
+
+    A suspected one leads new connections around the link, and makes its paths backup. A confirmed one suspends them.
+    """
+
+    confirmed: bool
+    evidence: str  #: text for people: "2 peers unanswered for 1.2 s, 1 of them answers by wwan0"
 
 
 # --- NetworkManager's state ----------------------------------------------------------------------------------------
@@ -633,6 +651,8 @@ class Snapshot:
     bypass: TunnelBypass | None = None
     #: recently removed addresses of our endpoints whose activation continues: NetworkManager may add them again
     absent: frozenset[Address] = frozenset()
+    #: the links that are silent, or suspected to be
+    silences: Mapping[Place, Silence] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -742,6 +762,8 @@ class Desired:
         False  #: decide again with :attr:`Snapshot.connections`: a live connection may depend on it
     )
     needs_bypass: bool = False  #: decide again with :attr:`Snapshot.bypass`: an endpoint below a full tunnel is to go
+    #: the links whose silence would change anything, each with a local address to ask their peers from
+    watched: Mapping[Place, str] = field(default_factory=dict)
     depends_on_connections: bool = False  #: decide again when a connection or subflow is established or closed
 
 

@@ -39,6 +39,9 @@ _RETRY = (0.1, 10.0)
 #: Seconds for all objects at the start, where NetworkManager answers but does not have them yet.
 _START_TIMEOUT = 10.0
 
+#: Seconds for a check of connectivity, which NetworkManager itself gives 20.
+_CHECK = 30.0
+
 #: Matches no ``match-device`` that singles out devices.
 _NO_DEVICE = Device("", "", DeviceType.UNKNOWN, DeviceState.UNKNOWN)
 
@@ -135,6 +138,13 @@ class Client:
         """Find out whether NetworkManager answers, in case nothing was heard of it for a while; takes 2 s at most."""
         if self._follower.loading is None:
             await self._liveness.probe()
+
+    async def check_connectivity(self) -> None:
+        """Have NetworkManager check the connectivity of all devices now, if it does at all; waits for the result."""
+        if self._tree.checks_connectivity and self._follower.owner:
+            # Not by way of liveness: the answer may take as long as a check of a link that does not answer.
+            with contextlib.suppress(BusError):
+                await self._bus.call(names.SERVICE, names.PATH, names.MANAGER, "CheckConnectivity", timeout=_CHECK)
 
     def close(self) -> None:
         """Stop following and calling back; the connection is left open."""

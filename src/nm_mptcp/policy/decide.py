@@ -2,8 +2,8 @@
 """Pure: which addresses are paths, with which flags and owner, each with its reason; and the desired state from that.
 
 First each address is decided by itself (:mod:`.classify`). Then the decisions are changed together: by the VPN guard, lost
-links, connectivity, the mode, live connections and the kernel's maximum of endpoints. Endpoints, routes, rules and limits
-follow from them.
+links, connectivity, the mode, live connections, the kernel's maximum of endpoints, and silent links. Endpoints, routes, rules
+and limits follow from them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import replace
 from ..config.settings import DEFAULTS, Config, LimitsPolicy
 from ..model.device_types import kind_of
 from ..model.flags import EndpointFlag
-from ..model.state import Desired, Endpoint, Limits, Path, Route, Snapshot, State
+from ..model.state import Desired, Endpoint, Family, Limits, Path, Route, Snapshot, State
 from .classify import classify, unmanaged_paths
 from .facts import Decision, Facts
 from .failover_routes import FailoverRoutes, failover_routes
@@ -23,6 +23,7 @@ from .metered import apply_costs
 from .modes import apply_mode
 from .routed_addresses import routed_addresses
 from .signal_strength import apply_signal_strength
+from .silence import SilentLinks, apply_silence, silent_links, watched
 from .slots import fill_slots, one_interface_each
 from .source_routing import SourceRouting, gateway, routing
 from .suspension import KEPT_FOR_CONNECTIONS, apply_connectivity, renewed, replaceable, suspend, suspend_lost_links
@@ -51,12 +52,11 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
     suspension = suspend(facts, decisions, config)
     slots = fill_slots(facts, one_interface_each(facts, suspension.decisions), suspension.lost_addresses)
     decisions = slots.decisions
-    routed, around = SourceRouting({}, (), {}), FailoverRoutes({}, frozenset())
-    linkdown = replaceable(facts, guard.outside(decisions), config)
-    if not hurried:
-        routed = routing(snapshot.kernel, routed_addresses(facts, guard.outside(decisions)), facts.marks)
-        dead = {place for place in linkdown if _without_carrier(facts, place[1])}
-        around = failover_routes(snapshot.kernel, dead, facts.marks, routed.tables)
+    silent = silent_links(facts, decisions, config)
+    decisions = apply_silence(facts, decisions, silent)
+    outside = guard.outside(decisions)
+    linkdown = replaceable(facts, outside, config)
+    routed, around = _routes(facts, [] if hurried else outside, linkdown, silent)
     return Desired(
         paths=_paths(facts, decisions, routed.table_of),
         endpoints=frozenset(
@@ -82,8 +82,21 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
         needs_connections=suspension.needs_connections
         or slots.needs_connections
         or bool(snapshot.subflow_retry_due and snapshot.connections is None),
+        watched=watched(facts, outside, config),
         depends_on_connections=any(decision.reason.why in KEPT_FOR_CONNECTIONS for decision in decisions) or guard.kept,
     )
+
+
+def _routes(
+    facts: Facts, decisions: list[Decision], linkdown: frozenset[tuple[Family, int]], silent: SilentLinks
+) -> tuple[SourceRouting, FailoverRoutes]:
+    """The tables and rules of these addresses, and the routes around lost and silent links; none without decisions."""
+    if not decisions:
+        return SourceRouting({}, (), {}), FailoverRoutes({}, frozenset())
+    routed = routing(facts.kernel, routed_addresses(facts, decisions), facts.marks)
+    dead = {place for place in linkdown if _without_carrier(facts, place[1])}
+    around = failover_routes(facts.kernel, dead, facts.marks, routed.tables, silent=silent.around, paths=silent.by)
+    return routed, around
 
 
 def _without_carrier(facts: Facts, ifindex: int) -> bool:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Pure: routes around a link without carrier, until the carrier returns or NetworkManager deactivates the device.
 
+A link that is silent beyond its gateway gets them as well, but only for what is routed by a gateway, or by its default route:
+its own subnet may be in order, and is reached by no other link.
+
 After a loss of carrier the link's routes remain for some seconds, and new connections would use them. The sysctl
 ``ignore_routes_with_linkdown`` prevents that at once; but with it packets of the link's own connections fail as well, and TCP
 then waits longer and longer before it retransmits (``tcp_retransmit_timer``), where without the sysctl it retries every half
@@ -48,30 +51,28 @@ def failover_routes(
     lost: Set[tuple[Family, int]],
     marks: Marks = MARKS,
     tables: Mapping[int, Collection[int]] | None = None,
+    *,
+    silent: Set[tuple[Family, int]] = frozenset(),
+    paths: Set[tuple[Family, int]] = frozenset(),
 ) -> FailoverRoutes:
-    """The failover routes for the ``lost`` links, by family and ifindex.
+    """The failover routes for the ``lost`` and ``silent`` links, by family and ifindex.
 
-    Nothing is preferred to a route with metric 0: a link with one is not covered. ``tables`` are our tables by ifindex.
+    Those for a silent link use only ``paths``: NetworkManager alone would not leave it, so no link is used, and perhaps paid
+    for, that is no path. Nothing is preferred to a route with metric 0: a link with one is not covered. ``tables`` are our
+    tables by ifindex.
     """
     # Computed also while no link is lost, so that the results are cached when one is.
     best = {ifindex: _best(routes, marks) for (table, ifindex), routes in kernel.routes.items() if table == MAIN_TABLE}
-    nothing = _best((), marks)
-    dead = {ifindex for _, ifindex in lost}
-    alive = [ifindex for ifindex in best if ifindex not in dead and _has_carrier(kernel, ifindex)] if lost else []
-    first: dict[_Key, int] = {}  # the lowest metric by a lost link
-    owners: dict[_Key, set[tuple[Family, int]]] = {}
-    uncovered: set[tuple[Family, int]] = set()
-    for family, ifindex in sorted(lost):
-        mine = best.get(ifindex, nothing).of(family)
-        if len(mine) > MAX_DESTINATIONS:
-            uncovered.add((family, ifindex))
-            continue
-        for key, known in mine.items():
-            first[key] = min(first.get(key, known.metric), known.metric)
-            owners.setdefault(key, set()).add((family, ifindex))
+    around = lost | silent
+    dead = {ifindex for _, ifindex in around}
+    alive = [ifindex for ifindex in best if ifindex not in dead and _has_carrier(kernel, ifindex)] if around else []
+    first, owners, uncovered = _destinations(best, lost, silent)
     routes: dict[tuple[int, int], set[Route]] = {}
     for key, metric in first.items():
-        found = {other: route for other in alive if (route := _covering(best[other], key)) is not None}
+        usable = alive
+        if not owners[key] & lost:
+            usable = [other for other in alive if (Family.of(key[0]), other) in paths]
+        found = {other: route for other in usable if (route := _covering(best[other], key)) is not None}
         if not found:
             continue
         ifindex = min(found, key=lambda other: _preference(found[other], other))
@@ -89,6 +90,33 @@ def failover_routes(
                         _failover_route(route, other, key, table, metric, marks)
                     )
     return FailoverRoutes({place: frozenset(group) for place, group in routes.items()}, frozenset(lost) - uncovered)
+
+
+def _destinations(
+    best: Mapping[int, _Best], lost: Set[tuple[Family, int]], silent: Set[tuple[Family, int]]
+) -> tuple[dict[_Key, int], dict[_Key, set[tuple[Family, int]]], set[tuple[Family, int]]]:
+    """The destinations to lead around these links, each with the lowest metric and the links that have it; and the links
+    with too many.
+    """
+    first: dict[_Key, int] = {}
+    owners: dict[_Key, set[tuple[Family, int]]] = {}
+    uncovered: set[tuple[Family, int]] = set()
+    for place in sorted(lost | silent):
+        family, ifindex = place
+        mine = best[ifindex].of(family) if ifindex in best else {}
+        if place not in lost:
+            mine = {key: route for key, route in mine.items() if _leads_beyond(route, ifindex)}
+        if len(mine) > MAX_DESTINATIONS:
+            uncovered.add(place)
+            continue
+        for key, known in mine.items():
+            first[key] = min(first.get(key, known.metric), known.metric)
+            owners.setdefault(key, set()).add(place)
+    return first, owners, uncovered
+
+
+def _leads_beyond(route: Route, ifindex: int) -> bool:
+    return route.is_default or any(hop.gateway for hop in route.hops if hop.ifindex == ifindex)
 
 
 def _preference(route: Route, ifindex: int) -> tuple[int, int, int]:

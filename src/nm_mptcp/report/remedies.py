@@ -113,6 +113,11 @@ def _weak(_path: Path) -> list[Remedy]:
     return [("ignore the signal strength", _conf("path-any", "match-device=type:wifi", "weak-signal=0"))]
 
 
+def _silent(path: Path) -> list[Remedy]:
+    section = f"match-device=interface-name:{path.interface}"
+    return [("use the link although it is silent", _conf("path-any", section, "silent-links=no"))]
+
+
 def _guarded(_path: Path) -> list[Remedy]:
     return [
         ("see where all traffic leaves", "nm-mptcp explain 192.0.2.1"),
@@ -221,6 +226,8 @@ _BY_RULE: dict[Why, Callable[[Path], list[Remedy]]] = {
     Why.ROAMING_BACKUP: _roaming,
     Why.WEAK_SIGNAL: _weak,
     Why.RELIEVES: _weak,
+    Why.SEEMS_SILENT: _silent,
+    Why.RELIEVES_SILENT: _silent,
     Why.KEPT_LAST: _fixed("see the device", "nmcli device show {interface}"),
     Why.KEPT_UNTIL_REPLACED: _none,
     Why.KEPT_NETWORKMANAGER_AWAY: _fixed("see the state of NetworkManager", "systemctl status NetworkManager"),
@@ -238,6 +245,7 @@ _BY_RULE: dict[Why, Callable[[Path], list[Remedy]]] = {
     Why.REFUSED: _fixed("see all endpoints", "ip mptcp endpoint"),
     # suspended
     Why.DEACTIVATING: _connect,
+    Why.SILENT: _silent,
     Why.NO_CARRIER: _fixed("see the link (plug in the cable, or move closer)", "nmcli device show {interface}"),
     Why.LINK_DOWN: _fixed("bring the link up", "ip link set {interface} up"),
     Why.HELD_BACK: lambda _: [("do not suspend flapping links", _conf("main", "failover=off"))],

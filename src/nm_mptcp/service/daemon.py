@@ -66,6 +66,7 @@ class Daemon:
             before_recheck=self._refresh_profiles,
             after_recheck=self._refresh_queries,
             on_view=self._show,
+            on_suspicion=self._check_connectivity,
         )
         self._queries = Queries(self._engine, self._kernel, record, on_troubles=self._show)
         self._asking: asyncio.Task[bool] | None = None
@@ -119,6 +120,11 @@ class Daemon:
         """Read the applied connections again, in the background: NetworkManager does not signal a reapply."""
         if self._client is not None and (self._asking is None or self._asking.done()):
             self._asking = asyncio.create_task(self._client.refresh_profiles())
+
+    def _check_connectivity(self) -> None:
+        """A link may be silent: NetworkManager is to find out as well, as far as it checks, and to decide about DNS."""
+        if self._client is not None:
+            self._in_background(self._client.check_connectivity())
 
     def _refresh_queries(self) -> None:
         self._queries.refresh()

@@ -24,6 +24,8 @@ class EventType(enum.StrEnum):
     LINK_REMOVED = "link-removed"
     LINK_LOST = "link-lost"  #: no carrier, or taken down
     LINK_BACK = "link-back"
+    LINK_SILENT = "link-silent"  #: up, and what is sent by it is not answered
+    LINK_ANSWERS = "link-answers"
     ADDRESS_ADDED = "address-added"
     ADDRESS_REMOVED = "address-removed"
     ENDPOINT_IN = "endpoint-in"
@@ -64,6 +66,7 @@ _BAD = frozenset(
         EventType.MISSED,
         EventType.LINK_LOST,
         EventType.LINK_REMOVED,
+        EventType.LINK_SILENT,
         EventType.ENDPOINT_OUT,
         EventType.SERVICE_GONE,
         EventType.NETWORKMANAGER_GONE,
@@ -72,6 +75,7 @@ _BAD = frozenset(
 _GOOD = frozenset(
     (
         EventType.LINK_BACK,
+        EventType.LINK_ANSWERS,
         EventType.ENDPOINT_IN,
         EventType.SUBFLOW_UP,
         EventType.SERVICE_UP,

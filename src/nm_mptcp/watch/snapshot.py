@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ..kernel.link_stats import LinkCounters
 from ..kernel.sock_diag import Subflow, SubflowFlag
 from ..model.flags import EndpointFlag, names
+from ..model.reasons import Why
 from ..model.state import Address, Endpoint, Link
 from ..report.documents import StatusDocument
 from ..text import printable
@@ -274,8 +275,16 @@ def _paths(before: Snapshot, after: Snapshot) -> Iterator[Event]:
             "rule": path.rule,
             "reason": path.reason,
         }
+        if _is_silent(path) or (old is not None and _is_silent(old) and path.state == "active"):
+            where = {"interface": path.interface, "address": path.address}
+            found = EventType.LINK_SILENT if _is_silent(path) else EventType.LINK_ANSWERS
+            yield Event(found, f"{printable(path.interface)} {path.address}", where)
         place = f"{printable(path.interface)} {path.address}"
         yield Event(EventType.PATH, f"{place} {path.state}: {printable(path.reason, longest=300)}", fields)
+
+
+def _is_silent(path: PathView) -> bool:
+    return path.rule == Why.SILENT.rule_name
 
 
 def _priorities(before: Snapshot, after: Snapshot) -> Iterator[Event]:

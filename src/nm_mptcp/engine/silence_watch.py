@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Notices links that are up and carry no packets, from the first retransmissions, and notices when they answer again.
+
+While nothing is retransmitted, nothing is done. A retransmission from a watched link causes a look at the TCP sockets. If
+some wait for too long and nobody was heard by that link, their peers, and those of other connections by it, are asked for
+:data:`_EXAMINE` seconds by connection attempts: by this link, and by others where no MPTCP connection shows that they live.
+``policy.silence_evidence`` judges. A silent link is asked again after 5 s, 10 s, ... 60 s, and looked at twice a second
+while sockets wait on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ..fault_log import FaultLog
+from ..journal import Event, log_fields
+from ..kernel.access import KernelAccess
+from ..kernel.connect_probe import answers
+from ..kernel.errors import KernelError
+from ..kernel.retransmissions import RetransmissionPoll, Retransmissions
+from ..kernel.tcp_sockets import SocketKey
+from ..model.state import Desired, Family, Kernel, Place, Silence
+from ..policy.silence_evidence import Attempts, Evidence, Standing, in_words, is_private, judge, weigh
+from .link_silence import LinkSilence
+
+_log = logging.getLogger(__name__)
+
+#: Seconds between two connection attempts, the first five and then.
+_ATTEMPTS = (0.03, 0.1)
+_QUICK = 5
+
+#: Seconds for which peers are asked before a link without a verdict counts as good.
+_EXAMINE = 3.0
+
+#: Seconds that an attempt waits for its answer: with the attempts of these seconds a full queue of 2 s is waited for.
+_PATIENCE = 3.0
+
+#: Seconds after which an attempt counts as unanswered, or two round-trip times if that is longer.
+_PROMPT = 0.06
+
+#: Peers asked by one link, and links by which peers are asked besides.
+_PEERS, _OTHER_LINKS = 4, 2
+
+#: Seconds after which a silent link is asked again, doubled each time, and their maximum; and how many attempts each time.
+_AGAIN = (5.0, 60.0)
+_TRIAL = 3
+
+#: Seconds between two looks at a silent link on which sockets wait.
+_LOOK = 0.5
+
+#: Seconds for which a link without a verdict is not examined again, doubled each time, and their maximum.
+_REST = (1.0, 8.0)
+
+#: The share of a processor that looks may use, also while a link is examined; and the seconds that are saved up for a burst.
+_SHARE, _SHARE_EXAMINED = 0.01, 0.1
+_SAVED = 0.05
+
+
+@dataclass(slots=True, eq=False)
+class _Case:
+    """A link under examination. Times are of the loop's clock, in seconds."""
+
+    began: float
+    first: Evidence  #: when it began
+    evidence: Evidence  #: the last in which sockets wait
+    silent_since: float | None = None  #: when the first verdict was
+    confirmed: bool = False
+    next_attempt: float = 0.0
+    trials: int = 0
+    made: int = 0  #: attempts by this link
+    sent: list[float] = field(default_factory=list)  #: when the attempts that have no answer began
+    answered: bool = False
+    elsewhere: dict[str, Place] = field(default_factory=dict)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def attempts(self, now: float) -> Attempts:
+        """The results so far; an attempt counts as unanswered when its answer should be there."""
+        after = max(_PROMPT, 2 * self.evidence.trip)
+        return Attempts(sum(1 for sent in self.sent if now - sent >= after), self.answered, self.elsewhere)
+
+    def quiet(self, now: float) -> float:
+        """Seconds for which nothing was answered."""
+        return self.first.quiet + now - self.began
+
+    def targets(self) -> list[tuple[str, int]]:
+        """The peers to ask by this link, those that do not answer first."""
+        return [*list(self.evidence.peers.items())[:_PEERS], *self.evidence.others]
+
+
+class SilenceWatch:
+    """Watches the links that each decision names. ``wake`` is called when a verdict changed; ``on_suspicion`` when a link
+    begins to be examined.
+    """
+
+    def __init__(
+        self,
+        kernel: KernelAccess,
+        silence: LinkSilence,
+        wake: Callable[[], None],
+        on_suspicion: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._kernel = kernel
+        self._silence = silence
+        self._wake = wake
+        self._on_suspicion = on_suspicion
+        self._trace = Retransmissions(self._on_sockets)
+        self._poll = RetransmissionPoll(self._on_retransmission)
+        self._untraceable = False
+        self._faults = FaultLog(_log)
+        self._watched: Mapping[Place, str] = {}
+        self._place_of: dict[str, Place] = {}
+        self._names: dict[int, str] = {}
+        self._addresses: object = None
+        self._networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+        self._cases: dict[Place, _Case] = {}
+        self._resent: dict[SocketKey, float] = {}  #: the last retransmission of each socket, of the last seconds
+        self._resting: dict[Place, tuple[float, float]] = {}  #: until when, and how long the next rest is
+        self._examining: asyncio.Task[None] | None = None
+        self._stir = asyncio.Event()  #: something happened that an examination waits for
+        self._evidence: dict[Place, Evidence] = {}  #: by the last look
+        self._left = _SAVED  #: seconds of looking that are left, and when that was computed
+        self._counted = 0.0
+        self._not_before = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def follow(self, desired: Desired, kernel: Kernel) -> None:
+        """Watch the links of this decision from now on; none: nothing is traced."""
+        self._watched = desired.watched
+        self._names = {place.ifindex: kernel.links[place.ifindex].name for place in desired.watched}
+        self._place_of = {
+            address.address: place
+            for place in desired.watched
+            for address in kernel.addresses.get(place.ifindex, ())
+            if address.family is place.family
+        }
+        if kernel.addresses is not self._addresses:
+            self._addresses = kernel.addresses
+            self._networks = tuple(
+                ipaddress.ip_network((each.address, each.prefixlen), strict=False)
+                for group in kernel.addresses.values()
+                for each in group
+            )
+        for place in self._cases.keys() - desired.watched.keys():
+            self._close(place)
+        self._silence.watch(desired.watched.keys(), time.monotonic())
+        self._trace_if(bool(desired.watched))
+
+    def forget(self) -> None:
+        """The machine slept: what waited says nothing about the present."""
+        for place in list(self._cases):
+            self._close(place)
+        self._not_before = asyncio.get_running_loop().time() + _EXAMINE
+
+    def close(self) -> None:
+        """End all."""
+        self._trace_if(False)
+        for place in list(self._cases):
+            self._close(place)
+        if self._examining is not None:
+            self._examining.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def traced(self) -> bool:
+        """Whether retransmissions are traced, rather than polled."""
+        return self._trace.active
+
+    def _trace_if(self, wanted: bool) -> None:
+        loop = asyncio.get_running_loop()
+        if not wanted:
+            self._trace.stop()
+            self._poll.stop()
+        elif not self._trace.active and not self._poll.active:
+            try:
+                if not self._untraceable:
+                    self._trace.start(loop)
+                    return
+            except OSError as error:
+                self._untraceable = True
+                _log.info("retransmissions cannot be traced, reading their counter each second: %s", error)
+            self._poll.start(loop)
+
+    # --- looks
+
+    def _on_sockets(self, sockets: frozenset[SocketKey]) -> None:
+        now = asyncio.get_running_loop().time()
+        self._resent = {key: seen for key, seen in self._resent.items() if now - seen < _EXAMINE}
+        mine = [key for key in sockets if key[0] in self._place_of]
+        if mine:
+            self._resent.update(dict.fromkeys(mine, now))
+            self._on_retransmission()
+
+    def _on_retransmission(self) -> None:
+        """Look at the sockets, now or when a look is due again."""
+        if self._examining is not None and not self._examining.done():
+            self._stir.set()
+        elif self._timer is None:
+            loop = asyncio.get_running_loop()
+            due = max(loop.time() + self._look_after(_SHARE), self._not_before)
+            self._timer = loop.call_at(due, self._begin)
+
+    def _begin(self) -> None:
+        self._timer = None
+        self._examining = asyncio.create_task(self._examine())
+
+    def _look_after(self, share: float) -> float:
+        """Seconds until the next look may be made; ``share`` of the time since the last call is saved up for it."""
+        now = asyncio.get_running_loop().time()
+        self._left = min(self._left + share * (now - self._counted), _SAVED)
+        self._counted = now
+        return max(0.0, -self._left / share)
+
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            sockets = await self._kernel.tcp_sockets(self._place_of)
+            self._evidence = weigh(sockets, self._place_of, self._is_near, self._resent.keys())
+        except KernelError as error:
+            self._faults.report("sockets", f"{error}; silent links are not noticed")
+            self._evidence = {}
+        else:
+            self._faults.clear("sockets")
+        self._left -= loop.time() - began
+
+    def _is_near(self, address: str) -> bool:
+        value = ipaddress.ip_address(address)
+        return value.is_loopback or any(value in network for network in self._networks)
+
+    # --- examination
+
+    async def _examine(self) -> None:
+        """Look, ask and judge until no link is under examination or silent."""
+        loop = asyncio.get_running_loop()
+        await self._look()
+        while True:
+            self._stir.clear()
+            self._open_cases(loop.time())
+            for place, case in list(self._cases.items()):
+                self._update(place, case, self._evidence.get(place, Evidence()), loop.time())
+            if not self._cases:
+                return
+            now = loop.time()
+            due = min(self._due(case, now) for case in self._cases.values())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(max(due, now + 0.001)):
+                    await self._stir.wait()
+            if not self._look_after(_SHARE_EXAMINED):
+                await self._look()
+
+    def _open_cases(self, now: float) -> None:
+        """Begin to examine links on which sockets wait and nobody was heard."""
+        for place, found in self._evidence.items():
+            if place in self._cases or not found.suspicious:
+                continue
+            if now < self._resting.get(place, (0.0, 0.0))[0] and not found.elsewhere:
+                continue
+            self._cases[place] = _Case(now, found, found, next_attempt=now)
+            _log.debug("%s, %s: examining (%s)", self._names.get(place.ifindex), place.family.label, found)
+            self._on_suspicion()
+
+    def _update(self, place: Place, case: _Case, found: Evidence, now: float) -> None:
+        """Judge one link by what is known now, and ask its peers if that is due."""
+        if found.waiting:
+            case.evidence = found
+        standing = judge(case.evidence, case.attempts(now), case.quiet(now))
+        if standing is Standing.GOOD or found.progress(case.first):
+            self._answered(place, case)
+            return
+        if standing is Standing.SILENT or (standing is Standing.SUSPECT and case.silent_since is None):
+            self._silent(place, case, standing is Standing.SILENT, now)
+        if not case.confirmed and now - case.began > _EXAMINE:
+            self._give_up(place, case, now)
+        elif now >= case.next_attempt:
+            self._ask(place, case, now)
+
+    def _answered(self, place: Place, case: _Case) -> None:
+        self._resting.pop(place, None)
+        self._close(place)
+        if case.confirmed:
+            name = self._names.get(place.ifindex, "")
+            _log.info(
+                "%s: answers again (%s)",
+                name,
+                place.family.label,
+                extra=log_fields(Event.LINK_ANSWERS, interface=name, family=place.family.label),
+            )
+        if case.silent_since is not None and self._silence.set(place, None, time.monotonic()):
+            self._wake()
+
+    def _silent(self, place: Place, case: _Case, confirmed: bool, now: float) -> None:
+        if case.confirmed:
+            return
+        words = in_words(case.evidence, case.attempts(now), case.quiet(now), self._names)
+        if case.silent_since is None:
+            case.silent_since = now
+        if confirmed:
+            case.confirmed = True
+            case.sent.clear()
+            case.next_attempt = now + _AGAIN[0]
+            name = self._names.get(place.ifindex, "")
+            _log.warning(
+                "%s: silent (%s): %s",
+                name,
+                place.family.label,
+                words,
+                extra=log_fields(Event.LINK_SILENT, interface=name, family=place.family.label, reason=words),
+            )
+        if self._silence.set(place, Silence(confirmed, words), time.monotonic()):
+            self._wake()
+
+    def _give_up(self, place: Place, case: _Case, now: float) -> None:
+        """No verdict: the link counts as good, and is not examined again for a while."""
+        self._close(place)
+        rest = self._resting.get(place, (0.0, _REST[0]))[1]
+        self._resting[place] = (now + rest, min(2 * rest, _REST[1]))
+        if case.silent_since is not None and self._silence.set(place, None, time.monotonic()):
+            self._wake()
+
+    def _close(self, place: Place) -> None:
+        case = self._cases.pop(place)
+        for task in case.tasks:
+            task.cancel()
+        self._stir.set()
+
+    def _due(self, case: _Case, now: float) -> float:
+        """When a case is to be looked at again without an event: while something waits on it, an answer may come."""
+        return min(case.next_attempt, now + _LOOK) if case.confirmed and case.evidence.waiting else case.next_attempt
+
+    # --- connection attempts
+
+    def _ask(self, place: Place, case: _Case, now: float) -> None:
+        """Attempt connections to the peers in turn; at first also by other links, if it is not known that the peers live."""
+        targets = case.targets()
+        if case.confirmed:
+            targets += self._peers_elsewhere(place)
+            chosen = [targets[number % len(targets)] for number in range(max(_TRIAL, len(targets)))]
+            case.trials += 1
+            case.next_attempt = now + min(_AGAIN[0] * 2**case.trials, _AGAIN[1])
+        else:
+            chosen = [targets[case.made % len(targets)]]
+            case.next_attempt = now + _ATTEMPTS[case.made >= _QUICK]
+            if case.made == 0 and not case.evidence.elsewhere:
+                self._ask_elsewhere(place, case)
+        for peer, port in chosen:
+            case.made += 1
+            self._attempt(case, place, place, peer, port)
+
+    def _peers_elsewhere(self, place: Place) -> list[tuple[str, int]]:
+        """Peers that answer by other links: those of this link may be gone by now."""
+        return [
+            target
+            for other, found in self._evidence.items()
+            if other.family is place.family and other != place and other not in self._cases
+            for target in found.others
+            if not is_private(target[0])
+        ][:_PEERS]
+
+    def _ask_elsewhere(self, place: Place, case: _Case) -> None:
+        others = [
+            other
+            for other in self._watched
+            if other.family is place.family and other.ifindex != place.ifindex and other not in self._cases
+        ]
+        for peer, port in list(case.evidence.peers.items())[:_PEERS]:
+            if not is_private(peer):  # another network's host of that address is not this peer
+                for other in others[:_OTHER_LINKS]:
+                    self._attempt(case, place, other, peer, port)
+
+    def _attempt(self, case: _Case, place: Place, by: Place, peer: str, port: int) -> None:
+        """Begin one attempt to reach a peer of ``place`` by a link."""
+        local = self._watched.get(by)
+        if local is None or Family.of(peer) is not by.family:
+            return
+        began = asyncio.get_running_loop().time()
+        if by == place:
+            case.sent.append(began)
+
+        async def attempt() -> None:
+            if not await answers(local, by.ifindex, peer, port, _PATIENCE):
+                return
+            if by == place:
+                case.answered = True
+            else:
+                case.elsewhere[peer] = by
+            self._stir.set()
+
+        task = asyncio.create_task(attempt())
+        case.tasks.add(task)
+        task.add_done_callback(case.tasks.discard)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Links that are up and carry no packets: new connections are led around them, and their paths become backup.
+
+That begins when silence is suspected; once it is certain the paths are suspended, and everybody is told.
+
+Nothing is closed and no endpoint deleted, so a wrong verdict costs a detour at most. While no other link of the family works,
+nothing changes at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ..config.settings import Config, Failover
+from ..model.flags import EndpointFlag
+from ..model.reasons import Reason, Why
+from ..model.state import Place, Silence, State
+from .facts import Decision, Facts
+from .relief import Relief, relief
+
+
+def watched(facts: Facts, decisions: list[Decision], config: Config) -> Mapping[Place, str]:
+    """The links whose silence would change anything, each with the local address of its path.
+
+    These are the links of a family with more than one path. A tunnel's silence is that of the link below it.
+    """
+    if config.failover is Failover.OFF:
+        return {}
+    found: dict[Place, str] = {}
+    for decision in decisions:
+        if _carries(facts, decision) or decision.reason.why is Why.SILENT:
+            found.setdefault(Place(decision.family, decision.ifindex), decision.address)
+    alone = {
+        place for place in found if not any(o.family is place.family and o.ifindex != place.ifindex for o in found)
+    }
+    chosen = {Place(d.family, d.ifindex) for d in decisions if d.options.silent_links.value}
+    return {place: address for place, address in found.items() if place in chosen and place not in alone}
+
+
+@dataclass(frozen=True, slots=True)
+class SilentLinks:
+    """The silent links of families with a path that is not silent, and the links of these paths."""
+
+    around: frozenset[Place] = frozenset()  #: also those whose silence is only suspected
+    by: frozenset[Place] = frozenset()
+
+
+def silent_links(facts: Facts, decisions: list[Decision], config: Config) -> SilentLinks:
+    """The links to lead around. While no other link of a family works, none of its links counts as silent."""
+    silent = facts.snapshot.silences
+    if config.failover is Failover.OFF or not silent:
+        return SilentLinks()
+    others = {Place(d.family, d.ifindex) for d in decisions if _carries(facts, d)} - silent.keys()
+    families = {place.family for place in others}
+    off = {(d.family, d.ifindex) for d in decisions if not d.options.silent_links.value}
+    around = frozenset(place for place in silent if place.family in families and place not in off)
+    return SilentLinks(around, frozenset(others))
+
+
+def apply_silence(facts: Facts, decisions: list[Decision], silent: SilentLinks) -> list[Decision]:
+    """The paths on these links become backup, unless their flags were chosen; those whose silence is certain are suspended."""
+    if not silent.around:
+        return decisions
+    burdened = {each.address for each in decisions if (each.family, each.ifindex) in silent.around}
+    found = relief(facts, decisions, burdened)
+    return [
+        _silent(decision, facts.snapshot.silences[place], found)
+        if (place := Place(decision.family, decision.ifindex)) in silent.around and _carries(facts, decision)
+        else found.apply(decision, Why.RELIEVES_SILENT)
+        if decision.state is State.ACTIVE
+        else decision
+        for decision in decisions
+    ]
+
+
+def _silent(decision: Decision, silence: Silence, found: Relief) -> Decision:
+    backup = decision.automatic and decision.address in found.to_backup
+    flags = decision.flags | EndpointFlag.BACKUP if backup else decision.flags
+    if silence.confirmed:
+        return replace(decision, state=State.SUSPENDED, reason=Reason(Why.SILENT, silence.evidence), flags=flags)
+    if flags == decision.flags:
+        return decision
+    return replace(decision, reason=Reason(Why.SEEMS_SILENT, silence.evidence), flags=flags)
+
+
+def _carries(facts: Facts, decision: Decision) -> bool:
+    link = facts.link(decision.ifindex)
+    return decision.state is State.ACTIVE and link.up and link.carrier and not link.loopback

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pure: whether a link is silent, by the TCP sockets that use it, and by attempts to reach their peers.
+
+A link is silent if nothing that is sent by it is answered although the peers live. That a peer lives is known when its MPTCP
+connection is answered by another link meanwhile, or when it answers a connection attempt by another link. A peer that was
+never reached by the link proves nothing by itself: it may be blocked there, so two are needed.
+
+Each packet without an answer may have been lost by chance. So packets are counted: on a link that loses a fifth of the packets
+in each direction, as many as :data:`_SUSPECT` are lost in a row once in 500 times, and :data:`_SILENT` once in 200,000.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import math
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass, field
+
+from ..kernel.tcp_sockets import SocketKey, TCPSocket
+from ..model.state import Place
+from ..text import listed
+
+#: Unanswered packets by which silence is suspected, and by which it is certain.
+_SUSPECT, _SILENT = 6, 12
+
+#: Seconds without any answer before silence is certain: a Wi-Fi that roams is silent for up to 0.8 s.
+CERTAIN_AFTER = 1.0
+
+#: Seconds without an answer from which a retransmission is a sign, or so many round-trip times if that is longer.
+_LATE, _LATE_TRIPS = 0.15, 1.5
+
+#: Packets that count of one socket at most: those in flight together may be lost together.
+_MOST = 6
+
+#: The first port that programs get for connections they begin (``ip_local_port_range``). A remote port from here on with a
+#: lower local one is that of a client of ours, which cannot be asked, and may have left by itself.
+_EPHEMERAL = 32768
+
+#: Peers of other connections that are asked as well.
+_OTHERS = 4
+
+
+class Standing(enum.Enum):
+    """What is known about a link."""
+
+    GOOD = enum.auto()  #: it was answered
+    UNKNOWN = enum.auto()  #: its peers may be dead, or packets lost by chance
+    SUSPECT = enum.auto()  #: probably silent
+    SILENT = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the sockets tell about a link."""
+
+    heard: float = math.inf  #: seconds since the last answer by it; infinity: none is known
+    waiting: tuple[TCPSocket, ...] = ()  #: sockets that wait for an answer for too long
+    elsewhere: Mapping[str, Place] = field(
+        default_factory=dict
+    )  #: by peer: where its connection was answered meanwhile
+    others: tuple[tuple[str, int], ...] = ()  #: further peers on this link, by address and port
+    acked: Mapping[SocketKey, int] = field(default_factory=dict)  #: the bytes that each peer has acknowledged so far
+
+    @property
+    def peers(self) -> dict[str, int]:
+        """The ports of the peers that do not answer, by address."""
+        return {each.remote: each.remote_port for each in self.waiting}
+
+    @property
+    def packets(self) -> int:
+        """The packets without an answer. Of a socket that waited before the last answer only the last one counts."""
+        return sum(
+            min(each.unacked + max(each.retransmitted, 1), _MOST) if waited(each) <= self.heard else 1
+            for each in self.waiting
+        )
+
+    @property
+    def quiet(self) -> float:
+        """Seconds for which nothing was answered."""
+        return min(self.heard, max(map(waited, self.waiting), default=0.0))
+
+    @property
+    def trip(self) -> float:
+        """The longest round-trip time of the sockets that wait, in seconds; 0: not measured."""
+        return max((each.rtt for each in self.waiting), default=0.0)
+
+    def progress(self, before: Evidence) -> bool:
+        """Whether anything that was sent by this link was acknowledged since, which proves both directions."""
+        return any(acked > before.acked.get(key, 0) for key, acked in self.acked.items())
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether the peers are to be asked."""
+        return bool(self.waiting) and self.heard >= late(self.trip)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """The results of connection attempts to the peers of a link."""
+
+    unanswered: int = 0  #: by this link
+    answered: bool = False  #: one was answered by this link
+    elsewhere: Mapping[str, Place] = field(default_factory=dict)  #: the peers that answered by another link
+
+
+def late(trip: float) -> float:
+    """Seconds after which an answer is late on a link with this round-trip time."""
+    return max(_LATE, _LATE_TRIPS * trip)
+
+
+def waited(each: TCPSocket) -> float:
+    """Seconds for which a socket has waited for an answer."""
+    return each.waited if each.connecting or each.timeouts else min(each.heard, each.waited)
+
+
+def is_waiting(each: TCPSocket, resent: Set[SocketKey] = frozenset()) -> bool:
+    """Whether a socket that this machine opened had to send again, and got no answer since. ``resent`` are sockets that were
+    seen to: a tail loss probe, which comes before the first timeout, does not count as a retransmission in ``tcp_info``.
+    """
+    if not each.unacked or not (each.retransmitted or each.key in resent) or _is_of_a_client(each):
+        return False
+    # After a timeout nothing new was acknowledged, even if the peer is heard: what is sent may vanish alone.
+    return each.connecting or bool(each.timeouts) or each.heard >= late(each.rtt)
+
+
+def _is_of_a_client(each: TCPSocket) -> bool:
+    return each.remote_port >= _EPHEMERAL > each.local_port
+
+
+def is_private(address: str) -> bool:
+    """Whether an address belongs to whichever private network one is in, so that by another link it is another host."""
+    value = ipaddress.ip_address(address)
+    return value.is_link_local or any(value in network for network in _PRIVATE if network.version == value.version)
+
+
+#: RFC 1918, RFC 6598 (carriers' NAT) and RFC 4193.
+_PRIVATE = tuple(
+    map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
+)
+
+
+def weigh(
+    sockets: Iterable[TCPSocket],
+    place_of: Mapping[str, Place],
+    is_near: Callable[[str], bool],
+    resent: Set[SocketKey] = frozenset(),
+) -> dict[Place, Evidence]:
+    """The evidence about each link and family. ``place_of`` has the local addresses; ``is_near`` tells whether an address is
+    in a network of this machine's own, which says nothing about the way beyond the gateway; ``resent`` as for
+    :func:`is_waiting`.
+    """
+    groups: dict[Place, list[TCPSocket]] = {}
+    siblings: dict[int, list[tuple[Place, TCPSocket]]] = {}
+    for each in sockets:
+        place = place_of.get(each.local)
+        if place is None or each.ifindex not in (0, place.ifindex) or is_near(each.remote):
+            continue
+        groups.setdefault(place, []).append(each)
+        if each.token and not each.connecting:
+            siblings.setdefault(each.token, []).append((place, each))
+    return {place: _evidence(place, group, siblings, resent) for place, group in groups.items()}
+
+
+def _evidence(
+    place: Place,
+    group: list[TCPSocket],
+    siblings: Mapping[int, list[tuple[Place, TCPSocket]]],
+    resent: Set[SocketKey],
+) -> Evidence:
+    waiting = [each for each in group if is_waiting(each, resent)]
+    answered = [each for each in group if not each.connecting and not is_waiting(each, resent)]
+    answered.sort(key=lambda each: each.heard)
+    elsewhere: dict[str, Place] = {}
+    others: dict[str, int] = {}
+    for each in waiting:
+        for where, sibling in siblings.get(each.token, ()) if each.token else ():
+            if where != place and sibling.heard < waited(each):
+                elsewhere[each.remote] = where
+            if where.family is place.family:
+                others.setdefault(sibling.remote, sibling.remote_port)
+    for each in answered:
+        if not _is_of_a_client(each):
+            others.setdefault(each.remote, each.remote_port)
+    unanswered = {each.remote for each in waiting}
+    return Evidence(
+        answered[0].heard if answered else math.inf,
+        tuple(waiting),
+        elsewhere,
+        tuple((peer, port) for peer, port in others.items() if peer not in unanswered)[:_OTHERS],
+        {each.key: each.acked for each in group if not each.connecting},
+    )
+
+
+def judge(evidence: Evidence, attempts: Attempts, quiet: float) -> Standing:
+    """What is known about a link by which nothing was answered for ``quiet`` seconds."""
+    if attempts.answered:
+        return Standing.GOOD
+    alive = evidence.elsewhere.keys() | attempts.elsewhere.keys()
+    reached_before = any(not each.connecting for each in evidence.waiting)
+    if not alive or not (reached_before or len(evidence.peers) > 1):
+        return Standing.UNKNOWN
+    packets = evidence.packets + attempts.unanswered
+    if packets >= _SILENT and quiet >= CERTAIN_AFTER:
+        return Standing.SILENT
+    return Standing.SUSPECT if packets >= _SUSPECT else Standing.UNKNOWN
+
+
+def in_words(evidence: Evidence, attempts: Attempts, quiet: float, names: Mapping[int, str]) -> str:
+    """The evidence as a text for people; ``names`` are those of interfaces by index."""
+    count = len(evidence.peers)
+    alive = {**evidence.elsewhere, **attempts.elsewhere}
+    links = listed(sorted({names.get(place.ifindex, f"interface {place.ifindex}") for place in alive.values()}))
+    peers = "a peer" if count == 1 else f"{count} peers"
+    which = "it answers" if count == 1 else f"{len(alive)} of them answer{'s' if len(alive) == 1 else ''}"
+    return f"{peers} unanswered for {quiet:.1f} s, {which} by {links}"
