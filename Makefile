@@ -63,7 +63,8 @@ help:
 	@echo "  make test-install     the Debian package in containers (ROOTS=$(ROOTS))"
 	@echo "  make test-machine     tests in Debian machines (MACHINES='$(MACHINES)')"
 	@echo "  make test-wifi        of these the package on real Wi-Fi, without long tests"
-	@echo "  make bench-NAME       $(BENCHES)"
+	@echo "  make bench-NAME       $(wordlist 1,6,$(BENCHES))"
+	@echo "                        $(wordlist 7,20,$(BENCHES))"
 	@echo "As any user:"
 	@echo "  make venv             $(VENV) with the command and the test tools"
 	@echo "  make test-unit        tests that need neither root nor NetworkManager"
@@ -177,10 +178,11 @@ format: venv
 
 # `make bench-failover BENCH_ARGUMENTS='--repetitions 3 --only carrier'`: NetworkManager alone, with mptcpd, with nm-mptcp;
 # failover: links are lost (25 minutes); behind: is any connection worse off than with NetworkManager alone (7); guard: what
-# goes around a full-tunnel VPN (5); silent: a link is up and carries no packets (10); modes: a download under another mode; routes: a link with 10,000 routes; boot: is a boot
+# goes around a full-tunnel VPN (5); silent: a link is up and carries no packets (15), verdicts: what
+# only looks like that (hours; --rounds 5 for minutes); modes: a download under another mode; routes: a link with 10,000 routes; boot: is a boot
 # slower with the package; commands: status, explain and check beside the service (with --before, of two checkouts in turn).
 BENCH_ARGUMENTS ?=
-BENCHES := failover behind guard silent modes routes boot commands
+BENCHES := failover behind guard silent verdicts modes routes boot commands
 BENCH_NEEDS = bench
 bench-boot: BENCH_NEEDS = packages deb container
 bench-boot: deb

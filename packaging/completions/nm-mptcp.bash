@@ -133,7 +133,7 @@ _nm_mptcp() {
             ;;
         mode)
             options="--help --config --reset --json"
-            ((${#given[@]})) || values="auto handover aggregate off"
+            ((${#given[@]})) || values="auto handover interactive aggregate off"
             ;;
         config)
             options="--help --check --reload --json"

@@ -123,7 +123,7 @@ complete -c nm-mptcp -n '__nm_mptcp_command check' -l reach -xa '(__fish_print_h
 complete -c nm-mptcp -n '__nm_mptcp_command check' -l report -rF -d 'write everything for a bug report'
 complete -c nm-mptcp -n '__nm_mptcp_command check' -l mask -d 'with --report, mask addresses and names'
 complete -c nm-mptcp -n '__nm_mptcp_command mode' -l reset -d 'back to the configured mode'
-complete -c nm-mptcp -n '__nm_mptcp_at mode 0' -a 'auto handover aggregate off'
+complete -c nm-mptcp -n '__nm_mptcp_at mode 0' -a 'auto handover interactive aggregate off'
 complete -c nm-mptcp -n '__nm_mptcp_command config' -l check -d 'only say what is wrong'
 complete -c nm-mptcp -n '__nm_mptcp_command config' -l reload -d 'have the service read its configuration again'
 complete -c nm-mptcp -n '__nm_mptcp_command config; and contains -- --check (commandline -opc)' -F

@@ -110,6 +110,17 @@ def flaps(stage: Stage) -> None:
         _until(due := due + there)
 
 
+def silences(stage: Stage) -> None:
+    """Packets vanish beyond the first link's gateway, again and again, while its carrier stays."""
+    due = time.monotonic()
+    for away, there in flap_times(stage.chance):
+        stage.mark()
+        stage.world.wifi.network.silence()
+        _until(due := due + away)
+        stage.world.wifi.network.speak()
+        _until(due := due + there)
+
+
 def portal(stage: Stage) -> None:
     """NetworkManager's check by the first link is answered by a portal for some seconds."""
     bed, wifi = stage.world.bed, stage.world.wifi
@@ -163,6 +174,7 @@ def sleep(stage: Stage) -> None:
 
 HARDSHIPS = (
     Hardship("flaps", f"{FLAPS} flaps of {_SHORTEST:g} to {_LONGEST:g} s", flaps, times=2),
+    Hardship("silences", f"{FLAPS} silences of {_SHORTEST:g} to {_LONGEST:g} s", silences, times=2),
     Hardship("portal", f"connectivity flap of {PORTAL:g} s", portal, configuration=CHECKING),
     Hardship("down", f"`connection down` for {DOWN:g} s", down),
     Hardship("sleep", f"sleep of {SLEEP:g} s", sleep, times=2, sleeps=True),

@@ -127,7 +127,8 @@ def test_the_service_comes_up_with_what_is_good(bed: Bed, links: Links) -> None:
     bed.wait_endpoint(links.wifi.address)
     assert flags_of(bed, links.lte.address) == BACKUP
     assert [line for line in service.log().splitlines() if "ERROR" in line] == [
-        f"nm-mptcp: ERROR: {SETTINGS}, line 5: [main] mode=best: must be auto, handover, aggregate or off; ignored",
+        f"nm-mptcp: ERROR: {SETTINGS}, line 5: [main] mode=best: must be auto, handover, interactive, aggregate or off;"
+        " ignored",
         f"nm-mptcp: ERROR: {BAD_FILE}: is a directory, not a file; ignored",
     ]
 

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 
 import pytest
 
 from .bed import SERVER, Bed
 from .namespaces import wait_for
-from .traffic import Connection
+from .traffic import Connection, EchoServer
 from .uplinks import Links
 
 
@@ -101,4 +102,39 @@ def test_an_unknown_mode_is_refused_in_a_line(bed: Bed, up: Links) -> None:  # n
     call = ("busctl", "--system", "call", "org.nm_mptcp1", "/org/nm_mptcp1", "org.nm_mptcp1", "SetMode", "s", "fast")
     refused = bed.machine.attempt(*call)
     assert refused.returncode != 0
-    assert "no such mode: 'fast' (there is auto, handover, aggregate, off" in refused.stderr
+    assert "no such mode: 'fast' (there is auto, handover, interactive, aggregate, off" in refused.stderr
+
+
+def test_interactive_shares_the_load_with_a_backup_while_the_link_is_slow(bed: Bed, links: Links) -> None:
+    EchoServer(bed.far)
+    bed.modify("LTE", "connection.metered yes")
+    bed.wait_for_dispatcher()
+    bed.start_service()
+    links.bring_up()
+    bed.nm_mptcp("mode", "interactive")
+    assert flags(bed, links.lte.address) == {"subflow", "backup"}
+    connection = Connection(bed.machine, SERVER)
+    connection.wait_subflow(links.lte.address)
+    # Half a second of packets towards the machine waits in the queue of the link.
+    tbf = ["root", "tbf", "rate", "1mbit", "burst", "16k", "latency", "500ms"]
+    bed.far.run("tc", "qdisc", "add", "dev", links.wifi.far_name, *tbf)
+    flood = bed.far.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    bed.at_end(flood.close)
+
+    def shared() -> bool:
+        for _ in range(20):
+            flood.sendto(bytes(1400), (links.wifi.address, 9))
+        connection.echo(b"quick?")
+        return bed.status().path(links.lte.address)["rule"] == "shares-load"
+
+    wait_for("the backup shares the load", shared, seconds=40)
+    assert flags(bed, links.lte.address) == {"subflow"}
+    assert flags(bed, links.wifi.address) == {"subflow"}
+    bed.far.run("tc", "qdisc", "del", "dev", links.wifi.far_name, "root")
+
+    def alone() -> bool:
+        connection.echo(b"quick again")
+        return flags(bed, links.lte.address) == {"subflow", "backup"}
+
+    wait_for("it is backup again", alone, seconds=40)
+    connection.close()

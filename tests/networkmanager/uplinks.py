@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import signal
 import socket
 import struct
@@ -218,10 +217,11 @@ class Network:
         beyond = {"ip": "{ 192.0.2.0/24, 198.51.100.0/24 }", "ip6": "2001:db8:ffff::/48"}
         lines = []
         for way in ways or hooks:
-            hook, direction, side = hooks[way]
+            own, direction, side = hooks[way]
             match = [f"{each} {side} {beyond[each]}" for each in beyond if family in ("", each)]
             rules = "\n".join(f'{direction} "{self.interface}" {each} counter drop' for each in match)
-            lines.append(f"chain {hook} {{ type filter hook {hook} priority 0\n{rules}\n}}")
+            for hook in (own, "forward"):  # servers are in the far namespace itself, or beyond it
+                lines.append(f"chain {hook}-{way} {{ type filter hook {hook} priority 0\n{rules}\n}}")
         self.bed.far.sh(f"nft -f - <<'END'\ntable inet {self._silence} {{\n" + "\n".join(lines) + "\n}\nEND\n")
         if gateway:
             for port in self.ports:
@@ -232,12 +232,6 @@ class Network:
         self.bed.far.run("nft", "delete", "table", "inet", self._silence)
         for port in self.ports:
             self.bed.far.run("ip", "link", "set", port.far_name, "master", self.interface)
-
-    def vanished(self) -> int:
-        """How many packets vanished by :meth:`silence`."""
-        shown = self.bed.far.run("nft", "-j", "list", "table", "inet", self._silence)
-        return sum(each["counter"]["packets"] for rule in json.loads(shown)["nftables"] if "rule" in rule
-                   for each in rule["rule"]["expr"] if "counter" in each)  # fmt: skip
 
     @property
     def _silence(self) -> str:

@@ -154,15 +154,21 @@ BAD = [
     ),
     Bad("key-twice", ", line 3: [main] mode=off: duplicate key (first in line 2)", main("mode=auto\nmode=off")),
     # values
-    Bad("mode", ", line 2: [main] mode=fast: must be auto, handover, aggregate or off", main("mode=fast")),
-    Bad("mode-in-capitals", ", line 2: [main] mode=AUTO: must be auto, handover, aggregate or off", main("mode=AUTO")),
-    Bad("mode-empty", ", line 2: [main] mode=: must be auto, handover, aggregate or off", main("mode=")),
+    Bad("mode", ", line 2: [main] mode=fast: must be auto, handover, interactive, aggregate or off", main("mode=fast")),
     Bad(
-        "mode-quoted", """, line 2: [main] mode="auto": must be auto, handover, aggregate or off""", main('mode="auto"')
+        "mode-in-capitals",
+        ", line 2: [main] mode=AUTO: must be auto, handover, interactive, aggregate or off",
+        main("mode=AUTO"),
+    ),
+    Bad("mode-empty", ", line 2: [main] mode=: must be auto, handover, interactive, aggregate or off", main("mode=")),
+    Bad(
+        "mode-quoted",
+        """, line 2: [main] mode="auto": must be auto, handover, interactive, aggregate or off""",
+        main('mode="auto"'),
     ),
     Bad(
         "comment-after-value",
-        ", line 2: [main] mode=auto # best: must be auto, handover, aggregate or off",
+        ", line 2: [main] mode=auto # best: must be auto, handover, interactive, aggregate or off",
         main("mode=auto # best"),
     ),
     Bad("failover", ", line 2: [main] failover=quick: must be fast, safe or off", main("failover=quick")),

@@ -82,6 +82,7 @@ class Situation:
         self.damped: dict[int, float] = {}
         self.subflow_retry_due: frozenset[str] = frozenset()
         self.weak: frozenset[str] = frozenset()
+        self.poor: frozenset[Place] = frozenset()
         self.silences: dict[Place, Silence] = {}
         self.bypass: TunnelBypass | None = TunnelBypass()
         self.absent: frozenset[Address] = frozenset()
@@ -204,4 +205,5 @@ class Situation:
             self.bypass,
             self.absent,
             self.silences,
+            self.poor,
         )

@@ -377,7 +377,8 @@ def test_of_several_problems_the_first_and_their_number_are_shown(tmp_path: Path
         of("[main]\nmode=x\nfailover=y\nlimits=z\n", tmp_path)
     assert len(error.value.problems) == 3
     assert str(error.value).endswith(
-        "line 2: [main] mode=x: must be auto, handover, aggregate or off (and 2 more: see 'nm-mptcp config --check')"
+        "line 2: [main] mode=x: must be auto, handover, interactive, aggregate or off"
+        " (and 2 more: see 'nm-mptcp config --check')"
     )
 
 
@@ -431,7 +432,7 @@ def test_check_prints_all_problems_and_nothing_for_a_valid_file(
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.splitlines() == [
-        f"nm-mptcp: {file}, line 2: [main] mode=x: must be auto, handover, aggregate or off",
+        f"nm-mptcp: {file}, line 2: [main] mode=x: must be auto, handover, interactive, aggregate or off",
         f"nm-mptcp: {file}, line 3: [main] limits=y: must be auto or keep",
     ]
 

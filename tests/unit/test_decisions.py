@@ -47,6 +47,7 @@ METERED_AS_ANY = Config(metered=MeteredPolicy.IGNORE)
 ROAMING_IN_RESERVE = Config(roaming=RoamingPolicy.BACKUP)
 NO_FAILOVER = Config(failover=Failover.OFF)
 SAFE_FAILOVER = Config(failover=Failover.SAFE)
+INTERACTIVE = Config(mode=Mode.INTERACTIVE)
 AGGREGATE = Config(mode=Mode.AGGREGATE)
 ROAMING_AS_ANY = Config(roaming=RoamingPolicy.IGNORE)
 ONE_MAY_ROAM = Config(
@@ -116,6 +117,11 @@ class Laptop(Situation):
             if address in {each.address for each in present}
         }
         return self.with_(silences=dict.fromkeys(places, Silence(confirmed, "2 peers unanswered for 1.0 s")))
+
+    def poorly(self) -> Laptop:
+        """Packets by the Wi-Fi are slow."""
+        (wifi,) = (index for index, link in self.links.items() if link.name == "wlan0")
+        return self.with_(poor=frozenset({Place(Family.IPV4, wifi)}))
 
     def carrying(self, *places: tuple[str, ...]) -> Laptop:
         """Live connections, each with subflows on these addresses."""
@@ -380,6 +386,23 @@ ROWS: dict[str, Callable[[], Row]] = {
     "silent in one family": lambda: Row(
         Laptop(standing=True).wifi(f"{W}/24", f"{W6}/64").wired(f"{E}/24", f"{E6}/64").unanswered(W6),
         {W: REGULAR, W6: SILENT, E: REGULAR, E6: REGULAR},
+    ),
+    # poor links
+    "poor, the other is in reserve": lambda: Row(
+        Laptop().wifi().cellular().poorly(), {W: REGULAR, C: active(Why.SHARES_LOAD, SUBFLOW)}, INTERACTIVE
+    ),
+    "poor, another is regular": lambda: Row(
+        Laptop().wifi().cellular().wired().poorly(), {W: REGULAR, C: RESERVE, E: REGULAR}, INTERACTIVE
+    ),
+    "poor, the other roams": lambda: Row(
+        Laptop().wifi().cellular(roaming=True).poorly(),
+        {W: REGULAR, C: RESERVE},
+        replace(ROAMING_IN_RESERVE, mode=Mode.INTERACTIVE),
+    ),
+    "poor, the profile of the other says backup": lambda: Row(
+        owned(Laptop().wifi().wired(**profile(0x62)).poorly(), E, "eth0", BACKUP),
+        {W: REGULAR, E: active(Why.FLAGS_OF_PROFILE, BACKUP)},
+        INTERACTIVE,
     ),
     # modes, and what they do not change
     "handover": lambda: Row(

@@ -19,7 +19,7 @@ from nm_mptcp.policy.plan import plan
 from .situations import BACKUP, MODEM, SUBFLOW, WIFI, Situation
 
 CABLE, AIR, CELL = "10.0.1.2", "10.0.2.2", "10.0.3.2"
-AUTO, HANDOVER, AGGREGATE, OFF = Mode
+AUTO, HANDOVER, INTERACTIVE, AGGREGATE, OFF = Mode
 
 
 def laptop(**cell: Any) -> Situation:
@@ -43,6 +43,7 @@ def flags(situation: Situation, mode: Mode, **settings: Any) -> dict[str, Endpoi
     ("mode", "cable", "air", "cell"),
     [
         (AUTO, SUBFLOW, SUBFLOW, BACKUP),
+        (INTERACTIVE, SUBFLOW, SUBFLOW, BACKUP),
         (HANDOVER, SUBFLOW, BACKUP, BACKUP),
         (AGGREGATE, SUBFLOW, SUBFLOW, SUBFLOW),
     ],

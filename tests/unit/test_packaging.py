@@ -294,7 +294,9 @@ def test_everybody_may_ask_what_is_configured(stage: Path, tmp_path: Path) -> No
         check=False,
     )
     assert result.returncode == 1
-    assert result.stderr.endswith("x.conf, line 2: [main] mode=best: must be auto, handover, aggregate or off\n")
+    assert result.stderr.endswith(
+        "x.conf, line 2: [main] mode=best: must be auto, handover, interactive, aggregate or off\n"
+    )
 
 
 # --- manual pages ------------------------------------------------------------------------------------------------------

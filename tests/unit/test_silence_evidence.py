@@ -33,6 +33,10 @@ def tcp(local: str = W, remote: str = SERVER, /, **values: object) -> TCPSocket:
         "heard": 100.0,
         "waited": 0.2,
         "rtt": 0.02,
+        "trip": 0.02,
+        "shortest": 0.02,
+        "sent": 100,
+        "resent": 0,
     }
     return TCPSocket(family=Family.of(local), local=local, remote=remote, **(usual | values))  # type: ignore[arg-type]
 

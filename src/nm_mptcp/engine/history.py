@@ -15,6 +15,7 @@ from ..model.state import Desired, Kernel, NetworkManager, Ours, Snapshot
 from .address_grace import AddressGrace
 from .endpoint_retry import EndpointRetry
 from .flap_damping import FlapDamping
+from .link_quality import LinkQuality
 from .link_silence import LinkSilence
 from .neighbour_probes import NeighbourProbes
 from .signal_hysteresis import Key, SignalHysteresis
@@ -38,6 +39,7 @@ class History:
     def __init__(self) -> None:
         self.flaps = FlapDamping[int]()  #: by ifindex
         self.silence = LinkSilence()
+        self.quality = LinkQuality()
         self.neighbours = NeighbourProbes()
         self.addresses = AddressGrace()
         self.subflows = SubflowRetry()
@@ -72,6 +74,7 @@ class History:
             subflow_retry_due=self.subflows.due(now),
             weak=self._weak(kernel, networkmanager, config, now),
             absent=self.addresses.update(kernel, networkmanager, filter(ours.owns, kernel.endpoints), now),
+            poor=self.quality.poor,
             silences=self.silence.silences(now),
         )
 

@@ -23,8 +23,9 @@ from ..config.settings import DEFAULTS, Config
 from ..kernel.access import KernelAccess
 from ..kernel.errors import KernelError
 from ..kernel.fib import Changes
-from ..kernel.path_manager_events import PathManagerEvent
+from ..kernel.path_manager_events import EventName, PathManagerEvent
 from ..model.state import NetworkManager
+from .quality_watch import QualityWatch
 from .reconciler import Reconciler
 from .record_file import Record, StateError
 from .silence_watch import SilenceWatch
@@ -68,7 +69,8 @@ class Engine(Reconciler):
     ) -> None:
         super().__init__(kernel, networkmanager, record, config=config, dry_run=dry_run, on_view=on_view)
         self.first_convergence = asyncio.Event()  #: it was done, or failed
-        self._watch = SilenceWatch(kernel, self._history.silence, self.wake, on_suspicion)
+        self._silence = SilenceWatch(kernel, self._history.silence, self.wake, on_suspicion)
+        self._quality = QualityWatch(kernel, self._history.quality, self.wake)
         self._before_recheck, self._after_recheck = before_recheck, after_recheck
         self._dirty = asyncio.Event()
         self._addresses_lost = False
@@ -91,6 +93,8 @@ class Engine(Reconciler):
 
     def on_path_manager_event(self, event: PathManagerEvent | None) -> None:
         """A connection or subflow was established or closed; None: events were lost."""
+        if event is None or event.name in (EventName.ESTABLISHED, EventName.SUBFLOW_ESTABLISHED):
+            self._quality.on_connection()
         failed = event is not None and self._history.subflows.on_event(event, time.monotonic())
         if self._history.subflows.needs_pruning:
             self._history.subflows.prune(*self._kernel.alive)
@@ -106,7 +110,7 @@ class Engine(Reconciler):
     def on_resume(self) -> None:
         """The machine slept: read all state again, and forget the history of links."""
         self._history.forget()
-        self._watch.forget()
+        self._silence.forget()
         self._afresh = True
         self._urgent.set()
         self._dirty.set()
@@ -116,7 +120,8 @@ class Engine(Reconciler):
         try:
             await self._run()
         finally:
-            self._watch.close()
+            self._silence.close()
+            self._quality.close()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -158,7 +163,8 @@ class Engine(Reconciler):
     def _watch_links(self) -> None:
         """Follow the last decision's links; none while nothing may be written."""
         if self.view is not None and not self.paused:
-            self._watch.follow(self.view.desired, self.view.snapshot.kernel)
+            self._silence.follow(self.view.desired, self.view.snapshot.kernel)
+            self._quality.follow(self.view.desired, self.view.snapshot.kernel, self.view.mode)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until a link is lost."""

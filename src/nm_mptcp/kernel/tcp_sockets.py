@@ -22,8 +22,12 @@ _INET_DIAG_INFO, _INET_DIAG_ULP_INFO = 2, 19
 
 #: In ``struct tcp_info``: consecutive timeouts, and how often the timeout was doubled since; the timeout (microseconds);
 #: packets sent and not acknowledged; of these retransmitted; milliseconds since the last acknowledgement; round-trip time
-#: (microseconds); bytes acknowledged.
-_INFO = struct.Struct("=2xBxB3xI12xI8xI16xI8xI48xQ")
+#: (microseconds); that of the receiver; all retransmissions; bytes acknowledged and received; segments sent; the
+#: shortest round-trip time (microseconds).
+_INFO = struct.Struct("=2xBxB3xI12xI8xI16xI8xI20xI4xI16xQQI8xI")
+
+#: Milliseconds after which a socket that waits for nothing counts as idle.
+_IDLE = 60_000
 
 #: The prefix of an IPv4 address in IPv6 form.
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -53,6 +57,10 @@ class TCPSocket(NamedTuple):
     )
     waited: float  #: seconds since it first sent what it waits for, by its timeouts
     rtt: float  #: smoothed round-trip time in seconds, 0: not measured
+    trip: float  #: the round-trip time in the direction of most data, in seconds, 0: not measured
+    shortest: float  #: the shortest round-trip time of late, in seconds
+    sent: int  #: segments sent so far
+    resent: int  #: segments sent again so far
 
     @property
     def key(self) -> SocketKey:
@@ -68,27 +76,23 @@ def packed(address: str) -> tuple[bytes, ...]:
 
 
 def parse(answers: list[Message], local: Mapping[bytes, str]) -> Iterator[TCPSocket]:
-    """The sockets with these local addresses: text by :func:`packed` form."""
+    """The sockets with these local addresses (text by :func:`packed` form), without those that are idle for long."""
+    before = _MESSAGE.size  #: bytes before tcp_info, the same in nearly all answers of a kernel
     for message in answers:
         data, start = message.data, message.start
         family, state, _, _, port, peer_port, own, peer, ifindex = _MESSAGE.unpack_from(data, start)
         text = local.get(own)
         if text is None:
             continue
-        info = layer = b""
-        start += _MESSAGE.size
-        while message.end - start >= 4:
-            length, kind = _ATTRIBUTE.unpack_from(data, start)
-            if length < 4:
-                break
-            if kind == _INET_DIAG_INFO:
-                info = data[start + 4 : start + length]
-            elif kind & 0x3FFF == _INET_DIAG_ULP_INFO:
-                layer = data[start + 4 : start + length]
-            start += (length + 3) & ~3
-        if len(info) < _INFO.size:
+        before = _info_at(data, start, message.end, before)
+        if not before:
+            before = _MESSAGE.size
             continue
-        timeouts, doubled, timeout, unacked, again, heard, rtt, acked = _INFO.unpack_from(info)
+        timeouts, doubled, timeout, unacked, again, heard, rtt, as_receiver, resent, acked, received, sent, shortest = (
+            _INFO.unpack_from(data, start + before + 4)
+        )
+        if not unacked and heard > _IDLE:
+            continue
         if family == socket.AF_INET6 and peer.startswith(_MAPPED):
             family, peer = socket.AF_INET, peer[12:]
         yield TCPSocket(
@@ -98,7 +102,7 @@ def parse(answers: list[Message], local: Mapping[bytes, str]) -> Iterator[TCPSoc
             socket.inet_ntop(family, peer[:4] if family == socket.AF_INET else peer),
             int.from_bytes(peer_port, "big"),
             ifindex,
-            token_of(layer) if layer else 0,
+            _token(data, start + before, message.end),
             state == TCPState.SYN_SENT,
             unacked,
             max(timeouts, again),
@@ -107,7 +111,37 @@ def parse(answers: list[Message], local: Mapping[bytes, str]) -> Iterator[TCPSoc
             heard / 1e3,
             _waited(timeouts, doubled, timeout / 1e6),
             rtt / 1e6,
+            (as_receiver if as_receiver and received > acked else rtt) / 1e6,
+            shortest / 1e6,
+            sent,
+            resent,
         )
+
+
+def _info_at(data: bytes, start: int, end: int, guess: int) -> int:
+    """The offset of the attribute with tcp_info from ``start``; 0: it has none. ``guess`` is where it may be."""
+    for offset in (guess, _MESSAGE.size):
+        at = start + offset
+        while end - at >= 4:
+            length, kind = _ATTRIBUTE.unpack_from(data, at)
+            if kind == _INET_DIAG_INFO:
+                return at - start if length >= 4 + _INFO.size else 0
+            if length < 4 or offset != _MESSAGE.size:
+                break
+            at += (length + 3) & ~3
+    return 0
+
+
+def _token(data: bytes, at: int, end: int) -> int:
+    """The token of a subflow, whose attributes follow tcp_info; 0: it is none."""
+    while end - at >= 4:
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if kind & 0x3FFF == _INET_DIAG_ULP_INFO:
+            return token_of(data[at + 4 : at + length])
+        if length < 4:
+            break
+        at += (length + 3) & ~3
+    return 0
 
 
 def _waited(timeouts: int, doubled: int, timeout: float) -> float:

@@ -23,6 +23,7 @@ class Why(enum.Enum):
     ROAMING_BACKUP = "backup: its modem is roaming"
     WEAK_SIGNAL = "backup while the signal is weak (it fell below {0}) and another path is active"
     RELIEVES = "regular while the signal of {0} is weak"
+    SHARES_LOAD = "regular while {0} is slow or loses packets"
     SEEMS_SILENT = "backup while it may be silent: {0}"
     RELIEVES_SILENT = "regular while {0} is silent"
     KEPT_LAST = "{0}; kept, as no other path can take over its connections"

@@ -500,6 +500,7 @@ class Mode(enum.StrEnum):
 
     AUTO = "auto"  #: by kind: cellular, Bluetooth and metered links are backup
     HANDOVER = "handover"  #: only the link with the best route metric is regular, all others are backup
+    INTERACTIVE = "interactive"  #: as auto, and a backup carries as well while a regular path is slow or loses packets
     AGGREGATE = "aggregate"  #: all are regular
     OFF = "off"  #: there are no automatic paths
 
@@ -653,6 +654,8 @@ class Snapshot:
     absent: frozenset[Address] = frozenset()
     #: the links that are silent, or suspected to be
     silences: Mapping[Place, Silence] = field(default_factory=dict)
+    #: the links by which packets are slow or lost, while those by another are not; only in mode ``interactive``
+    poor: frozenset[Place] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from .classify import classify, unmanaged_paths
 from .facts import Decision, Facts
 from .failover_routes import FailoverRoutes, failover_routes
 from .intent import claims_of
+from .link_quality import apply_link_quality
 from .metered import apply_costs
 from .modes import apply_mode
 from .routed_addresses import routed_addresses
@@ -48,7 +49,7 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
     decisions = suspend_lost_links(facts, guard.decisions, config)
     decisions = apply_connectivity(facts, decisions)
     decisions = apply_mode(facts, decisions, config)
-    decisions = apply_signal_strength(facts, decisions)
+    decisions = apply_link_quality(facts, apply_signal_strength(facts, decisions))
     suspension = suspend(facts, decisions, config)
     slots = fill_slots(facts, one_interface_each(facts, suspension.decisions), suspension.lost_addresses)
     decisions = slots.decisions

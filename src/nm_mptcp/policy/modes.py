@@ -21,7 +21,7 @@ def apply_mode(facts: Facts, decisions: list[Decision], config: Config) -> list[
     Modes differ in the backup flag alone, which is changed in place (MP_PRIO): a change of mode closes no subflow. Mode
     ``off`` excludes these paths.
     """
-    if config.mode is Mode.AUTO:
+    if config.mode in (Mode.AUTO, Mode.INTERACTIVE):
         return decisions
     if config.mode is Mode.OFF:
         return [

@@ -226,6 +226,7 @@ _BY_RULE: dict[Why, Callable[[Path], list[Remedy]]] = {
     Why.ROAMING_BACKUP: _roaming,
     Why.WEAK_SIGNAL: _weak,
     Why.RELIEVES: _weak,
+    Why.SHARES_LOAD: _mode,
     Why.SEEMS_SILENT: _silent,
     Why.RELIEVES_SILENT: _silent,
     Why.KEPT_LAST: _fixed("see the device", "nmcli device show {interface}"),
