@@ -212,14 +212,14 @@ class TestPolicies:
         lookup.follow(loop, lambda: changes.append(None))
         try:
             there, routes = links(), object()
-            assert lookup.look(there, routes) == {}
+            assert lookup.look(there, {}, (), routes) == {}
             policy("src 0.0.0.0/0 dst 0.0.0.0/0 dir out")
             loop.run_until_complete(asyncio.sleep(0.05))
             assert changes
-            assert lookup.look(there, routes)[IPV4][0].encrypted
+            assert lookup.look(there, {}, (), routes)[IPV4][0].encrypted
             ip("xfrm policy flush")
             loop.run_until_complete(asyncio.sleep(0.05))
-            assert lookup.look(there, routes) == {}
+            assert lookup.look(there, {}, (), routes) == {}
         finally:
             lookup.unfollow()
             loop.close()

@@ -25,6 +25,7 @@ from ..kernel.errors import KernelError
 from ..kernel.fib import Changes
 from ..kernel.path_manager_events import EventName, PathManagerEvent
 from ..model.state import NetworkManager
+from .join_guard import JoinGuard
 from .quality_watch import QualityWatch
 from .reconciler import Reconciler
 from .record_file import Record, StateError
@@ -71,6 +72,7 @@ class Engine(Reconciler):
         self.first_convergence = asyncio.Event()  #: it was done, or failed
         self._silence = SilenceWatch(kernel, self._history.silence, self.wake, on_suspicion)
         self._quality = QualityWatch(kernel, self._history.quality, self.wake)
+        self._joins = JoinGuard(kernel)
         self._before_recheck, self._after_recheck = before_recheck, after_recheck
         self._dirty = asyncio.Event()
         self._addresses_lost = False
@@ -95,6 +97,8 @@ class Engine(Reconciler):
         """A connection or subflow was established or closed; None: events were lost."""
         if event is None or event.name in (EventName.ESTABLISHED, EventName.SUBFLOW_ESTABLISHED):
             self._quality.on_connection()
+        if event is None or event.name is EventName.CLOSED:
+            self._joins.on_connection_closed()
         failed = event is not None and self._history.subflows.on_event(event, time.monotonic())
         if self._history.subflows.needs_pruning:
             self._history.subflows.prune(*self._kernel.alive)
@@ -115,6 +119,11 @@ class Engine(Reconciler):
         self._urgent.set()
         self._dirty.set()
 
+    async def clear(self, *, force: bool = False) -> None:
+        """See :meth:`Reconciler.clear`; removes the packet filter as well."""
+        await super().clear(force=force)
+        await self._joins.clear()
+
     async def run(self) -> None:
         """Converge at each change, until cancelled."""
         try:
@@ -122,6 +131,7 @@ class Engine(Reconciler):
         finally:
             self._silence.close()
             self._quality.close()
+            self._joins.close()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -165,6 +175,7 @@ class Engine(Reconciler):
         if self.view is not None and not self.paused:
             self._silence.follow(self.view.desired, self.view.snapshot.kernel)
             self._quality.follow(self.view.desired, self.view.snapshot.kernel, self.view.mode)
+            self._joins.follow(self.view.desired, self.view.snapshot.kernel)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until a link is lost."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 
 from ..model.state import (
@@ -20,7 +20,9 @@ from ..model.state import (
     Limits,
     Link,
     Operation,
+    Route,
     RouteResult,
+    Rule,
     Tunnel,
     TunnelBypass,
 )
@@ -54,6 +56,10 @@ _READS = 4
 
 #: Seconds of writing before other work has its turn: some hundred routes.
 _SLICE = 0.002
+
+
+#: Links, routes, rules and addresses.
+_Depends = tuple[Mapping[int, Link], Mapping[tuple[int, int], tuple[Route, ...]], tuple[Rule, ...], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +236,18 @@ class KernelAccess:
         """The local addresses of subflows that do not go through these tunnels. Raises :class:`KernelError`."""
         return await self._worker.run(self._bypass, tunnels)
 
+    async def peers_of(self, tunnels: Set[int], addresses: Set[str]) -> frozenset[str]:
+        """The peers of live connections that began in these tunnels (ifindexes), which have these addresses.
+
+        Raises :class:`KernelError`.
+        """
+        began = await self._worker.run(self._closer.began_in, tunnels, addresses)
+        return frozenset(subflow.remote for subflow in began)
+
+    async def close_beside(self, tunnels: Set[int], addresses: Set[str]) -> None:
+        """See :meth:`.SubflowCloser.close_beside`. Raises :class:`KernelError`."""
+        await self._worker.run(self._closer.close_beside, tunnels, addresses)
+
     @property
     def closed_subflows(self) -> int:
         """Subflows that the VPN guard closed since this was created."""
@@ -314,7 +332,7 @@ class KernelAccess:
     # --- on the worker thread
 
     def _read(
-        self, depends: tuple[Mapping[int, Link], object, object, object], known: _Settings | None, afresh: bool
+        self, depends: _Depends, known: _Settings | None, afresh: bool
     ) -> tuple[tuple[Endpoint, ...], _Settings, Mapping[Family, tuple[Egress, ...]]]:
         endpoints, settings = self._read_unannounced(known)
         return endpoints, settings, self._egress.look(*depends, afresh=afresh)

@@ -8,19 +8,24 @@ Looked up only while there is a tunnel's link or an IPsec policy, and only when 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from ..fault_log import FaultLog
 from ..model.device_types import PPP, TUNNEL_LINKS
-from ..model.state import Egress, Family, Link, Tunnel, TunnelBypass
+from ..model.state import Egress, Family, Link, Route, Rule, Tunnel, TunnelBypass
 from .errors import KernelError
+from .kill_switch import kill_switches
 from .netlink import ROUTE, Requester
 from .route_lookup import NO_ROUTE, PROBES, lookup
 from .sock_diag import Subflow
 from .xfrm import XfrmPolicies, XfrmPolicy, XfrmPolicyEvents, encrypted
 
 _log = logging.getLogger(__name__)
+
+#: Errors by a route or rule that rejects, as a kill switch has it behind its tunnel. (IPv6 without any route: ENETUNREACH.)
+_REJECTED = frozenset({errno.EINVAL, errno.EACCES, errno.EHOSTUNREACH})
 
 
 class EgressLookup(Requester):
@@ -61,16 +66,21 @@ class EgressLookup(Requester):
         self._policies.close()
 
     def look(
-        self, links: Mapping[int, Link], *others: object, afresh: bool = False
+        self,
+        links: Mapping[int, Link],
+        routes: Mapping[tuple[int, int], tuple[Route, ...]] = {},  # never changed
+        rules: tuple[Rule, ...] = (),
+        *others: object,
+        afresh: bool = False,
     ) -> Mapping[Family, tuple[Egress, ...]]:
-        """The egress of each of :data:`.PROBES`, empty while nothing can be a tunnel.
+        """The egress of each of :data:`.PROBES`, empty while nothing can be a tunnel or a kill switch.
 
         ``others`` are what else it depends on, compared by identity: if all are the same objects as at the last look, so is
         the result (unless ``afresh``). So it is when the kernel answers with an error, which is logged once, since nothing
         else depends on it.
         """
         try:
-            known = self._look(links, others, afresh=afresh)
+            known = self._look(links, routes, rules, others, afresh=afresh)
         except KernelError as error:
             self._faults.report("look", f"{error}; the last known state of VPN tunnels is used")
             return self._known
@@ -78,16 +88,22 @@ class EgressLookup(Requester):
         return known
 
     def _look(
-        self, links: Mapping[int, Link], others: tuple[object, ...], *, afresh: bool
+        self,
+        links: Mapping[int, Link],
+        routes: Mapping[tuple[int, int], tuple[Route, ...]],
+        rules: tuple[Rule, ...],
+        others: tuple[object, ...],
+        *,
+        afresh: bool,
     ) -> Mapping[Family, tuple[Egress, ...]]:
         if links is not self._links:
             self._links = links
             self._may_tunnel = any(link.kind in TUNNEL_LINKS or link.kind == PPP for link in links.values())
         policies = self._policies_now(afresh=afresh)
-        if not self._may_tunnel and not policies:
+        if not self._may_tunnel and not policies and not kill_switches(routes, rules):
             self._depends, self._known = (), {}
             return self._known
-        depends = (links, *others, policies)
+        depends = (links, routes, rules, *others, policies)
         if (
             afresh
             or len(depends) != len(self._depends)
@@ -97,13 +113,13 @@ class EgressLookup(Requester):
             self._depends, self._known = depends, known
         return self._known
 
-    def of(self, destination: str) -> Egress:
-        """The egress of a packet to this address. Raises :class:`KernelError`."""
+    def of(self, destination: str, mark: int = 0) -> Egress:
+        """The egress of a packet to this address, with this mark. Raises :class:`KernelError`."""
         try:
-            found = lookup(self._netlink, destination)
+            found = lookup(self._netlink, destination, mark=mark)
         except KernelError as error:
             if error.errno in NO_ROUTE:
-                return Egress()
+                return Egress(rejected=error.errno in _REJECTED)
             raise
         policies = self._outgoing[1] if found.source and not found.local else ()
         is_encrypted = bool(policies) and encrypted(policies, found.source or "", destination, found.ifindex)
@@ -122,18 +138,25 @@ class EgressLookup(Requester):
         return [subflow for subflow, outside in self._reached(subflows, tunnels) if not outside]
 
     def _reached(self, subflows: Iterable[Subflow], tunnels: Mapping[Family, Tunnel]) -> list[tuple[Subflow, bool]]:
-        """Each subflow of a tunnelled family, and whether its peer is routed outside of the tunnel."""
-        known: dict[str, Egress] = {}
+        """Each subflow of a tunnelled family, and whether it may be outside of the tunnel: its peer is routed there, with the
+        mark of its socket, or the program bound the connection to an interface that is no tunnel.
+        """
+        subflows = tuple(subflows)
+        # The path manager binds additional subflows itself; what a program chose shows in the initial one.
+        bound = {each.token: each.ifindex for each in subflows if each.local_id == 0 and each.initial and each.ifindex}
+        known: dict[tuple[str, int], Egress] = {}
         result = []
         for subflow in subflows:
             tunnel = tunnels.get(subflow.family)
             if tunnel is None:
                 continue
-            if subflow.remote not in known:
-                known[subflow.remote] = self.of(subflow.remote)
-            egress = known[subflow.remote]
+            place = (subflow.remote, subflow.mark)
+            if place not in known:
+                known[place] = self.of(*place)
+            egress = known[place]
             outside = bool(egress.ifindex) and not egress.encrypted and egress.ifindex not in tunnel.interfaces
-            result.append((subflow, outside))
+            chosen = bound.get(subflow.token, 0)
+            result.append((subflow, outside or (bool(chosen) and chosen not in tunnel.interfaces)))
         return result
 
     def _policies_now(self, *, afresh: bool) -> tuple[XfrmPolicy, ...]:

@@ -24,7 +24,7 @@ PROBES: Mapping[Family, tuple[str, ...]] = {
 }
 
 _ROUTE = struct.Struct("=BBBBBBBBI")
-_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_IP_PROTO = 1, 2, 4, 27
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_MARK, _RTA_IP_PROTO = 1, 2, 4, 16, 27
 _RTM_F_LOOKUP_TABLE = 0x1000
 
 #: Errors of a look-up that mean "not routed", in words: no route, one that rejects, or a source that is no local address.
@@ -47,11 +47,13 @@ _REJECTS = {
 }
 
 
-def lookup(netlink: Netlink, destination: str, source: str | None = None, ifindex: int = 0) -> RouteResult:
-    """How the kernel would route a TCP packet from root without a mark; read-only.
+def lookup(
+    netlink: Netlink, destination: str, source: str | None = None, ifindex: int = 0, *, mark: int = 0
+) -> RouteResult:
+    """How the kernel would route a TCP packet from root; read-only.
 
-    ``source`` and ``ifindex`` are what the packet's socket is bound to. Raises :class:`KernelError`, with an ``errno`` of
-    :data:`NO_ROUTE` where the packet is not routed.
+    ``source`` and ``ifindex`` are what the packet's socket is bound to, ``mark`` is its SO_MARK. Raises :class:`KernelError`,
+    with an ``errno`` of :data:`NO_ROUTE` where the packet is not routed.
     """
     family = Family.of(destination)
     # IPv6 reports the table without the flag, and rejects a request with it.
@@ -63,6 +65,8 @@ def lookup(netlink: Netlink, destination: str, source: str | None = None, ifinde
             body += struct.pack("=HH", 4 + len(packed), attribute) + packed
     if ifindex:
         body += struct.pack("=HHI", 8, _RTA_OIF, ifindex)
+    if mark:
+        body += struct.pack("=HHI", 8, _RTA_MARK, mark)
     # Without the protocol IPv4 looks up for UDP, which rules may treat differently (since 4.18).
     body += struct.pack("=HHB3x", 5, _RTA_IP_PROTO, socket.IPPROTO_TCP)
     what = f"find the route to {destination}" + (f" from {source}" if source else "")

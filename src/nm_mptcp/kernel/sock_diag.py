@@ -23,6 +23,7 @@ _SOCK_DESTROY = 21
 #: The kernel adds ULP information only with the socket's tcp_info.
 _WITH_INFO = 1 << (2 - 1)
 _INET_DIAG_INFO = 2
+_INET_DIAG_MARK = 15
 _INET_DIAG_ULP_INFO = 19
 _INET_ULP_INFO_MPTCP = 3
 _ALL = struct.Struct("=BBBB48xII")
@@ -123,6 +124,7 @@ class Subflow:
     rtt: float = field(
         default=0.0, compare=False
     )  #: smoothed round-trip time in seconds, in the direction of most data
+    mark: int = 0  #: SO_MARK
 
     @property
     def established(self) -> bool:
@@ -226,6 +228,7 @@ def _subflow(answer: Message) -> Subflow | None:
         sent=sent,
         received=received,
         rtt=_rtt(info, receiving=received > sent),
+        mark=_number(attrs, _INET_DIAG_MARK, "=I"),
     )
 
 

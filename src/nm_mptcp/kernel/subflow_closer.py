@@ -8,13 +8,16 @@ guard closes last subflows (:class:`~nm_mptcp.model.state.LeakingSubflows`).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from ..model.state import Action, Endpoint, LeakingSubflows, Operation, RedundantSubflows
 from .egress import EgressLookup
 from .errors import KernelError
 from .path_manager import PathManager
-from .sock_diag import Sockets, Subflow, may_administer
+from .sock_diag import Sockets, Subflow, TCPState, may_administer
+
+#: States of a subflow whose program may still send.
+_OPEN = frozenset({TCPState.SYN_SENT, TCPState.ESTABLISHED, TCPState.CLOSE_WAIT})
 
 
 class SubflowCloser:
@@ -65,6 +68,26 @@ class SubflowCloser:
         self.closed_subflows += len(closed)
         alive = {subflow.token for subflow in set(present) - set(closed)}
         self.closed_connections += len({subflow.token for subflow in closed} - alive)
+
+    def began_in(self, tunnels: Set[int], addresses: Set[str]) -> tuple[Subflow, ...]:
+        """The subflows of connections that began in these tunnels (ifindexes), which have these addresses; without those
+        that their program has closed.
+
+        Raises :class:`KernelError`.
+        """
+        present = [each for each in self._sockets.subflows() if each.state in _OPEN]
+        tokens = {
+            each.token for each in present if each.initial and (each.local in addresses or each.ifindex in tunnels)
+        }
+        return tuple(each for each in present if each.token in tokens)
+
+    def close_beside(self, tunnels: Set[int], addresses: Set[str]) -> None:
+        """Reset the subflows beside these tunnels of connections that began in one, and count them."""
+        for subflow in self.began_in(tunnels, addresses):
+            if not subflow.initial and subflow.local not in addresses:
+                with contextlib.suppress(KernelError):
+                    self._sockets.destroy(subflow)
+                    self.closed_subflows += 1
 
     def close_on_port(self, endpoint: Endpoint) -> None:
         """Reset the subflows on an endpoint's port that have a live sibling, as far as possible.

@@ -80,6 +80,9 @@ TUNNEL_LINKS = (
     | {"gtp", "bareudp", "amt", "l2tpeth", "l2tp_eth"}
 )
 
+#: Of these the kinds that networks of containers are made of, and dummies: a program does not choose them to hide anything.
+OVERLAYS = frozenset({"vxlan", "geneve", "dummy", "bareudp", "gretap", "ip6gretap", "erspan", "ip6erspan", "gtp"})
+
 #: ``IFLA_INFO_KIND`` of links that are either an uplink (PPPoE, a modem) or a tunnel (L2TP, PPTP): the kernel does not
 #: distinguish them.
 PPP = "ppp"

@@ -247,6 +247,7 @@ class Egress:
 
     ifindex: int = 0  #: the output interface; 0: there is no route
     encrypted: bool = False  #: an IPsec policy (xfrm) applies to it, whatever the interface
+    rejected: bool = False  #: a route or rule rejects it
 
 
 @dataclass(frozen=True, slots=True)
@@ -475,6 +476,10 @@ class NetworkManager:
             return "not running"
         return "starting" if self.startup else ""
 
+    def is_at_least(self, *wanted: int) -> bool:
+        """Whether its version has these numbers, or greater ones: ``is_at_least(1, 58, 1)``."""
+        return _at_least(self.version, *wanted)
+
     @property
     def has_mptcp(self) -> bool:
         """Whether this NetworkManager has ``connection.mptcp-flags`` (1.40)."""
@@ -491,8 +496,9 @@ class NetworkManager:
 
 @functools.lru_cache(maxsize=8)
 def _at_least(version: str, *wanted: int) -> bool:
-    parts = version.split(".")[:2]
-    return len(parts) == 2 and all(part.isdigit() for part in parts) and tuple(map(int, parts)) >= wanted
+    """Whether a version has these numbers, or greater ones; only as many count as are wanted."""
+    parts = version.split("-")[0].split(".")[: len(wanted)]
+    return len(parts) == len(wanted) and all(part.isdigit() for part in parts) and tuple(map(int, parts)) >= wanted
 
 
 class Mode(enum.StrEnum):
@@ -759,6 +765,8 @@ class Desired:
     renewed: frozenset[str] = frozenset()  #: addresses whose endpoint is to be deleted and added again
     linkdown: frozenset[tuple[Family, int]] = frozenset()  #: where ``ignore_routes_with_linkdown`` is to be set
     tunnels: Mapping[Family, Tunnel] = field(default_factory=dict)  #: the full tunnels that are guarded
+    #: all tunnels, also split ones, whose connections are to get no subflow beside them (ifindexes)
+    stays_inside: frozenset[int] = frozenset()
     #: addresses below a full tunnel whose subflows and rules are to be deleted before anything else
     close_all: frozenset[str] = frozenset()
     needs_connections: bool = (

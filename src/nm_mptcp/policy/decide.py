@@ -28,6 +28,7 @@ from .silence import SilentLinks, apply_silence, silent_links, watched
 from .slots import fill_slots, one_interface_each
 from .source_routing import SourceRouting, gateway, routing
 from .suspension import KEPT_FOR_CONNECTIONS, apply_connectivity, renewed, replaceable, suspend, suspend_lost_links
+from .tunnels import guarded_tunnels
 from .vpn_guard import guard_tunnels
 
 __all__ = ["decide"]
@@ -46,8 +47,7 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
     claims = claims_of(facts)
     decisions = [classify(facts, address, claims) for address in facts.addresses()]
     guard = guard_tunnels(facts, apply_costs(decisions), config)
-    decisions = suspend_lost_links(facts, guard.decisions, config)
-    decisions = apply_connectivity(facts, decisions)
+    decisions = apply_connectivity(facts, suspend_lost_links(facts, guard.decisions, config))
     decisions = apply_mode(facts, decisions, config)
     decisions = apply_link_quality(facts, apply_signal_strength(facts, decisions))
     suspension = suspend(facts, decisions, config)
@@ -68,7 +68,7 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
         routes=_united(routed.routes, around.routes),
         rules=routed.rules,
         marks=facts.marks,
-        limits=_limits(facts, decisions, forbidden=guard.forbids),
+        limits=_limits(facts, decisions, forbidden=guard.forbids, tunnelled=bool(guard.tunnels)),
         claims=claims,
         withdrawn=suspension.withdrawn | guard.withdrawn,
         close_initial_subflows=suspension.close_initial_subflows,
@@ -78,6 +78,7 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
         renewed=renewed(facts, decisions),
         linkdown=linkdown - around.covered,
         tunnels=guard.tunnels,
+        stays_inside=guarded_tunnels(facts, config),
         close_all=guard.close_all,
         needs_bypass=guard.needs_bypass,
         needs_connections=suspension.needs_connections
@@ -116,14 +117,15 @@ def _united(
     return result
 
 
-def _limits(facts: Facts, decisions: list[Decision], *, forbidden: bool) -> Limits | None:
+def _limits(facts: Facts, decisions: list[Decision], *, forbidden: bool, tunnelled: bool) -> Limits | None:
     """Limits high enough for all paths and as many addresses of the peer; never below the current or original values.
 
     A limit that another program changed since we raised it stays unchanged. With ``forbidden``, while endpoints below a full
-    tunnel exist, no subflow is allowed at all. None: unchanged.
+    tunnel exist, no subflow is allowed at all; with ``tunnelled``, while a family is, no address of a peer is accepted, which
+    might be of the other family, and reached beside the tunnel. None: unchanged.
     """
     if forbidden:
-        none = replace(facts.kernel.limits, subflows=0)
+        none = replace(facts.kernel.limits, subflows=0, add_addr_accepted=0)
         return None if none == facts.kernel.limits else none
     keep = facts.config.limits is LimitsPolicy.KEEP
     paths = [] if keep else [decision for decision in decisions if decision.state is State.ACTIVE]
@@ -139,6 +141,8 @@ def _limits(facts: Facts, decisions: list[Decision], *, forbidden: bool) -> Limi
         "add_addr_accepted": facts.kernel.limits.add_addr_accepted,
     }
     wanted = {name: _limit(facts, name, have[name], min(value, most)) for name, value in need.items()}
+    if tunnelled:
+        wanted["add_addr_accepted"] = 0
     return None if wanted == have else Limits(**wanted)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
 from ..config.settings import Config, ConnectivityPolicy, Failover
+from ..model.device_types import PPP
 from ..model.flags import EndpointFlag
 from ..model.reasons import Reason, Why
 from ..model.state import Connectivity, Endpoint, Family, Owner, State
@@ -121,7 +122,13 @@ def apply_connectivity(facts: Facts, decisions: list[Decision]) -> list[Decision
         found = decision.device.connectivity(decision.family) if decision.device else Connectivity.UNKNOWN
         others = any(family is decision.family and ifindex != decision.ifindex for family, ifindex in full)
         applies = decision.owner is Owner.OURS and decision.options.connectivity.value is ConnectivityPolicy.CHECK
-        if decision.state is State.ACTIVE and applies and found in _NO_INTERNET and others:
+        if (
+            decision.state is State.ACTIVE
+            and applies
+            and found in _NO_INTERNET
+            and others
+            and not _is_misjudged(facts, decision)
+        ):
             reason = Reason(Why.NO_CONNECTIVITY, found.name.lower())
             if facts.own_endpoint(decision.on):
                 decision = replace(
@@ -131,6 +138,13 @@ def apply_connectivity(facts: Facts, decisions: list[Decision]) -> list[Decision
                 decision = replace(decision, state=State.WAITING, reason=reason, wants_endpoint=False)
         result.append(decision)
     return result
+
+
+def _is_misjudged(facts: Facts, decision: Decision) -> bool:
+    """Whether the check says LIMITED of a link that has full connectivity: before 1.58.1 NetworkManager does for PPP, whose
+    default route has link scope (its commit c895424212).
+    """
+    return facts.link(decision.ifindex).kind == PPP and not facts.networkmanager.is_at_least(1, 58, 1)
 
 
 @dataclass(frozen=True, slots=True)

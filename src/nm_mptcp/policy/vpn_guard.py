@@ -13,13 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..config.settings import Config
-from ..model.device_types import PPP, TUNNEL_LINKS, is_uplink, kind_of
+from ..kernel.kill_switch import kill_switches
 from ..model.reasons import Reason, Why
 from ..model.state import Address, Egress, Endpoint, Family, Owner, State, Tunnel
 from .facts import Decision, Facts
-
-#: Kinds of NetworkManager's devices that encapsulate their packets.
-_TUNNEL_DEVICES = frozenset({"tun", "ip-tunnel", "tunnel", "wireguard", "vpn"})
+from .tunnels import is_tunnel
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ def guard_tunnels(facts: Facts, decisions: list[Decision], config: Config) -> Gu
         for decision in decisions
         if decision.family in tunnels
         and not facts.link(decision.ifindex).loopback
-        and not _is_tunnel(facts, decision.ifindex)
+        and not is_tunnel(facts, decision.ifindex)
     ]
     close_all = {decision.address for decision in below if decision.address in facts.addresses_with_rules}
     bypass = facts.snapshot.bypass
@@ -104,30 +102,19 @@ def _kept(facts: Facts, decision: Decision, endpoint: Endpoint, detail: str) -> 
 def full_tunnels(facts: Facts) -> dict[Family, Tunnel]:
     """The full tunnels: of each family whose probes all leave by a tunnel."""
     found: dict[Family, Tunnel] = {}
+    killed = {family for family, _ in kill_switches(facts.kernel.routes, facts.kernel.rules)}
     for family, egresses in facts.kernel.egress.items():
-        if egresses and all(egress.encrypted or _is_tunnel(facts, egress.ifindex) for egress in egresses):
+        if egresses and all(
+            egress.encrypted or (egress.rejected and family in killed) or is_tunnel(facts, egress.ifindex)
+            for egress in egresses
+        ):
             names = dict.fromkeys(_name(facts, egress) for egress in egresses)
-            interfaces = frozenset(egress.ifindex for egress in egresses if not egress.encrypted)
+            interfaces = frozenset(egress.ifindex for egress in egresses if egress.ifindex and not egress.encrypted)
             found[family] = Tunnel(" and ".join(names), interfaces)
     return found
 
 
 def _name(facts: Facts, egress: Egress) -> str:
+    if egress.rejected:
+        return "no link: a kill switch rejects it"
     return "an IPsec policy" if egress.encrypted else f"the tunnel {facts.link(egress.ifindex).name}"
-
-
-def _is_tunnel(facts: Facts, ifindex: int) -> bool:
-    """Whether a link encapsulates its packets and sends them by another one.
-
-    PPP that NetworkManager does not run as an uplink (PPPoE, a modem) is a tunnel (L2TP, PPTP) while a VPN plugin's connection
-    is active; otherwise it is an uplink of another program.
-    """
-    link = facts.kernel.links.get(ifindex)
-    if link is None:
-        return False
-    device = facts.device(ifindex)
-    if device is not None and is_uplink(device):
-        return False
-    if link.kind in TUNNEL_LINKS or (device is not None and kind_of(device).name in _TUNNEL_DEVICES):
-        return True
-    return link.kind == PPP and facts.networkmanager.vpn

@@ -48,8 +48,13 @@ async def clear(record: Record, config: Config = DEFAULTS, *, force: bool = Fals
 
     Returns the addresses whose endpoint, rules and table were left for live connections; with ``force`` there are none.
     """
+    from ..kernel.errors import KernelError
+    from ..kernel.join_filter import JoinFilter
+
     async with _reconciler(record, config, dry_run=False) as (reconciler, _):
         await reconciler.clear(force=force)
+        with contextlib.suppress(KernelError):  # no nftables here
+            JoinFilter().write(frozenset(), frozenset())
         return reconciler.kept
 
 

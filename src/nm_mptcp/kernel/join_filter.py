@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The packet filter that keeps connections in the tunnel that they began in: a table ``nm-mptcp`` of nftables.
+
+The path manager opens additional subflows by every endpoint, each bound to its own interface, whatever the routes say, and
+tells of them only afterwards. So a connection through a tunnel would get subflows beside it, also one whose socket is bound to
+the tunnel or marked for it. The filter remembers the peer of each MPTCP connection whose first SYN leaves by a tunnel
+(MP_CAPABLE, RFC 8684), and drops joins to that peer (SYN with MP_JOIN) that leave by anything else. It sees the first packet,
+needs no routes, and only SYN packets are examined closer.
+
+It exists only while there are tunnels. ``nft`` writes and reads it; a change of the rule set by anybody, such as the reload of
+a firewall that flushes all tables, is an event, after which it is read again and restored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+
+from .errors import KernelError
+from .netlink import Subscription
+
+_NETFILTER = 12  # NETLINK_NETFILTER
+_NFNLGRP_NFTABLES = 7
+_RECEIVE_BUFFER = 256 * 1024
+
+TABLE = "nm-mptcp"
+
+#: Seconds that ``nft`` may take.
+_TIMEOUT = 10.0
+
+#: The version of the rules below is part of a name, so that a table of another release is replaced.
+_TUNNELS = "tunnels-1"
+
+#: Peers remembered at a time, and seconds after the last connection to one began.
+_PEERS, _REMEMBERED = 65535, 7 * 86400
+
+_RULES = """\
+table inet {table} {{
+  set {tunnels} {{ type ifname; elements = {{ {names} }} }}
+  set peers4 {{ type ipv4_addr; flags dynamic,timeout; size {size}; timeout {timeout}s; {peers4} }}
+  set peers6 {{ type ipv6_addr; flags dynamic,timeout; size {size}; timeout {timeout}s; {peers6} }}
+  chain remember {{
+    update @peers4 {{ ip daddr }}
+    update @peers6 {{ ip6 daddr }}
+  }}
+  chain output {{
+    type filter hook output priority 300; policy accept;
+    tcp flags & (syn | ack) != syn return
+    oifname @{tunnels} tcp option @30,16,4 0 jump remember
+    rt ipsec exists tcp option @30,16,4 0 jump remember
+    oifname @{tunnels} return
+    rt ipsec exists return
+    oifname "lo" return
+    tcp option @30,16,4 1 ip daddr @peers4 counter drop
+    tcp option @30,16,4 1 ip6 daddr @peers6 counter drop
+  }}
+}}
+"""
+
+
+class JoinFilter:
+    """Reads and writes the table by ``nft``, which takes some 30 ms; synchronous, but for :meth:`follow`.
+
+    Every method raises :class:`KernelError`: ENOENT if ``nft`` is not installed.
+    """
+
+    def __init__(self) -> None:
+        self._subscription = Subscription()
+
+    def follow(self, loop: asyncio.AbstractEventLoop, on_change: Callable[[], None]) -> None:
+        """Call ``on_change`` when any rule set changed, from now on, also by :meth:`write`; never without nftables."""
+
+        def changed() -> None:
+            while (sock := self._subscription.socket) is not None:
+                try:
+                    sock.recv(65536)
+                except (BlockingIOError, InterruptedError):
+                    break
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:
+                        raise
+            on_change()
+
+        what = "subscribe to changes of nftables"
+        self._subscription.open(
+            loop, _NETFILTER, (_NFNLGRP_NFTABLES,), changed, receive_buffer=_RECEIVE_BUFFER, what=what
+        )
+
+    def unfollow(self) -> None:
+        """End :meth:`follow`."""
+        self._subscription.close()
+
+    def tunnels(self) -> frozenset[str]:
+        """The names of the tunnels in the table; none: there is no table, or that of another release."""
+        return frozenset(_elements_of(_TUNNELS))
+
+    def write(self, tunnels: frozenset[str], peers: frozenset[str]) -> None:
+        """Have the table for these tunnels, or none without tunnels. ``peers`` are those of connections that began before."""
+        script = f"table inet {TABLE}\ndelete table inet {TABLE}\n"
+        if tunnels:
+            script += _RULES.format(
+                table=TABLE,
+                tunnels=_TUNNELS,
+                names=", ".join(f'"{name}"' for name in sorted(tunnels)),
+                size=_PEERS,
+                timeout=_REMEMBERED,
+                peers4=_elements(peer for peer in peers if ":" not in peer),
+                peers6=_elements(peer for peer in peers if ":" in peer),
+            )
+        what = f"guard the connections through {', '.join(sorted(tunnels))}" if tunnels else "delete the table nm-mptcp"
+        _nft(what, "-f", "-", script=script)
+
+    def peers(self) -> frozenset[str]:
+        """The peers that are remembered."""
+        return frozenset((*_elements_of("peers4"), *_elements_of("peers6")))
+
+    def forget(self, peers: frozenset[str]) -> None:
+        """Forget these peers: no live connection to them began in a tunnel."""
+        lines = [f"delete element inet {TABLE} peers{6 if ':' in peer else 4} {{ {peer} }}" for peer in sorted(peers)]
+        _nft("forget peers behind tunnels", "-f", "-", script="\n".join(lines) + "\n")
+
+
+def _elements_of(name: str) -> list[str]:
+    """The elements of one of our sets; none where it is not there."""
+    try:
+        shown = json.loads(_nft("read the table nm-mptcp", "-j", "list", "set", "inet", TABLE, name))
+        (found,) = (each["set"] for each in shown["nftables"] if "set" in each)
+        elements = found.get("elem", ())
+        # With a timeout an element is an object.
+        return [str(each["elem"]["val"] if isinstance(each, dict) else each) for each in elements]
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            raise
+    except (ValueError, KeyError, TypeError):
+        pass
+    return []
+
+
+def _elements(peers: Iterable[str]) -> str:
+    listed = ", ".join(sorted(peers))
+    return f"elements = {{ {listed} }}" if listed else ""
+
+
+def _nft(what: str, *arguments: str, script: str = "") -> str:
+    command = shutil.which("nft", path="/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin")
+    if command is None:
+        raise KernelError(errno.ENOENT, what, "nft is not installed")
+    try:
+        done = subprocess.run(
+            [command, *arguments], input=script, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KernelError(getattr(error, "errno", None) or errno.ETIMEDOUT, what, f"nft: {error}") from error
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise KernelError(errno.EINVAL, what, f"nft: {lines[0] if lines else 'no message'}")
+    return done.stdout

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pure: which links are tunnels, whatever they carry: a connection that began in one gets no subflow beside it."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from ..config.settings import Config
+from ..model.device_types import OVERLAYS, PPP, TUNNEL_LINKS, is_uplink, kind_of
+from .facts import Facts
+
+#: Kinds of NetworkManager's devices that encapsulate their packets.
+_TUNNEL_DEVICES = frozenset({"tun", "ip-tunnel", "tunnel", "wireguard", "vpn"})
+
+#: The addresses of CLAT (RFC 6877, RFC 7335): IPv4 within IPv6 on the same link, so no tunnel that hides anything.
+_CLAT = ipaddress.IPv4Network("192.0.0.0/29")
+
+
+def is_tunnel(facts: Facts, ifindex: int) -> bool:
+    """Whether a link encapsulates its packets and sends them by another one; CLAT counts as the link below it.
+
+    PPP that NetworkManager does not run as an uplink (PPPoE, a modem) is a tunnel (L2TP, PPTP) while a VPN plugin's connection
+    is active; otherwise it is an uplink of another program.
+    """
+    link = facts.kernel.links.get(ifindex)
+    if link is None or has_clat_address(facts, ifindex):
+        return False
+    device = facts.device(ifindex)
+    if device is not None and is_uplink(device):
+        return False
+    if link.kind in TUNNEL_LINKS or (device is not None and kind_of(device).name in _TUNNEL_DEVICES):
+        return True
+    return link.kind == PPP and facts.networkmanager.vpn
+
+
+def has_clat_address(facts: Facts, ifindex: int) -> bool:
+    """Whether a link has an address of CLAT."""
+    return any(
+        ":" not in each.address and ipaddress.IPv4Address(each.address) in _CLAT
+        for each in facts.kernel.addresses.get(ifindex, ())
+    )
+
+
+def guarded_tunnels(facts: Facts, config: Config) -> frozenset[int]:
+    """The tunnels (ifindexes) whose connections get no subflow beside them; overlays of containers are none."""
+    if not config.vpn_guard:
+        return frozenset()
+    return frozenset(
+        ifindex
+        for ifindex, link in facts.kernel.links.items()
+        if link.up and link.kind not in OVERLAYS and is_tunnel(facts, ifindex)
+    )
