@@ -8,8 +8,10 @@ machine of its own, in namespaces; the tools take turns within each repetition.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
+import socket
 import statistics
 import sys
 import tempfile
@@ -28,6 +30,7 @@ from ..networkmanager.product import install
 from ..networkmanager.vpn import CLIENT, GATEWAY, MARK, VPN
 from .leaks import LeakCapture, Moves, Newcomers, Sink, Upload, sent
 from .links import NEAR, World
+from .streams import Echo, EchoServer
 from .tools import TOOLS, Tool, mptcpd, versions
 from .watch import Subflows
 
@@ -169,6 +172,82 @@ def added_again(world: World) -> Figures:
     return {"an endpoint stood for at most (ms)": None if stretches else longest * 1000}
 
 
+def inside(world: World, *, bound: bool) -> Figures:
+    """Connections that begin in a tunnel which carries one host, or to which their sockets are bound, each with 32 kB."""
+    bed = world.bed
+    world.connect()
+    Sink(bed.far, LATER)
+    vpn = VPN(bed)
+    vpn.up()
+    bed.sh("ip route add default dev tun0 metric 9999" if bound else f"ip route add {NEAR}/32 dev tun0")
+    world.settle()
+    if world.tool.product:
+        listed = ("nft", "list", "table", "inet", "nm-mptcp")
+        wait_for("the filter is there", lambda: "tun0" in bed.machine.attempt(*listed).stdout)
+    captures = [LeakCapture(bed.far, link.far_name) for link in world.links]
+    begin, worked = time.time(), 0
+    ends: list[socket.socket] = []
+    while time.time() < begin + WATCHED - 0.5:
+        client = bed.machine.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
+        ends.append(client)
+        if bound:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"tun0")
+        client.settimeout(2)
+        with contextlib.suppress(OSError):
+            client.connect((NEAR, LATER))
+            client.sendall(bytes(32_000))
+            worked += 1
+        time.sleep(0.025)
+    wait_for("the time is over", lambda: time.time() > begin + WATCHED, every=0.01)
+    leaks = [leak for capture in captures for leak in capture.take()]
+    for end in ends:
+        end.close()
+    packets, size = sent(leaks, begin, begin + WATCHED, LATER)
+    return {"connections": worked, "their packets around the tunnel": packets, "their bytes around the tunnel": size}
+
+
+def killed(world: World) -> Figures:
+    """A kill switch ends WireGuard's table; the tunnel's device goes while a connection sends."""
+    bed = world.bed
+    world.connect()
+    Sink(bed.far, LATER)
+    vpn = _rules(world)
+    bed.sh(f"ip route add blackhole default table {MARK} metric 9999")
+    world.settle()
+    captures = [LeakCapture(bed.far, link.far_name) for link in world.links]
+    upload = Upload(bed.machine, NEAR, LATER)
+    flowing = time.time()
+    wait_for("it flows", lambda: time.time() > flowing + 0.5, every=0.01)
+    vpn.stop()
+    gone = time.time()
+    wait_for("the time is over", lambda: time.time() > gone + WATCHED, every=0.01)
+    leaks = [leak for capture in captures for leak in capture.take()]
+    del upload
+    packets, size = sent(leaks, flowing, gone + WATCHED, LATER)
+    return {"packets of a connection from inside": packets, "bytes": size}
+
+
+def clat(world: World) -> Figures:
+    """clatd's device takes the IPv4 default route, on an IPv6-mostly network, beside a stream."""
+    bed = world.bed
+    world.connect()
+    EchoServer(bed.far, BEFORE)
+    world.settle()
+    echo = Echo(bed.machine, NEAR, BEFORE)
+    world.wait_subflows(Subflows(bed.machine), NEAR, BEFORE)
+    begin = time.monotonic()
+    wait_for("it flows", lambda: echo.arrivals.since(begin + 0.4), every=0.01)
+    begin = time.monotonic()
+    device = VPN(bed)
+    device.up("192.0.0.1/29")
+    device.default_in_halves()
+    wait_for("the time is over", lambda: time.monotonic() > begin + WATCHED, every=0.01)
+    return {
+        "longest gap of the stream (ms)": echo.arrivals.gap(begin, begin + WATCHED) * 1000,
+        "lost": float(not echo.alive),
+    }
+
+
 @dataclass(frozen=True)
 class Scenario:
     """Something that happens, and what is measured of it."""
@@ -182,6 +261,10 @@ SCENARIOS = (
     Scenario("metric", "NetworkManager's `tun` profile, better metric", partial(traffic, begin=_metric, changes=1)),
     Scenario("halves", "OpenVPN's 0.0.0.0/1 and 128.0.0.0/1", partial(traffic, begin=_halves, changes=2)),
     Scenario("rules", "WireGuard's rules (fwmark, suppress_prefixlength)", partial(traffic, begin=_rules, changes=2)),
+    Scenario("split", "A split tunnel: one host", partial(inside, bound=False)),
+    Scenario("bound", "Sockets bound to the tunnel", partial(inside, bound=True)),
+    Scenario("killed", "A kill switch, the tunnel goes", killed),
+    Scenario("clat", "CLAT takes the default route, no VPN", clat),
     Scenario("added", "NetworkManager adds endpoints while the VPN is up", added_again),
 )
 

@@ -70,7 +70,9 @@ def test_a_connection_into_a_split_tunnel_gets_no_subflow_beside_it(bed: Bed, up
     talk(connection)
     wait_for("its joins are held back", lambda: held_back(bed) >= 2)
     assert {local for local, _ in connection.subflows()} == {CLIENT}
-    assert not beside_the_tunnel(*captures, port=LATER)
+    connection.close()
+    wait_for("it is closed", lambda: not connection.subflows())
+    assert not beside_the_tunnel(*captures, port=LATER), "nor the resets of its joins"
 
 
 def test_other_connections_have_all_paths_meanwhile(bed: Bed, up: Links) -> None:

@@ -4,8 +4,9 @@
 The path manager opens additional subflows by every endpoint, each bound to its own interface, whatever the routes say, and
 tells of them only afterwards. So a connection through a tunnel would get subflows beside it, also one whose socket is bound to
 the tunnel or marked for it. The filter remembers the peer of each MPTCP connection whose first SYN leaves by a tunnel
-(MP_CAPABLE, RFC 8684), and drops joins to that peer (SYN with MP_JOIN) that leave by anything else. It sees the first packet,
-needs no routes, and only SYN packets are examined closer.
+(MP_CAPABLE, RFC 8684), and drops joins to that peer (SYN with MP_JOIN) that leave by anything else, and the resets of these
+joins when the connection ends (MP_FASTCLOSE, MP_TCPRST). It sees the first packet, needs no routes, and examines only SYN and
+RST packets.
 
 It exists only while there are tunnels. ``nft`` writes and reads it; a change of the rule set by anybody, such as the reload of
 a firewall that flushes all tables, is an event, after which it is read again and restored.
@@ -49,14 +50,14 @@ table inet {table} {{
   }}
   chain output {{
     type filter hook output priority 300; policy accept;
-    tcp flags & (syn | ack) != syn return
-    oifname @{tunnels} tcp option @30,16,4 0 jump remember
-    rt ipsec exists tcp option @30,16,4 0 jump remember
+    tcp flags & (syn | rst) == 0 return
+    oifname @{tunnels} tcp flags & (syn | ack) == syn tcp option @30,16,4 0 jump remember
+    rt ipsec exists tcp flags & (syn | ack) == syn tcp option @30,16,4 0 jump remember
     oifname @{tunnels} return
     rt ipsec exists return
     oifname "lo" return
-    tcp option @30,16,4 1 ip daddr @peers4 counter drop
-    tcp option @30,16,4 1 ip6 daddr @peers6 counter drop
+    tcp option @30,16,4 {{ 1, 7, 8 }} ip daddr @peers4 counter drop
+    tcp option @30,16,4 {{ 1, 7, 8 }} ip6 daddr @peers6 counter drop
   }}
 }}
 """

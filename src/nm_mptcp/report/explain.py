@@ -421,6 +421,8 @@ def explain_destination(
         why = ""
         if way.error:
             why = way.error
+        elif first.ifindex in known.desired.stays_inside and way.ifindex not in known.desired.stays_inside:
+            why = f"it would bypass {_link_name(known, first.ifindex)}: dropped (vpn-guard)"
         elif not left:
             why = _no_subflow(known, first)
         else:
@@ -443,6 +445,10 @@ def explain_destination(
         "notes": _notes(destination, first, follow, known),
         "commands": _destination_commands(known, first),
     }
+
+
+def _link_name(known: Known, ifindex: int) -> str:
+    return printable(known.snapshot.kernel.links[ifindex].name)
 
 
 def _no_subflow(known: Known, first: RouteResult) -> str:
@@ -517,6 +523,9 @@ def _notes(destination: str, first: RouteResult, follow: list[SubflowExplanation
             if any(each["follows"] for each in follow)
             else f"The connection leaves from an address that is no path{why}."
         )
+    if first.ifindex in known.desired.stays_inside:
+        name = _link_name(known, first.ifindex)
+        notes.append(f"The connection begins in the tunnel {name}, and gets no subflow beside it.")
     notes.append("Only MPTCP connections, to a server that supports MPTCP, get additional subflows.")
     other = {endpoint.family for endpoint in known.snapshot.kernel.endpoints} - {Family.of(destination)}
     for family in sorted(other):
