@@ -68,7 +68,7 @@ def test_a_route_that_rejects_is_named(routed: Network, kind: str, words: str) -
     with RouteLookup() as lookup, EgressLookup() as egress:
         for destination in ("198.51.100.1", "2001:db8:dead::1"):
             assert lookup.get(destination, "") == RouteResult(error=words)
-            assert egress.of(destination) == Egress()
+            assert egress.of(destination) == Egress(rejected=True)
 
 
 def test_without_any_route_the_error_is_no_route(network: Network) -> None:

@@ -96,6 +96,18 @@ nft add rule ip box out ip saddr 172.20.0.0/24 oifname != box0 masquerade
 """
 
 
+#: Beyond the access points nothing passes any more; and again.
+LINE_DEAD = """
+ip netns exec far nft -f - <<'END'
+table ip dead {
+    chain in { type filter hook input priority 0; iifname lan ip daddr 192.0.2.0/24 drop; }
+    chain out { type filter hook output priority 0; oifname lan ip saddr 192.0.2.0/24 drop; }
+}
+END
+"""
+LINE_ALIVE = "ip netns exec far nft delete table ip dead"
+
+
 # A full WireGuard tunnel to ``far``, for NetworkManager and for wg-quick; counted is what comes out of it there, and around it.
 TUNNEL = """
 umask 077

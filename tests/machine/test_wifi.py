@@ -45,6 +45,15 @@ EVERY = 20
 PATIENCE = 12
 
 
+#: Prints how long a new connection takes (ms).
+CONNECT = f"""
+import socket, time
+begin = time.monotonic()
+socket.create_connection(("{SERVER}", {LATER}), 20).close()
+print(round((time.monotonic() - begin) * 1000))
+"""
+
+
 @dataclass(frozen=True)
 class Site:
     """A machine, and the Wi-Fi around it."""
@@ -211,6 +220,27 @@ def lost_and_back(site: Site, what: str, loss: str, return_: str) -> None:
 def test_a_stream_and_a_container_survive_access_points_that_are_switched_off(site: Site) -> None:
     assert site.air.box_reaches(SERVER, LATER)
     lost_and_back(site, "access points switched off", *LOSSES["switched off"])
+
+
+def test_a_line_that_is_dead_beyond_the_access_points_is_noticed(site: Site) -> None:
+    """The carrier stays; the service, in the sandbox of its unit, learns of it from the kernel's tracing."""
+    system = site.system
+    wifi, wire = (site.addresses()[name] for name in ("air", "wire"))
+    with Talk(system, every=EVERY) as talk:
+        talk.wait_subflows(wifi, wire)
+        talk.told()
+        system.run(air.LINE_DEAD)
+        system.wait("nm-mptcp status | grep -q silent:", seconds=PATIENCE)
+        connected = system.run(f"python3 -c {quote(CONNECT)}").strip()
+        told = talk.goes_on()
+        assert {address for address, _ in talk.subflows()} == {wifi, wire}, "nothing is closed"
+        system.run(air.LINE_ALIVE)
+        system.wait("! nm-mptcp status | grep -q silent:", seconds=PATIENCE)
+        assert talk.goes_on().back
+    site.figures.tell("the line beyond the access points dead: longest gap", f"{told.longest_gap_ms:.0f} ms")
+    site.figures.tell("the line beyond the access points dead: a new connection takes", f"{connected} ms")
+    assert "cannot be traced" not in system.run("journalctl -u nm-mptcp -o cat")
+    both_carry_or_wait(site)
 
 
 @pytest.mark.long

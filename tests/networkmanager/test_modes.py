@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -118,18 +119,25 @@ def test_interactive_shares_the_load_with_a_backup_while_the_link_is_slow(bed: B
     # Half a second of packets towards the machine waits in the queue of the link.
     tbf = ["root", "tbf", "rate", "1mbit", "burst", "16k", "latency", "500ms"]
     bed.far.run("tc", "qdisc", "add", "dev", links.wifi.far_name, *tbf)
-    flood = bed.far.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    bed.at_end(flood.close)
+    datagrams = bed.far.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    ended = threading.Event()
+
+    def flood() -> None:
+        while not ended.wait(0.1):
+            for _ in range(15):
+                datagrams.sendto(bytes(1400), (links.wifi.address, 9))
+
+    threading.Thread(target=flood, daemon=True).start()
+    bed.at_end(ended.set)
 
     def shared() -> bool:
-        for _ in range(20):
-            flood.sendto(bytes(1400), (links.wifi.address, 9))
         connection.echo(b"quick?")
         return bed.status().path(links.lte.address)["rule"] == "shares-load"
 
     wait_for("the backup shares the load", shared, seconds=40)
     assert flags(bed, links.lte.address) == {"subflow"}
     assert flags(bed, links.wifi.address) == {"subflow"}
+    ended.set()
     bed.far.run("tc", "qdisc", "del", "dev", links.wifi.far_name, "root")
 
     def alone() -> bool:

@@ -82,6 +82,7 @@ class Situation:
         self.damped: dict[int, float] = {}
         self.subflow_retry_due: frozenset[str] = frozenset()
         self.weak: frozenset[str] = frozenset()
+        self.guarded: frozenset[Family] = frozenset()
         self.poor: frozenset[Place] = frozenset()
         self.silences: dict[Place, Silence] = {}
         self.bypass: TunnelBypass | None = TunnelBypass()
@@ -204,6 +205,7 @@ class Situation:
             self.weak,
             self.bypass,
             self.absent,
-            self.silences,
-            self.poor,
+            silences=self.silences,
+            poor=self.poor,
+            guarded=self.guarded,
         )

@@ -169,9 +169,11 @@ def test_nothing_is_asked_while_somebody_is_heard() -> None:
 
 def test_progress_is_what_a_peer_acknowledges_of_new_and_old_connections() -> None:
     before = evidence(stalled(acked=1000))
-    assert not evidence(stalled(acked=1000), connecting("192.0.2.2")).progress(before)
-    assert evidence(stalled(acked=1001)).progress(before)
-    assert evidence(stalled(acked=1000), tcp(W, "192.0.2.2", acked=1)).progress(before)
+    assert not evidence(stalled(acked=1000), connecting("192.0.2.2")).progress(before, 1.0)
+    assert evidence(stalled(acked=1001)).progress(before, 1.0)
+    new = tcp(W, "192.0.2.2", acked=1, heard=0.2)
+    assert evidence(stalled(acked=1000), new).progress(before, 1.0)
+    assert not evidence(stalled(acked=1000), new._replace(heard=90.0)).progress(before, 1.0), "it was idle, and sends"
 
 
 def test_of_a_socket_that_waited_before_the_last_answer_one_packet_counts() -> None:

@@ -233,7 +233,7 @@ def limits(facts: SystemFacts) -> Iterator[Finding]:
     if have.subflows < needed:
         make = bad if not have.subflows else warning
         yield make("limits", f"{current}: {paths} addresses need {needed} additional subflows", remedy=fix)
-    elif not have.add_addr_accepted:
+    elif not have.add_addr_accepted and not facts.tunnels:
         yield warning("limits", f"{current}: further addresses of servers are not used", remedy=fix)
     else:
         yield good("limits", f"{current}, for {paths} {'address' if paths == 1 else 'addresses'}")

@@ -57,7 +57,7 @@ class FlapDamping(Generic[_Link]):
                 past.losses = 1 if now - past.up_since >= RESET_AFTER else past.losses + 1
                 past.down, past.lost_at = True, now
             elif link not in down and past.down:
-                delay = 0.0 if past.losses < 2 else min(_DELAY[0] * 2 ** (past.losses - 2), _DELAY[1])
+                delay = 0.0 if past.losses < 2 else min(_DELAY[0] * 2 ** min(past.losses - 2, 10), _DELAY[1])
                 past.until = max(now + delay, past.lost_at + EARLIEST_RETURN)
                 past.up_since, past.down = now, False
                 back |= up & {link}

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ..config.settings import Config
 from ..model.reasons import Why
-from ..model.state import Desired, Kernel, NetworkManager, Ours, Snapshot
+from ..model.state import Desired, Family, Kernel, NetworkManager, Ours, Snapshot
 from .address_grace import AddressGrace
 from .endpoint_retry import EndpointRetry
 from .flap_damping import FlapDamping
@@ -36,7 +36,8 @@ class Timed(Protocol):
 class History:
     """What is kept from one convergence to the next. ``now`` is always in seconds of the monotonic clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, guarded: frozenset[Family] = frozenset()) -> None:
+        """``guarded``: the families below a full tunnel, as a previous process left them."""
         self.flaps = FlapDamping[int]()  #: by ifindex
         self.silence = LinkSilence()
         self.quality = LinkQuality()
@@ -45,6 +46,7 @@ class History:
         self.subflows = SubflowRetry()
         self.endpoints = EndpointRetry()
         self.signals = SignalHysteresis()
+        self.guarded = guarded  #: the families below a full tunnel, by the last decision
         self._awaited: dict[str, float] = {}  #: by address: since when NetworkManager's endpoint is missing
 
     def links(self, kernel: Kernel, now: float) -> frozenset[int]:
@@ -74,12 +76,14 @@ class History:
             subflow_retry_due=self.subflows.due(now),
             weak=self._weak(kernel, networkmanager, config, now),
             absent=self.addresses.update(kernel, networkmanager, filter(ours.owns, kernel.endpoints), now),
+            guarded=self.guarded,
             poor=self.quality.poor,
             silences=self.silence.silences(now),
         )
 
     def decided(self, desired: Desired, now: float) -> None:
         """Update by a decision: which endpoints NetworkManager is to add, and which refusals still matter."""
+        self.guarded = frozenset(desired.tunnels)
         overdue = self._overdue(now)
         # An endpoint that we added in NetworkManager's place stays overdue while it exists.
         self._awaited = {
@@ -106,6 +110,7 @@ class History:
         """Forget the history of links, signals and subflows, after the machine slept."""
         self.flaps.forget()
         self.silence.forget()
+        self.quality.forget()
         self.signals.forget()
         self.subflows.forget()
 

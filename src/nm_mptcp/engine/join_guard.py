@@ -14,20 +14,29 @@ import contextlib
 import errno
 import logging
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 from ..fault_log import FaultLog
 from ..kernel.access import KernelAccess
 from ..kernel.errors import KernelError
-from ..kernel.join_filter import JoinFilter
+from ..kernel.join_filter import JoinFilter, expressible
 from ..model.state import Desired, Kernel
+from ..text import printable
+
+_Result = TypeVar("_Result")
 
 _log = logging.getLogger(__name__)
 
-#: Seconds from a change to the next look at which peers are still needed.
-_PRUNE_AFTER = 1.0
+#: Seconds from a change of routes to the next look at which peers are still needed, and between two such looks when only
+#: connections ended.
+_AFTER_ROUTES, _AFTER_CLOSE = 1.0, 60.0
 
 #: Seconds between two looks whether the last connection that began in a tunnel has ended, when no tunnel is left.
-_LEFT_OVER = 5.0
+_LEFT_OVER = 10.0
+
+#: Seconds after the start before a table of an earlier process is looked for, where there is no tunnel.
+_AT_REST = 10.0
 
 #: Seconds before a filter that could not be written is tried again.
 _RETRY = 30.0
@@ -40,32 +49,50 @@ class JoinGuard:
         self._kernel = kernel
         self._filter = JoinFilter()
         self._wanted: dict[int, str] = {}  #: the tunnels' names by ifindex
-        self._addresses: frozenset[str] = frozenset()  #: of tunnels since the filter was written
+        self._addresses: frozenset[str] = frozenset()  #: of tunnels since the filter was written, and of no other link
         self._written: frozenset[str] | None = None  #: None: to be read
+        self._close_due = False  #: subflows beside a tunnel may be from before the filter
+        self._events = 0  #: changes of the table, counted
         self._depends: tuple[object, ...] = ()
-        self._prune = False
+        self._prune_at: float | None = None  #: by the loop's clock; None: not due
+        self._pruned = 0.0
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._calling = asyncio.Lock()  #: held while ``nft`` runs
         self._faults = FaultLog(_log)
 
     def follow(self, desired: Desired, kernel: Kernel) -> None:
         """Guard the tunnels of this decision from now on."""
-        wanted = {index: kernel.links[index].name for index in desired.stays_inside}
-        addresses = frozenset(each.address for index in wanted for each in kernel.addresses.get(index, ()))
-        if wanted != self._wanted or not addresses <= self._addresses:
-            self._wanted, self._addresses = wanted, self._addresses | addresses
+        names = {index: kernel.links[index].name for index in desired.stays_inside}
+        wanted = {index: name for index, name in names.items() if expressible(name)}
+        if len(wanted) < len(names):
+            strange = ", ".join(printable(name) for index, name in names.items() if index not in wanted)
+            self._faults.report(
+                "names", f"the packet filter cannot name {strange}: its connections may get subflows beside it"
+            )
+        inside = {each.address for index in wanted for each in kernel.addresses.get(index, ())}
+        outside = {each.address for index, group in kernel.addresses.items() if index not in wanted for each in group}
+        addresses = (self._addresses | inside) - outside
+        if wanted != self._wanted or addresses != self._addresses:
+            self._wanted, self._addresses = wanted, addresses
             self._changed.set()
         depends = (kernel.routes, kernel.rules)
         if len(depends) != len(self._depends) or any(a is not b for a, b in zip(depends, self._depends, strict=True)):
             self._depends = depends
-            self.on_connection_closed()
-        if wanted and self._task is None:
+            self._prune(_AFTER_ROUTES)
+        if self._task is None:
             self._task = asyncio.create_task(self._run())
 
     def on_connection_closed(self) -> None:
         """A connection ended: its peer may be forgotten."""
-        if self._written and not self._prune:
-            self._prune = True
+        since = asyncio.get_running_loop().time() - self._pruned
+        self._prune(max(_AFTER_CLOSE - since, _AFTER_ROUTES))
+
+    def _prune(self, seconds: float) -> None:
+        """Look which peers are still needed, in so many seconds at the latest."""
+        due = asyncio.get_running_loop().time() + seconds
+        if (self._wanted or self._written) and (self._prune_at is None or due < self._prune_at - _AFTER_ROUTES):
+            self._prune_at = due
             self._changed.set()
 
     async def clear(self) -> None:
@@ -73,7 +100,7 @@ class JoinGuard:
         self._wanted = {}
         self.close()
         with contextlib.suppress(KernelError):
-            await asyncio.to_thread(self._filter.write, frozenset(), frozenset())
+            await self._call(self._filter.write, frozenset(), frozenset())
 
     def close(self) -> None:
         """Follow no more; the filter stays."""
@@ -83,19 +110,29 @@ class JoinGuard:
         self._filter.unfollow()
         self._written = None
 
+    async def _call(self, function: Callable[..., _Result], *arguments: object) -> _Result:
+        """Call a function of the filter in a thread. One at a time, also when the caller is cancelled: ``nft`` goes on."""
+        async with self._calling:
+            return await asyncio.shield(asyncio.to_thread(function, *arguments))
+
     async def _run(self) -> None:
         with contextlib.suppress(KernelError):
-            self._filter.follow(asyncio.get_running_loop(), self._on_rule_set)
+            self._filter.follow(asyncio.get_running_loop(), self._on_table)
+        if not self._wanted:
+            await self._wait(_AT_REST)  # a table that a process before left is not urgent
         while True:
             self._changed.clear()
             try:
                 await self._update()
-            except KernelError as error:
-                missing = error.errno == errno.ENOENT
-                effect = "connections through a tunnel may get subflows beside it"
-                self._faults.report("filter", f"{error}; {effect}" + (" (install nftables)" if missing else ""))
+            except Exception as error:
                 self._written = None
-                await self._wait(_RETRY)
+                missing = isinstance(error, KernelError) and error.errno == errno.ENOENT
+                needless = missing and not self._wanted
+                if not needless:
+                    effect = "connections through a tunnel may get subflows beside it"
+                    what = str(error) if isinstance(error, KernelError) else f"{type(error).__name__}: {error}"
+                    self._faults.report("filter", f"{what}; {effect}" + (" (install nftables)" if missing else ""))
+                await self._wait(math.inf if needless else _RETRY)
             else:
                 self._faults.clear("filter")
                 left_over = self._written and not self._wanted
@@ -109,27 +146,40 @@ class JoinGuard:
         return False
 
     async def _update(self) -> None:
-        wanted = frozenset(self._wanted.values())
+        loop = asyncio.get_running_loop()
+        wanted, events = frozenset(self._wanted.values()), self._events
         if self._written is None:
-            self._written = await asyncio.to_thread(self._filter.tunnels)
-        if wanted and self._written != wanted:
-            await asyncio.to_thread(self._filter.write, wanted, await self._peers())
-            self._written = wanted
-            await self._kernel.close_beside(self._wanted.keys(), self._addresses)
+            found = await self._call(self._filter.tunnels)
+            self._written = found if events == self._events else None
+        if self._written is None:
+            self._changed.set()
+        elif wanted and self._written != wanted:
+            await self._call(self._filter.write, wanted, await self._peers())
+            self._written, self._close_due = wanted, True
             _log.info("connections that begin in %s get no subflow beside it", ", ".join(sorted(wanted)))
+            await self._complete()
+        elif self._close_due and wanted:
+            await self._complete()
         elif self._written and not wanted and not await self._peers():
-            await asyncio.to_thread(self._filter.write, wanted, frozenset())
+            await self._call(self._filter.write, wanted, frozenset())
             self._written, self._addresses = wanted, frozenset()
-        elif self._written and self._prune and not await self._wait(_PRUNE_AFTER):
-            self._prune = False
-            remembered = await asyncio.to_thread(self._filter.peers)
-            if stale := remembered - await self._peers():
-                await asyncio.to_thread(self._filter.forget, stale)
+        elif self._written and self._prune_at and not await self._wait(self._prune_at - loop.time()):
+            self._prune_at, self._pruned = None, loop.time()
+            remembered = await self._call(self._filter.peers)
+            await self._call(self._filter.forget, remembered - await self._peers())
+            await self._call(self._filter.remember, await self._peers())
+
+    async def _complete(self) -> None:
+        """Close what got beside the tunnels before the filter was there, and remember what began meanwhile."""
+        await self._call(self._filter.remember, await self._peers())
+        await self._kernel.close_beside(self._wanted.keys(), self._addresses)
+        self._close_due = False
 
     async def _peers(self) -> frozenset[str]:
         return await self._kernel.peers_of(self._wanted.keys(), self._addresses)
 
-    def _on_rule_set(self) -> None:
-        """Some rule set changed, perhaps by :meth:`_update`: see whether the filter is still there."""
+    def _on_table(self) -> None:
+        """The table changed, perhaps by :meth:`_update`: see whether it is still there."""
+        self._events += 1
         self._written = None
         self._changed.set()

@@ -29,12 +29,12 @@ class LinkSilence:
         self._update(now)
 
     def set(self, place: Place, silence: Silence | None, now: float) -> bool:
-        """The verdict on a link; None: it is answered. Returns whether that is new."""
-        if self._silent.get(place) == silence:
+        """The verdict on a link; None: it is answered. Returns whether that is new; no other than a watched link is silent."""
+        if self._silent.get(place) == silence or (silence is not None and place not in self._watched):
             return False
         if silence is None:
             del self._silent[place]
-        elif place in self._watched:
+        else:
             self._silent[place] = self._last[place] = silence
         self._update(now)
         return True

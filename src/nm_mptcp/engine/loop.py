@@ -122,6 +122,7 @@ class Engine(Reconciler):
     async def clear(self, *, force: bool = False) -> None:
         """See :meth:`Reconciler.clear`; removes the packet filter as well."""
         await super().clear(force=force)
+        self._watch_links()
         await self._joins.clear()
 
     async def run(self) -> None:
@@ -129,9 +130,17 @@ class Engine(Reconciler):
         try:
             await self._run()
         finally:
+            await self._take_back_silences()
             self._silence.close()
             self._quality.close()
             self._joins.close()
+
+    async def _take_back_silences(self) -> None:
+        """Nobody would notice later that a silent link answers again: leave it as it would be without a verdict."""
+        if self._history.silence.silences(time.monotonic()):
+            self._history.silence.forget()
+            with contextlib.suppress(Exception):
+                await self._converge(thorough=False, loss=False)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -172,7 +181,10 @@ class Engine(Reconciler):
 
     def _watch_links(self) -> None:
         """Follow the last decision's links; none while nothing may be written."""
-        if self.view is not None and not self.paused:
+        if self.paused:
+            self._silence.close()
+            self._quality.close()
+        elif self.view is not None:
             self._silence.follow(self.view.desired, self.view.snapshot.kernel)
             self._quality.follow(self.view.desired, self.view.snapshot.kernel, self.view.mode)
             self._joins.follow(self.view.desired, self.view.snapshot.kernel)

@@ -44,7 +44,7 @@ class QualityWatch:
         }
         if mode is not Mode.INTERACTIVE or not self._place_of:
             self.close()
-        elif self._task is None:
+        elif self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
 
     def on_connection(self) -> None:
@@ -56,6 +56,8 @@ class QualityWatch:
         if self._task is not None:
             self._task.cancel()
             self._task = None
+        if self._quality.poor:
+            self._wake()
         self._quality.forget()
         self._before = {}
 

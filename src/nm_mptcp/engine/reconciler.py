@@ -82,7 +82,8 @@ class Reconciler:
         self._waits_for_connections = False
         self._compared: object = None  #: the routes that were last compared with the desired ones, by identity
         self._faults = FaultLog(_log)
-        self._history = History()
+        guard = record.contents.guard
+        self._history = History(guarded=frozenset(guard.tunnels) if guard and guard.until is None else frozenset())
         self._executor = PlanExecutor(kernel, record.contents.ours, self._history, self._faults, self._save)
         self._events = EventLog(record.contents.guard, silent=dry_run)
 
@@ -252,6 +253,7 @@ class Reconciler:
         async with self._turn:
             self._record.save(replace(self._record.contents, mode=mode))
         words = mode or f"{self._configured.mode}, as configured"
+        self.wake()
         _log.info("mode %s", words, extra=log_fields(Event.MODE, mode=self.config.mode))
         await self.converge()
 

@@ -21,13 +21,13 @@ from dataclasses import dataclass, field
 from ..fault_log import FaultLog
 from ..journal import Event, log_fields
 from ..kernel.access import KernelAccess
-from ..kernel.connect_probe import answers
+from ..kernel.connect_probe import ConnectProbes
 from ..kernel.errors import KernelError
-from ..kernel.retransmissions import RetransmissionPoll, Retransmissions
 from ..kernel.tcp_sockets import SocketKey
 from ..model.state import Desired, Family, Kernel, Place, Silence
 from ..policy.silence_evidence import Attempts, Evidence, Standing, in_words, is_private, judge, weigh
 from .link_silence import LinkSilence
+from .retransmission_source import RetransmissionSource
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +44,9 @@ _PATIENCE = 3.0
 #: Seconds after which an attempt counts as unanswered, or two round-trip times if that is longer.
 _PROMPT = 0.06
 
+#: The same where no round-trip time is known.
+_PROMPT_UNKNOWN = 0.5
+
 #: Peers asked by one link, and links by which peers are asked besides.
 _PEERS, _OTHER_LINKS = 4, 2
 
@@ -53,6 +56,9 @@ _TRIAL = 3
 
 #: Seconds between two looks at a silent link on which sockets wait.
 _LOOK = 0.5
+
+#: Looks in a row by which something was received, that show that a silent link answers.
+_FLOWS = 2
 
 #: Seconds for which a link without a verdict is not examined again, doubled each time, and their maximum.
 _REST = (1.0, 8.0)
@@ -69,6 +75,8 @@ class _Case:
     began: float
     first: Evidence  #: when it began
     evidence: Evidence  #: the last in which sockets wait
+    waits: bool = True  #: sockets wait on it now
+    heard: int = 0  #: looks in a row by which something was received, since the silence was confirmed
     silent_since: float | None = None  #: when the first verdict was
     confirmed: bool = False
     next_attempt: float = 0.0
@@ -81,7 +89,7 @@ class _Case:
 
     def attempts(self, now: float) -> Attempts:
         """The results so far; an attempt counts as unanswered when its answer should be there."""
-        after = max(_PROMPT, 2 * self.evidence.trip)
+        after = max(_PROMPT, 2 * self.evidence.trip) if self.evidence.trip else _PROMPT_UNKNOWN
         return Attempts(sum(1 for sent in self.sent if now - sent >= after), self.answered, self.elsewhere)
 
     def quiet(self, now: float) -> float:
@@ -95,7 +103,7 @@ class _Case:
 
 class SilenceWatch:
     """Watches the links that each decision names. ``wake`` is called when a verdict changed; ``on_suspicion`` when a link
-    begins to be examined.
+    is suspected.
     """
 
     def __init__(
@@ -109,9 +117,8 @@ class SilenceWatch:
         self._silence = silence
         self._wake = wake
         self._on_suspicion = on_suspicion
-        self._trace = Retransmissions(self._on_sockets)
-        self._poll = RetransmissionPoll(self._on_retransmission)
-        self._untraceable = False
+        self._source = RetransmissionSource(self._on_sockets, self._on_retransmission)
+        self._probes = ConnectProbes()
         self._faults = FaultLog(_log)
         self._watched: Mapping[Place, str] = {}
         self._place_of: dict[str, Place] = {}
@@ -146,53 +153,40 @@ class SilenceWatch:
                 for group in kernel.addresses.values()
                 for each in group
             )
+        self._evidence = {place: found for place, found in self._evidence.items() if place in desired.watched}
         for place in self._cases.keys() - desired.watched.keys():
             self._close(place)
         self._silence.watch(desired.watched.keys(), time.monotonic())
-        self._trace_if(bool(desired.watched))
+        self._source.follow(wanted=bool(desired.watched))
 
     def forget(self) -> None:
         """The machine slept: what waited says nothing about the present."""
-        for place in list(self._cases):
-            self._close(place)
+        self._end()
         self._not_before = asyncio.get_running_loop().time() + _EXAMINE
 
     def close(self) -> None:
         """End all."""
-        self._trace_if(False)
+        self._end()
+        self._watched, self._place_of = {}, {}
+        self._source.stop()
+
+    def _end(self) -> None:
         for place in list(self._cases):
             self._close(place)
+        self._evidence, self._resent = {}, {}
         if self._examining is not None:
             self._examining.cancel()
+            self._examining = None
         if self._timer is not None:
             self._timer.cancel()
-
-    @property
-    def traced(self) -> bool:
-        """Whether retransmissions are traced, rather than polled."""
-        return self._trace.active
-
-    def _trace_if(self, wanted: bool) -> None:
-        loop = asyncio.get_running_loop()
-        if not wanted:
-            self._trace.stop()
-            self._poll.stop()
-        elif not self._trace.active and not self._poll.active:
-            try:
-                if not self._untraceable:
-                    self._trace.start(loop)
-                    return
-            except OSError as error:
-                self._untraceable = True
-                _log.info("retransmissions cannot be traced, reading their counter each second: %s", error)
-            self._poll.start(loop)
+            self._timer = None
 
     # --- looks
 
     def _on_sockets(self, sockets: frozenset[SocketKey]) -> None:
         now = asyncio.get_running_loop().time()
         self._resent = {key: seen for key, seen in self._resent.items() if now - seen < _EXAMINE}
-        mine = [key for key in sockets if key[0] in self._place_of]
+        mine = [key for key in sockets if key[0] in self._place_of and key[:2] not in self._probes.own]
         if mine:
             self._resent.update(dict.fromkeys(mine, now))
             self._on_retransmission()
@@ -208,7 +202,19 @@ class SilenceWatch:
 
     def _begin(self) -> None:
         self._timer = None
-        self._examining = asyncio.create_task(self._examine())
+        self._examining = asyncio.create_task(self._examine_safely())
+
+    async def _examine_safely(self) -> None:
+        """Examine; after a fault no link counts as silent, and the next retransmission begins anew."""
+        try:
+            await self._examine()
+        except Exception:
+            _log.exception("examining silent links failed")
+            for place in list(self._cases):
+                self._close(place)
+            for place in self._watched:
+                self._silence.set(place, None, time.monotonic())
+            self._wake()
 
     def _look_after(self, share: float) -> float:
         """Seconds until the next look may be made; ``share`` of the time since the last call is saved up for it."""
@@ -221,7 +227,8 @@ class SilenceWatch:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            sockets = await self._kernel.tcp_sockets(self._place_of)
+            found = await self._kernel.tcp_sockets(self._place_of)
+            sockets = [each for each in found if each.key[:2] not in self._probes.own]
             self._evidence = weigh(sockets, self._place_of, self._is_near, self._resent.keys())
         except KernelError as error:
             self._faults.report("sockets", f"{error}; silent links are not noticed")
@@ -252,26 +259,29 @@ class SilenceWatch:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(max(due, now + 0.001)):
                     await self._stir.wait()
-            if not self._look_after(_SHARE_EXAMINED):
+            examined = any(not case.confirmed for case in self._cases.values())
+            if not self._look_after(_SHARE_EXAMINED if examined else _SHARE):
                 await self._look()
 
     def _open_cases(self, now: float) -> None:
         """Begin to examine links on which sockets wait and nobody was heard."""
         for place, found in self._evidence.items():
-            if place in self._cases or not found.suspicious:
+            if place in self._cases or place not in self._watched or not found.suspicious:
                 continue
-            if now < self._resting.get(place, (0.0, 0.0))[0] and not found.elsewhere:
+            if now < max(self._resting.get(place, (0.0, 0.0))[0], self._not_before):
                 continue
             self._cases[place] = _Case(now, found, found, next_attempt=now)
             _log.debug("%s, %s: examining (%s)", self._names.get(place.ifindex), place.family.label, found)
-            self._on_suspicion()
 
     def _update(self, place: Place, case: _Case, found: Evidence, now: float) -> None:
         """Judge one link by what is known now, and ask its peers if that is due."""
-        if found.waiting:
+        case.waits = bool(found.waiting)
+        if found.waiting and not case.confirmed:
             case.evidence = found
+        # What is received alone may be the peers' retransmissions; twice in a row it flows.
+        case.heard = case.heard + 1 if case.confirmed and found.heard < _LOOK / 2 else 0
         standing = judge(case.evidence, case.attempts(now), case.quiet(now))
-        if standing is Standing.GOOD or found.progress(case.first):
+        if standing is Standing.GOOD or found.progress(case.first, now - case.began) or case.heard >= _FLOWS:
             self._answered(place, case)
             return
         if standing is Standing.SILENT or (standing is Standing.SUSPECT and case.silent_since is None):
@@ -283,6 +293,8 @@ class SilenceWatch:
 
     def _answered(self, place: Place, case: _Case) -> None:
         self._resting.pop(place, None)
+        if case.silent_since is None:
+            self._resting[place] = (asyncio.get_running_loop().time() + _REST[0], _REST[0])
         self._close(place)
         if case.confirmed:
             name = self._names.get(place.ifindex, "")
@@ -301,6 +313,7 @@ class SilenceWatch:
         words = in_words(case.evidence, case.attempts(now), case.quiet(now), self._names)
         if case.silent_since is None:
             case.silent_since = now
+            self._on_suspicion()
         if confirmed:
             case.confirmed = True
             case.sent.clear()
@@ -332,7 +345,7 @@ class SilenceWatch:
 
     def _due(self, case: _Case, now: float) -> float:
         """When a case is to be looked at again without an event: while something waits on it, an answer may come."""
-        return min(case.next_attempt, now + _LOOK) if case.confirmed and case.evidence.waiting else case.next_attempt
+        return min(case.next_attempt, now + _LOOK) if case.confirmed and case.waits else case.next_attempt
 
     # --- connection attempts
 
@@ -343,7 +356,7 @@ class SilenceWatch:
             targets += self._peers_elsewhere(place)
             chosen = [targets[number % len(targets)] for number in range(max(_TRIAL, len(targets)))]
             case.trials += 1
-            case.next_attempt = now + min(_AGAIN[0] * 2**case.trials, _AGAIN[1])
+            case.next_attempt = now + min(_AGAIN[0] * 2 ** min(case.trials, 10), _AGAIN[1])
         else:
             chosen = [targets[case.made % len(targets)]]
             case.next_attempt = now + _ATTEMPTS[case.made >= _QUICK]
@@ -384,11 +397,12 @@ class SilenceWatch:
             case.sent.append(began)
 
         async def attempt() -> None:
-            if not await answers(local, by.ifindex, peer, port, _PATIENCE):
-                return
-            if by == place:
+            answered = await self._probes.answers(local, by.ifindex, peer, port, _PATIENCE)
+            if answered is None and by == place:
+                case.sent.remove(began)
+            elif answered and by == place:
                 case.answered = True
-            else:
+            elif answered:
                 case.elsewhere[peer] = by
             self._stir.set()
 

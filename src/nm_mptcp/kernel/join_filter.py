@@ -5,8 +5,7 @@ The path manager opens additional subflows by every endpoint, each bound to its 
 tells of them only afterwards. So a connection through a tunnel would get subflows beside it, also one whose socket is bound to
 the tunnel or marked for it. The filter remembers the peer of each MPTCP connection whose first SYN leaves by a tunnel
 (MP_CAPABLE, RFC 8684), and drops joins to that peer (SYN with MP_JOIN) that leave by anything else, and the resets of these
-joins when the connection ends (MP_FASTCLOSE, MP_TCPRST). It sees the first packet, needs no routes, and examines only SYN and
-RST packets.
+joins when the connection ends. It sees the first packet, when it has its final route, and examines only SYN and RST packets.
 
 It exists only while there are tunnels. ``nft`` writes and reads it; a change of the rule set by anybody, such as the reload of
 a firewall that flushes all tables, is an event, after which it is read again and restored.
@@ -17,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -36,28 +36,41 @@ _TIMEOUT = 10.0
 #: The version of the rules below is part of a name, so that a table of another release is replaced.
 _TUNNELS = "tunnels-1"
 
-#: Peers remembered at a time, and seconds after the last connection to one began.
+#: Peers remembered at a time, and seconds after the last connection to one began; joins whose resets are dropped as well.
 _PEERS, _REMEMBERED = 65535, 7 * 86400
+_HELD_BACK = 600
 
 _RULES = """\
 table inet {table} {{
   set {tunnels} {{ type ifname; elements = {{ {names} }} }}
   set peers4 {{ type ipv4_addr; flags dynamic,timeout; size {size}; timeout {timeout}s; {peers4} }}
   set peers6 {{ type ipv6_addr; flags dynamic,timeout; size {size}; timeout {timeout}s; {peers6} }}
+  set held4 {{ type ipv4_addr . inet_service . inet_service; flags dynamic,timeout; size {size}; timeout {held}s; }}
+  set held6 {{ type ipv6_addr . inet_service . inet_service; flags dynamic,timeout; size {size}; timeout {held}s; }}
   chain remember {{
     update @peers4 {{ ip daddr }}
     update @peers6 {{ ip6 daddr }}
   }}
-  chain output {{
-    type filter hook output priority 300; policy accept;
+  chain hold4 {{
+    update @held4 {{ ip daddr . tcp sport . tcp dport }}
+    counter drop
+  }}
+  chain hold6 {{
+    update @held6 {{ ip6 daddr . tcp sport . tcp dport }}
+    counter drop
+  }}
+  chain postrouting {{
+    type filter hook postrouting priority 300; policy accept;
     tcp flags & (syn | rst) == 0 return
-    oifname @{tunnels} tcp flags & (syn | ack) == syn tcp option @30,16,4 0 jump remember
-    rt ipsec exists tcp flags & (syn | ack) == syn tcp option @30,16,4 0 jump remember
+    tcp flags & (syn | ack) == syn oifname @{tunnels} tcp option @30,16,4 0 jump remember
+    tcp flags & (syn | ack) == syn rt ipsec exists tcp option @30,16,4 0 jump remember
     oifname @{tunnels} return
     rt ipsec exists return
     oifname "lo" return
-    tcp option @30,16,4 {{ 1, 7, 8 }} ip daddr @peers4 counter drop
-    tcp option @30,16,4 {{ 1, 7, 8 }} ip6 daddr @peers6 counter drop
+    tcp option @30,16,4 1 ip daddr @peers4 jump hold4
+    tcp option @30,16,4 1 ip6 daddr @peers6 jump hold6
+    tcp flags & rst == rst ip daddr . tcp sport . tcp dport @held4 counter drop
+    tcp flags & rst == rst ip6 daddr . tcp sport . tcp dport @held6 counter drop
   }}
 }}
 """
@@ -73,18 +86,21 @@ class JoinFilter:
         self._subscription = Subscription()
 
     def follow(self, loop: asyncio.AbstractEventLoop, on_change: Callable[[], None]) -> None:
-        """Call ``on_change`` when any rule set changed, from now on, also by :meth:`write`; never without nftables."""
+        """Call ``on_change`` when the table changed, from now on, also by :meth:`write`; never without nftables."""
 
         def changed() -> None:
+            mine = False
             while (sock := self._subscription.socket) is not None:
                 try:
-                    sock.recv(65536)
+                    mine |= TABLE.encode() in sock.recv(1 << 20)
                 except (BlockingIOError, InterruptedError):
                     break
                 except OSError as error:
                     if error.errno != errno.ENOBUFS:
                         raise
-            on_change()
+                    mine = True
+            if mine:
+                on_change()
 
         what = "subscribe to changes of nftables"
         self._subscription.open(
@@ -109,6 +125,7 @@ class JoinFilter:
                 names=", ".join(f'"{name}"' for name in sorted(tunnels)),
                 size=_PEERS,
                 timeout=_REMEMBERED,
+                held=_HELD_BACK,
                 peers4=_elements(peer for peer in peers if ":" not in peer),
                 peers6=_elements(peer for peer in peers if ":" in peer),
             )
@@ -119,10 +136,21 @@ class JoinFilter:
         """The peers that are remembered."""
         return frozenset((*_elements_of("peers4"), *_elements_of("peers6")))
 
+    def remember(self, peers: frozenset[str]) -> None:
+        """Remember these peers as well."""
+        self._change("add", peers)
+
     def forget(self, peers: frozenset[str]) -> None:
-        """Forget these peers: no live connection to them began in a tunnel."""
-        lines = [f"delete element inet {TABLE} peers{6 if ':' in peer else 4} {{ {peer} }}" for peer in sorted(peers)]
-        _nft("forget peers behind tunnels", "-f", "-", script="\n".join(lines) + "\n")
+        """Forget these peers: no live connection to them began in a tunnel. One that expired meanwhile is no error."""
+        # Added first, since one that is not there would fail all.
+        self._change("add", peers)
+        self._change("delete", peers)
+
+    @staticmethod
+    def _change(verb: str, peers: frozenset[str]) -> None:
+        lines = [f"{verb} element inet {TABLE} peers{6 if ':' in peer else 4} {{ {peer} }}" for peer in sorted(peers)]
+        if lines:
+            _nft(f"{verb} peers behind tunnels", "-f", "-", script="\n".join(lines) + "\n")
 
 
 def _elements_of(name: str) -> list[str]:
@@ -134,11 +162,20 @@ def _elements_of(name: str) -> list[str]:
         # With a timeout an element is an object.
         return [str(each["elem"]["val"] if isinstance(each, dict) else each) for each in elements]
     except KernelError as error:
-        if error.errno == errno.ENOENT:
+        if error.errno != errno.EINVAL:
             raise
     except (ValueError, KeyError, TypeError):
         pass
     return []
+
+
+#: Interface names that can be written in a rule set as they are.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.:@+=-]{1,15}")
+
+
+def expressible(name: str) -> bool:
+    """Whether an interface's name can be an element of the table: not one with a quote or an asterisk."""
+    return bool(_PLAIN_NAME.fullmatch(name))
 
 
 def _elements(peers: Iterable[str]) -> str:
@@ -152,8 +189,9 @@ def _nft(what: str, *arguments: str, script: str = "") -> str:
         raise KernelError(errno.ENOENT, what, "nft is not installed")
     try:
         done = subprocess.run(
-            [command, *arguments], input=script, capture_output=True, text=True, timeout=_TIMEOUT, check=False
-        )
+            [command, *arguments], input=script, capture_output=True, timeout=_TIMEOUT, check=False,
+            encoding="utf-8", errors="surrogateescape",
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KernelError(getattr(error, "errno", None) or errno.ETIMEDOUT, what, f"nft: {error}") from error
     if done.returncode:

@@ -21,10 +21,10 @@ _ATTRIBUTE = struct.Struct("=HH")
 _INET_DIAG_INFO, _INET_DIAG_ULP_INFO = 2, 19
 
 #: In ``struct tcp_info``: consecutive timeouts, and how often the timeout was doubled since; the timeout (microseconds);
-#: packets sent and not acknowledged; of these retransmitted; milliseconds since the last acknowledgement; round-trip time
-#: (microseconds); that of the receiver; all retransmissions; bytes acknowledged and received; segments sent; the
-#: shortest round-trip time (microseconds).
-_INFO = struct.Struct("=2xBxB3xI12xI8xI16xI8xI20xI4xI16xQQI8xI")
+#: packets sent and not acknowledged; of these retransmitted; milliseconds since the last data and the last acknowledgement;
+#: round-trip time (microseconds); that of the receiver; all retransmissions; bytes acknowledged and received; segments sent;
+#: the shortest round-trip time (microseconds).
+_INFO = struct.Struct("=2xBxB3xI12xI8xI12xII8xI20xI4xI16xQQI8xI")
 
 #: Milliseconds after which a socket that waits for nothing counts as idle.
 _IDLE = 60_000
@@ -52,9 +52,7 @@ class TCPSocket(NamedTuple):
     retransmitted: int  #: how often what it waits for was sent again
     timeouts: int  #: how often in a row nothing more was acknowledged in time
     acked: int  #: bytes that its peer acknowledged so far
-    heard: (
-        float  #: seconds since its peer's last acknowledgement, also of nothing new; meaningless while ``connecting``
-    )
+    heard: float  #: seconds since its peer's last packet; meaningless while ``connecting``
     waited: float  #: seconds since it first sent what it waits for, by its timeouts
     rtt: float  #: smoothed round-trip time in seconds, 0: not measured
     trip: float  #: the round-trip time in the direction of most data, in seconds, 0: not measured
@@ -88,9 +86,10 @@ def parse(answers: list[Message], local: Mapping[bytes, str]) -> Iterator[TCPSoc
         if not before:
             before = _MESSAGE.size
             continue
-        timeouts, doubled, timeout, unacked, again, heard, rtt, as_receiver, resent, acked, received, sent, shortest = (
-            _INFO.unpack_from(data, start + before + 4)
-        )
+        (timeouts, doubled, timeout, unacked, again, data_ago, ack_ago, rtt, as_receiver, resent, acked, received, sent,
+         shortest) = _INFO.unpack_from(data, start + before + 4)  # fmt: skip
+        # The kernel notes an acknowledgement only where it says something new.
+        heard = min(data_ago, ack_ago) if received else ack_ago
         if not unacked and heard > _IDLE:
             continue
         if family == socket.AF_INET6 and peer.startswith(_MAPPED):

@@ -177,7 +177,9 @@ def with_limits(ours: Ours, before: Limits, written: Limits) -> Ours:
     limits = dict(ours.limits)
     for name, (old, new) in values.items():
         if old != new:
-            limits[name] = SavedSetting(limits[name].original if name in limits else old, new)
+            known = limits.get(name)
+            # With another value than ours, another program has set it meanwhile.
+            limits[name] = SavedSetting(known.original if known and known.applied == old else old, new)
     return replace(ours, limits=limits)
 
 

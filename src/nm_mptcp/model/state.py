@@ -658,6 +658,8 @@ class Snapshot:
     bypass: TunnelBypass | None = None
     #: recently removed addresses of our endpoints whose activation continues: NetworkManager may add them again
     absent: frozenset[Address] = frozenset()
+    #: the families that were below a full tunnel at the last decision: a kill switch may still be its end
+    guarded: frozenset[Family] = frozenset()
     #: the links that are silent, or suspected to be
     silences: Mapping[Place, Silence] = field(default_factory=dict)
     #: the links by which packets are slow or lost, while those by another are not; only in mode ``interactive``

@@ -55,7 +55,7 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
     decisions = slots.decisions
     silent = silent_links(facts, decisions, config)
     decisions = apply_silence(facts, decisions, silent)
-    outside = guard.outside(decisions)
+    outside, inside = guard.outside(decisions), guarded_tunnels(facts, config)
     linkdown = replaceable(facts, outside, config)
     routed, around = _routes(facts, [] if hurried else outside, linkdown, silent)
     return Desired(
@@ -68,7 +68,7 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
         routes=_united(routed.routes, around.routes),
         rules=routed.rules,
         marks=facts.marks,
-        limits=_limits(facts, decisions, forbidden=guard.forbids, tunnelled=bool(guard.tunnels)),
+        limits=_limits(facts, decisions, forbidden=guard.forbids, tunnelled=bool(guard.tunnels or inside)),
         claims=claims,
         withdrawn=suspension.withdrawn | guard.withdrawn,
         close_initial_subflows=suspension.close_initial_subflows,
@@ -78,7 +78,7 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
         renewed=renewed(facts, decisions),
         linkdown=linkdown - around.covered,
         tunnels=guard.tunnels,
-        stays_inside=guarded_tunnels(facts, config),
+        stays_inside=inside,
         close_all=guard.close_all,
         needs_bypass=guard.needs_bypass,
         needs_connections=suspension.needs_connections

@@ -64,14 +64,14 @@ def failover_routes(
     # Computed also while no link is lost, so that the results are cached when one is.
     best = {ifindex: _best(routes, marks) for (table, ifindex), routes in kernel.routes.items() if table == MAIN_TABLE}
     around = lost | silent
-    dead = {ifindex for _, ifindex in around}
-    alive = [ifindex for ifindex in best if ifindex not in dead and _has_carrier(kernel, ifindex)] if around else []
+    alive = [ifindex for ifindex in best if _has_carrier(kernel, ifindex)] if around else []
     first, owners, uncovered = _destinations(best, lost, silent)
     routes: dict[tuple[int, int], set[Route]] = {}
     for key, metric in first.items():
-        usable = alive
+        family = Family.of(key[0])
+        usable = [other for other in alive if (family, other) not in around]
         if not owners[key] & lost:
-            usable = [other for other in alive if (Family.of(key[0]), other) in paths]
+            usable = [other for other in usable if (family, other) in paths]
         found = {other: route for other in usable if (route := _covering(best[other], key)) is not None}
         if not found:
             continue

@@ -28,17 +28,19 @@ class Relief:
         return replace(decision, flags=decision.flags & ~EndpointFlag.BACKUP, reason=Reason(why_regular, names))
 
 
-def relief(facts: Facts, decisions: list[Decision], burdened: Set[str]) -> Relief:
+def relief(facts: Facts, decisions: list[Decision], burdened: Set[str], *, beside_any: bool = False) -> Relief:
     """How to relieve these addresses, of families in which another path can carry their load.
 
     The kernel uses backup subflows only if there is no regular one: if all others are backup, the one with the least cost
-    becomes regular. Chosen flags are not changed, and a roaming link does not become regular.
+    becomes regular. Chosen flags are not changed, and a roaming link does not become regular. ``beside_any``: the burdened
+    ones become backup also beside a backup that stays one.
     """
     found = Relief()
     for family in Family:
         active = [decision for decision in decisions if decision.family is family and decision.state is State.ACTIVE]
         mine = [decision for decision in active if decision.address in burdened]
         usable = [d for d in active if d.address not in burdened and _is_usable(facts, d)]
+        any_usable = bool(usable)
         if all(decision.flags & EndpointFlag.BACKUP for decision in usable):
             usable = [
                 decision
@@ -49,7 +51,7 @@ def relief(facts: Facts, decisions: list[Decision], burdened: Set[str]) -> Relie
                 best = min(usable, key=lambda decision: _cost(facts, decision))
                 names = {facts.link(decision.ifindex).name for decision in mine}
                 found.relieved_by[best.ifindex, family] = " and ".join(sorted(names))
-        if usable:
+        if usable or (any_usable and beside_any):
             found.to_backup |= {decision.address for decision in mine}
     return found
 

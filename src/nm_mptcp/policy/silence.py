@@ -18,18 +18,19 @@ from ..model.reasons import Reason, Why
 from ..model.state import Place, Silence, State
 from .facts import Decision, Facts
 from .relief import Relief, relief
+from .tunnels import is_tunnel
 
 
 def watched(facts: Facts, decisions: list[Decision], config: Config) -> Mapping[Place, str]:
     """The links whose silence would change anything, each with the local address of its path.
 
-    These are the links of a family with more than one path. A tunnel's silence is that of the link below it.
+    These are the links of a family with more than one path, without tunnels.
     """
     if config.failover is Failover.OFF:
         return {}
     found: dict[Place, str] = {}
     for decision in decisions:
-        if _carries(facts, decision) or decision.reason.why is Why.SILENT:
+        if _carries(facts, decision) or _is_known_silent(facts, decision):
             found.setdefault(Place(decision.family, decision.ifindex), decision.address)
     alone = {
         place for place in found if not any(o.family is place.family and o.ifindex != place.ifindex for o in found)
@@ -63,7 +64,7 @@ def apply_silence(facts: Facts, decisions: list[Decision], silent: SilentLinks) 
     if not silent.around:
         return decisions
     burdened = {each.address for each in decisions if (each.family, each.ifindex) in silent.around}
-    found = relief(facts, decisions, burdened)
+    found = relief(facts, decisions, burdened, beside_any=True)
     return [
         _silent(decision, facts.snapshot.silences[place], found)
         if (place := Place(decision.family, decision.ifindex)) in silent.around and _carries(facts, decision)
@@ -85,5 +86,19 @@ def _silent(decision: Decision, silence: Silence, found: Relief) -> Decision:
 
 
 def _carries(facts: Facts, decision: Decision) -> bool:
-    link = facts.link(decision.ifindex)
-    return decision.state is State.ACTIVE and link.up and link.carrier and not link.loopback
+    return decision.state is State.ACTIVE and _is_uplink(facts, decision.ifindex)
+
+
+def _is_known_silent(facts: Facts, decision: Decision) -> bool:
+    """Whether a path is suspended for its silence; or as NetworkManager's check, which a suspicion causes, found the same."""
+    silent = (decision.family, decision.ifindex) in facts.snapshot.silences
+    why = decision.reason.why
+    return (why is Why.SILENT or (silent and why is Why.NO_CONNECTIVITY)) and _is_uplink(facts, decision.ifindex)
+
+
+def _is_uplink(facts: Facts, ifindex: int) -> bool:
+    """Whether a link has carrier and is no tunnel: a tunnel's silence is that of the link below it, and what it carries must
+    not be led around it.
+    """
+    link = facts.link(ifindex)
+    return link.up and link.carrier and not link.loopback and not is_tunnel(facts, ifindex)

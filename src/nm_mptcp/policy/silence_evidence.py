@@ -60,7 +60,9 @@ class Evidence:
         default_factory=dict
     )  #: by peer: where its connection was answered meanwhile
     others: tuple[tuple[str, int], ...] = ()  #: further peers on this link, by address and port
-    acked: Mapping[SocketKey, int] = field(default_factory=dict)  #: the bytes that each peer has acknowledged so far
+    #: the bytes that each peer has acknowledged so far, and the seconds since it was heard
+    acked: Mapping[SocketKey, tuple[int, float]] = field(default_factory=dict)
+    trip: float = 0.0  #: the longest round-trip time of any of its sockets in seconds; 0: none is known
 
     @property
     def peers(self) -> dict[str, int]:
@@ -80,14 +82,14 @@ class Evidence:
         """Seconds for which nothing was answered."""
         return min(self.heard, max(map(waited, self.waiting), default=0.0))
 
-    @property
-    def trip(self) -> float:
-        """The longest round-trip time of the sockets that wait, in seconds; 0: not measured."""
-        return max((each.rtt for each in self.waiting), default=0.0)
-
-    def progress(self, before: Evidence) -> bool:
-        """Whether anything that was sent by this link was acknowledged since, which proves both directions."""
-        return any(acked > before.acked.get(key, 0) for key, acked in self.acked.items())
+    def progress(self, before: Evidence, seconds: float) -> bool:
+        """Whether anything that was sent by this link was acknowledged since ``before``, so many seconds ago. That proves both
+        directions. A socket that was idle before, or is new, counts if it was heard since.
+        """
+        return any(
+            acked > before.acked[key][0] if key in before.acked else acked > 0 and heard < seconds
+            for key, (acked, heard) in self.acked.items()
+        )
 
     @property
     def suspicious(self) -> bool:
@@ -188,7 +190,8 @@ def _evidence(
         tuple(waiting),
         elsewhere,
         tuple((peer, port) for peer, port in others.items() if peer not in unanswered)[:_OTHERS],
-        {each.key: each.acked for each in group if not each.connecting},
+        {each.key: (each.acked, each.heard) for each in group if not each.connecting},
+        max((each.rtt for each in group), default=0.0),
     )
 
 

@@ -144,7 +144,8 @@ def _is_misjudged(facts: Facts, decision: Decision) -> bool:
     """Whether the check says LIMITED of a link that has full connectivity: before 1.58.1 NetworkManager does for PPP, whose
     default route has link scope (its commit c895424212).
     """
-    return facts.link(decision.ifindex).kind == PPP and not facts.networkmanager.is_at_least(1, 58, 1)
+    limited = decision.device is not None and decision.device.connectivity(decision.family) is Connectivity.LIMITED
+    return limited and facts.link(decision.ifindex).kind == PPP and not facts.networkmanager.is_at_least(1, 58, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,14 @@ import ipaddress
 
 from ..config.settings import Config
 from ..model.device_types import OVERLAYS, PPP, TUNNEL_LINKS, is_uplink, kind_of
+from ..model.state import Link
 from .facts import Facts
 
 #: Kinds of NetworkManager's devices that encapsulate their packets.
 _TUNNEL_DEVICES = frozenset({"tun", "ip-tunnel", "tunnel", "wireguard", "vpn"})
+
+#: Kinds of links whose ports are part of them.
+_SWITCHES = frozenset({"bridge", "bond", "team", "openvswitch"})
 
 #: The addresses of CLAT (RFC 6877, RFC 7335): IPv4 within IPv6 on the same link, so no tunnel that hides anything.
 _CLAT = ipaddress.IPv4Network("192.0.0.0/29")
@@ -23,13 +27,13 @@ def is_tunnel(facts: Facts, ifindex: int) -> bool:
     is active; otherwise it is an uplink of another program.
     """
     link = facts.kernel.links.get(ifindex)
-    if link is None or has_clat_address(facts, ifindex):
+    if link is None:
         return False
     device = facts.device(ifindex)
     if device is not None and is_uplink(device):
         return False
     if link.kind in TUNNEL_LINKS or (device is not None and kind_of(device).name in _TUNNEL_DEVICES):
-        return True
+        return not has_clat_address(facts, ifindex)
     return link.kind == PPP and facts.networkmanager.vpn
 
 
@@ -41,6 +45,12 @@ def has_clat_address(facts: Facts, ifindex: int) -> bool:
     )
 
 
+def _is_port(facts: Facts, link: Link) -> bool:
+    """Whether a link is a port of a bridge, bond or team, as the tap of a virtual machine is."""
+    master = facts.kernel.links.get(link.master)
+    return master is not None and master.kind in _SWITCHES
+
+
 def guarded_tunnels(facts: Facts, config: Config) -> frozenset[int]:
     """The tunnels (ifindexes) whose connections get no subflow beside them; overlays of containers are none."""
     if not config.vpn_guard:
@@ -48,5 +58,5 @@ def guarded_tunnels(facts: Facts, config: Config) -> frozenset[int]:
     return frozenset(
         ifindex
         for ifindex, link in facts.kernel.links.items()
-        if link.up and link.kind not in OVERLAYS and is_tunnel(facts, ifindex)
+        if link.up and link.kind not in OVERLAYS and not _is_port(facts, link) and is_tunnel(facts, ifindex)
     )

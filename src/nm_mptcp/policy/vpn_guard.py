@@ -102,7 +102,8 @@ def _kept(facts: Facts, decision: Decision, endpoint: Endpoint, detail: str) -> 
 def full_tunnels(facts: Facts) -> dict[Family, Tunnel]:
     """The full tunnels: of each family whose probes all leave by a tunnel."""
     found: dict[Family, Tunnel] = {}
-    killed = {family for family, _ in kill_switches(facts.kernel.routes, facts.kernel.rules)}
+    # Where there was no tunnel, a table that rejects is somebody's fault, or wish: it closes nothing.
+    killed = {family for family, _ in kill_switches(facts.kernel.routes, facts.kernel.rules)} & facts.snapshot.guarded
     for family, egresses in facts.kernel.egress.items():
         if egresses and all(
             egress.encrypted or (egress.rejected and family in killed) or is_tunnel(facts, egress.ifindex)

@@ -70,6 +70,7 @@ class Daemon:
         )
         self._queries = Queries(self._engine, self._kernel, record, on_troubles=self._show)
         self._asking: asyncio.Task[bool] | None = None
+        self._checking: asyncio.Task[None] | None = None
         self._client: Client | None = None
         self._objects: Objects | None = None
         self._asked = asyncio.Event()  #: NetworkManager's state was read once, or cannot be
@@ -123,8 +124,8 @@ class Daemon:
 
     def _check_connectivity(self) -> None:
         """A link may be silent: NetworkManager is to find out as well, as far as it checks, and to decide about DNS."""
-        if self._client is not None:
-            self._in_background(self._client.check_connectivity())
+        if self._client is not None and (self._checking is None or self._checking.done()):
+            self._checking = asyncio.create_task(self._client.check_connectivity())
 
     def _refresh_queries(self) -> None:
         self._queries.refresh()
