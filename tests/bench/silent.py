@@ -177,6 +177,8 @@ def main() -> int:
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     lines = ["<!-- made by `make bench-silent`; do not edit -->", "", *figures(results, scenarios, tools), "", NOTES]
+    if results.failures:
+        lines.append(f"Runs that could not be made: {len(results.failures)}.\n")
     text = "\n".join(lines)
     print(f"\n{text}")
     (chosen.output / "bench-silent.md").write_text(text)
