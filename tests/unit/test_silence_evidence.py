@@ -161,6 +161,12 @@ def test_a_socket_that_is_bound_to_another_interface_is_no_evidence_for_the_addr
     assert evidence(stalled(ifindex=2)).waiting
 
 
+def test_a_connection_that_began_in_a_tunnel_is_no_evidence_about_the_links_beside_it() -> None:
+    inside, join = tcp("10.8.0.2", token=7, heard=0.01), connecting(SERVER, 3, token=7)
+    found = weigh((inside, join, connecting("192.0.2.2")), PLACES, near, inside={"10.8.0.2"})
+    assert [each.remote for each in found[WIFI].waiting] == ["192.0.2.2"]
+
+
 def test_nothing_is_asked_while_somebody_is_heard() -> None:
     assert evidence(stalled(seconds=0.3)).suspicious
     assert not evidence(stalled(seconds=0.3), tcp(W, "192.0.2.9", heard=0.1)).suspicious

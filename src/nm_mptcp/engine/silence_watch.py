@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..fault_log import FaultLog
@@ -28,6 +27,7 @@ from ..model.state import Desired, Family, Kernel, Place, Silence
 from ..policy.silence_evidence import Attempts, Evidence, Standing, in_words, is_private, judge, weigh
 from .link_silence import LinkSilence
 from .retransmission_source import RetransmissionSource
+from .watched_links import WatchedLinks
 
 _log = logging.getLogger(__name__)
 
@@ -120,11 +120,7 @@ class SilenceWatch:
         self._source = RetransmissionSource(self._on_sockets, self._on_retransmission)
         self._probes = ConnectProbes()
         self._faults = FaultLog(_log)
-        self._watched: Mapping[Place, str] = {}
-        self._place_of: dict[str, Place] = {}
-        self._names: dict[int, str] = {}
-        self._addresses: object = None
-        self._networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+        self._links = WatchedLinks()
         self._cases: dict[Place, _Case] = {}
         self._resent: dict[SocketKey, float] = {}  #: the last retransmission of each socket, of the last seconds
         self._resting: dict[Place, tuple[float, float]] = {}  #: until when, and how long the next rest is
@@ -138,21 +134,7 @@ class SilenceWatch:
 
     def follow(self, desired: Desired, kernel: Kernel) -> None:
         """Watch the links of this decision from now on; none: nothing is traced."""
-        self._watched = desired.watched
-        self._names = {place.ifindex: kernel.links[place.ifindex].name for place in desired.watched}
-        self._place_of = {
-            address.address: place
-            for place in desired.watched
-            for address in kernel.addresses.get(place.ifindex, ())
-            if address.family is place.family
-        }
-        if kernel.addresses is not self._addresses:
-            self._addresses = kernel.addresses
-            self._networks = tuple(
-                ipaddress.ip_network((each.address, each.prefixlen), strict=False)
-                for group in kernel.addresses.values()
-                for each in group
-            )
+        self._links = WatchedLinks.of(desired, kernel)
         self._evidence = {place: found for place, found in self._evidence.items() if place in desired.watched}
         for place in self._cases.keys() - desired.watched.keys():
             self._close(place)
@@ -167,7 +149,7 @@ class SilenceWatch:
     def close(self) -> None:
         """End all."""
         self._end()
-        self._watched, self._place_of = {}, {}
+        self._links = WatchedLinks()
         self._source.stop()
 
     def _end(self) -> None:
@@ -186,7 +168,7 @@ class SilenceWatch:
     def _on_sockets(self, sockets: frozenset[SocketKey]) -> None:
         now = asyncio.get_running_loop().time()
         self._resent = {key: seen for key, seen in self._resent.items() if now - seen < _EXAMINE}
-        mine = [key for key in sockets if key[0] in self._place_of and key[:2] not in self._probes.own]
+        mine = [key for key in sockets if key[0] in self._links.place_of and key[:2] not in self._probes.own]
         if mine:
             self._resent.update(dict.fromkeys(mine, now))
             self._on_retransmission()
@@ -212,7 +194,7 @@ class SilenceWatch:
             _log.exception("examining silent links failed")
             for place in list(self._cases):
                 self._close(place)
-            for place in self._watched:
+            for place in self._links.local:
                 self._silence.set(place, None, time.monotonic())
             self._wake()
 
@@ -227,19 +209,17 @@ class SilenceWatch:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            found = await self._kernel.tcp_sockets(self._place_of)
+            found = await self._kernel.tcp_sockets(self._links.place_of.keys() | self._links.inside)
             sockets = [each for each in found if each.key[:2] not in self._probes.own]
-            self._evidence = weigh(sockets, self._place_of, self._is_near, self._resent.keys())
+            self._evidence = weigh(
+                sockets, self._links.place_of, self._links.is_near, self._resent.keys(), self._links.inside
+            )
         except KernelError as error:
             self._faults.report("sockets", f"{error}; silent links are not noticed")
             self._evidence = {}
         else:
             self._faults.clear("sockets")
         self._left -= loop.time() - began
-
-    def _is_near(self, address: str) -> bool:
-        value = ipaddress.ip_address(address)
-        return value.is_loopback or any(value in network for network in self._networks)
 
     # --- examination
 
@@ -266,12 +246,12 @@ class SilenceWatch:
     def _open_cases(self, now: float) -> None:
         """Begin to examine links on which sockets wait and nobody was heard."""
         for place, found in self._evidence.items():
-            if place in self._cases or place not in self._watched or not found.suspicious:
+            if place in self._cases or place not in self._links.local or not found.suspicious:
                 continue
             if now < max(self._resting.get(place, (0.0, 0.0))[0], self._not_before):
                 continue
             self._cases[place] = _Case(now, found, found, next_attempt=now)
-            _log.debug("%s, %s: examining (%s)", self._names.get(place.ifindex), place.family.label, found)
+            _log.debug("%s, %s: examining (%s)", self._links.names.get(place.ifindex), place.family.label, found)
 
     def _update(self, place: Place, case: _Case, found: Evidence, now: float) -> None:
         """Judge one link by what is known now, and ask its peers if that is due."""
@@ -297,7 +277,7 @@ class SilenceWatch:
             self._resting[place] = (asyncio.get_running_loop().time() + _REST[0], _REST[0])
         self._close(place)
         if case.confirmed:
-            name = self._names.get(place.ifindex, "")
+            name = self._links.names.get(place.ifindex, "")
             _log.info(
                 "%s: answers again (%s)",
                 name,
@@ -310,7 +290,7 @@ class SilenceWatch:
     def _silent(self, place: Place, case: _Case, confirmed: bool, now: float) -> None:
         if case.confirmed:
             return
-        words = in_words(case.evidence, case.attempts(now), case.quiet(now), self._names)
+        words = in_words(case.evidence, case.attempts(now), case.quiet(now), self._links.names)
         if case.silent_since is None:
             case.silent_since = now
             self._on_suspicion()
@@ -318,7 +298,7 @@ class SilenceWatch:
             case.confirmed = True
             case.sent.clear()
             case.next_attempt = now + _AGAIN[0]
-            name = self._names.get(place.ifindex, "")
+            name = self._links.names.get(place.ifindex, "")
             _log.warning(
                 "%s: silent (%s): %s",
                 name,
@@ -379,7 +359,7 @@ class SilenceWatch:
     def _ask_elsewhere(self, place: Place, case: _Case) -> None:
         others = [
             other
-            for other in self._watched
+            for other in self._links.local
             if other.family is place.family and other.ifindex != place.ifindex and other not in self._cases
         ]
         for peer, port in list(case.evidence.peers.items())[:_PEERS]:
@@ -389,7 +369,7 @@ class SilenceWatch:
 
     def _attempt(self, case: _Case, place: Place, by: Place, peer: str, port: int) -> None:
         """Begin one attempt to reach a peer of ``place`` by a link."""
-        local = self._watched.get(by)
+        local = self._links.local.get(by)
         if local is None or Family.of(peer) is not by.family:
             return
         began = asyncio.get_running_loop().time()

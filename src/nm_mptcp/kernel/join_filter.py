@@ -189,7 +189,8 @@ def _nft(what: str, *arguments: str, script: str = "") -> str:
         raise KernelError(errno.ENOENT, what, "nft is not installed")
     try:
         done = subprocess.run(
-            [command, *arguments], input=script, capture_output=True, timeout=_TIMEOUT, check=False,
+            # A lost link's connections, or those beside a new tunnel, need the processor more.
+            ["nice", "-n", "15", command, *arguments], input=script, capture_output=True, timeout=_TIMEOUT, check=False,
             encoding="utf-8", errors="surrogateescape",
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -147,16 +147,21 @@ def weigh(
     place_of: Mapping[str, Place],
     is_near: Callable[[str], bool],
     resent: Set[SocketKey] = frozenset(),
+    inside: Set[str] = frozenset(),
 ) -> dict[Place, Evidence]:
     """The evidence about each link and family. ``place_of`` has the local addresses; ``is_near`` tells whether an address is
     in a network of this machine's own, which says nothing about the way beyond the gateway; ``resent`` as for
-    :func:`is_waiting`.
+    :func:`is_waiting`. ``inside`` are the local addresses of tunnels: the joins beside one of a connection that began there
+    are dropped on purpose, and its peer must not be asked.
     """
+    sockets = tuple(sockets)
+    tunnelled = {each.token for each in sockets if each.token and each.local in inside}
     groups: dict[Place, list[TCPSocket]] = {}
     siblings: dict[int, list[tuple[Place, TCPSocket]]] = {}
     for each in sockets:
         place = place_of.get(each.local)
-        if place is None or each.ifindex not in (0, place.ifindex) or is_near(each.remote):
+        elsewhere = place is None or each.ifindex not in (0, place.ifindex) or is_near(each.remote)
+        if place is None or elsewhere or each.token in tunnelled:
             continue
         groups.setdefault(place, []).append(each)
         if each.token and not each.connecting:

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The links whose silence would change anything, with what tells which sockets use them."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..model.state import Desired, Kernel, Place
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedLinks:
+    """Made of a decision and the state that it is for."""
+
+    local: Mapping[Place, str] = field(default_factory=dict)  #: each with a local address to ask its peers from
+    place_of: Mapping[str, Place] = field(default_factory=dict)  #: all their local addresses
+    inside: frozenset[str] = frozenset()  #: the addresses of tunnels whose connections stay in them
+    names: Mapping[int, str] = field(default_factory=dict)  #: of their interfaces
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()  #: the machine's own, on all interfaces
+
+    @classmethod
+    def of(cls, desired: Desired, kernel: Kernel) -> WatchedLinks:
+        """The links that this decision names."""
+        return cls(
+            desired.watched,
+            {
+                address.address: place
+                for place in desired.watched
+                for address in kernel.addresses.get(place.ifindex, ())
+                if address.family is place.family
+            },
+            frozenset(address.address for index in desired.stays_inside for address in kernel.addresses.get(index, ())),
+            {place.ifindex: kernel.links[place.ifindex].name for place in desired.watched},
+            tuple(
+                ipaddress.ip_network((each.address, each.prefixlen), strict=False)
+                for group in (kernel.addresses.values() if desired.watched else ())
+                for each in group
+            ),
+        )
+
+    def is_near(self, address: str) -> bool:
+        """Whether an address is in a network of this machine's own, which says nothing about the way beyond a gateway."""
+        value = ipaddress.ip_address(address)
+        return value.is_loopback or any(value in network for network in self.networks)
