@@ -121,8 +121,8 @@ def _limits(facts: Facts, decisions: list[Decision], *, forbidden: bool, tunnell
     """Limits high enough for all paths and as many addresses of the peer; never below the current or original values.
 
     A limit that another program changed since we raised it stays unchanged. With ``forbidden``, while endpoints below a full
-    tunnel exist, no subflow is allowed at all; with ``tunnelled``, while a family is, no address of a peer is accepted, which
-    might be of the other family, and reached beside the tunnel. None: unchanged.
+    tunnel exist, no subflow is allowed at all; with ``tunnelled``, while connections are to stay in a tunnel, no address of a
+    peer is accepted: a join to it, perhaps of the other family, would go beside the tunnel. None: unchanged.
     """
     if forbidden:
         none = replace(facts.kernel.limits, subflows=0, add_addr_accepted=0)
