@@ -14,7 +14,7 @@ import contextlib
 import errno
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import TypeVar
 
 from ..fault_log import FaultLog
@@ -70,9 +70,7 @@ class JoinGuard:
             self._faults.report(
                 "names", f"the packet filter cannot name {strange}: its connections may get subflows beside it"
             )
-        inside = {each.address for index in wanted for each in kernel.addresses.get(index, ())}
-        outside = {each.address for index, group in kernel.addresses.items() if index not in wanted for each in group}
-        addresses = (self._addresses | inside) - outside
+        addresses = addresses_of(wanted.keys(), kernel, self._addresses)
         if wanted != self._wanted or addresses != self._addresses:
             self._wanted, self._addresses = wanted, addresses
             self._changed.set()
@@ -183,3 +181,14 @@ class JoinGuard:
         self._events += 1
         self._written = None
         self._changed.set()
+
+
+def addresses_of(tunnels: Set[int], kernel: Kernel, known: Set[str]) -> frozenset[str]:
+    """The local addresses of these tunnels (ifindexes), and of those before, whose addresses are ``known``; without those that
+    another link has as well, by which a connection may have begun outside.
+    """
+    inside = {each.address for index in tunnels for each in kernel.addresses.get(index, ())}
+    # A tunnel that is being deleted is down before its addresses are gone.
+    others = [link.index for link in kernel.links.values() if link.up and link.index not in tunnels]
+    outside = {each.address for index in others for each in kernel.addresses.get(index, ())}
+    return frozenset((known | inside) - outside)
