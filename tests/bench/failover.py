@@ -7,21 +7,18 @@ machine of its own, in namespaces; the tools take turns within each repetition.
 
 from __future__ import annotations
 
-import argparse
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..networkmanager.bed import REPOSITORY, missing
 from ..networkmanager.product import install
 from .delay import Done
 from .links import World
 from .report import Results, picture, table
 from .scenarios import SCENARIOS, Outcome, Scenario
-from .tools import TOOLS, Tool, mptcpd, versions
+from .selection import select, workplace
+from .tools import Tool, versions
 
 
 def run_once(scenario: Scenario, tool: Tool, directory: Path, installed: Path) -> tuple[Outcome, Done | None]:
@@ -70,36 +67,16 @@ def measure(
 
 def main() -> int:
     """Measure, print the table, write it and the picture."""
-    parser = argparse.ArgumentParser(prog="tests.bench.failover", description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=10, metavar="N")
-    parser.add_argument("--only", action="append", choices=[each.name for each in SCENARIOS], metavar="SCENARIO")
-    parser.add_argument("--tools", action="append", choices=[each.name for each in TOOLS], metavar="TOOL")
-    parser.add_argument("--output", type=Path, default=REPOSITORY / "docs", help="where the table and the picture go")
-    chosen = parser.parse_args()
-    scenarios = [each for each in SCENARIOS if not chosen.only or each.name in chosen.only]
-    tools = [each for each in TOOLS if not chosen.tools or each.name in chosen.tools]
-    lacking = missing()
-    if any(tool.name == "mptcpd" for tool in tools) and not mptcpd():
-        lacking.append("mptcpd")
-    if lacking:
-        print(f"The bench needs {', '.join(lacking)}: try 'sudo make bench-failover'.", file=sys.stderr)
-        return 1
-    sys.setswitchinterval(0.0005)
-    directory = Path(tempfile.mkdtemp(prefix="nm-mptcp-bench-"))
-    results = Results(versions=versions(tools))
-    try:
-        measure(results, scenarios, tools, max(chosen.repetitions, 1), directory)
-    except KeyboardInterrupt:
-        print("stopped; what was measured so far:", file=sys.stderr)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-    text = table(results, scenarios, tools)
+    chosen = select("failover", __doc__, SCENARIOS, written="table and the picture")
+    results = Results(versions=versions(chosen.tools))
+    with workplace() as directory:
+        measure(results, chosen.scenarios, chosen.tools, chosen.repetitions, directory)
+    text = table(results, chosen.scenarios, chosen.tools)
     print(f"\n{text}")
-    chosen.output.mkdir(parents=True, exist_ok=True)
-    (chosen.output / "bench-failover.md").write_text(text)
-    drawn = picture(results, tools)
+    chosen.write("bench-failover.md", text)
+    drawn = picture(results, chosen.tools)
     if drawn:
-        (chosen.output / "failover.svg").write_text(drawn)
+        chosen.write("failover.svg", drawn)
     return 1 if results.failures else 0
 
 

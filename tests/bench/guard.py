@@ -7,14 +7,11 @@ machine of its own, in namespaces; the tools take turns within each repetition.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
-import shutil
 import socket
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -23,15 +20,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..networkmanager.bed import REPOSITORY, missing
 from ..networkmanager.kernel_view import PathManager
 from ..networkmanager.namespaces import wait_for
 from ..networkmanager.product import install
 from ..networkmanager.vpn import CLIENT, GATEWAY, MARK, VPN
 from .leaks import LeakCapture, Moves, Newcomers, Sink, Upload, sent
 from .links import NEAR, World
+from .selection import select, workplace
 from .streams import Echo, EchoServer
-from .tools import TOOLS, Tool, mptcpd, versions
+from .tools import Tool, versions
 from .watch import Subflows
 
 #: The server's ports for the connection from before, and for those that begin when the routes have moved.
@@ -319,31 +316,16 @@ def _cell(runs: Sequence[Figures], figure: str) -> str:
 
 def main() -> int:
     """Measure, print the table and write it."""
-    parser = argparse.ArgumentParser(prog="tests.bench.guard", description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=5, metavar="N")
-    parser.add_argument("--only", action="append", choices=[each.name for each in SCENARIOS], metavar="SCENARIO")
-    parser.add_argument("--tools", action="append", choices=[each.name for each in TOOLS], metavar="TOOL")
-    parser.add_argument("--output", type=Path, default=REPOSITORY / "docs", help="where the table goes")
-    chosen = parser.parse_args()
-    scenarios = [each for each in SCENARIOS if not chosen.only or each.name in chosen.only]
-    tools = [each for each in TOOLS if not chosen.tools or each.name in chosen.tools]
-    lacking = missing()
-    if any(tool.name == "mptcpd" for tool in tools) and not mptcpd():
-        lacking.append("mptcpd")
-    if lacking:
-        print(f"The bench needs {', '.join(lacking)}: try 'sudo make bench-guard'.", file=sys.stderr)
-        return 1
-    sys.setswitchinterval(0.0005)
-    directory = Path(tempfile.mkdtemp(prefix="nm-mptcp-bench-"))
+    chosen = select("guard", __doc__, SCENARIOS, repetitions=5)
     results: dict[tuple[str, str], list[Figures]] = defaultdict(list)
     failures = 0
-    try:
+    with workplace() as directory:
         root = directory / "root"
         root.mkdir()
         installed = install(root)
-        for repetition in range(max(chosen.repetitions, 1)):
-            for scenario in scenarios:
-                for tool in tools:
+        for repetition in range(chosen.repetitions):
+            for scenario in chosen.scenarios:
+                for tool in chosen.tools:
                     place = directory / f"{scenario.name}-{tool.name}-{repetition}"
                     try:
                         figures = run_once(scenario, tool, place, installed)
@@ -353,14 +335,9 @@ def main() -> int:
                         continue
                     results[scenario.name, tool.name].append(figures)
                     print(f"{repetition + 1} {scenario.name} {tool.name}: {list(figures.values())}", flush=True)
-    except KeyboardInterrupt:
-        print("stopped; what was measured so far:", file=sys.stderr)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-    text = table(results, scenarios, tools, failures)
+    text = table(results, chosen.scenarios, chosen.tools, failures)
     print(f"\n{text}")
-    chosen.output.mkdir(parents=True, exist_ok=True)
-    (chosen.output / "bench-guard.md").write_text(text)
+    chosen.write("bench-guard.md", text)
     return 1 if failures else 0
 
 

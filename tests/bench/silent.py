@@ -7,26 +7,23 @@ of its own, in namespaces; the tools take turns within each repetition.
 
 from __future__ import annotations
 
-import argparse
-import shutil
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from ..networkmanager.bed import PROTOCOL, REPOSITORY, SERVER6, missing
+from ..networkmanager.bed import PROTOCOL, SERVER6
 from ..networkmanager.namespaces import wait_for
 from .failover import measure
 from .links import ECHO, NEAR, PLAIN, World
 from .report import Results, figures
 from .scenarios import Outcome, Scenario
+from .selection import select, workplace
 from .streams import Attempt, Echo, EchoServer
-from .tools import TOOLS, mptcpd, versions
+from .tools import versions
 from .watch import Subflows, until
 
 #: Further near servers.
@@ -157,31 +154,17 @@ NOTES = """\
 
 def main() -> int:
     """Measure, print the table, write it."""
-    parser = argparse.ArgumentParser(prog="tests.bench.silent", description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=10, metavar="N")
-    parser.add_argument("--only", action="append", choices=[each.name for each in SCENARIOS], metavar="SCENARIO")
-    parser.add_argument("--tools", action="append", choices=[each.name for each in TOOLS], metavar="TOOL")
-    parser.add_argument("--output", type=Path, default=REPOSITORY / "docs", help="where the table goes")
-    chosen = parser.parse_args()
-    scenarios = [each for each in SCENARIOS if not chosen.only or each.name in chosen.only]
-    tools = [each for each in TOOLS if not chosen.tools or each.name in chosen.tools]
-    lacking = missing() + ([] if mptcpd() else ["mptcpd"])
-    if lacking:
-        print(f"The bench needs {', '.join(lacking)}: try 'sudo make bench-silent'.", file=sys.stderr)
-        return 1
-    sys.setswitchinterval(0.0005)
-    directory = Path(tempfile.mkdtemp(prefix="nm-mptcp-bench-"))
-    results = Results(versions=versions(tools))
-    try:
-        measure(results, scenarios, tools, max(chosen.repetitions, 1), directory)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-    lines = ["<!-- made by `make bench-silent`; do not edit -->", "", *figures(results, scenarios, tools), "", NOTES]
+    chosen = select("silent", __doc__, SCENARIOS)
+    results = Results(versions=versions(chosen.tools))
+    with workplace() as directory:
+        measure(results, chosen.scenarios, chosen.tools, chosen.repetitions, directory)
+    shown = figures(results, chosen.scenarios, chosen.tools)
+    lines = ["<!-- made by `make bench-silent`; do not edit -->", "", *shown, "", NOTES]
     if results.failures:
         lines.append(f"Runs that could not be made: {len(results.failures)}.\n")
     text = "\n".join(lines)
     print(f"\n{text}")
-    (chosen.output / "bench-silent.md").write_text(text)
+    chosen.write("bench-silent.md", text)
     return 1 if results.failures else 0
 
 
