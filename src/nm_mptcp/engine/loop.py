@@ -30,6 +30,7 @@ from .quality_watch import QualityWatch
 from .reconciler import Reconciler
 from .record_file import Record, StateError
 from .silence_watch import SilenceWatch
+from .watched_links import WatchedLinks
 
 _log = logging.getLogger(__name__)
 
@@ -185,9 +186,11 @@ class Engine(Reconciler):
             self._silence.close()
             self._quality.close()
         elif self.view is not None:
-            self._silence.follow(self.view.desired, self.view.snapshot.kernel)
-            self._quality.follow(self.view.desired, self.view.snapshot.kernel, self.view.mode)
-            self._joins.follow(self.view.desired, self.view.snapshot.kernel)
+            desired, kernel = self.view.desired, self.view.snapshot.kernel
+            links = WatchedLinks.of(desired, kernel)
+            self._silence.follow(links)
+            self._quality.follow(links, self.view.mode)
+            self._joins.follow(desired, kernel)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until a link is lost."""

@@ -12,8 +12,9 @@ from ..fault_log import FaultLog
 from ..kernel.access import KernelAccess
 from ..kernel.errors import KernelError
 from ..kernel.tcp_sockets import SocketKey, TCPSocket
-from ..model.state import Desired, Kernel, Mode, Place
+from ..model.state import Mode, Place
 from .link_quality import LinkQuality, sample
+from .watched_links import WatchedLinks
 
 _log = logging.getLogger(__name__)
 
@@ -28,20 +29,15 @@ class QualityWatch:
         self._kernel = kernel
         self._quality = quality
         self._wake = wake
-        self._place_of: dict[str, Place] = {}
+        self._place_of: Mapping[str, Place] = {}
         self._before: Mapping[SocketKey, TCPSocket] = {}
         self._task: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
         self._faults = FaultLog(_log)
 
-    def follow(self, desired: Desired, kernel: Kernel, mode: Mode) -> None:
-        """Watch the links of this decision from now on."""
-        self._place_of = {
-            address.address: place
-            for place in desired.watched
-            for address in kernel.addresses.get(place.ifindex, ())
-            if address.family is place.family
-        }
+    def follow(self, links: WatchedLinks, mode: Mode) -> None:
+        """Watch these links from now on."""
+        self._place_of = links.place_of
         if mode is not Mode.INTERACTIVE or not self._place_of:
             self.close()
         elif self._task is None or self._task.done():

@@ -23,7 +23,7 @@ from ..kernel.access import KernelAccess
 from ..kernel.connect_probe import ConnectProbes
 from ..kernel.errors import KernelError
 from ..kernel.tcp_sockets import SocketKey
-from ..model.state import Desired, Family, Kernel, Place, Silence
+from ..model.state import Family, Place, Silence
 from ..policy.silence_evidence import Attempts, Evidence, Standing, in_words, is_private, judge, weigh
 from .link_silence import LinkSilence
 from .retransmission_source import RetransmissionSource
@@ -132,14 +132,14 @@ class SilenceWatch:
         self._not_before = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    def follow(self, desired: Desired, kernel: Kernel) -> None:
-        """Watch the links of this decision from now on; none: nothing is traced."""
-        self._links = WatchedLinks.of(desired, kernel)
-        self._evidence = {place: found for place, found in self._evidence.items() if place in desired.watched}
-        for place in self._cases.keys() - desired.watched.keys():
+    def follow(self, links: WatchedLinks) -> None:
+        """Watch these links from now on; none: nothing is traced."""
+        self._links = links
+        self._evidence = {place: found for place, found in self._evidence.items() if place in links.local}
+        for place in self._cases.keys() - links.local.keys():
             self._close(place)
-        self._silence.watch(desired.watched.keys(), time.monotonic())
-        self._source.follow(wanted=bool(desired.watched))
+        self._silence.watch(links.local.keys(), time.monotonic())
+        self._source.follow(wanted=bool(links.local))
 
     def forget(self) -> None:
         """The machine slept: what waited says nothing about the present."""

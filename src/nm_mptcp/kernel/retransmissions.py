@@ -56,10 +56,8 @@ class Retransmissions:
         self._pipe = -1
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._left, self._counted = (
-            float(BURST),
-            0.0,
-        )  #: notifications left, and when that was computed (the loop's clock)
+        self._left = float(BURST)  #: notifications left
+        self._counted = 0.0  #: when that was computed, by the loop's clock
 
     @property
     def active(self) -> bool:
