@@ -121,6 +121,10 @@ class Program:
         """All that it has written."""
         return self.log.read_text(errors="replace")
 
+    def lines(self) -> list[str]:
+        """The whole lines that it has written: a long one reaches the file in several pieces."""
+        return self.output().split("\n")[:-1]
+
     def send(self, number: int) -> None:
         """Send a signal to the program itself."""
         os.kill(self.pid, number)

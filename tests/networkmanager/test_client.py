@@ -38,7 +38,7 @@ class Follower:
 
     def said(self, what: str) -> list[Any]:
         """All that it said of one kind."""
-        lines = [json.loads(line) for line in self.program.output().splitlines() if line.startswith("{")]
+        lines = [json.loads(line) for line in self.program.lines() if line.startswith("{")]
         return [line[what] for line in lines if what in line]
 
     @property

@@ -35,9 +35,8 @@ class Stream:
         self.wait("start")
 
     def events(self) -> list[dict[str, Any]]:
-        """The whole lines so far."""
-        text = self.program.output()
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        """What it has said so far."""
+        return [json.loads(line) for line in self.program.lines()]
 
     def wait(self, name: str, **fields: object) -> dict[str, Any]:
         """Wait for an event with these fields."""
