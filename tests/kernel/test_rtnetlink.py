@@ -365,10 +365,45 @@ def test_rules_of_one_priority_are_in_the_order_of_their_addition(subject: Subje
         assert not subject.difference()
 
 
-@pytest.mark.parametrize("selector", ["fwmark 1", "iif lo", "to 10.9.0.0/16", "dport 22", "not from 10.0.0.9", "tos 4"])
+@pytest.mark.parametrize(
+    "selector",
+    [
+        *("fwmark 1", "iif lo", "dport 22", "not from 10.0.0.9", "tos 4"),
+        *("sport 7", "ipproto udp", "ipproto tcp sport 7", "ipproto udp sport 7-8"),
+    ],
+)
 def test_a_rule_with_other_selectors_is_foreign(rtnetlink: Rtnetlink, selector: str) -> None:
     ip(f"rule add {selector} lookup 100 pref 100")
     assert [rule.foreign for rule in rtnetlink.rules() if rule.priority == 100] == [True]
+
+
+@pytest.mark.parametrize(
+    ("selector", "read"),
+    [
+        ("from 10.0.0.1 to 10.9.0.0/16", Rule(Family.IPV4, 100, "10.0.0.1", 254, destination="10.9.0.0/16")),
+        ("from 10.0.0.1 to 10.9.0.1", Rule(Family.IPV4, 100, "10.0.0.1", 254, destination="10.9.0.1")),
+        ("from 10.0.0.1 ipproto udp sport 7", Rule(Family.IPV4, 100, "10.0.0.1", 254, udp_port=7)),
+        ("from 2001:db8::1 to 2001:db8::2", Rule(Family.IPV6, 100, "2001:db8::1", 254, destination="2001:db8::2")),
+        ("from 2001:db8::1 ipproto udp sport 7", Rule(Family.IPV6, 100, "2001:db8::1", 254, udp_port=7)),
+    ],
+)
+def test_rules_for_a_destination_or_a_port_are_read_and_written(
+    rtnetlink: Rtnetlink, selector: str, read: Rule
+) -> None:
+    family = "-6" if read.family is Family.IPV6 else "-4"
+
+    def standing() -> list[Rule]:
+        return [replace(rule, protocol=0) for rule in rtnetlink.rules() if rule.priority == 100]
+
+    ip(f"{family} rule add {selector} lookup main pref 100")
+    assert standing() == [read]
+    assert str(read) == f"100: {selector} lookup main"
+    ip(f"{family} rule del pref 100")
+    rtnetlink.add_rule(read)
+    assert standing() == [read]
+    assert selector in ip(f"{family} rule show pref 100")
+    rtnetlink.delete_rule(read)
+    assert not standing()
 
 
 def test_without_privileges_the_error_is_one_line(network: Network) -> None:  # noqa: ARG001

@@ -26,7 +26,7 @@ PACKAGES = (
     # The network, and what looks at it.
     *("network-manager", "iproute2", "dnsmasq-base", "nftables", "strace", "tcpdump"),
     # Wi-Fi at both ends, and a tunnel.
-    *("wpasupplicant", "hostapd", "iw", "wireguard-tools"),
+    *("wpasupplicant", "hostapd", "iw", "wireguard-tools", "wireguard-go"),
     # Programs that are brought onto MPTCP: dynamic, static, in Go.
     *("mptcpize", "curl", "busybox-static", "hey"),
     # Our tests.

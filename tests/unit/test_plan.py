@@ -150,6 +150,23 @@ def test_rules_of_a_release_that_had_other_priorities_go_once_the_new_ones_stand
     assert [operation.value for operation in operations[4:]] == [old[2], old[1], old[0]]
 
 
+TUNNELS = replace(MAIN, suppress_prefixlength=None, udp_port=51820)
+
+
+def test_a_rule_for_a_tunnels_packets_is_put_before_the_others() -> None:
+    assert ordered((TUNNELS, *rules_of(A)), *rules_of(A)) == (TUNNELS, *rules_of(A))
+    other = replace(TUNNELS, udp_port=51821)
+    assert ordered((other, *rules_of(A)), TUNNELS, *rules_of(A)) == (other, *rules_of(A))
+    assert ordered((TUNNELS, other, *rules_of(A)), other, *rules_of(A)) == (TUNNELS, other, *rules_of(A))
+
+
+def test_such_a_rule_goes_without_moving_the_others() -> None:
+    operations = plan(Desired(rules=rules_of(A)), Kernel(rules=(TUNNELS, *rules_of(A))), Ours())
+    assert operations == (Operation(Action.DELETE, TUNNELS),)
+    behind = plan(Desired(rules=rules_of(A)), Kernel(rules=(TUNNELS, *rules_of(A), OTHERS)), Ours())
+    assert [operation.value for operation in behind] == [END, *rules_of(A), TUNNELS]
+
+
 def test_the_rejecting_rule_of_a_removed_address_is_deleted_first() -> None:
     gone = [operation.value for operation in plan(Desired(), Kernel(rules=rules_of(A)), Ours())]
     assert gone == [END, FIRST, MAIN, DEFAULT]
@@ -433,7 +450,7 @@ def test_any_situation_needs_one_plan_that_changes_nothing_foreign(situation: Si
         last = [MARKS.on_rule(rule) for rule in kernel.rules if (rule.family, rule.priority) == (family, RULE_PRIORITY)]
         assert last == sorted(last), "ours are behind all others of their priority"
     for address in {rule.source for rule in filter(MARKS.on_rule, kernel.rules)}:
-        assert [rank(rule) for rule in kernel.rules if MARKS.on_rule(rule) and rule.source == address] == [0, 1, 2, 3]
+        assert [rank(rule) for rule in kernel.rules if MARKS.on_rule(rule) and rule.source == address] == [1, 2, 3, 4]
     assert all(map(ends_subflows, plan(decide(settled, config), kernel, after)))
 
     # And all of it can be taken back; what was taken from NetworkManager is given back, and so is there again.

@@ -86,6 +86,8 @@ def test_the_tables_of_its_rules_are_used() -> None:
     for rule, default in (
         (Rule(Family.IPV4, 100, A, 500), False),
         (Rule(Family.IPV4, 100, B, 500, foreign=True), False),
+        (Rule(Family.IPV4, 100, B, 500, destination="192.0.2.1"), False),
+        (Rule(Family.IPV4, 100, B, 500, udp_port=7), False),
         (Rule(Family.IPV4, 100, B, action=RuleAction.UNREACHABLE), False),
         (Rule(Family.IPV4, 100, B, 500), True),
         (Rule(Family.IPV4, 100, "10.0.2.0/24", 500), True),

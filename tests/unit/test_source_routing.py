@@ -5,7 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from nm_mptcp.model.state import MAIN_TABLE, PROTOCOL, Address, Family, Hop, Kernel, Route, RouteType, Rule, RuleAction
+from nm_mptcp.model.state import (
+    MAIN_TABLE,
+    PROTOCOL,
+    Address,
+    Family,
+    Hop,
+    Kernel,
+    Route,
+    RouteType,
+    Rule,
+    RuleAction,
+    WireGuard,
+)
 from nm_mptcp.policy.source_routing import RoutedAddress, SourceRouting, copies, default_route, gateway, routing
 
 from .situations import grouped
@@ -49,6 +61,27 @@ def test_an_address_gets_four_rules_behind_all_others_and_a_copy_of_its_interfac
     assert result.table_of == {A: 42000}
     assert of(result) == {ours(ONLINK1), ours(DEFAULT1)}
     assert result.rules == of_address(A, 42000)
+
+
+def test_wireguards_own_packets_follow_the_main_table() -> None:
+    state = replace(
+        kernel(ONLINK1, DEFAULT1), wireguard=WireGuard(frozenset({51820}), frozenset({"192.0.2.1", "2001:db8::1"}))
+    )
+    result = routing(state, [RoutedAddress(A, 1)])
+    own = Rule(Family.IPV4, 32765, A, MAIN_TABLE, protocol=PROTOCOL)
+    assert result.rules == (
+        replace(own, udp_port=51820),
+        replace(own, destination="192.0.2.1"),
+        *of_address(A, 42000),
+    )
+
+
+def test_rules_for_them_stay_while_wireguard_cannot_be_read() -> None:
+    own = Rule(Family.IPV4, 32765, A, MAIN_TABLE, protocol=PROTOCOL, udp_port=51820)
+    there = (own, *of_address(A, 42000))
+    foreign = replace(own, protocol=4)
+    state = replace(kernel(ONLINK1, DEFAULT1, rules=(foreign, *there)), wireguard=None)
+    assert routing(state, [RoutedAddress(A, 1)]).rules == there
 
 
 @pytest.mark.parametrize("routes", [(ONLINK1,), (ONLINK1, DEFAULT1)])

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from ..kernel.route_lookup import RouteAnswer
 from ..model.device_types import TUNNEL_LINKS
-from ..model.state import MAIN_TABLE, Family, Marks, Route, RouteResult, Rule, RuleAction, marks_of
+from ..model.state import MAIN_TABLE, Family, Marks, Route, RouteResult, Rule, marks_of
 from ..policy import reachability, source_routing
 from ..policy.plan import in_order
 from ..report.remedies import own_table
@@ -75,8 +75,8 @@ def _routing_faults(facts: SystemFacts, addresses: list[CheckedAddress]) -> Iter
             for rule in facts.kernel.rules
             if rule.source == checked.address and marks.on_rule(rule) and rule not in wanted.rules
         ]
-        faults = [f"no rule {_rule_text(rule)}" for rule in missing]
-        faults += [f"a wrong rule {_rule_text(rule)}" for rule in extra]
+        faults = [f"no rule '{rule}'" for rule in missing]
+        faults += [f"a wrong rule '{rule}'" for rule in extra]
         if not faults and not in_order(facts.kernel.rules, wanted.rules, checked.address, marks):
             faults = ["its rules are out of order, or in front of another program's of the same priority"]
         faults += _table_faults(facts, wanted, table, checked)
@@ -278,12 +278,6 @@ def _destination(route: Route) -> str:
     return "default" if route.is_default else route.destination
 
 
-def _rule_text(rule: Rule) -> str:
-    end = f"lookup {rule.table}" if rule.action is RuleAction.TO_TABLE else rule.action.name.lower()
-    least = f" suppress_prefixlength {rule.suppress_prefixlength}" if rule.suppress_prefixlength is not None else ""
-    return f"'{rule.priority}: from {rule.source} {end}{least}'"
-
-
 def _trouble_remedy(facts: SystemFacts, checked: CheckedAddress, trouble: Trouble) -> Remedy:
     """What ends a trouble."""
     family = Family.of(checked.address)
@@ -352,7 +346,7 @@ def _preceding_rule(facts: SystemFacts, checked: CheckedAddress, table: int) -> 
     """
     marks = _marks(facts)
     for rule in facts.kernel.rules:
-        if rule.family is not Family.of(checked.address) or rule.foreign or not _covers(rule.source, checked.address):
+        if rule.family is not Family.of(checked.address) or not _covers(rule, checked.address):
             continue
         if marks.on_rule(rule) or (rule.table == MAIN_TABLE and rule.source is None):
             return None
@@ -361,5 +355,8 @@ def _preceding_rule(facts: SystemFacts, checked: CheckedAddress, table: int) -> 
     return None
 
 
-def _covers(source: str | None, address: str) -> bool:
-    return source is None or ipaddress.ip_address(address) in ipaddress.ip_network(source)
+def _covers(rule: Rule, address: str) -> bool:
+    """Whether a rule applies to all packets from an address."""
+    if not rule.only_by_source:
+        return False
+    return rule.source is None or ipaddress.ip_address(address) in ipaddress.ip_network(rule.source)

@@ -25,6 +25,7 @@ from ..model.state import (
     Rule,
     Tunnel,
     TunnelBypass,
+    WireGuard,
 )
 from . import messages as _messages  # noqa: F401  # now, rather than before the first write
 from . import sysctl
@@ -43,6 +44,7 @@ from .rtnl_events import RtnetlinkEvents, full_dump
 from .sock_diag import Sockets, Subflow, may_administer
 from .subflow_closer import SubflowCloser
 from .tcp_sockets import TCPSocket, packed, parse
+from .wireguard import WireGuardLinks
 from .worker import NetlinkWorker
 
 #: Queries answered in one go: a lost link's endpoint waits less than a millisecond for them.
@@ -83,6 +85,7 @@ class KernelAccess:
         self._neighbours = Neighbours()
         self._route_lookup = RouteLookup()
         self._egress = EgressLookup()
+        self._wireguard = WireGuardLinks()
         self._linkdown = LinkdownSysctls()
         self._closer = SubflowCloser(self._sockets, self._path_manager, self._egress)
         self._writer = OperationWriter(
@@ -131,6 +134,7 @@ class KernelAccess:
             self._neighbours,
             self._route_lookup,
             self._egress,
+            self._wireguard,
         ):
             await self._worker.run(requester.close)
         self._worker.close()
@@ -157,13 +161,14 @@ class KernelAccess:
         depends = (fib.links, fib.routes, fib.rules, fib.addresses)
         read = self._worker.run_at_once if at_once else self._worker.run
         known = self._settings if at_once else None
-        endpoints, settings, egress = await read(self._read, depends, known, thorough)
+        endpoints, settings, egress, wireguard = await read(self._read, depends, known, thorough)
         self._settings = settings
         before = Kernel(
             laminar=sysctl.knows_laminar(),
             linkdown_ignored=self._linkdown.read(fib.links, afresh=thorough),
             linkdown_default=self._linkdown.default,
             egress=egress,
+            wireguard=wireguard,
         )
         return self._with_events(before, endpoints, settings)
 
@@ -333,9 +338,10 @@ class KernelAccess:
 
     def _read(
         self, depends: _Depends, known: _Settings | None, afresh: bool
-    ) -> tuple[tuple[Endpoint, ...], _Settings, Mapping[Family, tuple[Egress, ...]]]:
+    ) -> tuple[tuple[Endpoint, ...], _Settings, Mapping[Family, tuple[Egress, ...]], WireGuard | None]:
         endpoints, settings = self._read_unannounced(known)
-        return endpoints, settings, self._egress.look(*depends, afresh=afresh)
+        wireguard = self._wireguard.look(depends[0], at_once=known is not None)
+        return endpoints, settings, self._egress.look(*depends, afresh=afresh), wireguard
 
     def _read_unannounced(self, known: _Settings | None = None) -> tuple[tuple[Endpoint, ...], _Settings]:
         settings = known or self._read_settings()

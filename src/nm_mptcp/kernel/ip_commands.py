@@ -21,7 +21,6 @@ from ..model.state import (
     Route,
     RouteType,
     Rule,
-    RuleAction,
 )
 from .rtnl_parse import METRICS
 from .sock_diag import Subflow
@@ -82,22 +81,7 @@ def _endpoint(action: Action, endpoint: Endpoint, links: Mapping[int, Link]) -> 
 def _rule(action: Action, rule: Rule) -> str:
     if action is Action.REPLACE:  # it moves behind all others of its priority, for which ip(8) takes two steps
         return f"{_rule(Action.DELETE, rule)} && {_rule(Action.ADD, rule)}"
-    words = [
-        "ip",
-        _flag(rule.family),
-        "rule",
-        action.value,
-        "priority",
-        str(rule.priority),
-        "from",
-        rule.source or "all",
-    ]
-    if rule.action is RuleAction.UNREACHABLE:
-        words.append("unreachable")
-    else:
-        words += ["lookup", str(rule.table)]
-    if rule.suppress_prefixlength is not None:
-        words += ["suppress_prefixlength", str(rule.suppress_prefixlength)]
+    words = ["ip", _flag(rule.family), "rule", action.value, "priority", str(rule.priority), rule.text]
     return " ".join([*words, "protocol", str(rule.protocol)])
 
 

@@ -174,7 +174,7 @@ class RouteLookup(Requester):
         if result.local or result.ifindex == ifindex:
             return result
         plain = self.get(destination, "", ifindex)
-        known = {rule.table for rule in kernel.rules if rule.family is Family.IPV6 and not rule.foreign}
+        known = {rule.table for rule in kernel.rules if rule.family is Family.IPV6 and rule.only_by_source}
         if not plain.error and plain.table not in known:
             return plain
         return _walk(destination, source, ifindex, kernel)
@@ -228,9 +228,11 @@ def _walk(destination: str, source: str, ifindex: int, kernel: Kernel) -> RouteR
     """The first route by this interface, in the order of the rules that match the source (kernel: ``fib_rules_lookup``)."""
     to, origin = ipaddress.ip_address(destination), ipaddress.ip_address(source)
     for rule in kernel.rules:
-        if rule.family is not Family.of(destination) or rule.foreign:
+        if rule.family is not Family.of(destination) or rule.foreign or rule.udp_port:
             continue
         if rule.source is not None and origin not in ipaddress.ip_network(rule.source):
+            continue
+        if rule.destination is not None and to not in ipaddress.ip_network(rule.destination):
             continue
         if rule.action is not RuleAction.TO_TABLE:
             return RouteResult(error=NO_ROUTE[errno.EHOSTUNREACH])

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from ..model.state import Address, Family, Link, Route, RouteType, Rule, RuleAction
+from ..model.state import Address, Family, Link, Route, RouteType, Rule
 from . import rtnl_pack, rtnl_parse
 from .errors import KernelError
 from .netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, ROUTE, Requester, encoded
@@ -105,12 +105,12 @@ class Rtnetlink(Requester):
 
     def add_rule(self, rule: Rule) -> None:
         """Add a rule. Fails with EEXIST if the same exists."""
-        what = f"add rule {describe_rule(rule)}"
+        what = f"add rule {rule.family.label} {rule}"
         self._netlink.request(rtnl_parse.RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, _rule_body(rule), what=what)
 
     def move_rule(self, rule: Rule) -> None:
         """Move an existing rule behind all others of its priority: it is added a second time, then the first is deleted."""
-        what = f"move rule {describe_rule(rule)}"
+        what = f"move rule {rule.family.label} {rule}"
         self._netlink.request(rtnl_parse.RTM_NEWRULE, NLM_F_CREATE, _rule_body(rule), what=what)
         self._netlink.request(rtnl_parse.RTM_DELRULE, 0, _rule_body(rule), what=what)
 
@@ -120,7 +120,7 @@ class Rtnetlink(Requester):
         Without ``suppress_prefixlength`` it also matches a rule that has it (kernel: ``rule_find``): the caller orders its
         deletes accordingly.
         """
-        what = f"delete rule {describe_rule(rule)}"
+        what = f"delete rule {rule.family.label} {rule}"
         self._netlink.request(rtnl_parse.RTM_DELRULE, 0, _rule_body(rule), what=what)
 
     def _route(self, kind: int, flags: int, route: Route, verb: str) -> None:
@@ -155,15 +155,6 @@ def describe_route(route: Route) -> str:
     return " ".join(words)
 
 
-def describe_rule(rule: Rule) -> str:
-    """A rule as ``ip rule`` prints it."""
-    words = [f"{rule.priority}:", "from", rule.source or "all"]
-    words += ["lookup", str(rule.table)] if rule.action is RuleAction.TO_TABLE else [rule.action.name.lower()]
-    if rule.suppress_prefixlength is not None:
-        words += ["suppress_prefixlength", str(rule.suppress_prefixlength)]
-    return f"{rule.family.label} {' '.join(words)}"
-
-
 def _rule_body(rule: Rule) -> bytes:
     from .messages import fibmsg
 
@@ -176,10 +167,13 @@ def _rule_body(rule: Rule) -> bytes:
     ]
     if rule.table:
         attrs.append(("FRA_TABLE", rule.table))
-    if rule.source is not None:
-        source, _, length = rule.source.partition("/")
-        message["src_len"] = int(length) if length else rule.family.bits
-        attrs.append(("FRA_SRC", source))
+    for name, field, prefix in (("FRA_SRC", "src_len", rule.source), ("FRA_DST", "dst_len", rule.destination)):
+        if prefix is not None:
+            address, _, length = prefix.partition("/")
+            message[field] = int(length) if length else rule.family.bits
+            attrs.append((name, address))
+    if rule.udp_port:
+        attrs += [("FRA_IP_PROTO", socket.IPPROTO_UDP), ("FRA_SPORT_RANGE", f"{rule.udp_port}:{rule.udp_port}")]
     if rule.suppress_prefixlength is not None:
         attrs.append(("FRA_SUPPRESS_PREFIXLEN", rule.suppress_prefixlength))
     message["attrs"] = attrs

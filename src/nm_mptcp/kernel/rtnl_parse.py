@@ -13,7 +13,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ..model.state import Address, AddressFlag, Family, Hop, Link, Route, RouteResult, RouteType, Rule, RuleAction
@@ -65,8 +65,9 @@ METRICS = {
 }
 
 _FRA_DST, _FRA_SRC, _FRA_PRIORITY, _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_PROTOCOL = 1, 2, 6, 14, 15, 21
-_FRA_PAD = 18
-_FRA_KNOWN = {_FRA_SRC, _FRA_PRIORITY, _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_PROTOCOL, _FRA_PAD}
+_FRA_PAD, _FRA_IP_PROTO, _FRA_SPORT_RANGE, _FRA_SPORT_MASK = 18, 22, 23, 28
+_FRA_KNOWN = {_FRA_DST, _FRA_SRC, _FRA_PRIORITY, _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_PROTOCOL, _FRA_PAD}
+_FRA_UDP_PORT = {_FRA_IP_PROTO, _FRA_SPORT_RANGE, _FRA_SPORT_MASK}
 _FR_ACT_TO_TBL, _FR_ACT_UNREACHABLE = 1, 7
 _FIB_RULE_PERMANENT = 0x1
 
@@ -78,6 +79,8 @@ _RULE = struct.Struct("=BBBBBBBBI")
 _HOP = struct.Struct("=HBBi")
 _NUMBER = struct.Struct("=I")
 _BYTE = struct.Struct("=B")
+_PORTS = struct.Struct("=HH")
+_ALL = b"\xff\xff"
 _ntop = socket.inet_ntop
 
 
@@ -278,13 +281,8 @@ def rule(message: Message) -> Rule | None:
     attrs = attributes(data, message.start + _RULE.size, message.end)
     if _FRA_TABLE in attrs:
         (table,) = _NUMBER.unpack(attrs[_FRA_TABLE])
-    source = None
-    if _FRA_SRC in attrs:
-        source = _ntop(family, attrs[_FRA_SRC])
-        if src_len != _FAMILIES[family].bits:
-            source += f"/{src_len}"
-    elif src_len:
-        source = f"{_ntop(family, bytes(_FAMILIES[family].bits // 8))}/{src_len}"
+    udp_port = _udp_port(attrs)
+    known = _FRA_KNOWN | _FRA_UDP_PORT if udp_port else _FRA_KNOWN
     suppress = None
     if _FRA_SUPPRESS_PREFIXLEN in attrs:
         (suppress,) = _NUMBER.unpack(attrs[_FRA_SUPPRESS_PREFIXLEN])
@@ -296,13 +294,32 @@ def rule(message: Message) -> Rule | None:
     return Rule(
         family=_FAMILIES[family],
         priority=_NUMBER.unpack(attrs[_FRA_PRIORITY])[0] if _FRA_PRIORITY in attrs else 0,
-        source=source,
+        source=_selected(_FAMILIES[family], attrs.get(_FRA_SRC), src_len),
         table=table if act is RuleAction.TO_TABLE else 0,
         action=act,
         protocol=_BYTE.unpack(attrs[_FRA_PROTOCOL])[0] if _FRA_PROTOCOL in attrs else 0,
         suppress_prefixlength=suppress,
-        foreign=bool(tos or dst_len or flags & ~_FIB_RULE_PERMANENT or set(attrs) - _FRA_KNOWN),
+        destination=_selected(_FAMILIES[family], attrs.get(_FRA_DST), dst_len),
+        udp_port=udp_port,
+        foreign=bool(tos or flags & ~_FIB_RULE_PERMANENT or set(attrs) - known),
     )
+
+
+def _selected(family: Family, address: bytes | None, length: int) -> str | None:
+    """The prefix that a rule selects, None if it selects all. ``address`` is missing where all of its bits are 0."""
+    if not length:
+        return None
+    text = _ntop(family, address or bytes(family.bits // 8))
+    return text if length == family.bits and address else f"{text}/{length}"
+
+
+def _udp_port(attrs: Mapping[int, bytes]) -> int:
+    """The one UDP port whose packets a rule is for, 0 if it has no such selector."""
+    if attrs.get(_FRA_IP_PROTO) != bytes((socket.IPPROTO_UDP,)) or _FRA_SPORT_RANGE not in attrs:
+        return 0
+    first, last = _PORTS.unpack(attrs[_FRA_SPORT_RANGE])
+    # Newer kernels (6.15) have a mask, of all bits unless one was given.
+    return int(first) if first == last and attrs.get(_FRA_SPORT_MASK, _ALL) == _ALL else 0
 
 
 def _text(value: bytes) -> str:

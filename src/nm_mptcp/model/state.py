@@ -195,7 +195,7 @@ class RuleAction(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A policy routing rule (``RTM_NEWRULE``); of its selectors only the source is kept."""
+    """A policy routing rule (``RTM_NEWRULE``); of its selectors only those that our rules have are kept."""
 
     family: Family
     priority: int
@@ -204,7 +204,45 @@ class Rule:
     action: RuleAction = RuleAction.TO_TABLE
     protocol: int = 0
     suppress_prefixlength: int | None = None
+    destination: str | None = None  #: a prefix; a host's address has no length
+    udp_port: int = 0  #: for UDP from this port alone; 0: for all packets
     foreign: bool = False  #: it has a selector that our rules never have (mark, oif, invert, ...)
+
+    @property
+    def only_by_source(self) -> bool:
+        """Whether it applies to all packets from its source."""
+        return not (self.foreign or self.destination or self.udp_port)
+
+    def __str__(self) -> str:
+        """As ``ip rule`` prints it."""
+        return f"{self.priority}: {self.text}"
+
+    @property
+    def text(self) -> str:
+        """Its selectors and its action, as ip(8) prints and accepts them."""
+        words = ["from", self.source or "all"]
+        if self.destination:
+            words += ["to", self.destination]
+        if self.udp_port:
+            words += ["ipproto", "udp", "sport", str(self.udp_port)]
+        if self.action is not RuleAction.TO_TABLE:
+            words.append(self.action.name.lower())
+        else:
+            words += ["lookup", "main" if self.table == MAIN_TABLE else str(self.table)]
+        if self.suppress_prefixlength is not None:
+            words += ["suppress_prefixlength", str(self.suppress_prefixlength)]
+        return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class WireGuard:
+    """How packets of WireGuard itself are recognized. It keeps the source address that a packet of the peer came to, until the
+    route from that address leads by another interface (kernel: ``drivers/net/wireguard/socket.c``; wireguard-go:
+    ``sticky_linux.go``).
+    """
+
+    ports: frozenset[int] = frozenset()  #: UDP ports that the kernel's module sends from
+    peers: frozenset[str] = frozenset()  #: addresses that programs send to; they ask for the route without the port
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +308,7 @@ class Kernel:
     linkdown_default: frozenset[Family] = frozenset()  #: families for which it is the default of new interfaces
     #: the egress of a probe in each half of a family's public address space; empty while nothing can be a tunnel
     egress: Mapping[Family, tuple[Egress, ...]] = field(default_factory=dict)
+    wireguard: WireGuard | None = WireGuard()  #: None: it could not be read
 
     def has_address_of(self, endpoint: Endpoint) -> bool:
         """Whether an endpoint's address is on its interface."""

@@ -228,6 +228,8 @@ def _rules(wanted: tuple[Rule, ...], kernel: Kernel, marks: Marks) -> tuple[list
         present, last = have.get(block, _NO_RULES)
         if last and rules[: len(present)] == list(present):
             operations += [Operation(Action.ADD, rule) for rule in rules[len(present) :]]
+        elif last and [rule for rule in present if rule in rules] == rules:
+            operations += [Operation(Action.DELETE, rule) for rule in present if rule not in rules]
         else:
             operations += _moved(present, rules)
     old = [rule for block, (rules, _) in have.items() if block not in blocks for rule in rules]
@@ -274,9 +276,11 @@ def _moved(present: tuple[Rule, ...], wanted: list[Rule]) -> Iterable[Operation]
             yield Operation(Action.REPLACE, rule)
         else:
             yield Operation(Action.ADD, rule)
-        for other in [each for each in old if rank(each) == rank(rule)]:
+        # At once: a later delete would match the new rule with suppress_prefixlength.
+        for other in [each for each in old if rank(each) == rank(rule) and (each == rule or each not in wanted)]:
             old.remove(other)
             yield Operation(Action.DELETE, other)
+    yield from (Operation(Action.DELETE, rule) for rule in old)
 
 
 def _deletion_order(rule: Rule) -> tuple[object, ...]:

@@ -67,7 +67,7 @@ class Purposes:
         self._by_prefix: list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, int]] = []
         self._common: set[int] = set()  #: tables of the rules for any source
         for rule in kernel.rules:
-            if rule.foreign or rule.action is not RuleAction.TO_TABLE:
+            if not rule.only_by_source or rule.action is not RuleAction.TO_TABLE:
                 continue
             if rule.source is None:
                 self._common.add(rule.table)

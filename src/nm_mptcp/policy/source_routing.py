@@ -9,6 +9,14 @@ The rules of an address A with table T, all of one priority, so that the kernel 
     32765 from A lookup T                               then the interface's own default route
     32765 from A unreachable                            and no other link, also after the default route is removed
 
+While there are WireGuard tunnels, rules for their own packets come first::
+
+    32765 from A ipproto udp sport P lookup main        WireGuard of the kernel
+    32765 from A to PEER lookup main                    WireGuard as a program
+
+It keeps the source address it began with until the route from there leads by another interface. By the rules above it never
+does: such a tunnel stayed on the metered link when Wi-Fi came.
+
 The last one is a rule, not a route: while T has no other default, an ``unreachable`` default route in T would end the first
 look-up already (kernel: ``fib_rules_lookup`` suppresses only results without an error), and IPv6 prefers it while the
 gateway's neighbour entry has failed (``rt6_score_route``), and then probes that gateway only once a minute.
@@ -85,6 +93,7 @@ def routing(kernel: Kernel, sources: Iterable[RoutedAddress], marks: Marks = MAR
             table = assigned[group]
             families.setdefault(group, set()).add(source.family)
         table_of[source.address] = table
+        rules += _tunnel_rules(kernel, source, marks)
         rules += _rules(source.address, source.family, table, marks.now)
     routes = {
         (assigned[group], group[0]): copies(
@@ -194,12 +203,31 @@ def _has_foreign(routes: tuple[Route, ...], marks: Marks) -> bool:
 
 
 def rank(rule: Rule) -> int:
-    """The position of a rule of ours among the four of its address, from 0."""
+    """The position of a rule of ours among those of its address: 0 for a tunnel's own packets, 1 to 4 for all others."""
+    if not rule.only_by_source:
+        return 0
     if rule.action is not RuleAction.TO_TABLE:
-        return 3
+        return 4
     if rule.suppress_prefixlength is None:
-        return 2
-    return 1 if rule.table == MAIN_TABLE else 0
+        return 3
+    return 2 if rule.table == MAIN_TABLE else 1
+
+
+def _tunnel_rules(kernel: Kernel, source: RoutedAddress, marks: Marks) -> Iterable[Rule]:
+    """The rules by which WireGuard's own packets follow the main table. Those that exist stay while it cannot be read."""
+    if kernel.wireguard is None:
+        yield from (
+            rule
+            for rule in kernel.rules
+            if rule.source == source.address and not rule.only_by_source and marks.on_rule(rule)
+        )
+        return
+    rule = Rule(source.family, marks.now.rule_priority, source.address, MAIN_TABLE, protocol=marks.now.protocol)
+    for port in sorted(kernel.wireguard.ports):
+        yield replace(rule, udp_port=port)
+    for peer in sorted(kernel.wireguard.peers):
+        if Family.of(peer) is source.family:
+            yield replace(rule, destination=peer)
 
 
 def _rules(address: str, family: Family, table: int, numbering: Numbering) -> Iterable[Rule]:

@@ -29,8 +29,6 @@ from ..model.state import (
     Metered,
     Path,
     RouteResult,
-    Rule,
-    RuleAction,
     Snapshot,
     State,
 )
@@ -331,13 +329,7 @@ def _rules(path: Path, known: Known) -> str:
     )
     if not rules:
         return f"none: packets from {path.address} are routed by destination only"
-    return "; ".join(map(_rule, rules))
-
-
-def _rule(rule: Rule) -> str:
-    where = "unreachable" if rule.action is RuleAction.UNREACHABLE else f"lookup {_table(rule.table)}"
-    least = "" if rule.suppress_prefixlength is None else f" suppress_prefixlength {rule.suppress_prefixlength}"
-    return f"{rule.priority}: from {rule.source} {where}{least}"
+    return "; ".join(map(str, rules))
 
 
 def _table(number: int) -> str:

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A WireGuard tunnel to a server beyond the uplinks: by the kernel's module, or by wireguard-go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .namespaces import wait_for
+
+if TYPE_CHECKING:
+    from .bed import Bed, Namespace
+    from .uplinks import Capture, Packet
+
+#: Where the server is, seen from the uplinks, and its port.
+SERVER, PORT = "192.0.2.78", 51821
+
+#: The tunnel's two ends.
+CLIENT, GATEWAY = "10.9.0.2", "10.9.0.1"
+
+NAME, FAR_NAME = "wg0", "wg-far"
+
+
+class WireGuard:
+    """``wg0``, with a packet of the tunnel's own each second, and the route of one prefix."""
+
+    def __init__(self, bed: Bed, route: str, *, program: bool) -> None:
+        """``program``: by wireguard-go."""
+        self._bed = bed
+        self._program = program
+        bed.far.run("ip", "address", "add", f"{SERVER}/32", "dev", "lo")
+        near, far = (self._made(*end) for end in ((bed.machine, NAME), (bed.far, FAR_NAME)))
+        bed.far.sh(f"""
+            wg set {FAR_NAME} listen-port {PORT} peer {near} allowed-ips {CLIENT}/32
+            ip address add {GATEWAY}/24 dev {FAR_NAME}
+            ip link set {FAR_NAME} up
+        """)
+        bed.sh(f"""
+            wg set {NAME} peer {far} endpoint {SERVER}:{PORT} persistent-keepalive 1 allowed-ips {GATEWAY}/32,{route}
+            ip address add {CLIENT}/24 dev {NAME}
+            ip link set {NAME} up
+            ip route add {route} dev {NAME}
+        """)
+        wait_for("the tunnel works", lambda: int(bed.sh(f"wg show {NAME} transfer").split()[1]))
+
+    def _made(self, namespace: Namespace, name: str) -> str:
+        """Make an end with a key of its own; returns the public one."""
+        if self._program:
+            namespace.spawn("wireguard-go", "--foreground", name, log=name)
+            wait_for("it can be configured", lambda: namespace.attempt("wg", "show", name).returncode == 0)
+        else:
+            namespace.run("ip", "link", "add", name, "type", "wireguard")
+        namespace.sh(f"wg genkey >/run/{name}.key; wg set {name} private-key /run/{name}.key")
+        return namespace.sh(f"wg pubkey </run/{name}.key").strip()
+
+    def own(self, capture: Capture) -> list[Packet]:
+        """The tunnel's own packets that left by an uplink."""
+        return [packet for packet in capture.packets() if packet.destination == SERVER]
+
+
+def wireguard_in_kernel(bed: Bed) -> bool:
+    """Whether the kernel has WireGuard."""
+    return (
+        bed.machine.attempt("sh", "-c", "ip link add wg-probe type wireguard && ip link del wg-probe").returncode == 0
+    )
