@@ -10,6 +10,7 @@ import os
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from . import versions
@@ -17,6 +18,10 @@ from .support import deadline, retries
 
 if TYPE_CHECKING:
     import pluggy
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("nm-mptcp", deadline=None)
+hypothesis.settings.load_profile("nm-mptcp")
 
 ELSEWHERE = pytest.StashKey[list[versions.Row]]()
 

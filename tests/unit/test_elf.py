@@ -103,7 +103,7 @@ WHOLE = [
 ]
 
 
-@settings(max_examples=500, deadline=None)  # a busy machine is no fault of ours
+@settings(max_examples=500)
 @given(
     st.sampled_from(WHOLE),
     st.lists(st.tuples(st.integers(0, 900), st.binary(min_size=1, max_size=9)), max_size=6),

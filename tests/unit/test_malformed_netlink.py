@@ -60,7 +60,7 @@ def payloads(draw: st.DrawFn, head: int) -> bytes:
 
 
 @pytest.mark.parametrize("name", PARSERS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=st.data())
 def test_no_message_raises_anything_else(name: str, data: st.DataObject) -> None:
     parser, kinds, head = PARSERS[name]

@@ -423,7 +423,7 @@ def _foreign(snapshot: Snapshot, taken: Iterable[Endpoint]) -> tuple[object, ...
     )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(situations(), st.sampled_from(CONFIGURATIONS))
 def test_any_situation_needs_one_plan_that_changes_nothing_foreign(situation: Situation, config: Config) -> None:
     snapshot = situation.snapshot()

@@ -242,7 +242,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(sorted(WELL)), JSON), st.binary(max_size=40))
 def test_any_contents_are_read_or_renamed_and_what_is_read_can_be_shown_and_written(
     tmp_path: File, changes: dict[str, Any], junk: bytes

@@ -421,7 +421,7 @@ def settle(snapshot: Snapshot) -> Snapshot:
     return snapshot
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(situations(), st.data())
 def test_in_any_situation_nothing_is_left_below_a_tunnel_and_all_returns_after_it(
     situation: Situation, data: st.DataObject
