@@ -356,6 +356,20 @@ def test_a_reverse_path_match_in_the_packet_filter(links: Machine, network: Netw
     assert links.result("firewall", "10.2.0.1") is Result.GOOD
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        'iifname != "wg0" ip daddr 10.8.0.2 fib saddr type != local drop',
+        'iifname != "wg0" ip6 daddr 2001:db8:8::2 fib saddr type != local drop',
+        "meta l4proto udp meta mark set ct mark",
+    ],
+)
+def test_the_rules_of_wg_quick_and_networkmanager_for_wireguard_are_no_fault(links: Machine, rule: str) -> None:
+    """NetworkManager has them since 1.54."""
+    packet_filter("prerouting", rule)
+    assert links.found("firewall").evidence == "no reverse-path match in nftables"
+
+
 @bad_state_of(routes.one_subnet)
 def test_two_links_on_one_subnet(links: Machine, network: Network) -> None:
     assert links.result("arp") is Result.NOT_APPLICABLE
