@@ -16,6 +16,7 @@ from nm_mptcp.checks.facts import STARTING, Firewall, Process, SystemFacts
 from nm_mptcp.checks.finding import Result, worst
 from nm_mptcp.checks.reach import parse
 from nm_mptcp.checks.system import OPTIONS
+from nm_mptcp.checks.tools import TOOLS
 from nm_mptcp.cli import check as command
 from nm_mptcp.kernel.route_lookup import RouteAnswer
 from nm_mptcp.model.state import (
@@ -99,7 +100,7 @@ WELL = SystemFacts(
     ),
     answers={"10.1.0.1": (RouteAnswer(RouteResult(2, "10.1.0.254", 42000), RouteResult(2, "10.1.0.254", 42000)),) * 2},
     counters={"MPCapableSYNRX": 0, "MPCapableSYNTX": 10, "MPCapableSYNACKRX": 7, "MPJoinSynTx": 7, "MPJoinSynAckRx": 7},
-    tools={"mptcpize": "/usr/bin/mptcpize", "ss": "/usr/bin/ss", "ip": "/usr/sbin/ip"},
+    tools={name: f"/usr/bin/{name}" for name in TOOLS},
     iproute_version="6.1.0",
     status=STATUS,
 )
@@ -124,6 +125,10 @@ def test_all_is_good_where_all_is_there() -> None:
 
 NO_MPTCP = replace(WELL, sysctls={}, kernel=replace(WELL.kernel, path_manager="", endpoints=(), limits=Limits(0, 0)))
 NO_BUS = replace(WELL, bus=False, status=status(service="absent", networkmanager={"running": False}))
+
+
+def guarding(*tunnels: str) -> SystemFacts:
+    return replace(WELL, status=status(guard={"tunnels": {}, "stays_inside": list(tunnels)}))
 
 
 def answered(plain: RouteResult) -> dict[str, tuple[RouteAnswer, ...]]:
@@ -302,6 +307,22 @@ BROKEN = {
         "firewall",
         [GOOD],
     ),
+    "no tunnel": (WELL, "tunnels", [MOOT]),
+    "a tunnel that connections stay in": (
+        replace(guarding("tun0", "wg0"), firewall=Firewall(guarded=frozenset({"tun0"}))),
+        "tunnels",
+        [GOOD, BAD],
+    ),
+    "a tunnel without nft": (
+        replace(guarding("tun0"), tools={}, firewall=Firewall(unread="nft is not installed (package nftables)")),
+        "tunnels",
+        [BAD],
+    ),
+    "a tunnel and an unread packet filter": (
+        replace(guarding("tun0"), firewall=Firewall(unread="permission denied: must be root")),
+        "tunnels",
+        [UNKNOWN],
+    ),
     "joins that fail": (
         replace(WELL, counters={"MPJoinSynTx": 5, "MPJoinSynAckRx": 1, "MPJoinRejected": 4}),
         "joins",
@@ -314,8 +335,8 @@ BROKEN = {
     ),
     "fallbacks": (replace(WELL, counters={"MPCapableSYNACKRX": 3, "DssFallback": 2}), "fallback", [WARNING]),
     "nothing counted": (replace(WELL, counters={}), "fallback", [MOOT]),
-    "no tools": (replace(WELL, tools={}), "tools", [WARNING] * 3),
-    "an old ip": (replace(WELL, iproute_version="5.10.0"), "tools", [GOOD, GOOD, WARNING]),
+    "no tools": (replace(WELL, tools={}), "tools", [WARNING] * 4),
+    "an old ip": (replace(WELL, iproute_version="5.10.0"), "tools", [GOOD, GOOD, WARNING, GOOD]),
 }
 
 

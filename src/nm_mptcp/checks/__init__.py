@@ -40,6 +40,7 @@ CHECKS: tuple[Callable[[SystemFacts], Iterator[Finding]], ...] = (
     routes.default_routes,
     routes.reverse_path,
     routes.firewall,
+    routes.tunnels,
     routes.one_subnet,
     counters.joins,
     counters.fallbacks,

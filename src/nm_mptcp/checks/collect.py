@@ -25,6 +25,7 @@ from ..engine.record_file import Record, StateError
 from ..kernel import sysctl
 from ..kernel.errors import KernelError
 from ..kernel.fib import FIB
+from ..kernel.join_filter import TABLE, TUNNELS
 from ..kernel.path_manager import PathManager
 from ..kernel.route_lookup import RouteLookup
 from ..kernel.rtnetlink import Rtnetlink
@@ -61,6 +62,9 @@ _SYSCTLS = (
 )
 _INTERFACE_SYSCTLS = ("rp_filter", "arp_ignore", "arp_announce", "arp_filter")
 _REVERSE_PATH = re.compile(r"\bfib (?=[^{}]*\bsaddr\b)(?=[^{}]*\. iif\b)")
+_OWN_TUNNELS = re.compile(
+    rf"^table inet {TABLE} {{\n(?:\t.*\n)*?\tset {TUNNELS} {{[^}}]*?elements = {{([^}}]*)}}", re.MULTILINE
+)
 _DROPIN = "NetworkManager/conf.d/10-nm-mptcp.conf"
 
 
@@ -340,7 +344,9 @@ def _firewall(nft: subprocess.Popen[str] | None, processes: tuple[Process, ...],
     if failure:
         return Firewall(unread=failure, firewalld=firewalld)
     rules = tuple(line.strip() for line in output.splitlines() if _REVERSE_PATH.search(line))
-    return Firewall(rules=rules, firewalld=firewalld)
+    own = _OWN_TUNNELS.search(output)
+    guarded = frozenset(re.findall(r'"([^"]*)"', own[1])) if own else frozenset()
+    return Firewall(rules=rules, guarded=guarded, firewalld=firewalld)
 
 
 def _find(name: str) -> str:

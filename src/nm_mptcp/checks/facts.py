@@ -29,10 +29,11 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Firewall:
-    """Reverse-path matches in the packet filter."""
+    """What is known of the packet filter."""
 
     rules: tuple[str, ...] = ()  #: nftables rules with ``fib saddr . iif``, as nft prints them
     unread: str = ""  #: why the rules could not be read, "" when they were
+    guarded: frozenset[str] = frozenset()  #: tunnels in nm-mptcp's own table
     firewalld: str = ""  #: ``IPv6_rpfilter=`` of a running firewalld, "" when there is none or it cannot be read
 
 
@@ -140,6 +141,12 @@ class SystemFacts:
         """Family (``ipv4``, ``ipv6``) -> interface of the full tunnel."""
         guard = self.status.get("guard") if self.status else None
         return guard["tunnels"] if guard else {}
+
+    @property
+    def guarded(self) -> list[str]:
+        """The interfaces of tunnels whose connections are to get no subflow beside them."""
+        guard = self.status.get("guard") if self.status else None
+        return guard.get("stays_inside", []) if guard else []
 
     def addresses(self) -> Iterator[CheckedAddress]:
         """Each address of an active path, then each of another endpoint.

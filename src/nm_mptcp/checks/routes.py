@@ -159,6 +159,25 @@ def firewall(facts: SystemFacts) -> Iterator[Finding]:
             yield bad("firewall", words, subject, _route_remedy(facts, checked))
 
 
+def tunnels(facts: SystemFacts) -> Iterator[Finding]:
+    """Whether the packet filter is there that keeps connections in the tunnel that they began in."""
+    known = facts.firewall
+    if not facts.guarded:
+        yield not_applicable("tunnels", "there is no tunnel that connections have to stay in")
+    for name in facts.guarded:
+        leaks = "a connection that begins in it may get subflows beside it"
+        if not facts.tools.get("nft"):
+            remedy = advice("install nftables; the service tries again within half a minute")
+            yield bad("tunnels", f"nft is not installed: {leaks}", name, remedy)
+        elif known.unread:
+            yield unknown("tunnels", f"cannot read the packet filter: {known.unread}", name)
+        elif name in known.guarded:
+            yield good("tunnels", "connections that begin in it get no subflow beside it (nft table nm-mptcp)", name)
+        else:
+            remedy = commands("systemctl restart nm-mptcp.service")
+            yield bad("tunnels", f"the nft table nm-mptcp does not have it: {leaks}", name, remedy)
+
+
 def one_subnet(facts: SystemFacts) -> Iterator[Finding]:
     """Links on the same subnet: each must answer ARP for its own addresses only."""
     at: dict[str, dict[int, str]] = {}

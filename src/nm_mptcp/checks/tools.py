@@ -17,6 +17,7 @@ TOOLS = {
     ),
     "ss": ("connections and subflows cannot be listed", "install iproute2 (Fedora, RHEL: iproute)"),
     "ip": ("endpoints, rules and routes cannot be listed", "install iproute2 (Fedora, RHEL: iproute)"),
+    "nft": ("connections cannot be kept in the tunnel that they begin in", "install nftables"),
 }
 
 #: The first iproute2 with ``ip mptcp endpoint change`` and fullmesh (5.17).

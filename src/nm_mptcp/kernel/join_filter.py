@@ -34,7 +34,7 @@ TABLE = "nm-mptcp"
 _TIMEOUT = 10.0
 
 #: The version of the rules below is part of a name, so that a table of another release is replaced.
-_TUNNELS = "tunnels-1"
+TUNNELS = "tunnels-1"
 
 #: Peers remembered at a time, and seconds after the last connection to one began; joins whose resets are dropped as well.
 _PEERS, _REMEMBERED = 65535, 7 * 86400
@@ -113,7 +113,7 @@ class JoinFilter:
 
     def tunnels(self) -> frozenset[str]:
         """The names of the tunnels in the table; none: there is no table, or that of another release."""
-        return frozenset(_elements_of(_TUNNELS))
+        return frozenset(_elements_of(TUNNELS))
 
     def write(self, tunnels: frozenset[str], peers: frozenset[str]) -> None:
         """Have the table for these tunnels, or none without tunnels. ``peers`` are those of connections that began before."""
@@ -121,7 +121,7 @@ class JoinFilter:
         if tunnels:
             script += _RULES.format(
                 table=TABLE,
-                tunnels=_TUNNELS,
+                tunnels=TUNNELS,
                 names=", ".join(f'"{name}"' for name in sorted(tunnels)),
                 size=_PEERS,
                 timeout=_REMEMBERED,

@@ -66,9 +66,12 @@ class LinkStatus(TypedDict):
 
 
 class GuardStatus(TypedDict):
-    """``guard``: the VPN guard in force, or the last one; ``tunnels`` is family (``ipv4``, ``ipv6``) -> interface."""
+    """``guard``: the VPN guard in force, or the last one; ``tunnels`` is family (``ipv4``, ``ipv6``) -> interface, and
+    ``stays_inside`` the interfaces of all tunnels whose connections get no subflow beside them.
+    """
 
     tunnels: dict[str, str]
+    stays_inside: list[str]
     since: str | None
     until: str | None
     cut_subflows: int

@@ -72,7 +72,7 @@ def document(
             for ifindex, group in _by_link(desired.paths).items()
             if ifindex not in loopback
         ],
-        "guard": _guard(desired, contents.guard),
+        "guard": _guard(desired, kernel, contents.guard),
         "paths": [_path(path, contents.since, live, troubles.get(path.address)) for path in desired.paths],
         "paused": paused,
         "kept": sorted(kept),
@@ -144,9 +144,10 @@ def _connections(live: LiveConnections) -> ConnectionsStatus:
     }
 
 
-def _guard(desired: Desired, record: GuardRecord | None) -> GuardStatus:
+def _guard(desired: Desired, kernel: Kernel, record: GuardRecord | None) -> GuardStatus:
     return {
         "tunnels": {family.label.lower(): tunnel.name for family, tunnel in desired.tunnels.items()},
+        "stays_inside": sorted(utf8_safe(kernel.links[index].name) for index in desired.stays_inside),
         "since": _time(record.since) if record else None,
         "until": _time(record.until) if record and record.until is not None else None,
         "cut_subflows": record.cut_subflows if record else 0,
