@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One law for every kind of tunnel: not one packet of a connection that began in it leaves beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from .bed import SERVER, SERVER6, Bed
+from .namespaces import wait_for
+from .test_tunnels import wait_guarded
+from .test_vpn_guard import tun_profile
+from .traffic import Connection, EchoServer
+from .uplinks import Links
+from .vpn import CLIENT, CLIENT6, MARK, VPN, beside_the_tunnel
+from .wireguard import CLIENT as WG_CLIENT
+from .wireguard import NAME, WireGuard, wireguard_in_kernel
+
+LATER = 5001
+
+#: A network behind the tunnels that carry some hosts, and a server there; it is reached beside them as well, as a leak needs.
+PREFIX, BEHIND = "198.51.100.0/24", "198.51.100.1"
+PREFIX6, BEHIND6 = "2001:db8:51::/64", "2001:db8:51::1"
+
+#: What makes a tunnel; returns the local addresses of connections in it.
+Kind = Callable[[Bed, Links], set[str]]
+
+
+@pytest.fixture
+def up(bed: Bed) -> Links:
+    """Both links are paths for both families; echo servers listen."""
+    links = Links(
+        bed.uplink("wlan0", dhcp="10.1.0.0/24", ra="2001:db8:1::/64"),
+        bed.uplink("wwan0", dhcp="10.2.0.0/24", ra="2001:db8:2::/64"),
+    )
+    for name, link, metric in (("Wi-Fi", links.wifi, 600), ("LTE", links.lte, 700)):
+        metrics = (f"{family}.route-metric {metric}" for family in ("ipv4", "ipv6"))
+        bed.profile(name, link.name, "ipv6.method auto", *metrics)
+    bed.far.sh(f"ip address add {BEHIND}/32 dev lo; ip -6 address add {BEHIND6}/128 dev lo nodad")
+    EchoServer(bed.far, LATER)
+    bed.wait_for_dispatcher()
+    bed.start_service()
+    links.bring_up()
+    for link in (links.wifi, links.lte):
+        bed.wait_endpoint(link.address6())
+    return links
+
+
+def obeys(bed: Bed, links: Links, server: str, inside: set[str]) -> None:
+    """A connection to this server has its subflows in the tunnel, and leaves no packet beside it, also when it ends."""
+    captures = [link.capture() for link in (links.wifi, links.lte)]
+    connection = Connection(bed.machine, server, port=LATER)
+    for _ in range(20):
+        connection.echo(bytes(2000))
+    bed.sync()
+    assert {local for local, _ in connection.subflows()} <= inside
+    connection.close()
+    wait_for("it is closed", lambda: not connection.subflows())
+    assert not beside_the_tunnel(*captures, port=LATER)
+
+
+def guarded(bed: Bed, links: Links, *families: str) -> None:
+    """Wait until no path of these families is left below a full tunnel."""
+    for link in (links.wifi, links.lte):
+        for family in families:
+            bed.wait_no_endpoint(link.address if family == "4" else link.address6())
+    bed.sync()
+
+
+# --- tunnels that carry some hosts
+
+
+def tun(bed: Bed, _: Links) -> set[str]:
+    vpn = VPN(bed)
+    vpn.up(f"{CLIENT}/24", f"{CLIENT6}/64")
+    bed.sh(f"ip route add {PREFIX} dev tun0; ip -6 route add {PREFIX6} dev tun0")
+    wait_guarded(bed)
+    return {CLIENT, CLIENT6}
+
+
+def tun_of_networkmanager(bed: Bed, _: Links) -> set[str]:
+    tun_profile(bed, "ipv4.never-default yes", f"ipv4.routes {PREFIX}")
+    VPN(bed, name="vpn0")
+    bed.up("VPN")
+    wait_guarded(bed, "vpn0")
+    return {CLIENT}
+
+
+def wireguard(bed: Bed, *, program: bool) -> set[str]:
+    WireGuard(bed, PREFIX, program=program)
+    wait_guarded(bed, NAME)
+    return {WG_CLIENT}
+
+
+def wireguard_go(bed: Bed, _: Links) -> set[str]:
+    return wireguard(bed, program=True)
+
+
+def wireguard_of_the_kernel(bed: Bed, _: Links) -> set[str]:
+    if not wireguard_in_kernel(bed):
+        pytest.skip("this kernel has no WireGuard")
+    return wireguard(bed, program=False)
+
+
+def tailscale(bed: Bed, *routes: str) -> set[str]:
+    """Its rules and its table; its own packets have its mark."""
+    vpn = VPN(bed, mark=0x80000)
+    vpn.up()
+    for route in routes:
+        bed.sh(f"ip route add {route} table 52")
+    bed.sh("""
+        ip rule add priority 5210 fwmark 0x80000/0xff0000 lookup main
+        ip rule add priority 5230 fwmark 0x80000/0xff0000 lookup default
+        ip rule add priority 5250 fwmark 0x80000/0xff0000 unreachable
+        ip rule add priority 5270 lookup 52
+    """)
+    return {CLIENT}
+
+
+def tailscale_with_a_subnet(bed: Bed, _: Links) -> set[str]:
+    inside = tailscale(bed, f"{PREFIX} dev tun0")
+    wait_guarded(bed)
+    return inside
+
+
+SPLIT = [tun, tun_of_networkmanager, wireguard_go, wireguard_of_the_kernel, tailscale_with_a_subnet]
+
+
+@pytest.mark.parametrize("kind", SPLIT, ids=lambda kind: kind.__name__)
+def test_a_tunnel_that_carries_some_hosts(bed: Bed, up: Links, kind: Kind) -> None:
+    inside = kind(bed, up)
+    obeys(bed, up, BEHIND, inside)
+    if CLIENT6 in inside:
+        obeys(bed, up, BEHIND6, inside)
+    other = Connection(bed.machine, SERVER, port=LATER)
+    other.wait_subflow(up.lte.address)
+
+
+# --- tunnels that carry all
+
+
+def halves(bed: Bed, links: Links) -> set[str]:
+    vpn = VPN(bed)
+    vpn.exempt_server(links.wifi.gateway, links.wifi.name)
+    vpn.up()
+    vpn.default_in_halves()
+    guarded(bed, links, "4")
+    return {CLIENT}
+
+
+def default_of_networkmanager(bed: Bed, links: Links) -> set[str]:
+    tun_profile(bed)
+    VPN(bed, name="vpn0").exempt_server(links.wifi.gateway, links.wifi.name)
+    bed.up("VPN")
+    guarded(bed, links, "4")
+    return {CLIENT}
+
+
+def wg_quick(bed: Bed, links: Links, *, program: bool) -> set[str]:
+    WireGuard(bed, PREFIX, program=program)
+    bed.sh(f"""
+        wg set {NAME} fwmark {MARK} peer $(wg show {NAME} peers) allowed-ips 0.0.0.0/0
+        ip route add default dev {NAME} table {MARK}
+        ip rule add not fwmark {MARK} table {MARK}
+        ip rule add table main suppress_prefixlength 0
+    """)
+    guarded(bed, links, "4")
+    return {WG_CLIENT}
+
+
+def wg_quick_by_wireguard_go(bed: Bed, links: Links) -> set[str]:
+    return wg_quick(bed, links, program=True)
+
+
+def wg_quick_by_the_kernel(bed: Bed, links: Links) -> set[str]:
+    if not wireguard_in_kernel(bed):
+        pytest.skip("this kernel has no WireGuard")
+    return wg_quick(bed, links, program=False)
+
+
+def both_families(bed: Bed, links: Links) -> set[str]:
+    vpn = VPN(bed, mark=MARK)
+    vpn.up(f"{CLIENT}/24", f"{CLIENT6}/64")
+    vpn.default_by_rules("-4", "-6")
+    guarded(bed, links, "4", "6")
+    return {CLIENT, CLIENT6}
+
+
+def ipv6_alone(bed: Bed, links: Links) -> set[str]:
+    vpn = VPN(bed, mark=MARK)
+    vpn.up(f"{CLIENT}/24", f"{CLIENT6}/64")
+    vpn.default_by_rules("-6")
+    guarded(bed, links, "6")
+    return {CLIENT6}
+
+
+def tailscale_with_an_exit_node(bed: Bed, links: Links) -> set[str]:
+    inside = tailscale(bed, "default dev tun0", "throw 10.1.0.0/24")
+    guarded(bed, links, "4")
+    return inside
+
+
+FULL = [
+    *(halves, default_of_networkmanager, wg_quick_by_wireguard_go, wg_quick_by_the_kernel),
+    *(both_families, ipv6_alone, tailscale_with_an_exit_node),
+]
+
+
+@pytest.mark.parametrize("kind", FULL, ids=lambda kind: kind.__name__)
+def test_a_tunnel_that_carries_all(bed: Bed, up: Links, kind: Kind) -> None:
+    inside = kind(bed, up)
+    if any(":" not in address for address in inside):
+        obeys(bed, up, SERVER, inside)
+        obeys(bed, up, BEHIND, inside)
+    if CLIENT6 in inside:
+        obeys(bed, up, SERVER6, inside)
+        obeys(bed, up, BEHIND6, inside)
