@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from nm_mptcp.kernel.join_filter import IPSEC_NAME
+
 from .bed import SERVER, SERVER6, Bed
 from .namespaces import wait_for
 from .test_tunnels import wait_guarded
@@ -124,7 +126,36 @@ def tailscale_with_a_subnet(bed: Bed, _: Links) -> set[str]:
     return inside
 
 
-SPLIT = [tun, tun_of_networkmanager, wireguard_go, wireguard_of_the_kernel, tailscale_with_a_subnet]
+def ipsec(bed: Bed, links: Links) -> set[str]:
+    """ESP by policies, without a device, as strongSwan has it: a route that chooses the inner address, which is encrypted."""
+    inner, outer, near = "10.9.0.7", "192.0.2.79", links.wifi.address
+    keys = f"auth 'hmac(sha256)' 0x{'07' * 32} enc 'cbc(aes)' 0x{'09' * 16}"
+    for namespace in (bed.machine, bed.far):
+        for source, destination, spi in ((near, outer, 7), (outer, near, 9)):
+            state = f"src {source} dst {destination} proto esp spi {spi} mode tunnel {keys}"
+            done = namespace.attempt("sh", "-c", f"ip xfrm state add {state}")
+            if done.returncode:
+                pytest.skip(f"this kernel has no ESP: {done.stderr.strip()}")
+    there = f"src {inner}/32 dst {PREFIX}", f"tmpl src {near} dst {outer} proto esp mode tunnel"
+    back = f"src {PREFIX} dst {inner}/32", f"tmpl src {outer} dst {near} proto esp mode tunnel"
+    way = bed.far.sh(f"ip route get {near}").split()
+    bed.far.sh(f"""
+        ip address add {outer}/32 dev lo
+        ip route add {inner}/32 {" ".join(way[1:5] if way[1] == "via" else way[1:3])}
+        ip xfrm policy add {there[0]} dir in {there[1]}
+        ip xfrm policy add {back[0]} dir out {back[1]}
+    """)
+    bed.sh(f"""
+        ip address add {inner}/32 dev {links.wifi.name}
+        ip route add {PREFIX} via {links.wifi.gateway} dev {links.wifi.name} src {inner}
+        ip xfrm policy add {back[0]} dir in {back[1]}
+        ip xfrm policy add {there[0]} dir out {there[1]}
+    """)
+    wait_guarded(bed, IPSEC_NAME)
+    return {inner}
+
+
+SPLIT = [tun, tun_of_networkmanager, wireguard_go, wireguard_of_the_kernel, tailscale_with_a_subnet, ipsec]
 
 
 @pytest.mark.parametrize("kind", SPLIT, ids=lambda kind: kind.__name__)

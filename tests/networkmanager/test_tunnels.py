@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from nm_mptcp.checks import routes
+from nm_mptcp.kernel.join_filter import IPSEC_NAME
 
 from ..support.badstates import bad_state_of
 from .bed import PROTOCOL, SERVER, Bed, command
@@ -181,6 +182,26 @@ def test_check_says_whether_it_is_there(bed: Bed) -> None:
     assert found() == ("tun0", "bad")
     bed.start_service()
     wait_for("it is there again", lambda: found() == ("tun0", "good"))
+
+
+def test_policies_of_ipsec_for_some_hosts_are_a_tunnel_as_well(bed: Bed, up: Links) -> None:
+    bed.sh(f"""
+        ip address add 10.9.0.7/32 dev wlan0
+        ip route add {BEHIND}/32 via {up.wifi.gateway} dev wlan0 src 10.9.0.7
+    """)
+    policy = f"src 10.9.0.7/32 dst {BEHIND}/32 dir out"
+    template = f"tmpl src {up.wifi.address} dst 192.0.2.77 proto esp mode tunnel"
+    done = bed.machine.attempt("sh", "-c", f"ip xfrm policy add {policy} {template}")
+    if done.returncode:
+        pytest.skip(f"this kernel has no IPsec: {done.stderr.strip()}")
+    wait_guarded(bed, IPSEC_NAME)
+    assert bed.status()["guard"]["stays_inside"] == ["IPsec"]
+    told = bed.nm_mptcp("explain", BEHIND)
+    assert "begins in an IPsec policy, and gets no subflow beside it" in told
+    assert told.count("it would bypass an IPsec policy: dropped (vpn-guard)") == 2
+    assert "IPsec" not in bed.nm_mptcp("explain", SERVER)
+    bed.sh(f"ip xfrm policy delete {policy}")
+    wait_for("it is gone", lambda: not table(bed), seconds=15)
 
 
 def test_clear_removes_it(bed: Bed, up: Links) -> None:

@@ -25,7 +25,7 @@ from ..engine.record_file import Record, StateError
 from ..kernel import sysctl
 from ..kernel.errors import KernelError
 from ..kernel.fib import FIB
-from ..kernel.join_filter import TABLE, TUNNELS
+from ..kernel.join_filter import IPSEC_NAME, TABLE, TUNNELS
 from ..kernel.path_manager import PathManager
 from ..kernel.route_lookup import RouteLookup
 from ..kernel.rtnetlink import Rtnetlink
@@ -345,7 +345,7 @@ def _firewall(nft: subprocess.Popen[str] | None, processes: tuple[Process, ...],
         return Firewall(unread=failure, firewalld=firewalld)
     rules = tuple(line.strip() for line in output.splitlines() if _REVERSE_PATH.search(line))
     own = _OWN_TUNNELS.search(output)
-    guarded = frozenset(re.findall(r'"([^"]*)"', own[1])) if own else frozenset()
+    guarded = frozenset(re.findall(r'"([^"]*)"', own[1].replace(IPSEC_NAME, "IPsec"))) if own else frozenset()
     return Firewall(rules=rules, guarded=guarded, firewalld=firewalld)
 
 

@@ -20,8 +20,8 @@ from typing import TypeVar
 from ..fault_log import FaultLog
 from ..kernel.access import KernelAccess
 from ..kernel.errors import KernelError
-from ..kernel.join_filter import JoinFilter, expressible
-from ..model.state import Desired, Kernel
+from ..kernel.join_filter import IPSEC_NAME, JoinFilter, expressible
+from ..model.state import IPSEC, Desired, Kernel
 from ..text import printable
 
 _Result = TypeVar("_Result")
@@ -63,13 +63,15 @@ class JoinGuard:
 
     def follow(self, desired: Desired, kernel: Kernel) -> None:
         """Guard the tunnels of this decision from now on."""
-        names = {index: kernel.links[index].name for index in desired.stays_inside}
+        names = {index: kernel.links[index].name for index in desired.stays_inside - {IPSEC}}
         wanted = {index: name for index, name in names.items() if expressible(name)}
         if len(wanted) < len(names):
             strange = ", ".join(printable(name) for index, name in names.items() if index not in wanted)
             self._faults.report(
                 "names", f"the packet filter cannot name {strange}: its connections may get subflows beside it"
             )
+        if IPSEC in desired.stays_inside:
+            wanted[IPSEC] = IPSEC_NAME
         addresses = addresses_of(wanted.keys(), kernel, self._addresses)
         if wanted != self._wanted or addresses != self._addresses:
             self._wanted, self._addresses = wanted, addresses
@@ -154,7 +156,8 @@ class JoinGuard:
         elif wanted and self._written != wanted:
             await self._call(self._filter.write, wanted, await self._peers())
             self._written, self._close_due = wanted, True
-            _log.info("connections that begin in %s get no subflow beside it", ", ".join(sorted(wanted)))
+            names = ", ".join(sorted("an IPsec policy" if name == IPSEC_NAME else name for name in wanted))
+            _log.info("connections that begin in %s get no subflow beside it", names)
             await self._complete()
         elif self._close_due and wanted:
             await self._complete()

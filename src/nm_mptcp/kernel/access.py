@@ -168,6 +168,7 @@ class KernelAccess:
             linkdown_ignored=self._linkdown.read(fib.links, afresh=thorough),
             linkdown_default=self._linkdown.default,
             egress=egress,
+            ipsec=self._egress.ipsec,
             wireguard=wireguard,
         )
         return self._with_events(before, endpoints, settings)
@@ -271,11 +272,19 @@ class KernelAccess:
 
     async def route(self, destination: str, kernel: Kernel) -> RouteResult:
         """The route of a connection's first subflow, see :meth:`.RouteLookup.unbound`. Raises :class:`KernelError`."""
-        return await self._worker.run(self._route_lookup.unbound, destination, kernel)
+        return self._with_policies(destination, await self._worker.run(self._route_lookup.unbound, destination, kernel))
 
     async def subflow_route(self, endpoint: Endpoint, destination: str, kernel: Kernel) -> RouteResult:
         """The route of a subflow from an endpoint, see :meth:`.RouteLookup.bound`. Raises :class:`KernelError`."""
-        return await self._worker.run(self._route_lookup.bound, destination, endpoint.address, endpoint.ifindex, kernel)
+        bound = self._route_lookup.bound
+        result = await self._worker.run(bound, destination, endpoint.address, endpoint.ifindex, kernel)
+        return self._with_policies(destination, replace(result, source=result.source or endpoint.address))
+
+    def _with_policies(self, destination: str, result: RouteResult) -> RouteResult:
+        """A result with whether an IPsec policy encrypts the packet."""
+        if result.error or result.local or not result.source:
+            return result
+        return replace(result, encrypted=self._egress.encrypts(result.source, destination, result.ifindex))
 
     async def route_answers(self, queries: Iterable[RouteQuery], kernel: Kernel) -> RouteAnswers:
         """The answers to these queries; now and then other work has its turn. Raises :class:`KernelError`."""

@@ -113,6 +113,15 @@ class EgressLookup(Requester):
             self._depends, self._known = depends, known
         return self._known
 
+    @property
+    def ipsec(self) -> bool:
+        """Whether an outgoing policy encrypts some packets, by the last look."""
+        return any(policy.encrypts for policy in self._outgoing[1])
+
+    def encrypts(self, source: str, destination: str, ifindex: int) -> bool:
+        """Whether a policy encrypts packets with these addresses by this interface, by the last look."""
+        return bool(self._outgoing[1]) and encrypted(self._outgoing[1], source, destination, ifindex)
+
     def of(self, destination: str, mark: int = 0) -> Egress:
         """The egress of a packet to this address, with this mark. Raises :class:`KernelError`."""
         try:
@@ -121,8 +130,8 @@ class EgressLookup(Requester):
             if error.errno in NO_ROUTE:
                 return Egress(rejected=error.errno in _REJECTED)
             raise
-        policies = self._outgoing[1] if found.source and not found.local else ()
-        is_encrypted = bool(policies) and encrypted(policies, found.source or "", destination, found.ifindex)
+        is_encrypted = bool(found.source) and not found.local
+        is_encrypted = is_encrypted and self.encrypts(found.source or "", destination, found.ifindex)
         return Egress(found.ifindex, encrypted=is_encrypted)
 
     def bypass(self, subflows: Iterable[Subflow], tunnels: Mapping[Family, Tunnel]) -> TunnelBypass:

@@ -36,6 +36,9 @@ _TIMEOUT = 10.0
 #: The version of the rules below is part of a name, so that a table of another release is replaced.
 TUNNELS = "tunnels-1"
 
+#: Stands for IPsec policies among the names of tunnels: no interface has a slash in its name.
+IPSEC_NAME = "/ipsec"
+
 #: Peers remembered at a time, and seconds after the last connection to one began; joins whose resets are dropped as well.
 _PEERS, _REMEMBERED = 65535, 7 * 86400
 _HELD_BACK = 600

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Set
 
-from ..model.state import Action, Endpoint, LeakingSubflows, Operation, RedundantSubflows
+from ..model.state import IPSEC, Action, Endpoint, LeakingSubflows, Operation, RedundantSubflows
 from .egress import EgressLookup
 from .errors import KernelError
 from .path_manager import PathManager
@@ -70,24 +70,30 @@ class SubflowCloser:
         self.closed_connections += len({subflow.token for subflow in closed} - alive)
 
     def began_in(self, tunnels: Set[int], addresses: Set[str]) -> tuple[Subflow, ...]:
-        """The subflows of connections that began in these tunnels (ifindexes), which have these addresses; without those
-        that their program has closed.
+        """The subflows of connections that began in these tunnels (ifindexes, :data:`IPSEC`), which have these addresses;
+        without those that their program has closed.
 
         Raises :class:`KernelError`.
         """
         present = [each for each in self._sockets.subflows() if each.state in _OPEN]
         tokens = {
-            each.token for each in present if each.initial and (each.local in addresses or each.ifindex in tunnels)
+            each.token
+            for each in present
+            if each.initial
+            and (each.local in addresses or each.ifindex in tunnels or (IPSEC in tunnels and self._is_encrypted(each)))
         }
         return tuple(each for each in present if each.token in tokens)
 
     def close_beside(self, tunnels: Set[int], addresses: Set[str]) -> None:
         """Reset the subflows beside these tunnels of connections that began in one, and count them."""
         for subflow in self.began_in(tunnels, addresses):
-            if not subflow.initial and subflow.local not in addresses:
+            if not subflow.initial and subflow.local not in addresses and not self._is_encrypted(subflow):
                 with contextlib.suppress(KernelError):
                     self._sockets.destroy(subflow)
                     self.closed_subflows += 1
+
+    def _is_encrypted(self, subflow: Subflow) -> bool:
+        return self._egress.encrypts(subflow.local, subflow.remote, subflow.ifindex)
 
     def close_on_port(self, endpoint: Endpoint) -> None:
         """Reset the subflows on an endpoint's port that have a live sibling, as far as possible.

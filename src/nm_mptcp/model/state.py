@@ -31,6 +31,9 @@ RULE_PRIORITY = 32765
 
 MAIN_TABLE = 254
 
+#: Stands for all IPsec policies among the ifindexes of tunnels.
+IPSEC = -1
+
 #: The highest, and so the worst, route metric (32 bits).
 WORST_METRIC = 0xFFFFFFFF
 
@@ -183,6 +186,7 @@ class RouteResult:
     error: str = ""  #: why the packet is not routed; "": it is
     source: str | None = None  #: the packet's source address
     local: bool = False  #: its destination is this machine
+    encrypted: bool = False  #: an IPsec policy encrypts the packet
 
 
 class RuleAction(enum.IntEnum):
@@ -308,6 +312,7 @@ class Kernel:
     linkdown_default: frozenset[Family] = frozenset()  #: families for which it is the default of new interfaces
     #: the egress of a probe in each half of a family's public address space; empty while nothing can be a tunnel
     egress: Mapping[Family, tuple[Egress, ...]] = field(default_factory=dict)
+    ipsec: bool = False  #: an IPsec policy encrypts some packets
     wireguard: WireGuard | None = WireGuard()  #: None: it could not be read
 
     def has_address_of(self, endpoint: Endpoint) -> bool:
@@ -806,7 +811,7 @@ class Desired:
     renewed: frozenset[str] = frozenset()  #: addresses whose endpoint is to be deleted and added again
     linkdown: frozenset[tuple[Family, int]] = frozenset()  #: where ``ignore_routes_with_linkdown`` is to be set
     tunnels: Mapping[Family, Tunnel] = field(default_factory=dict)  #: the full tunnels that are guarded
-    #: all tunnels, also split ones, whose connections are to get no subflow beside them (ifindexes)
+    #: all tunnels, also split ones, whose connections are to get no subflow beside them (ifindexes, :data:`IPSEC`)
     stays_inside: frozenset[int] = frozenset()
     #: addresses below a full tunnel whose subflows and rules are to be deleted before anything else
     close_all: frozenset[str] = frozenset()

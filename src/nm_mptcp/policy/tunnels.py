@@ -7,7 +7,7 @@ import ipaddress
 
 from ..config.settings import Config
 from ..model.device_types import OVERLAYS, PPP, TUNNEL_LINKS, is_uplink, kind_of
-from ..model.state import Link
+from ..model.state import IPSEC, Link
 from .facts import Facts
 
 #: Kinds of NetworkManager's devices that encapsulate their packets.
@@ -52,10 +52,11 @@ def _is_port(facts: Facts, link: Link) -> bool:
 
 
 def guarded_tunnels(facts: Facts, config: Config) -> frozenset[int]:
-    """The tunnels (ifindexes) whose connections get no subflow beside them; overlays of containers are none."""
+    """The tunnels (ifindexes, :data:`IPSEC`) whose connections get no subflow beside them; overlays of containers are none."""
     if not config.vpn_guard:
         return frozenset()
-    return frozenset(
+    policies = frozenset({IPSEC} if facts.kernel.ipsec else ())
+    return policies | frozenset(
         ifindex
         for ifindex, link in facts.kernel.links.items()
         if link.up and link.kind not in OVERLAYS and not _is_port(facts, link) and is_tunnel(facts, ifindex)

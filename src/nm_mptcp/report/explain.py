@@ -17,6 +17,7 @@ from ..config.settings import Config, PathOptions, Setting
 from ..model.flags import EndpointFlag, names
 from ..model.reasons import Reason, Why
 from ..model.state import (
+    IPSEC,
     MAIN_TABLE,
     Address,
     AddressFlag,
@@ -413,8 +414,8 @@ def explain_destination(
         why = ""
         if way.error:
             why = way.error
-        elif first.ifindex in known.desired.stays_inside and way.ifindex not in known.desired.stays_inside:
-            why = f"it would bypass {_link_name(known, first.ifindex)}: dropped (vpn-guard)"
+        elif (tunnel := _tunnel(known, first)) and not _tunnel(known, way):
+            why = f"it would bypass {tunnel}: dropped (vpn-guard)"
         elif not left:
             why = _no_subflow(known, first)
         else:
@@ -515,14 +516,22 @@ def _notes(destination: str, first: RouteResult, follow: list[SubflowExplanation
             if any(each["follows"] for each in follow)
             else f"The connection leaves from an address that is no path{why}."
         )
-    if first.ifindex in known.desired.stays_inside:
-        name = _link_name(known, first.ifindex)
-        notes.append(f"The connection begins in the tunnel {name}, and gets no subflow beside it.")
+    if tunnel := _tunnel(known, first):
+        notes.append(f"The connection begins in {tunnel}, and gets no subflow beside it.")
     notes.append("Only MPTCP connections, to a server that supports MPTCP, get additional subflows.")
     other = {endpoint.family for endpoint in known.snapshot.kernel.endpoints} - {Family.of(destination)}
     for family in sorted(other):
         notes.append(f"{family.label} endpoints join only if the server announces an {family.label} address.")
     return notes
+
+
+def _tunnel(known: Known, way: RouteResult) -> str:
+    """The tunnel that a way leads into, and that its connection is not to leave; "" if it leads into none."""
+    if way.encrypted and IPSEC in known.desired.stays_inside:
+        return "an IPsec policy"
+    if way.ifindex in known.desired.stays_inside:
+        return f"the tunnel {_link_name(known, way.ifindex)}"
+    return ""
 
 
 def _destination_commands(known: Known, first: RouteResult) -> list[Command]:

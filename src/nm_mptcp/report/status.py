@@ -12,7 +12,7 @@ from .. import __version__
 from ..model.flags import EndpointFlag, names
 from ..model.reasons import Reason
 from ..model.record import Contents, GuardRecord, Since
-from ..model.state import Desired, Kernel, Mode, NetworkManager, Path, Snapshot, State
+from ..model.state import IPSEC, Desired, Kernel, Mode, NetworkManager, Path, Snapshot, State
 from ..text import printable, utf8_safe
 from .documents import (
     ConnectionsStatus,
@@ -147,7 +147,9 @@ def _connections(live: LiveConnections) -> ConnectionsStatus:
 def _guard(desired: Desired, kernel: Kernel, record: GuardRecord | None) -> GuardStatus:
     return {
         "tunnels": {family.label.lower(): tunnel.name for family, tunnel in desired.tunnels.items()},
-        "stays_inside": sorted(utf8_safe(kernel.links[index].name) for index in desired.stays_inside),
+        "stays_inside": sorted(
+            "IPsec" if index == IPSEC else utf8_safe(kernel.links[index].name) for index in desired.stays_inside
+        ),
         "since": _time(record.since) if record else None,
         "until": _time(record.until) if record and record.until is not None else None,
         "cut_subflows": record.cut_subflows if record else 0,
