@@ -168,6 +168,21 @@ def test_a_tunnel_that_carries_some_hosts(bed: Bed, up: Links, kind: Kind) -> No
     other.wait_subflow(up.lte.address)
 
 
+def test_nothing_leaks_while_a_tunnel_with_many_prefixes_changes_its_routes(bed: Bed, up: Links) -> None:
+    inside = tun(bed, up)
+    batch = bed.directory / "routes"
+    batch.write_text("".join(f"route add 20.{n // 250}.{n % 250}.0/24 dev tun0\n" for n in range(10_000)))
+    bed.sh(f"ip -batch {batch}")
+    changes = "".join(f"route {verb} 21.0.{n}.0/24 dev tun0\n" for n in range(50) for verb in ("add", "del"))
+    (bed.directory / "changes").write_text(changes)
+    storm = bed.machine.spawn(
+        "sh", "-c", f"while ip -batch {bed.directory / 'changes'}; do sleep 0.2; done", log="changes"
+    )
+    for _ in range(5):
+        obeys(bed, up, BEHIND, inside)
+    assert storm.running
+
+
 # --- tunnels that carry all
 
 
