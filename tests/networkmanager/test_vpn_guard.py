@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from .bed import DEFAULT_FLAGS, PROTOCOL, SERVER, SERVER6, Bed
+from .connectivity import CHECKING, CheckServer, connectivity
 from .namespaces import wait_for
 from .observe import Writes
 from .test_configuration import SETTINGS, reload
@@ -398,3 +399,58 @@ def test_without_the_service_the_command_guards_as_well(bed: Bed, links: Links) 
     end()
     bed.nm_mptcp("apply")
     assert {endpoint.address for endpoint in bed.endpoints()} == {links.wifi.address, links.lte.address}
+
+
+#: The sysctls of strict reverse-path filtering, as RHEL has them.
+STRICT = {f"net.ipv4.conf.{name}.rp_filter": "1" for name in ("all", "default", "wlan0", "wwan0")}
+
+
+def rp_filter(bed: Bed) -> list[str]:
+    return [bed.sh(f"cat /proc/sys/net/ipv4/conf/{name}/rp_filter").strip() for name in ("wlan0", "wwan0")]
+
+
+def tailscale_rules(bed: Bed) -> VPN:
+    """Its exit node's rules: its own packets have a mark, and their answers, which have none, are routed into the tunnel."""
+    vpn = VPN(bed, mark=0x80000)
+    vpn.up()
+    bed.sh("""
+        ip route add default dev tun0 table 52
+        ip rule add priority 5210 fwmark 0x80000/0xff0000 lookup main
+        ip rule add priority 5270 lookup 52
+    """)
+    return vpn
+
+
+@pytest.mark.bed(configuration=CHECKING)
+def test_strict_reverse_path_filters_do_not_stop_a_tunnel_by_marks(bed: Bed, links: Links) -> None:
+    """With NetworkManager alone they are loose all the time, as MPTCP is on."""
+    CheckServer(bed)
+    EchoServer(bed.far)
+    bed.machine.sysctl(**STRICT)
+    start_service(bed)
+    links.bring_up()
+    assert rp_filter(bed) == ["1", "1"]
+    vpn = tailscale_rules(bed)
+    wait_for("they are loose", lambda: rp_filter(bed) == ["2", "2"])
+    wait_for("the tunnel works", lambda: reaches(bed.machine, SERVER, seconds=1))
+    assert connectivity(bed)["wlan0"] == "full"
+    assert not bed.nm_mptcp("apply", "--dry-run")
+    bed.sh("ip rule del priority 5270")
+    wait_for("they are strict again", lambda: rp_filter(bed) == ["1", "1"])
+    bed.sh("ip rule add priority 5270 lookup 52")
+    wait_for("they are loose", lambda: rp_filter(bed) == ["2", "2"])
+    assert bed.service
+    bed.service.kill()
+    vpn.stop()
+    bed.start_service()
+    wait_for("what a service before left is restored", lambda: rp_filter(bed) == ["1", "1"])
+
+
+@pytest.mark.usefixtures("up")
+def test_clear_makes_them_strict_again_and_what_another_program_set_stays(bed: Bed) -> None:
+    bed.machine.sysctl(**STRICT)
+    tailscale_rules(bed)
+    wait_for("they are loose", lambda: rp_filter(bed) == ["2", "2"])
+    bed.machine.sysctl(**{"net.ipv4.conf.wlan0.rp_filter": "0"})
+    bed.nm_mptcp("clear", "--force")
+    wait_for("the one that is still ours", lambda: rp_filter(bed) == ["0", "1"])

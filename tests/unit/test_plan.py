@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nm_mptcp.config.selector import Selector
 from nm_mptcp.config.settings import Config, IPv6Address, PathSection, Setting
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
-from nm_mptcp.model.record import decided, seen, with_endpoints, with_linkdown
+from nm_mptcp.model.record import decided, seen, with_endpoints, with_linkdown, with_reverse_path
 from nm_mptcp.model.state import (
     MARKS,
     PROTOCOL,
@@ -27,10 +27,12 @@ from nm_mptcp.model.state import (
     Hop,
     Kernel,
     Limits,
+    Link,
     LinkdownSetting,
     Operation,
     Ours,
     OwnEndpoint,
+    ReversePathSetting,
     Route,
     Rule,
     SavedSetting,
@@ -252,6 +254,29 @@ def test_nothing_is_deleted_that_merely_looks_like_ours() -> None:
     )
 
 
+# --- strict reverse-path filters below a full tunnel
+
+
+def test_a_strict_filter_is_made_loose_before_the_rules_go_and_strict_again_after_they_are_back() -> None:
+    links = {2: Link(2, "wlan0"), 3: Link(3, "wwan0")}
+    loose = Operation(Action.SET, ReversePathSetting(2, "wlan0", loose=True))
+    strict = replace(loose, value=ReversePathSetting(2, "wlan0", loose=False))
+    kernel = Kernel(links=links, strict=frozenset({2, 3}), rules=rules_of(A))
+    assert plan(Desired(loosened=frozenset({2})), kernel, Ours())[0] == loose
+    ours = Ours(loosened=frozenset({2}))
+    assert not plan(Desired(loosened=frozenset({2})), Kernel(links=links), ours), "nothing is written twice"
+    assert plan(Desired(rules=rules_of(A)), Kernel(links=links), ours)[-1] == strict
+    assert plan(Desired(), Kernel(links=links), ours) == (strict,)
+    assert restore(Kernel(links=links), ours) == (strict,)
+
+
+def test_another_programs_setting_stays() -> None:
+    links = {2: Link(2, "wlan0")}
+    assert not plan(Desired(loosened=frozenset({2})), Kernel(links=links), Ours()), "it is loose, or off, already"
+    again = Kernel(links=links, strict=frozenset({2}))
+    assert not plan(Desired(loosened=frozenset({2})), again, Ours(loosened=frozenset({2}))), "nobody fights for it"
+
+
 # --- properties of any situation -------------------------------------------------------------------------------------
 
 
@@ -269,6 +294,8 @@ def apply(operations: Iterable[Operation], kernel: Kernel, ours: Ours) -> tuple[
         if isinstance(value, LinkdownSetting):
             ignored[value.family, value.ifindex] = value.ignored
             ours = with_linkdown(ours, [value])
+        elif isinstance(value, ReversePathSetting):
+            ours = with_reverse_path(ours, [value])
         elif isinstance(value, Limits):
             assert max(value.subflows, value.add_addr_accepted) <= kernel.endpoints_max
             limits = value

@@ -146,6 +146,7 @@ WELL = _encode(
             frozenset({replace(A, flags=BACKUP)}),
             frozenset({(Family.IPV4, 2)}),
             frozenset({Numbering(78, range(50000, 50100), 1000)}),
+            frozenset({3}),
         ),
         {"10.0.1.2%2": Since("active", "FLAGS_OF_KIND", 1700000000.25)},
         8,
@@ -207,7 +208,7 @@ def test_a_record_of_an_older_version_is_read(tmp_path: File) -> None:
     record = Record(tmp_path)
     data = json.loads(json.dumps(WELL))
     data["endpoints"] = [each[:5] for each in data["endpoints"]]  # before ports
-    for name in ("numberings", "mode", "guard"):
+    for name in ("numberings", "mode", "guard", "loosened"):
         del data[name]
     record.file.write_text(json.dumps(data))
     assert record.load().ours.endpoints == OURS.endpoints

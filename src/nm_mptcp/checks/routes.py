@@ -174,7 +174,7 @@ def tunnels(facts: SystemFacts) -> Iterator[Finding]:
         elif name in known.guarded:
             yield good("tunnels", "connections that begin in it get no subflow beside it (nft table nm-mptcp)", name)
         else:
-            remedy = commands("systemctl restart nm-mptcp.service")
+            remedy = commands("systemctl restart nm-mptcp") if facts.systemd else advice("restart the service")
             yield bad("tunnels", f"the nft table nm-mptcp does not have it: {leaks}", name, remedy)
 
 

@@ -18,8 +18,18 @@ from ..journal import Event, log_fields
 from ..kernel.access import KernelAccess
 from ..kernel.errors import KernelError
 from ..kernel.ip_commands import command
-from ..model.record import with_endpoints, with_limits, with_linkdown, without_endpoints
-from ..model.state import Action, Desired, Endpoint, Kernel, Limits, LinkdownSetting, Operation, Ours
+from ..model.record import with_endpoints, with_limits, with_linkdown, with_reverse_path, without_endpoints
+from ..model.state import (
+    Action,
+    Desired,
+    Endpoint,
+    Kernel,
+    Limits,
+    LinkdownSetting,
+    Operation,
+    Ours,
+    ReversePathSetting,
+)
 from ..policy.plan import count_unrecorded
 from .history import History
 from .record_file import StateError
@@ -120,11 +130,13 @@ class PlanExecutor:
         """Add to :attr:`ours` what is about to be written; returns whether the record must be written before."""
         endpoints = _endpoints(operations)
         settings = [each.value for each in operations if isinstance(each.value, LinkdownSetting)]
+        filters = [each.value for each in operations if isinstance(each.value, ReversePathSetting)]
         limits = [each.value for each in operations if isinstance(each.value, Limits)]
         self.ours = with_linkdown(with_endpoints(self.ours, endpoints), settings)
+        self.ours = with_reverse_path(self.ours, filters)
         for wanted in limits:
             self.ours = with_limits(self.ours, kernel.limits, wanted)
-        return bool(endpoints or settings or limits)
+        return bool(endpoints or settings or filters or limits)
 
     def _update_retries(self, operations: Sequence[Operation], desired: Desired) -> None:
         """Record which endpoints were re-added as a retry, and which were added for another reason."""
@@ -160,6 +172,9 @@ class PlanExecutor:
         }
         if kept:
             self.ours = replace(self.ours, linkdown=(self.ours.linkdown - kept) | (before.linkdown & kept))
+        filters = {each.value.ifindex for each in unwritten if isinstance(each.value, ReversePathSetting)}
+        if filters:
+            self.ours = replace(self.ours, loosened=(self.ours.loosened - filters) | (before.loosened & filters))
         if any(isinstance(each.value, Limits) for each in left):
             self.ours = replace(self.ours, limits=before.limits)
         for endpoint in _endpoints(operations):

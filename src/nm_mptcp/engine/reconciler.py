@@ -274,7 +274,7 @@ class Reconciler:
                     self._executor.failed(operation, error, kernel)
                 # Once is enough, also if the kernel refused: a setting with another value now is another program's.
                 self._executor.ours = replace(
-                    self._executor.ours, limits={}, withdrawn=frozenset(), linkdown=frozenset()
+                    self._executor.ours, limits={}, withdrawn=frozenset(), linkdown=frozenset(), loosened=frozenset()
                 )
             ours = self._executor.ours
             left = frozenset(own for own in ours.endpoints if own.address in self.kept)

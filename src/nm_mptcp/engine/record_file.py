@@ -155,6 +155,7 @@ def _encode(contents: Contents) -> dict[str, Any]:
             [e.address, e.ifindex, int(e.flags)] for e in sorted(ours.withdrawn, key=lambda e: (e.address, e.ifindex))
         ],
         "linkdown": sorted([int(family), ifindex] for family, ifindex in ours.linkdown),
+        "loosened": sorted(ours.loosened),
         "limits": {name: [value.original, value.applied] for name, value in sorted(ours.limits.items())},
         "numberings": sorted(
             [each.protocol, each.tables.start, each.tables.stop, each.rule_priority] for each in ours.numberings
@@ -210,6 +211,7 @@ def _decode(data: Any) -> Contents:
         frozenset(Endpoint(_address(a), _ifindex(ifindex), _flags(flags)) for a, ifindex, flags in data["taken"]),
         frozenset((Family(_number(family)), _ifindex(ifindex)) for family, ifindex in data["linkdown"]),
         frozenset(_numbering(*each) for each in data.get("numberings", ())),
+        frozenset(map(_ifindex, data.get("loosened", ()))),
     )
     began = {
         _text(key): Since(_text(state), _text(why), _time(time)) for key, (state, why, time) in data["since"].items()

@@ -38,6 +38,7 @@ from .neighbours import Neighbours
 from .operations import OperationWriter, PresentRoutes
 from .path_manager import PathManager
 from .path_manager_events import PathManagerEvent, PathManagerEvents
+from .reverse_path import ReversePathFilters
 from .route_lookup import RouteAnswer, RouteAnswers, RouteLookup, RouteQuery
 from .rtnetlink import Rtnetlink
 from .rtnl_events import RtnetlinkEvents, full_dump
@@ -87,9 +88,15 @@ class KernelAccess:
         self._egress = EgressLookup()
         self._wireguard = WireGuardLinks()
         self._linkdown = LinkdownSysctls()
+        self._reverse_path = ReversePathFilters()
         self._closer = SubflowCloser(self._sockets, self._path_manager, self._egress)
         self._writer = OperationWriter(
-            self._rtnetlink, self._path_manager, self._closer, self._linkdown, on_limits=self._forget_settings
+            self._rtnetlink,
+            self._path_manager,
+            self._closer,
+            self._linkdown,
+            self._reverse_path,
+            on_limits=self._forget_settings,
         )
         self._connections = Connections(self._sockets.subflows)
         self._fib = FIB()
@@ -168,6 +175,7 @@ class KernelAccess:
             linkdown_ignored=self._linkdown.read(fib.links, afresh=thorough),
             linkdown_default=self._linkdown.default,
             egress=egress,
+            strict=self._reverse_path.strict(fib.links, egress, afresh=thorough),
             ipsec=self._egress.ipsec,
             wireguard=wireguard,
         )

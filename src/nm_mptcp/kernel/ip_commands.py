@@ -18,6 +18,7 @@ from ..model.state import (
     LinkdownSetting,
     Operation,
     RedundantSubflows,
+    ReversePathSetting,
     Route,
     RouteType,
     Rule,
@@ -46,6 +47,8 @@ def command(operation: Operation, links: Mapping[int, Link]) -> str:
         # With slashes, so that a dot in the interface's name does not separate.
         setting = f"net/{family}/conf/{value.name}/ignore_routes_with_linkdown={int(value.ignored)}"
         return f"sysctl -w {shlex.quote(setting)}"
+    if isinstance(value, ReversePathSetting):
+        return f"sysctl -w {shlex.quote(f'net/ipv4/conf/{value.name}/rp_filter={2 if value.loose else 1}')}"
     if isinstance(value, RedundantSubflows):
         return f"# close the subflows on {', '.join(sorted(value.addresses))} whose connection has a live one elsewhere"
     if isinstance(value, LeakingSubflows):

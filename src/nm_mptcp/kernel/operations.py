@@ -14,6 +14,7 @@ from ..model.state import (
     LinkdownSetting,
     Operation,
     RedundantSubflows,
+    ReversePathSetting,
     Route,
     Rule,
 )
@@ -21,6 +22,7 @@ from .errors import KernelError
 from .fib import FIB
 from .linkdown_sysctl import LinkdownSysctls
 from .path_manager import PathManager
+from .reverse_path import ReversePathFilters
 from .rtnetlink import Rtnetlink
 from .subflow_closer import SubflowCloser
 
@@ -60,6 +62,7 @@ class OperationWriter:
         path_manager: PathManager,
         closer: SubflowCloser,
         linkdown: LinkdownSysctls,
+        reverse_path: ReversePathFilters,
         on_limits: Callable[[], None],
     ) -> None:
         """``on_limits`` is called before limits are written."""
@@ -67,6 +70,7 @@ class OperationWriter:
         self._path_manager = path_manager
         self._closer = closer
         self._linkdown = linkdown
+        self._reverse_path = reverse_path
         self._on_limits = on_limits
 
     def write(
@@ -105,6 +109,8 @@ class OperationWriter:
                 self._path_manager.set_limits(limits)
             case Operation(Action.SET, LinkdownSetting() as setting):
                 self._linkdown.write(setting)
+            case Operation(Action.SET, ReversePathSetting() as setting):
+                self._reverse_path.write(setting)
             case Operation(Action.CLOSE_REDUNDANT, RedundantSubflows() as redundant):
                 self._closer.close_redundant(redundant)
             case Operation(Action.CLOSE_ALL, LeakingSubflows() as leaking):

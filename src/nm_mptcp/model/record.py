@@ -19,6 +19,7 @@ from .state import (
     OwnEndpoint,
     Owner,
     Path,
+    ReversePathSetting,
     SavedSetting,
     marks_of,
 )
@@ -128,6 +129,7 @@ def decided(ours: Ours, kernel: Kernel, desired: Desired) -> Ours:
         claims=desired.claims,
         withdrawn=desired.withdrawn | still_withdrawn,
         linkdown=frozenset(place for place in ours.linkdown if place[1] in kernel.links),
+        loosened=ours.loosened & kernel.links.keys(),
         numberings=frozenset(
             {now} | {known for known in ours.numberings - {now} if _in_use(marks_of(known), kernel, marks_of(now))}
         ),
@@ -189,6 +191,14 @@ def with_linkdown(ours: Ours, settings: Iterable[LinkdownSetting]) -> Ours:
     for setting in settings:
         (linkdown.add if setting.ignored else linkdown.discard)((setting.family, setting.ifindex))
     return replace(ours, linkdown=frozenset(linkdown))
+
+
+def with_reverse_path(ours: Ours, settings: Iterable[ReversePathSetting]) -> Ours:
+    """``ours`` with the settings of ``rp_filter`` that are about to be written."""
+    loosened = set(ours.loosened)
+    for setting in settings:
+        (loosened.add if setting.loose else loosened.discard)(setting.ifindex)
+    return replace(ours, loosened=frozenset(loosened))
 
 
 def since(before: Mapping[str, Since], paths: Iterable[Path], now: float) -> dict[str, Since]:

@@ -312,6 +312,7 @@ class Kernel:
     linkdown_default: frozenset[Family] = frozenset()  #: families for which it is the default of new interfaces
     #: the egress of a probe in each half of a family's public address space; empty while nothing can be a tunnel
     egress: Mapping[Family, tuple[Egress, ...]] = field(default_factory=dict)
+    strict: frozenset[int] = frozenset()  #: interfaces with ``rp_filter`` 1; empty while nothing can be a tunnel
     ipsec: bool = False  #: an IPsec policy encrypts some packets
     wireguard: WireGuard | None = WireGuard()  #: None: it could not be read
 
@@ -669,6 +670,7 @@ class Ours:
     linkdown: frozenset[tuple[Family, int]] = frozenset()
     #: the numbers that our routes and rules may carry: those in force, and earlier ones while any rule or route has them
     numberings: frozenset[Numbering] = frozenset()
+    loosened: frozenset[int] = frozenset()  #: interfaces whose ``rp_filter`` we changed from 1 to 2
 
     def owns(self, endpoint: Endpoint) -> bool:
         """Whether this endpoint of the kernel is ours; see :class:`OwnEndpoint`."""
@@ -810,6 +812,7 @@ class Desired:
     stale: frozenset[Endpoint] = frozenset()  #: the kernel's own (implicit) endpoints to delete, for the slots of paths
     renewed: frozenset[str] = frozenset()  #: addresses whose endpoint is to be deleted and added again
     linkdown: frozenset[tuple[Family, int]] = frozenset()  #: where ``ignore_routes_with_linkdown`` is to be set
+    loosened: frozenset[int] = frozenset()  #: interfaces whose ``rp_filter`` is not to be strict
     tunnels: Mapping[Family, Tunnel] = field(default_factory=dict)  #: the full tunnels that are guarded
     #: all tunnels, also split ones, whose connections are to get no subflow beside them (ifindexes, :data:`IPSEC`)
     stays_inside: frozenset[int] = frozenset()
@@ -850,6 +853,15 @@ class LinkdownSetting:
 
 
 @dataclass(frozen=True, slots=True)
+class ReversePathSetting:
+    """A value of the sysctl ``rp_filter`` on an interface: 2 if it is loose, else 1."""
+
+    ifindex: int
+    name: str
+    loose: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RedundantSubflows:
     """The subflows on ``addresses`` whose connection has an established subflow on an address outside of ``lost``."""
 
@@ -870,4 +882,4 @@ class Operation:
     """One write to the kernel. For SET_FLAGS ``value`` is the endpoint with its id and its new flags."""
 
     action: Action
-    value: Endpoint | Route | Rule | Limits | LinkdownSetting | RedundantSubflows | LeakingSubflows
+    value: Endpoint | Route | Rule | Limits | LinkdownSetting | ReversePathSetting | RedundantSubflows | LeakingSubflows

@@ -52,9 +52,8 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
     decisions = apply_link_quality(facts, apply_signal_strength(facts, decisions))
     suspension = suspend(facts, decisions, config)
     slots = fill_slots(facts, one_interface_each(facts, suspension.decisions), suspension.lost_addresses)
-    decisions = slots.decisions
-    silent = silent_links(facts, decisions, config)
-    decisions = apply_silence(facts, decisions, silent)
+    silent = silent_links(facts, slots.decisions, config)
+    decisions = apply_silence(facts, slots.decisions, silent)
     outside, inside = guard.outside(decisions), guarded_tunnels(facts, config)
     linkdown = replaceable(facts, outside, config)
     routed, around = _routes(facts, [] if hurried else outside, linkdown, silent)
@@ -77,6 +76,7 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
         stale=slots.stale,
         renewed=renewed(facts, decisions),
         linkdown=linkdown - around.covered,
+        loosened=_loosened(facts, [each for each in decisions if (each.family, each.ifindex) in guard.below]),
         tunnels=guard.tunnels,
         stays_inside=inside,
         close_all=guard.close_all,
@@ -99,6 +99,17 @@ def _routes(
     dead = {place for place in linkdown if _without_carrier(facts, place[1])}
     around = failover_routes(facts.kernel, dead, facts.marks, routed.tables, silent=silent.around, paths=silent.by)
     return routed, around
+
+
+def _loosened(facts: Facts, below: list[Decision]) -> frozenset[int]:
+    """The interfaces below a full tunnel of IPv4 whose ``rp_filter`` must not be strict.
+
+    Their addresses have no rules meanwhile, and the answers to the tunnel's own packets, and to NetworkManager's connectivity
+    check, would be dropped where the tunnel is by marks or in halves. NetworkManager itself does the same, all the time, on
+    interfaces whose profile has MPTCP enabled (``nm-device.c``).
+    """
+    routed = {each.ifindex for each in routed_addresses(facts, below) if each.family is Family.IPV4}
+    return frozenset(routed & (facts.kernel.strict | facts.snapshot.ours.loosened))
 
 
 def _without_carrier(facts: Facts, ifindex: int) -> bool:

@@ -27,6 +27,7 @@ from ..model.state import (
     Operation,
     Ours,
     RedundantSubflows,
+    ReversePathSetting,
     Route,
     RouteType,
     Rule,
@@ -46,13 +47,16 @@ def plan(desired: Desired, kernel: Kernel, ours: Ours) -> tuple[Operation, ...]:
     new_routes, old_routes = _routes(desired.routes, kernel, desired.marks)
     new_rules, old_rules = _rules(desired.rules, kernel, desired.marks)
     settings = list(_linkdown(desired.linkdown, kernel, ours))
+    loosened, restored = _reverse_path(desired.loosened, kernel, ours)
     return (
         *urgent(desired, kernel, ours),
+        *loosened,
         *(() if _forbids(desired, kernel) else _limits(desired.limits, kernel)),
         *new_routes,
         # Their routes were ignored until the failover routes were in place.
         *(Operation(Action.SET, setting) for setting in settings if not setting.ignored),
         *new_rules,
+        *restored,
         *(Operation(Action.ADD, endpoint) for endpoint in new),
         *(Operation(Action.DELETE, rule) for rule in old_rules if rule.source not in desired.close_all),
         *old_routes,
@@ -151,6 +155,21 @@ def _linkdown(wanted: frozenset[tuple[Family, int]], kernel: Kernel, ours: Ours)
             yield LinkdownSetting(*place, link.name, True)
         elif place not in wanted and have:
             yield LinkdownSetting(*place, link.name, False)
+
+
+def _reverse_path(wanted: frozenset[int], kernel: Kernel, ours: Ours) -> tuple[list[Operation], list[Operation]]:
+    """The operations that make ``rp_filter`` loose where it is strict, and those that restore it where we did so. Unchanged
+    where another program set it meanwhile.
+    """
+
+    def operations(ifindexes: Iterable[int], *, loose: bool) -> list[Operation]:
+        there = (kernel.links[ifindex] for ifindex in sorted(ifindexes) if ifindex in kernel.links)
+        return [Operation(Action.SET, ReversePathSetting(link.index, link.name, loose)) for link in there]
+
+    return (
+        operations((wanted & kernel.strict) - ours.loosened, loose=True),
+        operations(ours.loosened - wanted, loose=False),
+    )
 
 
 def _forbids(desired: Desired, kernel: Kernel) -> bool:
