@@ -22,6 +22,7 @@ from .bed import Bed, command
 from .namespaces import wait_for
 from .observe import STRACE, writes_in
 from .uplinks import Links
+from .vpn import VPN
 
 SETTINGS = "/run/nm-mptcp/conf.d/50-test.conf"
 
@@ -285,3 +286,19 @@ def test_profiles_and_settings_that_are_not_as_they_should_be(bed: Bed, up: Link
     assert doctor.found("status")["result"] == "good"
     bed.up("Wi-Fi")
     assert doctor.found("paths")["result"] == "good"
+
+
+@bad_state_of(routes.tunnels)
+def test_a_tunnel_that_connections_may_leave(bed: Bed, links: Links) -> None:
+    doctor = Doctor(bed)
+    bed.start_service()
+    links.bring_up()
+    assert doctor.found("tunnels")["result"] == "not-applicable"
+    VPN(bed).up()
+    doctor.wait("tunnels", "good", "tun0")
+    assert bed.service
+    bed.service.kill()
+    bed.sh("nft delete table inet nm-mptcp")
+    assert doctor.found("tunnels", "tun0")["result"] == "bad"
+    bed.start_service()
+    doctor.wait("tunnels", "good", "tun0")

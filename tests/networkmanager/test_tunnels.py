@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import json
 import socket
 
 import pytest
 
-from nm_mptcp.checks import routes
 from nm_mptcp.kernel.join_filter import IPSEC_NAME
 
-from ..support.badstates import bad_state_of
-from .bed import PROTOCOL, SERVER, Bed, command
+from .bed import PROTOCOL, SERVER, Bed
 from .namespaces import wait_for
 from .test_failover import wait_state
 from .traffic import Connection, EchoServer, over_both, reaches
@@ -163,25 +160,6 @@ def test_without_a_tunnel_there_is_no_filter(bed: Bed, up: Links) -> None:
     connection.close()
     wait_for("the filter is gone", lambda: table(bed) == "", seconds=100)  # close_timeout
     assert up.wifi.address
-
-
-@bad_state_of(routes.tunnels)
-@pytest.mark.usefixtures("up")
-def test_check_says_whether_it_is_there(bed: Bed) -> None:
-    def found() -> tuple[str, str]:
-        findings = json.loads(bed.machine.attempt(*command(), "check", "--json").stdout)["findings"]
-        (finding,) = [each for each in findings if each["check"] == "tunnels"]
-        return finding["subject"], finding["result"]
-
-    assert found() == ("", "not-applicable")
-    split(bed)
-    assert found() == ("tun0", "good")
-    assert bed.service
-    bed.service.kill()
-    bed.sh("nft delete table inet nm-mptcp")
-    assert found() == ("tun0", "bad")
-    bed.start_service()
-    wait_for("it is there again", lambda: found() == ("tun0", "good"))
 
 
 def test_policies_of_ipsec_for_some_hosts_are_a_tunnel_as_well(bed: Bed, up: Links) -> None:

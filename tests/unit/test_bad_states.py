@@ -13,7 +13,6 @@ MODULES = (
     "tests.kernel.test_checks_conflicts",
     "tests.networkmanager.test_check",
     "tests.networkmanager.test_health",
-    "tests.networkmanager.test_tunnels",
     "tests.packages.test_remedies",
 )
 
