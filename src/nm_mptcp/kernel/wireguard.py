@@ -84,7 +84,7 @@ class WireGuardLinks(Requester):
         try:
             ports = frozenset(self._ports(link for link in links.values() if link.kind in _KINDS and link.up))
             peers = frozenset(self._peers(link.name for link in links.values() if link.kind == "tun" and link.up))
-        except (KernelError, OSError, ValueError) as error:
+        except (KernelError, OSError, ValueError, struct.error) as error:
             if getattr(error, "errno", 0) not in _DENIED:
                 self._faults.report("look", f"{error}; rules for WireGuard's own packets stay as they are")
             return None
