@@ -41,9 +41,13 @@ class Echo:
                 while data := served.recv(65536):
                     served.sendall(data)
 
+    def send(self, data: bytes) -> None:
+        """Send something, without waiting for an answer."""
+        self._client.sendall(data)
+
     def echo(self, data: bytes = b"hello") -> None:
         """Send something and get it back; raises OSError when the connection is dead."""
-        self._client.sendall(data)
+        self.send(data)
         got = b""
         while len(got) < len(data):
             part = self._client.recv(65536)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from nm_mptcp.kernel import path_manager, path_manager_events, rtnl_parse, sock_diag, xfrm
 from nm_mptcp.kernel.netlink import Message, messages
+from nm_mptcp.kernel.tcp_sockets import _Scan
 
 #: What a malformed message may be told by.
 DOCUMENTED = (ValueError, struct.error, OSError)
@@ -78,6 +79,22 @@ def test_no_datagram_raises_anything_else(data: bytes) -> None:
             for parser, _, _ in PARSERS.values():
                 with contextlib.suppress(*DOCUMENTED):
                     parser(message)
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_no_datagram_of_sockets_raises_anything_else(data: st.DataObject) -> None:
+    datagram = b""
+    for payload in data.draw(st.lists(payloads(72), max_size=4)):
+        info = struct.pack("=HH", 204, 2) + data.draw(st.binary(min_size=200, max_size=200))
+        payload += info if data.draw(st.booleans()) else b""
+        kind = data.draw(st.sampled_from([18, 18, 18, 3]))
+        datagram += struct.pack("=IHHII", 16 + len(payload), kind, 2, 1, 0) + payload
+    scan = _Scan({"0.0.0.0": 1, "::": 2}, frozenset(), lambda _: False)
+    with contextlib.suppress(ValueError):
+        assert 0 <= scan.take(datagram) <= len(datagram)
+    assert len(scan.look().sockets) <= 4
+    assert len(scan.subflows()) <= 4
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from nm_mptcp.kernel.tcp_sockets import TCPSocket
+from nm_mptcp.kernel.tcp_sockets import Look, TCPSocket
 from nm_mptcp.model.state import Family, Place
 from nm_mptcp.policy.silence_evidence import Attempts, Evidence, Standing, in_words, is_private, judge, weigh
 
@@ -37,6 +37,7 @@ def tcp(local: str = W, remote: str = SERVER, /, **values: object) -> TCPSocket:
         "shortest": 0.02,
         "sent": 100,
         "resent": 0,
+        "cookie": hash((local, remote)),
     }
     return TCPSocket(family=Family.of(local), local=local, remote=remote, **(usual | values))  # type: ignore[arg-type]
 
@@ -57,7 +58,11 @@ def near(address: str) -> bool:
 
 
 def evidence(*sockets: TCPSocket, place: Place = WIFI) -> Evidence:
-    return weigh(sockets, PLACES, near).get(place, Evidence())
+    return weigh(look(*sockets), PLACES, near).get(place, Evidence())
+
+
+def look(*sockets: TCPSocket) -> Look:
+    return Look(sockets, {each.cookie: each.acked for each in sockets})
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,7 @@ def test_a_socket_that_is_bound_to_another_interface_is_no_evidence_for_the_addr
 
 def test_a_connection_that_began_in_a_tunnel_is_no_evidence_about_the_links_beside_it() -> None:
     inside, join = tcp("10.8.0.2", token=7, heard=0.01), connecting(SERVER, 3, token=7)
-    found = weigh((inside, join, connecting("192.0.2.2")), PLACES, near, inside={"10.8.0.2"})
+    found = weigh(look(inside, join, connecting("192.0.2.2")), PLACES, near, inside={"10.8.0.2"})
     assert [each.remote for each in found[WIFI].waiting] == ["192.0.2.2"]
 
 

@@ -72,7 +72,9 @@ class QualityWatch:
     async def _sample(self) -> bool | None:
         """Take a sample; whether any subflow was in use since the one before, None if there is none."""
         try:
-            sockets = [each for each in await self._kernel.tcp_sockets(self._place_of) if each.token]
+            sockets = await self._kernel.tcp_subflows(
+                {address: place.ifindex for address, place in self._place_of.items()}
+            )
         except KernelError as error:
             self._faults.report("sockets", f"{error}; slow links are not noticed")
             return False

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Notices links that are up and carry no packets, from the first retransmissions, and notices when they answer again.
 
-While nothing is retransmitted, nothing is done. A retransmission from a watched link causes a look at the TCP sockets. If
-some wait for too long and nobody was heard by that link, their peers, and those of other connections by it, are asked for
+While nothing is retransmitted, nothing is done. A retransmission from a watched link causes a look at the sockets that sent
+again, which the kernel finds at once; only if one waits for too long, and none of the others was heard, at all TCP sockets. If
+some wait and nobody was heard by that link, their peers, and those of other connections by it, are asked for
 :data:`_EXAMINE` seconds by connection attempts: by this link, and by others where no MPTCP connection shows that they live.
 ``policy.silence_evidence`` judges. A silent link is asked again after 5 s, 10 s, ... 60 s, and looked at twice a second
 while sockets wait on it.
@@ -17,16 +18,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..fault_log import FaultLog
 from ..journal import Event, log_fields
 from ..kernel.access import KernelAccess
 from ..kernel.connect_probe import ConnectProbes
-from ..kernel.errors import KernelError
 from ..kernel.tcp_sockets import SocketKey
 from ..model.state import Family, Place, Silence
-from ..policy.silence_evidence import Attempts, Evidence, Standing, in_words, is_private, judge, weigh
+from ..policy.silence_evidence import Attempts, Evidence, Standing, in_words, is_private, judge
 from .link_silence import LinkSilence
 from .retransmission_source import RetransmissionSource
+from .socket_looks import SocketLooks
 from .watched_links import WatchedLinks
 
 _log = logging.getLogger(__name__)
@@ -63,9 +63,8 @@ _FLOWS = 2
 #: Seconds for which a link without a verdict is not examined again, doubled each time, and their maximum.
 _REST = (1.0, 8.0)
 
-#: The share of a processor that looks may use, also while a link is examined; and the seconds that are saved up for a burst.
+#: The share of a processor that looks may use, also while a link is examined.
 _SHARE, _SHARE_EXAMINED = 0.01, 0.1
-_SAVED = 0.05
 
 
 @dataclass(slots=True, eq=False)
@@ -113,22 +112,21 @@ class SilenceWatch:
         wake: Callable[[], None],
         on_suspicion: Callable[[], None] = lambda: None,
     ) -> None:
-        self._kernel = kernel
         self._silence = silence
         self._wake = wake
         self._on_suspicion = on_suspicion
-        self._source = RetransmissionSource(self._on_sockets, self._on_retransmission)
+        self._source = RetransmissionSource(self._on_sockets, self._on_any)
         self._probes = ConnectProbes()
-        self._faults = FaultLog(_log)
+        self._looks = SocketLooks(kernel, self._probes.own)
         self._links = WatchedLinks()
         self._cases: dict[Place, _Case] = {}
         self._resent: dict[SocketKey, float] = {}  #: the last retransmission of each socket, of the last seconds
+        self._untold = False  #: something was sent again, and it is not known what
+        self._missed = False  #: something was sent again since the last look began
         self._resting: dict[Place, tuple[float, float]] = {}  #: until when, and how long the next rest is
         self._examining: asyncio.Task[None] | None = None
         self._stir = asyncio.Event()  #: something happened that an examination waits for
         self._evidence: dict[Place, Evidence] = {}  #: by the last look
-        self._left = _SAVED  #: seconds of looking that are left, and when that was computed
-        self._counted = 0.0
         self._not_before = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -173,13 +171,18 @@ class SilenceWatch:
             self._resent.update(dict.fromkeys(mine, now))
             self._on_retransmission()
 
+    def _on_any(self) -> None:
+        self._untold = True
+        self._on_retransmission()
+
     def _on_retransmission(self) -> None:
         """Look at the sockets, now or when a look is due again."""
-        if self._examining is not None and not self._examining.done():
+        self._missed = True
+        if self._examining is not None:
             self._stir.set()
         elif self._timer is None:
             loop = asyncio.get_running_loop()
-            due = max(loop.time() + self._look_after(_SHARE), self._not_before)
+            due = max(loop.time() + self._looks.due_in(_SHARE), self._not_before)
             self._timer = loop.call_at(due, self._begin)
 
     def _begin(self) -> None:
@@ -189,7 +192,10 @@ class SilenceWatch:
     async def _examine_safely(self) -> None:
         """Examine; after a fault no link counts as silent, and the next retransmission begins anew."""
         try:
-            await self._examine()
+            self._missed = False
+            untold, self._untold = self._untold, False
+            if untold or not await self._looks.are_clear(self._links, self._resent):
+                await self._examine()
         except Exception:
             _log.exception("examining silent links failed")
             for place in list(self._cases):
@@ -197,29 +203,13 @@ class SilenceWatch:
             for place in self._links.local:
                 self._silence.set(place, None, time.monotonic())
             self._wake()
-
-    def _look_after(self, share: float) -> float:
-        """Seconds until the next look may be made; ``share`` of the time since the last call is saved up for it."""
-        now = asyncio.get_running_loop().time()
-        self._left = min(self._left + share * (now - self._counted), _SAVED)
-        self._counted = now
-        return max(0.0, -self._left / share)
+        self._examining = None
+        if self._missed:
+            self._on_retransmission()
 
     async def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        try:
-            found = await self._kernel.tcp_sockets(self._links.place_of.keys() | self._links.inside)
-            sockets = [each for each in found if each.key[:2] not in self._probes.own]
-            self._evidence = weigh(
-                sockets, self._links.place_of, self._links.is_near, self._resent.keys(), self._links.inside
-            )
-        except KernelError as error:
-            self._faults.report("sockets", f"{error}; silent links are not noticed")
-            self._evidence = {}
-        else:
-            self._faults.clear("sockets")
-        self._left -= loop.time() - began
+        self._missed = False
+        self._evidence = await self._looks.look(self._links, self._resent.keys())
 
     # --- examination
 
@@ -240,7 +230,7 @@ class SilenceWatch:
                 async with asyncio.timeout_at(max(due, now + 0.001)):
                     await self._stir.wait()
             examined = any(not case.confirmed for case in self._cases.values())
-            if not self._look_after(_SHARE_EXAMINED if examined else _SHARE):
+            if not self._looks.due_in(_SHARE_EXAMINED if examined else _SHARE):
                 await self._look()
 
     def _open_cases(self, now: float) -> None:

@@ -44,7 +44,7 @@ from .rtnetlink import Rtnetlink
 from .rtnl_events import RtnetlinkEvents, full_dump
 from .sock_diag import Sockets, Subflow, may_administer
 from .subflow_closer import SubflowCloser
-from .tcp_sockets import TCPSocket, packed, parse
+from .tcp_sockets import Look, SocketKey, TCPSocket, TCPSockets
 from .wireguard import WireGuardLinks
 from .worker import NetlinkWorker
 
@@ -83,6 +83,7 @@ class KernelAccess:
         self._rtnetlink = Rtnetlink()
         self._path_manager = PathManager()
         self._sockets = Sockets()
+        self._tcp_sockets = TCPSockets()
         self._neighbours = Neighbours()
         self._route_lookup = RouteLookup()
         self._egress = EgressLookup()
@@ -138,6 +139,7 @@ class KernelAccess:
             self._rtnetlink,
             self._path_manager,
             self._sockets,
+            self._tcp_sockets,
             self._neighbours,
             self._route_lookup,
             self._egress,
@@ -241,10 +243,19 @@ class KernelAccess:
         """
         return established_addresses(await self._worker.run(self._sockets.subflows)) if may_administer() else None
 
-    async def tcp_sockets(self, local: Iterable[str]) -> tuple[TCPSocket, ...]:
-        """All TCP sockets with one of these local addresses. Raises :class:`KernelError`."""
-        forms = {form: address for address in local for form in packed(address)}
-        return tuple(parse(await self._worker.run(self._sockets.dump), forms))
+    async def look_at_sockets(
+        self, local: Mapping[str, int], resent: Set[SocketKey], is_near: Callable[[str], bool]
+    ) -> Look:
+        """See :meth:`.TCPSockets.look`. Raises :class:`KernelError`."""
+        return await self._worker.run(self._tcp_sockets.look, local, resent, is_near)
+
+    async def find_sockets(self, keys: Mapping[SocketKey, int]) -> tuple[TCPSocket, ...]:
+        """Those of these sockets that exist, each by the interface of its address. Raises :class:`KernelError`."""
+        return await self._worker.run(self._find, keys)
+
+    async def tcp_subflows(self, local: Mapping[str, int]) -> tuple[TCPSocket, ...]:
+        """See :meth:`.TCPSockets.subflows`. Raises :class:`KernelError`."""
+        return await self._worker.run(self._tcp_sockets.subflows, local)
 
     async def bypass(self, tunnels: Mapping[Family, Tunnel]) -> TunnelBypass:
         """The local addresses of subflows that do not go through these tunnels. Raises :class:`KernelError`."""
@@ -371,6 +382,10 @@ class KernelAccess:
             self._endpoints_max = self._path_manager.endpoints_max()
         limits = self._path_manager.limits() if path_manager else Limits(0, 0)
         return _Settings(sysctl.mptcp_enabled(), path_manager, limits)
+
+    def _find(self, keys: Mapping[SocketKey, int]) -> tuple[TCPSocket, ...]:
+        found = (self._tcp_sockets.find(key, ifindex) for key, ifindex in keys.items())
+        return tuple(each for each in found if each is not None)
 
     def _forget_settings(self) -> None:
         self._settings = None

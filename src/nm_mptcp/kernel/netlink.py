@@ -79,9 +79,9 @@ class Message(NamedTuple):
     end: int
 
 
-def messages(data: bytes) -> Iterator[Message]:
-    """The messages of a datagram. Raises :class:`ValueError` for one that is truncated or malformed."""
-    offset, size = 0, len(data)
+def messages(data: bytes, offset: int = 0) -> Iterator[Message]:
+    """The messages of a datagram from ``offset``. Raises :class:`ValueError` for one that is truncated or malformed."""
+    size = len(data)
     while offset < size:
         if size - offset < 16:
             raise ValueError("netlink datagram with a truncated header")
@@ -278,6 +278,17 @@ class Netlink(Closing):
             self.close()
             raise KernelError(error.errno or 0, what, error.strerror) from error
 
+    def dump_by(self, kind: int, payload: bytes, read: Callable[[bytes], int], *, what: str) -> None:
+        """A dump whose datagrams ``read`` takes: it returns where the objects at the beginning of one end. It may raise
+        :class:`ValueError`, and must not be told of each message: that takes longer than the kernel takes for it.
+
+        Raises :class:`KernelError` with ``what`` in its text.
+        """
+        sock = self._open(what)
+        self._send(sock, kind, NLM_F_REQUEST | NLM_F_DUMP, payload, what)
+        while not any(self._ends(message, what) for message in self._receive(sock, what, read)):
+            pass
+
     def _answers(self, sock: socket.socket, what: str) -> tuple[list[Message], bool]:
         """The answers, and whether a dump was interrupted."""
         answers: list[Message] = []
@@ -287,17 +298,25 @@ class Netlink(Closing):
                 if message.sequence != self._sequence:
                     continue  # of a request that timed out
                 interrupted |= bool(message.flags & NLM_F_DUMP_INTR)
-                if message.type in (NLMSG_ERROR, NLMSG_DONE):
-                    self._check(message, what)
+                if self._ends(message, what):
                     return answers, interrupted
                 answers.append(message)
 
-    def _receive(self, sock: socket.socket, what: str) -> list[Message]:
+    def _ends(self, message: Message, what: str) -> bool:
+        """Whether a message ends the answers; raises the error that it tells of."""
+        if message.sequence != self._sequence or message.type not in (NLMSG_ERROR, NLMSG_DONE):
+            return False
+        self._check(message, what)
+        return True
+
+    def _receive(self, sock: socket.socket, what: str, read: Callable[[bytes], int] | None = None) -> list[Message]:
+        """The messages of a datagram, without the objects that ``read`` takes."""
         try:
             size, _ancillary, flags, _sender = sock.recvmsg_into([self._buffer])
             if flags & socket.MSG_TRUNC:
                 raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
-            return list(messages(bytes(memoryview(self._buffer)[:size])))
+            data = bytes(memoryview(self._buffer)[:size])
+            return list(messages(data, read(data) if read else 0))
         except (OSError, ValueError) as error:
             # Else the remaining answers would be read as those to the next request.
             self.close()

@@ -18,14 +18,16 @@ from ..model.state import Family
 from .netlink import SOCK_DIAG, Message, Requester, attributes
 
 #: The older request, which lists both families at once, as ss(8) does.
-_TCPDIAG_GETSOCK = 18
+GETSOCK = 18
 _SOCK_DESTROY = 21
 #: The kernel adds ULP information only with the socket's tcp_info.
-_WITH_INFO = 1 << (2 - 1)
-_INET_DIAG_INFO = 2
+WITH_INFO = 1 << (2 - 1)
+INET_DIAG_INFO = 2
 _INET_DIAG_MARK = 15
-_INET_DIAG_ULP_INFO = 19
-_INET_ULP_INFO_MPTCP = 3
+INET_DIAG_ULP_INFO = 19
+INET_ULP_INFO_MPTCP = 3
+#: What fails when the sockets cannot be read.
+READ = "read the TCP sockets"
 _ALL = struct.Struct("=BBBB48xII")
 _REQUEST = struct.Struct("=BBBBI")
 _ID = struct.Struct("!HH16s16s")
@@ -34,7 +36,7 @@ _MESSAGE = struct.Struct("=BBBB48sIIIII")
 #: bytes acknowledged and received (since 4.2).
 _RTT = struct.Struct("=68xI20xI")
 _BYTES = struct.Struct("=120xQQ")
-_TOKEN_REMOTE, _TOKEN_LOCAL, _SUBFLOW_FLAGS, _ID_REMOTE, _ID_LOCAL = 1, 2, 8, 9, 10
+_TOKEN_REMOTE, TOKEN_LOCAL, _SUBFLOW_FLAGS, _ID_REMOTE, _ID_LOCAL = 1, 2, 8, 9, 10
 
 
 class TCPState(enum.IntEnum):
@@ -146,6 +148,13 @@ class Subflow:
         return bool(self.flags & (SubflowFlag.BACKUP_LOCAL | SubflowFlag.BACKUP_REMOTE))
 
 
+def all_sockets() -> bytes:
+    """The body of a :data:`GETSOCK` request for all TCP sockets with data to send or receive; conditions may follow."""
+    # One request for both families: for each the kernel walks its whole table of sockets, whosever they are (262,144 buckets
+    # on a machine with 24 GiB: 1 to 3 ms), and a lost link's endpoint waits for that.
+    return _ALL.pack(socket.AF_UNSPEC, 0, 0, WITH_INFO, _STATES, 0)
+
+
 class Sockets(Requester):
     """Socket diagnosis: synchronous, for one thread, opened at first use, in that thread's network namespace.
 
@@ -160,10 +169,7 @@ class Sockets(Requester):
 
     def dump(self) -> list[Message]:
         """All TCP sockets with data to send or receive, as the kernel reports them."""
-        # One request for both families: for each the kernel walks its whole table of sockets, whosever they are
-        # (262,144 buckets on a machine with 24 GiB: some 3 ms), and a lost link's endpoint waits for that.
-        body = _ALL.pack(socket.AF_UNSPEC, 0, 0, _WITH_INFO, _STATES, 0)
-        return self._netlink.dump(_TCPDIAG_GETSOCK, body, what="read the TCP sockets")
+        return self._netlink.dump(GETSOCK, all_sockets(), what=READ)
 
     def destroy(self, subflow: Subflow) -> None:
         """Close one subflow with a reset; its connection continues on its siblings, and is lost without one.
@@ -196,7 +202,7 @@ def destroy(subflow: Subflow) -> None:
 def _subflow(answer: Message) -> Subflow | None:
     """A socket of the dump; None for one that is not a subflow."""
     attrs = attributes(answer.data, answer.start + _MESSAGE.size, answer.end)
-    mptcp = _of_subflow(attrs.get(_INET_DIAG_ULP_INFO, b""))
+    mptcp = _of_subflow(attrs.get(INET_DIAG_ULP_INFO, b""))
     if mptcp is None:
         return None
     family, state, _timer, _retransmits, identity, _expires, _rqueue, _wqueue, _uid, inode = _MESSAGE.unpack_from(
@@ -207,10 +213,10 @@ def _subflow(answer: Message) -> Subflow | None:
     socket_family = Family(family)
     own, mapped = _text(local, socket_family)
     peer, _ = _text(remote, socket_family)
-    info = attrs.get(_INET_DIAG_INFO, b"")
+    info = attrs.get(INET_DIAG_INFO, b"")
     sent, received = _BYTES.unpack_from(info) if len(info) >= _BYTES.size else (0, 0)
     return Subflow(
-        token=_number(mptcp, _TOKEN_LOCAL, "=I"),
+        token=_number(mptcp, TOKEN_LOCAL, "=I"),
         family=Family.IPV4 if mapped else socket_family,
         local=own,
         local_port=local_port,
@@ -232,15 +238,9 @@ def _subflow(answer: Message) -> Subflow | None:
     )
 
 
-def token_of(layer: bytes) -> int:
-    """The token of a subflow's connection, by the socket's ``INET_DIAG_ULP_INFO``; 0 for another kind of socket."""
-    mptcp = _of_subflow(layer)
-    return _number(mptcp, _TOKEN_LOCAL, "=I") if mptcp else 0
-
-
 def _of_subflow(layer: bytes) -> dict[int, bytes] | None:
     """The attributes of a subflow, by the socket's ``INET_DIAG_ULP_INFO``; None for another kind of socket."""
-    inner = attributes(layer, 0, len(layer)).get(_INET_ULP_INFO_MPTCP)
+    inner = attributes(layer, 0, len(layer)).get(INET_ULP_INFO_MPTCP)
     return None if inner is None else attributes(inner, 0, len(inner))
 
 

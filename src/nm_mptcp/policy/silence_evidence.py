@@ -14,10 +14,10 @@ from __future__ import annotations
 import enum
 import ipaddress
 import math
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 
-from ..kernel.tcp_sockets import SocketKey, TCPSocket
+from ..kernel.tcp_sockets import Look, SocketKey, TCPSocket
 from ..model.state import Place
 from ..text import listed
 
@@ -60,8 +60,9 @@ class Evidence:
         default_factory=dict
     )  #: by peer: where its connection was answered meanwhile
     others: tuple[tuple[str, int], ...] = ()  #: further peers on this link, by address and port
-    #: the bytes that each peer has acknowledged so far, and the seconds since it was heard
-    acked: Mapping[SocketKey, tuple[int, float]] = field(default_factory=dict)
+    #: by socket: the bytes that its peer has acknowledged so far, and the seconds since it was heard
+    acked: Mapping[int, tuple[int, float]] = field(default_factory=dict)
+    known: Mapping[int, int] = field(default_factory=dict, repr=False)  #: the same bytes of all sockets that there are
     trip: float = 0.0  #: the longest round-trip time of any of its sockets in seconds; 0: none is known
 
     @property
@@ -87,8 +88,8 @@ class Evidence:
         directions. A socket that was idle before, or is new, counts if it was heard since.
         """
         return any(
-            acked > before.acked[key][0] if key in before.acked else acked > 0 and heard < seconds
-            for key, (acked, heard) in self.acked.items()
+            acked > before.known[cookie] if cookie in before.known else acked > 0 and heard < seconds
+            for cookie, (acked, heard) in self.acked.items()
         )
 
     @property
@@ -126,6 +127,12 @@ def is_waiting(each: TCPSocket, resent: Set[SocketKey] = frozenset()) -> bool:
     return each.connecting or bool(each.timeouts) or each.heard >= late(each.rtt)
 
 
+def is_clear(place: Place, found: Mapping[Place, Evidence], *, complete: bool) -> bool:
+    """Whether a link need not be examined, by what the sockets tell that sent again of late, or only some of those."""
+    evidence = found.get(place, Evidence())
+    return evidence.heard < late(evidence.trip) or (complete and not evidence.waiting)
+
+
 def _is_of_a_client(each: TCPSocket) -> bool:
     return each.remote_port >= _EPHEMERAL > each.local_port
 
@@ -143,7 +150,7 @@ _PRIVATE = tuple(
 
 
 def weigh(
-    sockets: Iterable[TCPSocket],
+    look: Look,
     place_of: Mapping[str, Place],
     is_near: Callable[[str], bool],
     resent: Set[SocketKey] = frozenset(),
@@ -154,11 +161,10 @@ def weigh(
     :func:`is_waiting`. ``inside`` are the local addresses of tunnels: the joins beside one of a connection that began there
     are dropped on purpose, and its peer must not be asked.
     """
-    sockets = tuple(sockets)
-    tunnelled = {each.token for each in sockets if each.token and each.local in inside}
+    tunnelled = {each.token for each in look.sockets if each.token and each.local in inside}
     groups: dict[Place, list[TCPSocket]] = {}
     siblings: dict[int, list[tuple[Place, TCPSocket]]] = {}
-    for each in sockets:
+    for each in look.sockets:
         place = place_of.get(each.local)
         elsewhere = place is None or each.ifindex not in (0, place.ifindex) or is_near(each.remote)
         if place is None or elsewhere or each.token in tunnelled:
@@ -166,7 +172,7 @@ def weigh(
         groups.setdefault(place, []).append(each)
         if each.token and not each.connecting:
             siblings.setdefault(each.token, []).append((place, each))
-    return {place: _evidence(place, group, siblings, resent) for place, group in groups.items()}
+    return {place: _evidence(place, group, siblings, resent, look.acked) for place, group in groups.items()}
 
 
 def _evidence(
@@ -174,6 +180,7 @@ def _evidence(
     group: list[TCPSocket],
     siblings: Mapping[int, list[tuple[Place, TCPSocket]]],
     resent: Set[SocketKey],
+    known: Mapping[int, int],
 ) -> Evidence:
     waiting = [each for each in group if is_waiting(each, resent)]
     answered = [each for each in group if not each.connecting and not is_waiting(each, resent)]
@@ -195,7 +202,8 @@ def _evidence(
         tuple(waiting),
         elsewhere,
         tuple((peer, port) for peer, port in others.items() if peer not in unanswered)[:_OTHERS],
-        {each.key: (each.acked, each.heard) for each in group if not each.connecting},
+        {each.cookie: (each.acked, each.heard) for each in group if not each.connecting},
+        known,
         max((each.rtt for each in group), default=0.0),
     )
 

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is read of the sockets when something was sent again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from nm_mptcp.engine.link_silence import LinkSilence
+from nm_mptcp.engine.silence_watch import SilenceWatch
+from nm_mptcp.engine.watched_links import WatchedLinks
+from nm_mptcp.kernel.access import KernelAccess
+from nm_mptcp.kernel.tcp_sockets import Look, SocketKey, TCPSocket
+
+from .test_silence_evidence import PLACES, W, look, stalled, tcp
+
+#: One that is heard, though it lost a packet; and one that waits.
+HEARD = tcp(W, "192.0.2.1", unacked=3, retransmitted=1, heard=0.01)
+WAITS = stalled(W, "192.0.2.2")
+
+
+class Kernel:
+    """Knows some sockets, and notes what it is asked."""
+
+    def __init__(self, *sockets: TCPSocket, meanwhile: Callable[[], None] = lambda: None) -> None:
+        self.sockets = sockets
+        self.meanwhile = meanwhile
+        self.asked: list[str] = []
+
+    async def find_sockets(self, keys: Mapping[SocketKey, int]) -> tuple[TCPSocket, ...]:
+        self.asked.append(f"for {len(keys)}")
+        self.meanwhile()
+        return tuple(each for each in self.sockets if each.key in keys)
+
+    async def look_at_sockets(self, *_: object) -> Look:
+        self.asked.append("for all")
+        return look(*self.sockets)
+
+
+def watch(kernel: Kernel) -> SilenceWatch:
+    watch = SilenceWatch(cast(KernelAccess, kernel), LinkSilence(), lambda: None)
+    watch._links = WatchedLinks(place_of=PLACES)  # none has an address to ask peers from
+    return watch
+
+
+def asked(kernel: Kernel, *resent: TCPSocket, act: Callable[[SilenceWatch], None] | None = None) -> list[str]:
+    """What the kernel is asked when these sockets send again."""
+
+    async def run() -> list[str]:
+        watched = watch(kernel)
+        if act:
+            act(watched)
+        else:
+            watched._on_sockets(frozenset(each.key for each in resent))
+        await asyncio.sleep(0.05)
+        watched.close()
+        return kernel.asked
+
+    return asyncio.run(run())
+
+
+def test_a_socket_that_is_heard_is_all_that_is_looked_at() -> None:
+    assert asked(Kernel(HEARD, WAITS), HEARD) == ["for 1"]
+
+
+def test_one_that_waits_beside_it_changes_nothing() -> None:
+    assert asked(Kernel(HEARD, WAITS), HEARD, WAITS) == ["for 2"]
+
+
+def test_where_one_waits_and_none_is_heard_all_are_looked_at() -> None:
+    assert asked(Kernel(HEARD, WAITS), WAITS) == ["for 1", "for all"]
+
+
+def test_a_socket_of_another_network_namespace_is_not_found() -> None:
+    assert asked(Kernel(), WAITS) == ["for 1"]
+
+
+def many(**values: object) -> list[TCPSocket]:
+    return [tcp(W, f"192.0.2.{number}", unacked=1, retransmitted=1, **values) for number in range(1, 101)]
+
+
+def test_of_many_some_are_enough_where_one_of_them_is_heard() -> None:
+    assert asked(Kernel(*many(heard=0.01)), *many()) == ["for 16"]
+
+
+def test_of_many_some_are_not_enough_where_none_of_them_is_heard() -> None:
+    assert asked(Kernel(*many(heard=0.3)[:-16]), *many()) == ["for 16", "for all"]
+
+
+def test_where_it_is_not_known_what_was_sent_again_all_are_looked_at() -> None:
+    assert asked(Kernel(HEARD), act=lambda watched: watched._on_any()) == ["for all"]
+
+
+def test_what_is_sent_again_during_a_look_causes_another() -> None:
+    kernel = Kernel(HEARD, WAITS)
+
+    def later() -> None:
+        kernel.meanwhile = lambda: None
+        watched[0]._on_sockets(frozenset({WAITS.key}))
+        kernel.sockets = (WAITS,)
+
+    watched: list[SilenceWatch] = []
+
+    def act(each: SilenceWatch) -> None:
+        watched.append(each)
+        kernel.meanwhile = later
+        each._on_sockets(frozenset({HEARD.key}))
+
+    assert asked(kernel, act=act)[-2:] == ["for 2", "for all"]
