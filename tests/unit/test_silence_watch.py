@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is read of the sockets when something was sent again."""
+"""What is read of the sockets when something was sent again, and what shows that a silent link is answered."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import cast
 
+import pytest
+
 from nm_mptcp.engine.link_silence import LinkSilence
-from nm_mptcp.engine.silence_watch import SilenceWatch
+from nm_mptcp.engine.silence_watch import SilenceWatch, _Case
 from nm_mptcp.engine.watched_links import WatchedLinks
 from nm_mptcp.kernel.access import KernelAccess
 from nm_mptcp.kernel.tcp_sockets import Look, SocketKey, TCPSocket
+from nm_mptcp.policy.silence_evidence import Evidence
 
 from .test_silence_evidence import PLACES, W, look, stalled, tcp
 
@@ -108,3 +111,31 @@ def test_what_is_sent_again_during_a_look_causes_another() -> None:
         each._on_sockets(frozenset({HEARD.key}))
 
     assert asked(kernel, act=act)[-2:] == ["for 2", "for all"]
+
+
+# --- a silent link is answered again
+
+
+def case() -> _Case:
+    return _Case(0.0, Evidence(), Evidence(), confirmed=True)
+
+
+@pytest.mark.parametrize(
+    ("looks", "flows"),
+    [
+        pytest.param([(10.0, 0.01), (10.5, 0.01)], True, id="answers at two looks"),
+        pytest.param([(10.0, 0.01)], False, id="one may be a peer's retransmission"),
+        pytest.param([(10.0, 0.01), (10.03, 0.04), (10.1, 0.11)], False, id="the same one, seen again"),
+        pytest.param([(10.0, 0.01), (10.5, 0.4), (11.0, 0.01)], False, id="none for a while in between"),
+        pytest.param([(10.0, 0.01), (10.1, 0.01), (10.2, 0.01), (10.3, 0.01)], True, id="several, by quick looks"),
+    ],
+)
+def test_answers_flow(looks: list[tuple[float, float]], flows: bool) -> None:
+    found = case()
+    assert [found.flows(Evidence(heard=heard), now) for now, heard in looks][-1] is flows
+
+
+def test_before_silence_is_certain_it_does_not_count() -> None:
+    found = case()
+    found.confirmed = False
+    assert not any(found.flows(Evidence(heard=0.01), now) for now in (10.0, 10.5, 11.0))

@@ -57,7 +57,7 @@ _TRIAL = 3
 #: Seconds between two looks at a silent link on which sockets wait.
 _LOOK = 0.5
 
-#: Looks in a row by which something was received, that show that a silent link answers.
+#: Answers, half of :data:`_LOOK` apart at least, that show that a silent link answers.
 _FLOWS = 2
 
 #: Seconds for which a link without a verdict is not examined again, doubled each time, and their maximum.
@@ -75,7 +75,8 @@ class _Case:
     first: Evidence  #: when it began
     evidence: Evidence  #: the last in which sockets wait
     waits: bool = True  #: sockets wait on it now
-    heard: int = 0  #: looks in a row by which something was received, since the silence was confirmed
+    heard: int = 0  #: answers after which others were heard in time, since the silence was confirmed; when the last was
+    heard_at: float = 0.0
     silent_since: float | None = None  #: when the first verdict was
     confirmed: bool = False
     next_attempt: float = 0.0
@@ -90,6 +91,18 @@ class _Case:
         """The results so far; an attempt counts as unanswered when its answer should be there."""
         after = max(_PROMPT, 2 * self.evidence.trip) if self.evidence.trip else _PROMPT_UNKNOWN
         return Attempts(sum(1 for sent in self.sent if now - sent >= after), self.answered, self.elsewhere)
+
+    def flows(self, found: Evidence, now: float) -> bool:
+        """Whether answers come again and again, by this look: what is heard once may be a peer's own retransmission, and is
+        still to be seen when the next look follows soon.
+        """
+        when = now - found.heard
+        if not self.confirmed or found.heard >= _LOOK / 2:
+            self.heard = 0
+        elif not self.heard or when - self.heard_at >= _LOOK / 2:
+            self.heard += 1
+            self.heard_at = when
+        return self.heard >= _FLOWS
 
     def quiet(self, now: float) -> float:
         """Seconds for which nothing was answered."""
@@ -248,10 +261,8 @@ class SilenceWatch:
         case.waits = bool(found.waiting)
         if found.waiting and not case.confirmed:
             case.evidence = found
-        # What is received alone may be the peers' retransmissions; twice in a row it flows.
-        case.heard = case.heard + 1 if case.confirmed and found.heard < _LOOK / 2 else 0
         standing = judge(case.evidence, case.attempts(now), case.quiet(now))
-        if standing is Standing.GOOD or found.progress(case.first, now - case.began) or case.heard >= _FLOWS:
+        if case.flows(found, now) or standing is Standing.GOOD or found.progress(case.first, now - case.began):
             self._answered(place, case)
             return
         if standing is Standing.SILENT or (standing is Standing.SUSPECT and case.silent_since is None):
