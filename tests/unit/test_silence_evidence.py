@@ -38,6 +38,8 @@ def tcp(local: str = W, remote: str = SERVER, /, **values: object) -> TCPSocket:
         "sent": 100,
         "resent": 0,
         "cookie": hash((local, remote)),
+        "sacked": 0,
+        "told": values.get("heard", 100.0),
     }
     return TCPSocket(family=Family.of(local), local=local, remote=remote, **(usual | values))  # type: ignore[arg-type]
 
@@ -115,6 +117,22 @@ ROWS: dict[str, Row] = {
         (stalled(token=7, seconds=1.2, timeouts=3, heard=0.01), tcp(C, token=7, heard=0.01)),
         Attempts(unanswered=10),
         Standing.SILENT,
+    ),
+    "and before the first timeout: what the peer sends is what it sent before": Row(
+        (stalled(token=7, heard=0.01, told=0.42), tcp(C, token=7, heard=0.01)), Attempts(unanswered=4), Standing.SUSPECT
+    ),
+    "it sends something new": Row(
+        (stalled(token=7, heard=0.01, told=0.01), tcp(C, token=7, heard=0.01)), Attempts(unanswered=4), Standing.UNKNOWN
+    ),
+    "it acknowledges something else": Row(
+        (stalled(token=7, heard=0.01, told=9.0, sacked=1), tcp(C, token=7, heard=0.01)),
+        Attempts(unanswered=4),
+        Standing.UNKNOWN,
+    ),
+    "an upload is acknowledged, though one packet is sent again": Row(
+        (tcp(unacked=30, retransmitted=1, heard=0.01, told=9.0, token=7), tcp(C, token=7, heard=0.01)),
+        Attempts(unanswered=4),
+        Standing.UNKNOWN,
     ),
     "a neighbour on its own network was heard: that tells nothing about the way beyond": Row(
         (stalled(token=7, seconds=2), tcp(C, token=7, heard=0.01), tcp(W, "10.0.1.9", heard=0.01)),

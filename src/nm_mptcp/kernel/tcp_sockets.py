@@ -10,6 +10,7 @@ Sources: kernel ``inet_diag.h``, ``tcp.h`` (``struct tcp_info``), ``net/ipv4/ine
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
@@ -46,10 +47,10 @@ _HEAD = struct.Struct("=I")
 _TOKEN = struct.Struct("=HHI")
 
 #: In ``struct tcp_info``: consecutive timeouts, and how often the timeout was doubled since; the timeout (microseconds);
-#: packets sent and not acknowledged; of these retransmitted; milliseconds since the last data and the last acknowledgement;
-#: round-trip time (microseconds); that of the receiver; all retransmissions; bytes acknowledged and received; segments sent;
-#: the shortest round-trip time (microseconds).
-_INFO = struct.Struct("=2xBxB3xI12xI8xI12xII8xI20xI4xI16xQQI8xI")
+#: packets sent and not acknowledged; of these acknowledged selectively, and retransmitted; milliseconds since the last data
+#: that were new and the last acknowledgement; round-trip time (microseconds); that of the receiver; all retransmissions; bytes
+#: acknowledged and received; segments sent; the shortest round-trip time (microseconds).
+_INFO = struct.Struct("=2xBxB3xI12xII4xI12xII8xI20xI4xI16xQQI8xI")
 
 #: What decides whether a socket tells something. Of the fixed part: length, state, addresses, interface, cookie; of tcp_info
 #: with its attribute's header: timeouts, packets not acknowledged and retransmitted, milliseconds, round-trip time, bytes.
@@ -96,6 +97,8 @@ class TCPSocket(NamedTuple):
     sent: int  #: segments sent so far
     resent: int  #: segments sent again so far
     cookie: int  #: identifies the socket
+    sacked: int  #: of :attr:`unacked`: acknowledged selectively
+    told: float  #: seconds since its peer's last data that were new, infinity: none came
 
     @property
     def key(self) -> SocketKey:
@@ -251,7 +254,7 @@ class _Scan:
                 continue
             if is_subflow:
                 self._subflows.append((begin, data, layout))
-            # The kernel notes an acknowledgement only where it says something new.
+            # With new data the kernel notes an acknowledgement only where it says something new, too.
             heard = ack_ago if not received or ack_ago < data_ago else data_ago
             if heard > _IDLE and not unacked:
                 continue
@@ -380,7 +383,7 @@ def _token(found: _Found) -> int:
 def _socket(found: _Found, local: str) -> TCPSocket:
     at, data, layout = found
     _, state, port, peer_port, _, peer, ifindex, cookie = _FIXED.unpack_from(data, at)
-    (timeouts, doubled, timeout, unacked, again, data_ago, ack_ago, rtt, as_receiver, resent, acked, received, sent,
+    (timeouts, doubled, timeout, unacked, sacked, again, data_ago, ack_ago, rtt, as_receiver, resent, acked, received, sent,
      shortest) = _INFO.unpack_from(data, at + layout.info)  # fmt: skip
     family = Family.of(local)
     return TCPSocket(
@@ -404,6 +407,8 @@ def _socket(found: _Found, local: str) -> TCPSocket:
         sent,
         resent,
         cookie,
+        sacked,
+        data_ago / 1e3 if received else math.inf,
     )
 
 

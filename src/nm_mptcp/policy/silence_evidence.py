@@ -112,9 +112,17 @@ def late(trip: float) -> float:
     return max(_LATE, _LATE_TRIPS * trip)
 
 
+def unheard(each: TCPSocket) -> float:
+    """Seconds for which a socket that waits was told nothing by its peer. A single packet is sent again after the shortest
+    timeout; whatever came since then acknowledges it not. Unless it was new it was the peer's own repetition, which gets no
+    acknowledgement either: what is sent vanishes alone.
+    """
+    return each.told if each.unacked == 1 and not each.sacked else each.heard
+
+
 def waited(each: TCPSocket) -> float:
     """Seconds for which a socket has waited for an answer."""
-    return each.waited if each.connecting or each.timeouts else min(each.heard, each.waited)
+    return each.waited if each.connecting or each.timeouts else min(unheard(each), each.waited)
 
 
 def is_waiting(each: TCPSocket, resent: Set[SocketKey] = frozenset()) -> bool:
@@ -124,7 +132,7 @@ def is_waiting(each: TCPSocket, resent: Set[SocketKey] = frozenset()) -> bool:
     if not each.unacked or not (each.retransmitted or each.key in resent) or _is_of_a_client(each):
         return False
     # After a timeout nothing new was acknowledged, even if the peer is heard: what is sent may vanish alone.
-    return each.connecting or bool(each.timeouts) or each.heard >= late(each.rtt)
+    return each.connecting or bool(each.timeouts) or unheard(each) >= late(each.rtt)
 
 
 def is_clear(place: Place, found: Mapping[Place, Evidence], *, complete: bool) -> bool:
