@@ -27,6 +27,7 @@ OTHERS = ("192.0.2.11", "192.0.2.12", "192.0.2.13")
 WAYS = {
     "beyond-the-gateway": {"ways": ()},
     "the-gateway-too": {"ways": (), "gateway": True},
+    "the-gateway-says-so": {"ways": (), "told": True},
     "only-what-is-sent": {"ways": ("out",)},
     "only-what-is-received": {"ways": ("in",)},
 }
@@ -95,7 +96,7 @@ def wait_silent(bed: Bed, address: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_a_new_connection_goes_around_a_silent_link(bed: Bed, up: Links, stream: Stream, way: dict[str, Any]) -> None:
-    up.wifi.network.silence(*way["ways"], gateway=way.get("gateway", False))
+    up.wifi.network.silence(*way["ways"], gateway=way.get("gateway", False), told=way.get("told", False))
     wait_for("a detour", lambda: detours(bed, "wwan0"), seconds=3, every=0.01)
     assert reaches(bed.machine, SERVER)
     shown = wait_silent(bed, up.wifi.address)

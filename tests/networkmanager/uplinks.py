@@ -209,17 +209,23 @@ class Network:
 
     # --- silence
 
-    def silence(self, *ways: str, family: str = "", gateway: bool = False) -> None:
+    def silence(self, *ways: str, family: str = "", gateway: bool = False, told: bool = False) -> None:
         """Let packets vanish while all carriers stay: those from the machine (``out``), those to it (``in``), or both; of
-        ``family`` ("ip", "ip6") or both; beyond the gateway, or the gateway's own as well (no ARP, no DHCP).
+        ``family`` ("ip", "ip6") or both; beyond the gateway, or the gateway's own as well (no ARP, no DHCP). ``told``: the
+        gateway says that they lead nowhere.
         """
         hooks = {"out": ("input", "iifname", "daddr"), "in": ("output", "oifname", "saddr")}
         beyond = {"ip": "{ 192.0.2.0/24, 198.51.100.0/24 }", "ip6": "2001:db8:ffff::/48"}
+        words = {"ip": "reject with icmp type net-unreachable", "ip6": "reject with icmpv6 type no-route"}
         lines = []
         for way in ways or hooks:
             own, direction, side = hooks[way]
-            match = [f"{each} {side} {beyond[each]}" for each in beyond if family in ("", each)]
-            rules = "\n".join(f'{direction} "{self.interface}" {each} counter drop' for each in match)
+            match = [
+                f"{each} {side} {beyond[each]} counter {words[each] if told and way == 'out' else 'drop'}"
+                for each in beyond
+                if family in ("", each)
+            ]
+            rules = "\n".join(f'{direction} "{self.interface}" {each}' for each in match)
             for hook in (own, "forward"):  # servers are in the far namespace itself, or beyond it
                 lines.append(f"chain {hook}-{way} {{ type filter hook {hook} priority 0\n{rules}\n}}")
         self.bed.far.sh(f"nft -f - <<'END'\ntable inet {self._silence} {{\n" + "\n".join(lines) + "\n}\nEND\n")

@@ -19,8 +19,9 @@ _SO_BINDTOIFINDEX = 62  # since 5.1
 #: The peer itself answered, if only with a reset.
 _ANSWERS = frozenset({0, errno.ECONNREFUSED, errno.ECONNRESET})
 
-#: The attempt was on its way, and a router or the neighbour resolution gave up.
-_UNANSWERED = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH})
+#: The attempt was on its way, and the kernel or the neighbour resolution gave up, or a router said that it leads nowhere, as
+#: one does whose line is dead (kernel: ``icmp_err_convert``, ``icmpv6_err_convert``).
+_UNANSWERED = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.EACCES})
 
 
 class ConnectProbes:
@@ -47,6 +48,8 @@ class ConnectProbes:
                 sock.bind((local, 0))
                 own = (local, sock.getsockname()[1])
                 self.own.add(own)
+                if (begun := sock.connect_ex((remote, port))) != errno.EINPROGRESS:
+                    return True if begun in _ANSWERS else None  # with an error at once it was never sent
                 async with asyncio.timeout(seconds):
                     await loop.sock_connect(sock, (remote, port))
             except TimeoutError:
