@@ -30,14 +30,16 @@ class Kernel:
         self.sockets = sockets
         self.meanwhile = meanwhile
         self.asked: list[str] = []
+        self.resent: frozenset[SocketKey] = frozenset()
 
     async def find_sockets(self, keys: Mapping[SocketKey, int]) -> tuple[TCPSocket, ...]:
         self.asked.append(f"for {len(keys)}")
         self.meanwhile()
         return tuple(each for each in self.sockets if each.key in keys)
 
-    async def look_at_sockets(self, *_: object) -> Look:
+    async def look_at_sockets(self, _: object, resent: frozenset[SocketKey], *__: object) -> Look:
         self.asked.append("for all")
+        self.resent = resent
         return look(*self.sockets)
 
 
@@ -111,6 +113,31 @@ def test_what_is_sent_again_during_a_look_causes_another() -> None:
         each._on_sockets(frozenset({HEARD.key}))
 
     assert asked(kernel, act=act)[-2:] == ["for 2", "for all"]
+
+
+def test_what_was_sent_again_long_ago_tells_nothing() -> None:
+    """By then the socket may wait for something else, which was sent a moment ago."""
+    kernel = Kernel(WAITS)
+
+    def act(watched: SilenceWatch) -> None:
+        watched._resent[HEARD.key] = asyncio.get_running_loop().time() - 10
+        watched._resent[WAITS.key] = asyncio.get_running_loop().time() - 0.1
+        watched._on_retransmission()
+
+    assert asked(kernel, act=act) == ["for 1", "for all"]
+    assert kernel.resent == {WAITS.key}
+
+
+# --- attempts
+
+
+def test_an_attempt_that_was_not_sent_does_not_count() -> None:
+    found = case()
+    found.sent = [1.0, 2.0]
+    found.forget(2.0)
+    assert found.attempts(10.0).unanswered == 1
+    found.forget(7.0)
+    assert found.attempts(10.0).unanswered == 1, "it was forgotten already, when silence was certain"
 
 
 # --- a silent link is answered again

@@ -92,6 +92,11 @@ class _Case:
         after = max(_PROMPT, 2 * self.evidence.trip) if self.evidence.trip else _PROMPT_UNKNOWN
         return Attempts(sum(1 for sent in self.sent if now - sent >= after), self.answered, self.elsewhere)
 
+    def forget(self, began: float) -> None:
+        """An attempt that began at this time was not sent."""
+        with contextlib.suppress(ValueError):  # those from before silence was certain are forgotten
+            self.sent.remove(began)
+
     def flows(self, found: Evidence, now: float) -> bool:
         """Whether answers come again and again, by this look: what is heard once may be a peer's own retransmission, and is
         still to be seen when the next look follows soon.
@@ -178,7 +183,6 @@ class SilenceWatch:
 
     def _on_sockets(self, sockets: frozenset[SocketKey]) -> None:
         now = asyncio.get_running_loop().time()
-        self._resent = {key: seen for key, seen in self._resent.items() if now - seen < _EXAMINE}
         mine = [key for key in sockets if key[0] in self._links.place_of and key[:2] not in self._probes.own]
         if mine:
             self._resent.update(dict.fromkeys(mine, now))
@@ -207,7 +211,7 @@ class SilenceWatch:
         try:
             self._missed = False
             untold, self._untold = self._untold, False
-            if untold or not await self._looks.are_clear(self._links, self._resent):
+            if untold or not await self._looks.are_clear(self._links, self._of_late()):
                 await self._examine()
         except Exception:
             _log.exception("examining silent links failed")
@@ -222,7 +226,13 @@ class SilenceWatch:
 
     async def _look(self) -> None:
         self._missed = False
-        self._evidence = await self._looks.look(self._links, self._resent.keys())
+        self._evidence = await self._looks.look(self._links, self._of_late().keys())
+
+    def _of_late(self) -> dict[SocketKey, float]:
+        """The sockets that sent again in the last seconds, and when."""
+        now = asyncio.get_running_loop().time()
+        self._resent = {key: seen for key, seen in self._resent.items() if now - seen < _EXAMINE}
+        return self._resent
 
     # --- examination
 
@@ -337,6 +347,7 @@ class SilenceWatch:
             targets += self._peers_elsewhere(place)
             chosen = [targets[number % len(targets)] for number in range(max(_TRIAL, len(targets)))]
             case.trials += 1
+            case.sent.clear()
             case.next_attempt = now + min(_AGAIN[0] * 2 ** min(case.trials, 10), _AGAIN[1])
         else:
             chosen = [targets[case.made % len(targets)]]
@@ -380,7 +391,7 @@ class SilenceWatch:
         async def attempt() -> None:
             answered = await self._probes.answers(local, by.ifindex, peer, port, _PATIENCE)
             if answered is None and by == place:
-                case.sent.remove(began)
+                case.forget(began)
             elif answered and by == place:
                 case.answered = True
             elif answered:
