@@ -89,6 +89,16 @@ class World:
         """Those that are plugged in."""
         return [self.wifi, *([self.lte] if self.lte else [])]
 
+    def lose(self, percent: int) -> None:
+        """Lose so many of the TCP packets on the first link, by chance, in each direction."""
+        wifi = self.wifi.network.interface
+        rules = "\n".join(
+            f"add chain inet lossy {hook} {{ type filter hook {hook} priority 0; }}\n"
+            f"add rule inet lossy {hook} {name} {wifi} meta l4proto tcp numgen random mod 100 < {percent} drop"
+            for hook, name in (("input", "iifname"), ("output", "oifname"))
+        )
+        self.bed.far.sh(f"nft -f - <<'END'\nadd table inet lossy\n{rules}\nEND\n")
+
     def settle(self) -> None:
         """Come back when nm-mptcp has acted on all that happened so far; the others know no such question."""
         if self.tool.product:

@@ -121,7 +121,7 @@ def measured(looks: int) -> list[float]:
         found = sockets.look(local, frozenset(), LINKS.is_near).sockets
         keys = [each.key for each in found][:16] or [(*waiting.getsockname(), NOBODY, PORT)]
         for count in (1, 16):
-            asked = (keys * 16)[:count]
+            asked = keys[:count]
             columns.append(milliseconds(lambda: find(sockets, asked), looks))  # noqa: B023
     return columns
 
@@ -139,7 +139,7 @@ def read(sockets: TCPSockets) -> None:
 
 def find(sockets: TCPSockets, keys: list[tuple[str, int, str, int]]) -> None:
     """What a retransmission causes first."""
-    weighed(Look(tuple(each for key in keys if (each := sockets.find(key, 2)))))
+    weighed(Look(sockets.find(dict.fromkeys(keys, 2))))
 
 
 def weighed(look: Look) -> None:

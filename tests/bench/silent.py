@@ -22,6 +22,7 @@ from .links import ECHO, NEAR, PLAIN, World
 from .report import Results, figures
 from .scenarios import Outcome, Scenario
 from .selection import select, workplace
+from .silent_cost import cost
 from .streams import Attempt, Echo, EchoServer
 from .tools import versions
 from .watch import Subflows, until
@@ -133,6 +134,9 @@ def _scenario(name: str, title: str, **silence: Any) -> Scenario:
     return Scenario(name, title, run)
 
 
+#: Measured once, of nm-mptcp alone.
+COST = Scenario("cost", "What it costs while packets are lost", lambda _: Outcome(), elsewhere=False)
+
 SCENARIOS = (
     _scenario("beyond", "Beside a stream, beyond the gateway"),
     _scenario("gateway", "The gateway too, no ARP", gateway=True),
@@ -141,6 +145,7 @@ SCENARIOS = (
     _scenario("ipv6", "IPv6 alone", server=SERVER6, family="ip6"),
     _scenario("backup", "The other path is backup", backup=True),
     Scenario("plain", "Plain TCP alone, three servers", plain_alone),
+    COST,
 )
 
 NOTES = """\
@@ -156,10 +161,19 @@ def main() -> int:
     """Measure, print the table, write it."""
     chosen = select("silent", __doc__, SCENARIOS)
     results = Results(versions=versions(chosen.tools))
+    costs = ""
     with workplace() as directory:
-        measure(results, chosen.scenarios, chosen.tools, chosen.repetitions, directory)
+        measure(
+            results,
+            [each for each in chosen.scenarios if each is not COST],
+            chosen.tools,
+            chosen.repetitions,
+            directory,
+        )
+        if COST in chosen.scenarios:
+            costs = f"- {COST.title}: {cost(directory)}\n"
     shown = figures(results, chosen.scenarios, chosen.tools)
-    lines = ["<!-- made by `make bench-silent`; do not edit -->", "", *shown, "", NOTES]
+    lines = ["<!-- made by `make bench-silent`; do not edit -->", "", *shown, "", NOTES + costs]
     if results.failures:
         lines.append(f"Runs that could not be made: {len(results.failures)}.\n")
     text = "\n".join(lines)

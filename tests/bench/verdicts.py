@@ -143,14 +143,7 @@ def _serve_slowly(laptop: Laptop) -> None:
 
 
 def _lossy(laptop: Laptop) -> None:
-    wifi = laptop.world.wifi.network.interface
-    laptop.world.bed.far.sh(
-        "nft -f - <<'END'\nadd table inet lossy\n"
-        "add chain inet lossy input { type filter hook input priority 0; }\n"
-        "add chain inet lossy output { type filter hook output priority 0; }\n"
-        f"add rule inet lossy input iifname {wifi} meta l4proto tcp numgen random mod 100 < 20 drop\n"
-        f"add rule inet lossy output oifname {wifi} meta l4proto tcp numgen random mod 100 < 20 drop\nEND\n"
-    )
+    laptop.world.lose(20)
 
 
 def loss(laptop: Laptop) -> list[Echo]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from nm_mptcp.kernel import tcp_sockets
+from nm_mptcp.kernel.errors import KernelError
 from nm_mptcp.kernel.path_manager import PathManager
 from nm_mptcp.kernel.sock_diag import subflows
 from nm_mptcp.kernel.tcp_sockets import Look, SocketKey, TCPSocket, TCPSockets
@@ -41,6 +42,11 @@ def reader(network: Network) -> Iterator[TCPSockets]:  # noqa: ARG001
 
 def look(reader: TCPSockets, local: dict[str, int], *resent: SocketKey, near: str = "") -> Look:
     return reader.look(local, frozenset(resent), lambda peer: peer == near)
+
+
+def one(reader: TCPSockets, ends: SocketKey, ifindex: int) -> TCPSocket | None:
+    there = reader.find({ends: ifindex})
+    return there[0] if there else None
 
 
 def listen(stack: contextlib.ExitStack, far: Network, server: str = SERVER) -> socket.socket:
@@ -79,17 +85,17 @@ def test_a_socket_is_found_by_its_ends(reader: TCPSockets, links: dict[str, int]
     with contextlib.ExitStack() as stack:
         listen(stack, far, server)
         ends = key(connect(stack, server))
-        found = reader.find(ends, links[OWN])
+        found = one(reader, ends, links[OWN])
         assert found is not None
         assert (found.key, found.family, found.ifindex, found.token) == (ends, Family.of(server), 0, 0)
-        assert reader.find((ends[0], ends[1] ^ 1, *ends[2:]), links[OWN]) is None
+        assert one(reader, (ends[0], ends[1] ^ 1, *ends[2:]), links[OWN]) is None
 
 
 def test_an_ipv4_peer_of_an_ipv6_socket_is_found(reader: TCPSockets, links: dict[str, int], far: Network) -> None:
     with contextlib.ExitStack() as stack:
         listen(stack, far)
         ends = key(connect(stack, f"::ffff:{SERVER}"))
-        found = reader.find(ends, links[OWN])
+        found = one(reader, ends, links[OWN])
         assert found is not None
         assert (found.key, found.family) == (ends, Family.IPV4)
         assert ends in {each.key for each in look(reader, links).sockets}
@@ -101,21 +107,21 @@ def test_a_bound_socket_is_found_by_its_interface_alone(
     with contextlib.ExitStack() as stack:
         listen(stack, far)
         ends = key(connect(stack, bound="v1"))
-        found = reader.find(ends, links[OWN])
+        found = one(reader, ends, links[OWN])
         assert found is not None
         assert found.ifindex == links[OWN]
-        assert reader.find(ends, links[OTHER]) is None
+        assert one(reader, ends, links[OTHER]) is None
 
 
 def test_a_listener_is_not_what_is_looked_for(reader: TCPSockets, links: dict[str, int]) -> None:
     with socket.create_server((OWN, PORT)):
-        assert reader.find((OWN, PORT, SERVER, 40000), links[OWN]) is None
+        assert one(reader, (OWN, PORT, SERVER, 40000), links[OWN]) is None
 
 
 def test_a_subflow_is_found_with_its_token(reader: TCPSockets, links: dict[str, int], far: Network) -> None:
     with Echo(far, SERVER):
         (subflow,) = subflows()
-        found = reader.find((subflow.local, subflow.local_port, subflow.remote, subflow.remote_port), links[OWN])
+        found = one(reader, (subflow.local, subflow.local_port, subflow.remote, subflow.remote_port), links[OWN])
         assert found is not None
         assert found.token == subflow.token
 
@@ -228,7 +234,7 @@ def test_what_the_peer_repeats_tells_nothing_new(reader: TCPSockets, links: dict
         ends = key(client)
 
         def repeated() -> TCPSocket | None:
-            found = reader.find(ends, links[OWN])
+            found = one(reader, ends, links[OWN])
             return found if found and found.told > found.heard + 0.1 else None
 
         found = wait_for("a repetition", repeated)
@@ -254,3 +260,17 @@ def test_only_sockets_with_these_addresses_are_read(
         assert set(kept(reader, {OWN: links[OWN]} | others)) == {ends[SERVER], mapped}
         assert kept(reader, {OWN6: links[OWN6]} | others) == [ends[SERVER6]]
         assert kept(reader, {OTHER: links[OTHER]} | others) == []
+
+
+# --- errors
+
+
+def test_an_error_is_told_and_does_not_reach_the_next_request(
+    reader: TCPSockets, links: dict[str, int], far: Network
+) -> None:
+    with contextlib.ExitStack() as stack:
+        listen(stack, far)
+        ends = key(connect(stack))
+        with pytest.raises(KernelError):
+            reader._netlink.ask(20, (b"", b""), what="read a TCP socket")
+        assert one(reader, ends, links[OWN])

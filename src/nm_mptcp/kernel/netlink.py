@@ -13,7 +13,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -63,6 +63,8 @@ _BUFFER = 256 * 1024
 
 #: Seconds to wait for an answer. The kernel answers during the system call; this is for one that is broken.
 _TIMEOUT = 30.0
+
+_LAST_SEQUENCE = 0x7FFFFFFF
 
 #: How often a dump is repeated that was interrupted by changes.
 _DUMP_TRIES = 8
@@ -237,8 +239,35 @@ class Netlink(Closing):
         Raises :class:`KernelError` with ``what`` in its text.
         """
         sock = self._open(what)
-        self._send(sock, kind, flags | NLM_F_REQUEST | NLM_F_ACK, payload, what)
+        self._send(sock, kind, flags | NLM_F_REQUEST | NLM_F_ACK, (payload,), what)
         return self._answers(sock, what)[0]
+
+    def ask(self, kind: int, payloads: Sequence[bytes], *, what: str) -> list[Message]:
+        """Send several requests at once, each of which has one answer; an object that is absent has none.
+
+        Raises :class:`KernelError` with ``what`` in its text.
+        """
+        if not payloads:
+            return []
+        sock = self._open(what)
+        self._send(sock, kind, NLM_F_REQUEST, payloads, what)
+        pending = {self._sequence - number for number in range(len(payloads))}
+        found = []
+        while pending:
+            for message in self._receive(sock, what):
+                if message.sequence not in pending:
+                    continue  # of a request that timed out
+                pending.discard(message.sequence)
+                if message.type != NLMSG_ERROR:
+                    found.append(message)
+                    continue
+                try:
+                    self._check(message, what)
+                except KernelError as error:
+                    if not error.absent:
+                        self.close()  # further answers are under way
+                        raise
+        return found
 
     def dump(self, kind: int, payload: bytes, *, what: str) -> list[Message]:
         """All objects of a kind; repeated when they changed meanwhile (``NLM_F_DUMP_INTR``).
@@ -247,7 +276,7 @@ class Netlink(Closing):
         """
         sock = self._open(what)
         for _ in range(_DUMP_TRIES):
-            self._send(sock, kind, NLM_F_REQUEST | NLM_F_DUMP, payload, what)
+            self._send(sock, kind, NLM_F_REQUEST | NLM_F_DUMP, (payload,), what)
             answers, interrupted = self._answers(sock, what)
             if not interrupted:
                 return answers
@@ -270,10 +299,15 @@ class Netlink(Closing):
         self._socket = sock
         return sock
 
-    def _send(self, sock: socket.socket, kind: int, flags: int, payload: bytes, what: str) -> None:
-        self._sequence = self._sequence % 0x7FFFFFFF + 1
+    def _send(self, sock: socket.socket, kind: int, flags: int, payloads: Sequence[bytes], what: str) -> None:
+        data = b""
+        if self._sequence > _LAST_SEQUENCE - len(payloads):
+            self._sequence = 0
+        for payload in payloads:
+            self._sequence += 1
+            data += _HEADER.pack(16 + len(payload), kind, flags, self._sequence, 0) + payload
         try:
-            sock.sendto(_HEADER.pack(16 + len(payload), kind, flags, self._sequence, 0) + payload, (0, 0))
+            sock.sendto(data, (0, 0))
         except OSError as error:
             self.close()
             raise KernelError(error.errno or 0, what, error.strerror) from error
@@ -285,7 +319,7 @@ class Netlink(Closing):
         Raises :class:`KernelError` with ``what`` in its text.
         """
         sock = self._open(what)
-        self._send(sock, kind, NLM_F_REQUEST | NLM_F_DUMP, payload, what)
+        self._send(sock, kind, NLM_F_REQUEST | NLM_F_DUMP, (payload,), what)
         while not any(self._ends(message, what) for message in self._receive(sock, what, read)):
             pass
 

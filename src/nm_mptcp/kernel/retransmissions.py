@@ -26,7 +26,7 @@ from .tracefs import PLACES
 _log = logging.getLogger(__name__)
 
 #: Notifications a second, and how many may follow each other after :data:`_SHORTEST` when there were none for a while.
-RATE, BURST = 5, 5
+RATE, BURST = 3, 5
 _SHORTEST = 0.03
 
 #: Seconds between two readings of :class:`RetransmissionPoll`.
@@ -140,7 +140,7 @@ class Retransmissions:
 
 def sockets_in(data: bytes) -> Iterator[SocketKey]:
     """The sockets in the text of ``trace_pipe``; the addresses of IPv4 packets are IPv4, also if the socket is IPv6."""
-    for port, peer_port, ipv4, peer4, ipv6, peer6 in _LINE.findall(data):
+    for port, peer_port, ipv4, peer4, ipv6, peer6 in set(_LINE.findall(data)):
         yield _address(ipv4, ipv6), int(port), _address(peer4, peer6), int(peer_port)
 
 

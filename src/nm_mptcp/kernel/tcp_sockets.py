@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import NamedTuple
 
 from ..model.state import Family
-from .errors import KernelError
 from .netlink import SOCK_DIAG, Requester
 from .sock_diag import (
     GETSOCK,
@@ -137,29 +136,20 @@ class TCPSockets(Requester):
         self._read(local, scan.take)
         return tuple(each for each in scan.subflows() if each.unacked or each.heard <= _IDLE / 1e3)
 
-    def find(self, key: SocketKey, ifindex: int) -> TCPSocket | None:
-        """The socket with these ends, if it is bound to this interface or to none. The kernel looks it up, which takes
-        microseconds however many there are.
+    def find(self, keys: Mapping[SocketKey, int]) -> tuple[TCPSocket, ...]:
+        """Those of the sockets with these ends that exist, each if it is bound to this interface or to none. The kernel looks
+        them up, which takes microseconds however many others there are.
         """
-        own, port, peer, peer_port = key
-        family = Family.of(own)
-        body = _REQUEST.pack(
-            family, socket.IPPROTO_TCP, WITH_INFO, _ANY_STATE,
-            port.to_bytes(2, "big"), peer_port.to_bytes(2, "big"), packed(own)[0], packed(peer)[0], ifindex, _NO_COOKIE,
-        )  # fmt: skip
-        try:
-            answers = self._netlink.request(_SOCK_DIAG_BY_FAMILY, 0, body, what="read a TCP socket")
-        except KernelError as error:
-            if error.absent:
-                return None
-            raise
-        for message in answers:
+        requests = [_request(key, ifindex) for key, ifindex in keys.items()]
+        locals_ = {form: key[0] for key in keys for form in packed(key[0])}
+        found = []
+        for message in self._netlink.ask(_SOCK_DIAG_BY_FAMILY, requests, what=READ):
             at = message.start - _START.size
             layout = _layout(message.data, at, message.end - at)
-            if layout is not None:
-                found = _socket((at, message.data, layout), own)
-                return found if found.remote_port == peer_port else None  # a listener is found as well
-        return None
+            local = _FIXED.unpack_from(message.data, at)[4]
+            if layout is not None and local in locals_:
+                found.append(_socket((at, message.data, layout), locals_[local]))
+        return tuple(each for each in found if each.key in keys)  # listeners are found as well
 
     def _read(self, local: Iterable[str], take: Callable[[bytes], int]) -> None:
         self._netlink.dump_by(GETSOCK, all_sockets() + _condition(local), take, what=READ)
@@ -323,6 +313,14 @@ def _keys(key: SocketKey) -> Iterator[bytes]:
     own, port, peer, peer_port = key
     for own_form, peer_form in zip(packed(own), packed(peer), strict=False):
         yield _port(port) + _port(peer_port) + own_form + peer_form
+
+
+def _request(key: SocketKey, ifindex: int) -> bytes:
+    own, port, peer, peer_port = key
+    return _REQUEST.pack(
+        Family.of(own), socket.IPPROTO_TCP, WITH_INFO, _ANY_STATE,
+        _port(port), _port(peer_port), packed(own)[0], packed(peer)[0], ifindex, _NO_COOKIE,
+    )  # fmt: skip
 
 
 def _condition(local: Iterable[str]) -> bytes:

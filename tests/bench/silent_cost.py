@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What nm-mptcp costs while links lose packets and none is silent: a part of ``make bench-silent``."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..networkmanager.bed import Namespace
+from ..networkmanager.product import install
+from .links import NEAR, World
+from .tools import TOOLS
+from .watch import until
+
+#: Bytes a second of all uploads together (1 Gbit/s), how many of them there are, and the share of packets that are lost.
+_RATE, _UPLOADS, _PERCENT = 125_000_000, 4, 1
+
+#: Seconds that are measured, after those in which the uploads begin.
+_BEGINS, _MEASURED = 3.0, 30.0
+
+_PORT = 5006
+_SO_MAX_PACING_RATE = 47
+
+
+@dataclass(frozen=True)
+class _Count:
+    """Sums, of which differences are taken."""
+
+    when: float
+    processor: float  #: seconds that the service ran
+    woken: int  #: how often it was woken
+    acknowledged: int  #: bytes of the uploads that arrived
+    resent: int  #: segments that this machine sent again
+
+
+def cost(directory: Path) -> str:
+    """The figures as a sentence."""
+    (tool,) = [each for each in TOOLS if each.product]
+    root = directory / "cost-root"
+    root.mkdir()
+    with tool.machine(directory / "cost", install(root)) as bed:
+        world = World(bed, tool)
+        world.connect()
+        world.settle()
+        # Packets as they are on the wire: else 1 % of 64 kB at a time would be lost.
+        bed.machine.run("ip", "link", "set", world.wifi.name, "gso_max_segs", "1")
+        world.lose(_PERCENT)
+        sink = _Sink(bed.far)
+        for _ in range(_UPLOADS):
+            threading.Thread(target=_upload, args=(bed.machine, world.wifi.address), daemon=True).start()
+        assert bed.service
+        counts = []
+        for seconds in (_BEGINS, _MEASURED):
+            end = time.monotonic() + seconds
+            until(lambda: time.monotonic() > end, seconds=seconds + 1)  # noqa: B023
+            counts.append(_count(bed.service.pid, bed.machine, sink))
+        sink.close()
+        detoured = "silen" in bed.service.log()
+    first, last = counts
+    took = last.when - first.when
+    return (
+        f"Beside {_UPLOADS} uploads of together {(last.acknowledged - first.acknowledged) * 8 / took / 1e9:.2f} Gbit/s with"
+        f" {_PERCENT} % of the packets lost in each direction ({(last.resent - first.resent) / took:,.0f} retransmissions a"
+        f" second) for {took:.0f} s: {(last.processor - first.processor) / took:.2%} of a processor,"
+        f" {(last.woken - first.woken) / took:.1f} wake-ups a second"
+        f"{', and a suspicion' if detoured else ', no suspicion'}."
+    )
+
+
+class _Sink:
+    """Takes all that anybody sends, and counts it."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._listener = namespace.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._listener.bind((NEAR, _PORT))
+        self._listener.listen()
+        self._ends = [self._listener]
+        self.taken = 0
+        threading.Thread(target=self._serve, daemon=True).start()
+        namespace.bed.at_end(self.close)
+
+    def close(self) -> None:
+        """Close it and its connections."""
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                end = self._listener.accept()[0]
+                self._ends.append(end)
+                threading.Thread(target=self._take, args=(end,), daemon=True).start()
+
+    def _take(self, end: socket.socket) -> None:
+        place = bytearray(1 << 18)
+        with contextlib.suppress(OSError):
+            while number := end.recv_into(place):
+                self.taken += number
+
+
+def _upload(namespace: Namespace, source: str) -> None:
+    block = bytes(1 << 18)
+    with namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as end, contextlib.suppress(OSError):
+        end.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, _RATE // _UPLOADS)
+        end.bind((source, 0))
+        end.connect((NEAR, _PORT))
+        while True:
+            end.sendall(block)
+
+
+def _count(pid: int, machine: Namespace, sink: _Sink) -> _Count:
+    tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    ran = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+    lines = [line.split() for task in tasks for line in (task / "status").read_text().splitlines()]
+    woken = sum(int(line[1]) for line in lines if line[0] == "voluntary_ctxt_switches:")
+    names, values = (line.split() for line in machine.sh("grep ^Tcp: /proc/net/snmp").splitlines())
+    resent = int(dict(zip(names, values, strict=True))["RetransSegs"])
+    return _Count(time.monotonic(), ran, woken, sink.taken, resent)
