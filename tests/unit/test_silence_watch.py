@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -16,7 +17,7 @@ from nm_mptcp.kernel.access import KernelAccess
 from nm_mptcp.kernel.tcp_sockets import Look, SocketKey, TCPSocket
 from nm_mptcp.policy.silence_evidence import Evidence
 
-from .test_silence_evidence import PLACES, W, look, stalled, tcp
+from .test_silence_evidence import PLACES, WIFI, W, look, stalled, tcp
 
 #: One that is heard, though it lost a packet; and one that waits.
 HEARD = tcp(W, "192.0.2.1", unacked=3, retransmitted=1, heard=0.01)
@@ -160,6 +161,18 @@ def case() -> _Case:
 def test_answers_flow(looks: list[tuple[float, float]], flows: bool) -> None:
     found = case()
     assert [found.flows(Evidence(heard=heard), now) for now, heard in looks][-1] is flows
+
+
+def test_a_look_that_was_not_made_again_says_nothing_new() -> None:
+    """Where looks have to wait, attempts go on."""
+    watched = watch(Kernel())
+    found = case()
+    found.next_attempt = math.inf
+    watched._cases[WIFI] = found
+    watched._looked = 10.0
+    for now in (10.0, 10.3, 10.6):
+        watched._update(WIFI, found, Evidence(heard=0.01), now)
+    assert WIFI in watched._cases
 
 
 def test_before_silence_is_certain_it_does_not_count() -> None:

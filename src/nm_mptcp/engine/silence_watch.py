@@ -97,11 +97,11 @@ class _Case:
         with contextlib.suppress(ValueError):  # those from before silence was certain are forgotten
             self.sent.remove(began)
 
-    def flows(self, found: Evidence, now: float) -> bool:
-        """Whether answers come again and again, by this look: what is heard once may be a peer's own retransmission, and is
-        still to be seen when the next look follows soon.
+    def flows(self, found: Evidence, looked: float) -> bool:
+        """Whether answers come again and again, by a look at this time: what is heard once may be a peer's own retransmission,
+        and is still to be seen when the next look follows soon.
         """
-        when = now - found.heard
+        when = looked - found.heard
         if not self.confirmed or found.heard >= _LOOK / 2:
             self.heard = 0
         elif not self.heard or when - self.heard_at >= _LOOK / 2:
@@ -144,7 +144,8 @@ class SilenceWatch:
         self._resting: dict[Place, tuple[float, float]] = {}  #: until when, and how long the next rest is
         self._examining: asyncio.Task[None] | None = None
         self._stir = asyncio.Event()  #: something happened that an examination waits for
-        self._evidence: dict[Place, Evidence] = {}  #: by the last look
+        self._evidence: dict[Place, Evidence] = {}  #: by the last look, and when that was
+        self._looked = 0.0
         self._not_before = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -227,6 +228,7 @@ class SilenceWatch:
     async def _look(self) -> None:
         self._missed = False
         self._evidence = await self._looks.look(self._links, self._of_late().keys())
+        self._looked = asyncio.get_running_loop().time()
 
     def _of_late(self) -> dict[SocketKey, float]:
         """The sockets that sent again in the last seconds, and when."""
@@ -272,7 +274,8 @@ class SilenceWatch:
         if found.waiting and not case.confirmed:
             case.evidence = found
         standing = judge(case.evidence, case.attempts(now), case.quiet(now))
-        if case.flows(found, now) or standing is Standing.GOOD or found.progress(case.first, now - case.began):
+        looked = self._looked
+        if case.flows(found, looked) or standing is Standing.GOOD or found.progress(case.first, looked - case.began):
             self._answered(place, case)
             return
         if standing is Standing.SILENT or (standing is Standing.SUSPECT and case.silent_since is None):
