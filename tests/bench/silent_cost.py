@@ -17,7 +17,7 @@ from .tools import TOOLS
 from .watch import until
 
 #: Bytes a second of all uploads together (1 Gbit/s), how many of them there are, and the share of packets that are lost.
-_RATE, _UPLOADS, _PERCENT = 125_000_000, 4, 1
+_RATE, _UPLOADS, _PERCENT = 125_000_000, 12, 1
 
 #: Seconds that are measured, after those in which the uploads begin.
 _BEGINS, _MEASURED = 3.0, 30.0
@@ -66,6 +66,7 @@ def cost(directory: Path) -> str:
         f"Beside {_UPLOADS} uploads of together {(last.acknowledged - first.acknowledged) * 8 / took / 1e9:.2f} Gbit/s with"
         f" {_PERCENT} % of the packets lost in each direction ({(last.resent - first.resent) / took:,.0f} retransmissions a"
         f" second) for {took:.0f} s: {(last.processor - first.processor) / took:.2%} of a processor,"
+        " with the interrupts that the traffic causes meanwhile, and"
         f" {(last.woken - first.woken) / took:.1f} wake-ups a second"
         f"{', and a suspicion' if detoured else ', no suspicion'}."
     )

@@ -201,7 +201,10 @@ class SilenceWatch:
         elif self._timer is None:
             loop = asyncio.get_running_loop()
             due = max(loop.time() + self._looks.due_in(_SHARE), self._not_before)
-            self._timer = loop.call_at(due, self._begin)
+            if due > loop.time():
+                self._timer = loop.call_at(due, self._begin)
+            else:
+                self._begin()
 
     def _begin(self) -> None:
         self._timer = None
