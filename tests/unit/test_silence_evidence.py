@@ -221,6 +221,14 @@ def test_other_peers_are_asked_as_well_the_latest_heard_first() -> None:
     assert found.others == (("192.0.2.2", 443), ("192.0.2.3", 443), ("192.0.2.4", 443))
 
 
+def test_whom_a_program_talks_to_by_this_link_on_purpose_is_not_asked_by_another() -> None:
+    bound = stalled(W, "192.0.2.2", ifindex=2)
+    assert set(evidence(stalled(W), bound).elsewhere_too) == {SERVER}
+    assert evidence(tcp(W, "192.0.2.2", ifindex=2, heard=1.0), tcp(W, heard=2.0)).others_elsewhere == ((SERVER, 443),)
+    subflow = tcp(W, "192.0.2.3", ifindex=2, token=7)
+    assert evidence(subflow).others_elsewhere == (("192.0.2.3", 443),), "the kernel binds those of our endpoints"
+
+
 def test_the_evidence_in_words() -> None:
     names = {2: "wlan0", 3: "wwan0"}
     one = evidence(stalled(token=7, seconds=1.04), tcp(C, token=7, heard=0.01))

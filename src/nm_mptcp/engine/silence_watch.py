@@ -23,7 +23,7 @@ from ..kernel.access import KernelAccess
 from ..kernel.connect_probe import ConnectProbes
 from ..kernel.tcp_sockets import SocketKey
 from ..model.state import Family, Place, Silence
-from ..policy.silence_evidence import Attempts, Evidence, Standing, in_words, is_private, judge
+from ..policy.silence_evidence import Attempts, Evidence, Standing, in_words, judge
 from .link_silence import LinkSilence
 from .retransmission_source import RetransmissionSource
 from .socket_looks import SocketLooks
@@ -370,8 +370,7 @@ class SilenceWatch:
             target
             for other, found in self._evidence.items()
             if other.family is place.family and other != place and other not in self._cases
-            for target in found.others
-            if not is_private(target[0])
+            for target in found.others_elsewhere
         ][:_PEERS]
 
     def _ask_elsewhere(self, place: Place, case: _Case) -> None:
@@ -380,10 +379,9 @@ class SilenceWatch:
             for other in self._links.local
             if other.family is place.family and other.ifindex != place.ifindex and other not in self._cases
         ]
-        for peer, port in list(case.evidence.peers.items())[:_PEERS]:
-            if not is_private(peer):  # another network's host of that address is not this peer
-                for other in others[:_OTHER_LINKS]:
-                    self._attempt(case, place, other, peer, port)
+        for peer, port in list(case.evidence.elsewhere_too.items())[:_PEERS]:
+            for other in others[:_OTHER_LINKS]:
+                self._attempt(case, place, other, peer, port)
 
     def _attempt(self, case: _Case, place: Place, by: Place, peer: str, port: int) -> None:
         """Begin one attempt to reach a peer of ``place`` by a link."""

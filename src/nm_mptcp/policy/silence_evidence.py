@@ -60,6 +60,9 @@ class Evidence:
         default_factory=dict
     )  #: by peer: where its connection was answered meanwhile
     others: tuple[tuple[str, int], ...] = ()  #: further peers on this link, by address and port
+    chosen: frozenset[str] = (
+        frozenset()
+    )  #: the peers that programs talk to by this link on purpose: they bound a socket to it
     #: by socket: the bytes that its peer has acknowledged so far, and the seconds since it was heard
     acked: Mapping[int, tuple[int, float]] = field(default_factory=dict)
     known: Mapping[int, int] = field(default_factory=dict, repr=False)  #: the same bytes of all sockets that there are
@@ -69,6 +72,18 @@ class Evidence:
     def peers(self) -> dict[str, int]:
         """The ports of the peers that do not answer, by address."""
         return {each.remote: each.remote_port for each in self.waiting}
+
+    @property
+    def elsewhere_too(self) -> dict[str, int]:
+        """Those of :attr:`peers` that may be asked by other links. Another network's host of a private address is not the
+        same one.
+        """
+        return {peer: port for peer, port in self.peers.items() if peer not in self.chosen and not is_private(peer)}
+
+    @property
+    def others_elsewhere(self) -> tuple[tuple[str, int], ...]:
+        """The same of :attr:`others`."""
+        return tuple((peer, port) for peer, port in self.others if peer not in self.chosen and not is_private(peer))
 
     @property
     def packets(self) -> int:
@@ -210,6 +225,7 @@ def _evidence(
         tuple(waiting),
         elsewhere,
         tuple((peer, port) for peer, port in others.items() if peer not in unanswered)[:_OTHERS],
+        frozenset(each.remote for each in group if each.ifindex and not each.token),
         {each.cookie: (each.acked, each.heard) for each in group if not each.connecting},
         known,
         max((each.rtt for each in group), default=0.0),
