@@ -12,6 +12,7 @@ import pytest
 
 from nm_mptcp.engine.link_silence import LinkSilence
 from nm_mptcp.engine.silence_watch import SilenceWatch, _Case
+from nm_mptcp.engine.socket_looks import SocketLooks
 from nm_mptcp.engine.watched_links import WatchedLinks
 from nm_mptcp.kernel.access import KernelAccess
 from nm_mptcp.kernel.tcp_sockets import Look, SocketKey, TCPSocket
@@ -127,6 +128,23 @@ def test_what_was_sent_again_long_ago_tells_nothing() -> None:
 
     assert asked(kernel, act=act) == ["for 1", "for all"]
     assert kernel.resent == {WAITS.key}
+
+
+def test_a_look_that_waited_for_a_processor_does_not_delay_the_next_one() -> None:
+    """Its share is of what it used: on a busy machine silence is noticed as soon."""
+
+    class Busy(Kernel):
+        async def look_at_sockets(self, *asked: object) -> Look:
+            await asyncio.sleep(0.2)
+            return await super().look_at_sockets(*asked)  # type: ignore[arg-type]
+
+    async def run() -> float:
+        looks = SocketLooks(cast(KernelAccess, Busy()), set())
+        looks.due_in(0.01)
+        await looks.look(WatchedLinks(place_of=PLACES), set())
+        return looks.due_in(0.01)
+
+    assert asyncio.run(run()) == 0
 
 
 # --- attempts
