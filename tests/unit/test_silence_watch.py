@@ -15,6 +15,7 @@ from nm_mptcp.engine.silence_watch import SilenceWatch, _Case
 from nm_mptcp.engine.socket_looks import SocketLooks
 from nm_mptcp.engine.watched_links import WatchedLinks
 from nm_mptcp.kernel.access import KernelAccess
+from nm_mptcp.kernel.socket_access import SocketAccess
 from nm_mptcp.kernel.tcp_sockets import Look, SocketKey, TCPSocket
 from nm_mptcp.policy.silence_evidence import Evidence
 
@@ -34,12 +35,16 @@ class Kernel:
         self.asked: list[str] = []
         self.resent: frozenset[SocketKey] = frozenset()
 
-    async def find_sockets(self, keys: Mapping[SocketKey, int]) -> tuple[TCPSocket, ...]:
+    @property
+    def tcp_sockets(self) -> Kernel:
+        return self
+
+    async def find(self, keys: Mapping[SocketKey, int]) -> tuple[TCPSocket, ...]:
         self.asked.append(f"for {len(keys)}")
         self.meanwhile()
         return tuple(each for each in self.sockets if each.key in keys)
 
-    async def look_at_sockets(self, _: object, resent: frozenset[SocketKey], *__: object) -> Look:
+    async def look(self, _: object, resent: frozenset[SocketKey], *__: object) -> Look:
         self.asked.append("for all")
         self.resent = resent
         return look(*self.sockets)
@@ -134,12 +139,12 @@ def test_a_look_that_waited_for_a_processor_does_not_delay_the_next_one() -> Non
     """Its share is of what it used: on a busy machine silence is noticed as soon."""
 
     class Busy(Kernel):
-        async def look_at_sockets(self, *asked: object) -> Look:
+        async def look(self, *asked: object) -> Look:
             await asyncio.sleep(0.2)
-            return await super().look_at_sockets(*asked)  # type: ignore[arg-type]
+            return await super().look(*asked)  # type: ignore[arg-type]
 
     async def run() -> float:
-        looks = SocketLooks(cast(KernelAccess, Busy()), set())
+        looks = SocketLooks(cast(SocketAccess, Busy()), set())
         looks.due_in(0.01)
         await looks.look(WatchedLinks(place_of=PLACES), set())
         return looks.due_in(0.01)

@@ -72,7 +72,7 @@ class QualityWatch:
     async def _sample(self) -> bool | None:
         """Take a sample; whether any subflow was in use since the one before, None if there is none."""
         try:
-            sockets = await self._kernel.tcp_subflows(
+            sockets = await self._kernel.tcp_sockets.subflows(
                 {address: place.ifindex for address, place in self._place_of.items()}
             )
         except KernelError as error:

@@ -135,7 +135,7 @@ class SilenceWatch:
         self._on_suspicion = on_suspicion
         self._source = RetransmissionSource(self._on_sockets, self._on_any)
         self._probes = ConnectProbes()
-        self._looks = SocketLooks(kernel, self._probes.own)
+        self._looks = SocketLooks(kernel.tcp_sockets, self._probes.own)
         self._links = WatchedLinks()
         self._cases: dict[Place, _Case] = {}
         self._resent: dict[SocketKey, float] = {}  #: the last retransmission of each socket, of the last seconds

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Set
 from typing import TypeVar
 
 from ..fault_log import FaultLog
-from ..kernel.access import KernelAccess
 from ..kernel.errors import KernelError
+from ..kernel.socket_access import SocketAccess
 from ..kernel.tcp_sockets import Look, SocketKey
 from ..model.state import Place
 from ..policy.silence_evidence import Evidence, is_clear, weigh
@@ -31,8 +31,8 @@ _ASKED = 16
 class SocketLooks:
     """Looks at sockets. ``own`` are the local addresses and ports of our connection attempts, which are no evidence."""
 
-    def __init__(self, kernel: KernelAccess, own: Set[tuple[str, int]]) -> None:
-        self._kernel = kernel
+    def __init__(self, sockets: SocketAccess, own: Set[tuple[str, int]]) -> None:
+        self._sockets = sockets
         self._own = own
         self._faults = FaultLog(_log)
         self._left = _SAVED  #: seconds of a processor that are left, and when that was computed
@@ -51,7 +51,7 @@ class SocketLooks:
         """
         mine = [key for key in sorted(resent, key=resent.__getitem__) if key[0] in links.place_of]
         asked = {key: links.place_of[key[0]].ifindex for key in mine[-_ASKED:]}
-        found = await self._timed(self._kernel.find_sockets(asked))
+        found = await self._timed(self._sockets.find(asked))
         if found is None:
             return False
         evidence = self._weighed(Look(found), links, resent.keys())
@@ -63,7 +63,7 @@ class SocketLooks:
         resent = frozenset(resent)  # more may come meanwhile
         local = dict.fromkeys(links.inside, 0)
         local |= {address: place.ifindex for address, place in links.place_of.items()}
-        found = await self._timed(self._kernel.look_at_sockets(local, resent, links.is_near))
+        found = await self._timed(self._sockets.look(local, resent, links.is_near))
         return {} if found is None else self._weighed(found, links, resent)
 
     def _weighed(self, found: Look, links: WatchedLinks, resent: Set[SocketKey]) -> dict[Place, Evidence]:

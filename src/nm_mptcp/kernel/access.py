@@ -43,8 +43,8 @@ from .route_lookup import RouteAnswer, RouteAnswers, RouteLookup, RouteQuery
 from .rtnetlink import Rtnetlink
 from .rtnl_events import RtnetlinkEvents, full_dump
 from .sock_diag import Sockets, Subflow, may_administer
+from .socket_access import SocketAccess
 from .subflow_closer import SubflowCloser
-from .tcp_sockets import Look, SocketKey, TCPSocket, TCPSockets
 from .wireguard import WireGuardLinks
 from .worker import NetlinkWorker
 
@@ -83,7 +83,7 @@ class KernelAccess:
         self._rtnetlink = Rtnetlink()
         self._path_manager = PathManager()
         self._sockets = Sockets()
-        self._tcp_sockets = TCPSockets()
+        self.tcp_sockets = SocketAccess(self._worker)
         self._neighbours = Neighbours()
         self._route_lookup = RouteLookup()
         self._egress = EgressLookup()
@@ -139,7 +139,7 @@ class KernelAccess:
             self._rtnetlink,
             self._path_manager,
             self._sockets,
-            self._tcp_sockets,
+            self.tcp_sockets.reader,
             self._neighbours,
             self._route_lookup,
             self._egress,
@@ -242,20 +242,6 @@ class KernelAccess:
         None without CAP_NET_ADMIN, which it takes to see subflows. Raises :class:`KernelError`.
         """
         return established_addresses(await self._worker.run(self._sockets.subflows)) if may_administer() else None
-
-    async def look_at_sockets(
-        self, local: Mapping[str, int], resent: Set[SocketKey], is_near: Callable[[str], bool]
-    ) -> Look:
-        """See :meth:`.TCPSockets.look`. Raises :class:`KernelError`."""
-        return await self._worker.run(self._tcp_sockets.look, local, resent, is_near)
-
-    async def find_sockets(self, keys: Mapping[SocketKey, int]) -> tuple[TCPSocket, ...]:
-        """See :meth:`.TCPSockets.find`, which takes less time than to wake a thread. Raises :class:`KernelError`."""
-        return await self._worker.run_at_once(self._tcp_sockets.find, keys)
-
-    async def tcp_subflows(self, local: Mapping[str, int]) -> tuple[TCPSocket, ...]:
-        """See :meth:`.TCPSockets.subflows`. Raises :class:`KernelError`."""
-        return await self._worker.run(self._tcp_sockets.subflows, local)
 
     async def bypass(self, tunnels: Mapping[Family, Tunnel]) -> TunnelBypass:
         """The local addresses of subflows that do not go through these tunnels. Raises :class:`KernelError`."""
