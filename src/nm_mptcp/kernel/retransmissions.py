@@ -26,7 +26,7 @@ from .tracefs import PLACES
 _log = logging.getLogger(__name__)
 
 #: Notifications a second, and how many may follow each other after :data:`_SHORTEST` when there were none for a while.
-RATE, BURST = 3, 5
+RATE, BURST = 2, 5
 _SHORTEST = 0.03
 
 #: Seconds between two readings of :class:`RetransmissionPoll`.
