@@ -238,7 +238,9 @@ install:
 	    fill 0755 dispatcher.d/10-nm-mptcp $(NMLIBDIR)/$$folder/10-nm-mptcp; \
 	done; \
 	put 0644 packaging/NetworkManager/10-nm-mptcp.conf $(NMLIBDIR)/conf.d/10-nm-mptcp.conf; \
-	fill 0644 packaging/systemd/nm-mptcp.service.in $(UNITDIR)/nm-mptcp.service; \
+	for unit in nm-mptcp.service nm-mptcp-group@.service; do \
+	    fill 0644 packaging/systemd/$$unit.in $(UNITDIR)/$$unit; \
+	done; \
 	put 0644 packaging/dbus/org.nm_mptcp1.conf $(DBUSPOLICYDIR)/org.nm_mptcp1.conf; \
 	put 0644 packaging/polkit/org.nm_mptcp1.policy $(POLKITDIR)/org.nm_mptcp1.policy; \
 	put 0644 packaging/iproute2/rt_protos.conf $(IPROUTE2DIR)/rt_protos.d/nm-mptcp.conf; \
@@ -270,15 +272,16 @@ install:
 	fi
 
 # The service is stopped first by hand: `systemctl disable --now nm-mptcp; nm-mptcp clear`. Settings that somebody changed
-# stay.
+# stay. The switch is two pins in the BPF file system; without them all sockets are TCP again.
 uninstall:
+	@if [ -z '$(DESTDIR)' ]; then rm -rf /sys/fs/bpf/nm-mptcp; fi
 	rm -rf '$(DESTDIR)$(PACKAGEDIR)/nm_mptcp'
 	rm -f '$(DESTDIR)$(BINDIR)/nm-mptcp' \
 	    '$(DESTDIR)$(NMLIBDIR)/dispatcher.d/10-nm-mptcp' \
 	    '$(DESTDIR)$(NMLIBDIR)/dispatcher.d/pre-up.d/10-nm-mptcp' \
 	    '$(DESTDIR)$(NMLIBDIR)/dispatcher.d/pre-down.d/10-nm-mptcp' \
 	    '$(DESTDIR)$(NMLIBDIR)/conf.d/10-nm-mptcp.conf' \
-	    '$(DESTDIR)$(UNITDIR)/nm-mptcp.service' \
+	    '$(DESTDIR)$(UNITDIR)/nm-mptcp.service' '$(DESTDIR)$(UNITDIR)/nm-mptcp-group@.service' \
 	    '$(DESTDIR)$(DBUSPOLICYDIR)/org.nm_mptcp1.conf' \
 	    '$(DESTDIR)$(POLKITDIR)/org.nm_mptcp1.policy' \
 	    '$(DESTDIR)$(IPROUTE2DIR)/rt_protos.d/nm-mptcp.conf' \

@@ -40,7 +40,7 @@ _nm_mptcp_units() {
             [[ $path == *'*'* ]] || printf '%s\n' "$(basename "$path" .d)"
         done
     else
-        systemctl list-unit-files --type=service,socket --plain --no-legend --no-pager 2>/dev/null |
+        systemctl list-unit-files --type=service,socket,slice --plain --no-legend --no-pager 2>/dev/null |
             while read -r path _; do printf '%s\n' "$path"; done
     fi
 }
@@ -71,7 +71,7 @@ _nm_mptcp() {
     for ((number = 1; number < ${#words[@]} - 1; number++)); do
         word=${words[number]}
         case $word in
-            --state-dir | --log-level | --config | --reach | --report | --interval)
+            --state-dir | --log-level | --config | --reach | --report | --interval | --method | --user)
                 ((number++))
                 ;;
             --)
@@ -103,6 +103,14 @@ _nm_mptcp() {
             ;;
         --log-level)
             mapfile -t COMPREPLY < <(compgen -W "$levels" -- "$cur")
+            return
+            ;;
+        --method)
+            mapfile -t COMPREPLY < <(compgen -W "auto ebpf preload" -- "$cur")
+            return
+            ;;
+        --user)
+            mapfile -t COMPREPLY < <(compgen -u -- "$cur")
             return
             ;;
         --reach)
@@ -140,11 +148,11 @@ _nm_mptcp() {
             [[ $prev == --check ]] && wanted="file"
             ;;
         exec)
-            options="--help --quiet --dry-run --json"
+            options="--help --method --user --quiet --dry-run --json"
             wanted="program"
             ;;
         unit)
-            options="--help --restart --dry-run --json"
+            options="--help --method --restart --dry-run --json"
             case ${#given[@]} in
                 0) values="enable disable status" ;;
                 1) wanted="unit" ;;

@@ -10,7 +10,7 @@ function __nm_mptcp_given
             continue
         end
         switch $word
-            case --state-dir --log-level --config --reach --report --interval
+            case --state-dir --log-level --config --reach --report --interval --method --user
                 set skip 1
             case '-*'
             case '*'
@@ -61,7 +61,7 @@ end
 
 function __nm_mptcp_units
     if test (__nm_mptcp_given)[2] = enable
-        systemctl list-unit-files --type=service,socket --plain --no-legend --no-pager 2>/dev/null | string replace -r ' .*' ''
+        systemctl list-unit-files --type=service,socket,slice --plain --no-legend --no-pager 2>/dev/null | string replace -r ' .*' ''
     else
         for path in /etc/systemd/system/*.d/50-nm-mptcp.conf
             string replace -r '.*/(.*)\.d/50-nm-mptcp\.conf$' '$1' -- $path
@@ -127,6 +127,8 @@ complete -c nm-mptcp -n '__nm_mptcp_at mode 0' -a 'auto handover interactive agg
 complete -c nm-mptcp -n '__nm_mptcp_command config' -l check -d 'only say what is wrong'
 complete -c nm-mptcp -n '__nm_mptcp_command config' -l reload -d 'have the service read its configuration again'
 complete -c nm-mptcp -n '__nm_mptcp_command config; and contains -- --check (commandline -opc)' -F
+complete -c nm-mptcp -n '__nm_mptcp_command exec unit' -l method -xa 'auto ebpf preload' -d 'how it is done'
+complete -c nm-mptcp -n '__nm_mptcp_command exec' -l user -xa '(__fish_complete_users)' -d 'run it as this user'
 complete -c nm-mptcp -n '__nm_mptcp_command exec' -s q -l quiet -d 'do not say beforehand what cannot work'
 complete -c nm-mptcp -n '__nm_mptcp_command exec' -l dry-run -d 'show what would be executed, and run nothing'
 complete -c nm-mptcp -n '__nm_mptcp_command exec' -l json -d 'as --dry-run, but print one JSON document'

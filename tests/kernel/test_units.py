@@ -321,8 +321,8 @@ def test_units_that_are_missing_masked_or_of_another_type(systemd: Nested) -> No
         ("no-such", "no-such.service: there is no such unit"),
         ("no-such@", "no-such@.service: there is no such unit"),
         ("away", "away.service: it is masked"),
-        ("x.timer", "x.timer: only services and sockets can use MPTCP"),
-        ("../x", "'../x' is not the name of a service or socket"),
+        ("x.timer", "x.timer: only services, sockets and slices can use MPTCP"),
+        ("../x", "'../x' is not the name of a service, socket or slice"),
     ):
         done = unit(systemd, "enable", name)
         assert (done.returncode, done.stdout, done.stderr) == (1, "", f"nm-mptcp: {words}\n")

@@ -29,6 +29,8 @@ PACKAGES = (
     *("wpasupplicant", "hostapd", "iw", "wireguard-tools", "wireguard-go"),
     # Programs that are brought onto MPTCP: dynamic, static, in Go.
     *("mptcpize", "curl", "busybox-static", "hey"),
+    # Users whose sessions are.
+    *("libpam-systemd", "login", "passwd", "sudo"),
     # Our tests.
     *("python3", "python3-pyroute2", "python3-pytest", "python3-pytest-timeout", "python3-hypothesis"),
     *("python3-pyelftools", "python3-rich"),

@@ -8,13 +8,14 @@ import pytest
 from .machine import Machine
 
 
-def run_tests(machine: Machine, *tests: str, seconds: float) -> None:
+def run_tests(machine: Machine, *tests: str, seconds: float, environment: str = "") -> None:
     """Run these there with pytest and fail with what failed there; tells how many were run or skipped and why."""
     # An emulated machine takes longer for a test than any other; one that hangs is named before the whole is ended.
     options = ("-q", "-rs", "--tb=short", "-p", "no:cacheprovider", f"--timeout={seconds / 2:g}")
     command = ("python3", "-m", "pytest", *options, *tests)
     done = machine.shell(
-        f"cd /nm-mptcp; NM_MPTCP_COMMAND=/nm-mptcp/command PYTHONPATH=src exec {' '.join(command)}", seconds=seconds
+        f"cd /nm-mptcp; export NM_MPTCP_COMMAND=/nm-mptcp/command PYTHONPATH=src {environment}; exec {' '.join(command)}",
+        seconds=seconds,
     )
     print(f"{machine.image.distribution}, kernel {machine.kernel}:", done.output.rstrip().rpartition("\n")[2])
     if done.status != 0:

@@ -47,6 +47,8 @@ PLACEHOLDERS = {
     r"\b(?:INTERFACE|WHAT)\b": "wlan0",
     r"\bNUMBER\b": "650",
     r"\bNAME\b": "auto",
+    r"\bMETHOD\b": "auto",
+    r"\bUSER\b": "root",
     r"\b(?:COMMAND|PROGRAM)\b": "true",
     r"--check \[FILE\]": "--check [/run/shown.conf]",
     r"--report FILE\b": "--report /run/report",

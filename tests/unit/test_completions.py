@@ -12,6 +12,7 @@ import pytest
 
 from nm_mptcp.cli import COMMANDS, parser_of
 from nm_mptcp.journal import LEVELS
+from nm_mptcp.launch.plan import Method
 from nm_mptcp.model.state import Mode
 
 from ..support.shells import COMPLETIONS, FILES, offers, taken, there
@@ -62,6 +63,8 @@ def test_values_are_those_that_the_command_takes(shell: str) -> None:
     assert offers(shell, "nm-mptcp mode ") == set(Mode)
     assert offers(shell, "nm-mptcp mode auto ") - options(PARSERS["mode"]) == set()
     assert offers(shell, "nm-mptcp unit ") == {"enable", "disable", "status"}
+    for command in ("exec", "unit"):
+        assert offers(shell, f"nm-mptcp {command} --method ") == set(Method)
     # "warning" and "error" are taken as well, as other words for the same.
     assert offers(shell, "nm-mptcp --log-level ") == set(LEVELS) - {"warning", "error"}
 
@@ -158,7 +161,7 @@ def written(shell: str) -> Iterator[tuple[str, str]]:
         if name not in PARSERS:
             continue
         words = re.sub(r"\[[^\]]*\]", "", part) if shell == "zsh" else "".join(re.findall(r'options="(.*?)"', part))
-        words += " --help" * ("$help" in words) + " --config" * ("$config" in words)
+        words += "".join(f" --{word}" for word in ("help", "config", "method") if f"${word}" in words)
         yield from ((name, option) for option in re.findall(r"--[a-z-]+", words))
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from nm_mptcp.cli.exec import document
-from nm_mptcp.launch.plan import ENVIRONMENT_BOUNDARIES, LaunchContext, ObstacleKind, plan_launch
+from nm_mptcp.launch import program
+from nm_mptcp.launch.plan import ENVIRONMENT_BOUNDARIES, GROUP_BOUNDARIES, LaunchContext, ObstacleKind, plan_launch
 from nm_mptcp.launch.programs import Form, Program
-from nm_mptcp.launch.units import FILE, SOCKET_SINCE
+from nm_mptcp.launch.switch import DIRECTORY, MOST_GROUPS
+from nm_mptcp.launch.units import FILE, SLICE_SERVICE, SOCKET_SINCE
 
 from ..support import shown
 
@@ -53,7 +55,17 @@ def test_every_name_in_the_documents_is_documented() -> None:
 def test_facts_that_are_written_twice_are_the_same() -> None:
     assert f"version {SOCKET_SINCE}" in TEXT
     assert f"NAME.d/{FILE}" in TEXT
-    assert ENVIRONMENT_BOUNDARIES.keys() <= WORDS
+    assert ENVIRONMENT_BOUNDARIES.keys() | set(GROUP_BOUNDARIES) <= WORDS
+    assert f"BPF program of {len(program.instructions(0)) // 8} instructions" in TEXT
+    assert f"{MOST_GROUPS:,} groups" in TEXT
+    assert f"_{DIRECTORY}_" in TEXT
+    assert f"_{SLICE_SERVICE.format('system.slice')}_" in TEXT
+
+
+def test_the_recipe_answers_nothing_for_what_is_not_meant() -> None:
+    """Any other answer keeps the kernel from asking programs that others attached later."""
+    recipe = TEXT[TEXT.index("SEC(") : TEXT.index("and then, with")]
+    assert re.findall(r"return (\w+);", recipe) == ["262", "0"]
 
 
 @pytest.mark.skipif(None in (shutil.which("man"), shutil.which("scdoc")), reason="man or scdoc is not installed")

@@ -12,7 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nm_mptcp.launch.elf import Elf, read
-from nm_mptcp.launch.plan import SETTING, LaunchContext, ObstacleKind, godebug, plan_launch, preload, refusal
+from nm_mptcp.launch.plan import (
+    GROUP_BOUNDARIES,
+    SETTING,
+    LaunchContext,
+    Method,
+    ObstacleKind,
+    godebug,
+    plan_launch,
+    plan_switched,
+    preload,
+    refusal,
+    root_could,
+)
 from nm_mptcp.launch.programs import Form, Program, Wrapper
 
 from .elves import elf, go_build
@@ -115,6 +127,47 @@ def test_the_users_own_settings_are_kept() -> None:
 
 def test_the_line_for_a_shell_is_quoted() -> None:
     assert plan_launch(USUAL, ["curl", "a b"]).shell() == f"GODEBUG={SETTING} LD_PRELOAD={WRAP} curl 'a b'"
+
+
+# --- by control group
+
+
+@pytest.mark.parametrize("program", [DYNAMIC, STATIC, NARROW, ALPINE, go(b"go1.19.8"), Program("/x", Form.UNKNOWN)])
+def test_in_a_registered_group_it_does_not_matter_what_a_program_is(program: Program) -> None:
+    planned = plan_switched(program, ["it", "-x"])
+    assert (planned.method, planned.works, planned.variables) == (Method.EBPF, True, {})
+    assert (planned.file, planned.arguments) == (program.path, ("it", "-x"))
+
+
+def test_a_text_without_an_interpreter_is_run_as_a_shell_runs_it_there_too() -> None:
+    text = replace(DYNAMIC, path="/opt/text", script=("/opt/text", "/bin/sh"), shell=True)
+    assert plan_switched(text, ["text", "-x"]).arguments == ("/bin/sh", "/opt/text", "-x")
+
+
+@pytest.mark.parametrize("name", GROUP_BOUNDARIES)
+def test_programs_that_start_others_in_another_group_are_reported(name: str) -> None:
+    planned = plan_switched(replace(DYNAMIC, path=f"/usr/bin/{name}"), [name, "x"])
+    assert [each.kind for each in planned.obstacles] == [ObstacleKind.ENVIRONMENT_BOUNDARY]
+
+
+def test_sudo_stays_in_the_group() -> None:
+    assert plan_switched(replace(DYNAMIC, path="/usr/bin/sudo"), ["sudo", "-u", "x", "true"]).works
+
+
+def test_why_there_can_be_no_group_is_an_obstacle() -> None:
+    planned = plan_switched(DYNAMIC, ["curl"], "this kernel has no hook")
+    assert [(each.kind, each.text) for each in planned.obstacles] == [
+        (ObstacleKind.NO_SWITCH, "this kernel has no hook")
+    ]
+
+
+def test_a_user_is_told_what_root_could_do() -> None:
+    planned = plan_launch(replace(USUAL, program=STATIC), ["busybox", "wget", "a b"])
+    assert root_could(planned, ["busybox", "wget", "a b"], "me") == (
+        "root can bring it onto MPTCP: sudo nm-mptcp exec --user me -- busybox wget 'a b'"
+    )
+    for context in (USUAL, replace(USUAL, error=errno.ENOPROTOOPT), replace(USUAL, program=go(b"go1.24.4"))):
+        assert root_could(plan_launch(context, ["x"]), ["x"], "me") is None
 
 
 @given(st.text(alphabet="abmultipathtcp=01,", max_size=60))

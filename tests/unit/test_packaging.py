@@ -52,6 +52,7 @@ FILES = {
     "usr/lib/NetworkManager/dispatcher.d/pre-down.d/10-nm-mptcp": 0o755,
     "usr/lib/NetworkManager/conf.d/10-nm-mptcp.conf": 0o644,
     "usr/lib/systemd/system/nm-mptcp.service": 0o644,
+    "usr/lib/systemd/system/nm-mptcp-group@.service": 0o644,
     "usr/share/dbus-1/system.d/org.nm_mptcp1.conf": 0o644,
     "usr/share/polkit-1/actions/org.nm_mptcp1.policy": 0o644,
     "usr/lib/nm-mptcp/conf.d/10-tethering.conf": 0o644,

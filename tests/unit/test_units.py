@@ -11,9 +11,14 @@ from nm_mptcp.launch.units import (
     Unit,
     UnitError,
     assignments,
+    drop_in_path,
     full_name,
+    group_drop_in,
+    group_obstacle,
     is_template,
     parse_unit,
+    registers_group,
+    registrar,
     service_drop_in,
     setting_obstacles,
     shown_as,
@@ -31,6 +36,7 @@ WRAP = "/usr/lib/x86_64-linux-gnu/mptcpize/libmptcpwrap.so.0"
         ("ssh", "ssh.service"),
         ("ssh.service", "ssh.service"),
         ("ssh.socket", "ssh.socket"),
+        ("user-1000.slice", "user-1000.slice"),
         ("getty@", "getty@.service"),
         ("getty@tty1", "getty@tty1.service"),
         ("systemd-fsck@dev-disk\\x2dby.service", "systemd-fsck@dev-disk\\x2dby.service"),
@@ -42,9 +48,23 @@ def test_a_name_without_a_suffix_is_a_service(word: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["", ".service", "../x", "a/b", "/etc/passwd.service", "a b", "x\n", "-.mount", "x.timer", "ä", "x" * 256]
+    "word",
+    [
+        "",
+        ".service",
+        "../x",
+        "a/b",
+        "/etc/passwd.service",
+        "a b",
+        "x\n",
+        "-.mount",
+        "-.slice",
+        "x.timer",
+        "ä",
+        "x" * 256,
+    ],
 )
-def test_what_is_no_name_of_a_service_or_socket_is_refused(word: str) -> None:
+def test_what_is_no_name_of_a_service_socket_or_slice_is_refused(word: str) -> None:
     with pytest.raises(UnitError):
         full_name(word)
 
@@ -112,6 +132,57 @@ def test_a_drop_in_of_a_service() -> None:
         'Environment="GODEBUG=multipathtcp=1"\n'
         f'Environment="LD_PRELOAD=/a \\"b\\"\\\\:{WRAP}"\n'
     )
+
+
+# --- by control group
+
+
+def test_a_service_registers_its_control_group_at_each_start() -> None:
+    text = group_drop_in("ssh.service", "/usr/bin/nm-mptcp")
+    assert text == (
+        "# Made by nm-mptcp: 'nm-mptcp unit disable' removes it.\n"
+        "[Service]\n"
+        "ExecStartPre=+-/usr/bin/nm-mptcp unit enter %n\n"
+        "ExecStopPost=+-/usr/bin/nm-mptcp unit leave %n\n"
+    )
+    assert group_drop_in("ssh@.service", "/usr/bin/nm-mptcp") == text
+    odd = group_drop_in("x.service", '/opt/a b/100%/"q"/nm-mptcp')
+    assert 'ExecStartPre=+-"/opt/a b/100%%/\\"q\\"/nm-mptcp" unit enter %n\n' in odd
+
+
+def test_a_users_slice_is_registered_by_the_first_service_in_it() -> None:
+    assert registrar("user-1000.slice") == "user-runtime-dir@1000.service"
+    assert drop_in_path("user-1000.slice").endswith("/user-runtime-dir@1000.service.d/50-nm-mptcp.conf")
+    assert "unit enter user-1000.slice\n" in group_drop_in("user-1000.slice", "/usr/bin/nm-mptcp")
+
+
+@pytest.mark.parametrize("name", ["system.slice", "user.slice", "user-.slice", "machine-x.slice"])
+def test_another_slice_wants_the_service_that_registers_it(name: str) -> None:
+    assert registrar(name) == {"system.slice": "basic.target"}.get(name, name)
+    assert group_drop_in(name, "/x").endswith(f"\n[Unit]\nWants=nm-mptcp-group@{name}.service\n")
+
+
+def test_our_drop_ins_are_told_apart() -> None:
+    for name in ("x.service", "user-7.slice", "system.slice"):
+        assert registers_group(group_drop_in(name, "/x"))
+    assert not registers_group(service_drop_in({"GODEBUG": "x"}))
+    assert not registers_group(socket_drop_in())
+
+
+@pytest.mark.parametrize(
+    ("unit", "words"),
+    [
+        (Unit("x.service"), None),
+        (Unit("x.slice"), None),
+        (Unit("x.service", root="/"), None),
+        (Unit("x.service", root="/srv"), "/srv"),
+        (Unit("x.service", root_image="/x.img"), "/x.img"),
+        (Unit("x.socket"), "systemd makes its socket"),
+    ],
+)
+def test_units_whose_control_group_can_be_registered(unit: Unit, words: str | None) -> None:
+    found = group_obstacle(unit)
+    assert (found is None) if words is None else (words in str(found))
 
 
 def test_a_drop_in_of_a_socket() -> None:

@@ -13,15 +13,22 @@ import signal
 import sys
 from pathlib import Path
 
-from ..launch import programs
-from ..launch.plan import LaunchContext, LaunchPlan, plan_launch
+from ..launch import control_groups, identity, programs, registration, switch
+from ..launch.identity import User, UserError
+from ..launch.plan import LaunchContext, LaunchPlan, Method, plan_launch, plan_switched, refusal, root_could
+from ..launch.switch import SwitchError
 from ..text import printable
 from . import fail
 
+#: As of other programs that start one: it was not started, for a reason that is not the program's.
+_REFUSED = 125
+
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """``--quiet``, ``--dry-run``, ``--json``, and the command."""
-    parser.usage = "nm-mptcp exec [--quiet] [--dry-run] [--json] -- COMMAND [ARGUMENT...]"
+    """``--method``, ``--user``, ``--quiet``, ``--dry-run``, ``--json``, and the command."""
+    parser.usage = "nm-mptcp exec [OPTION...] -- COMMAND [ARGUMENT...]"
+    method_option(parser)
+    parser.add_argument("--user", metavar="USER", help="run it as this user (only root may)")
     parser.add_argument("-q", "--quiet", action="store_true", help="do not report what cannot work")
     parser.add_argument("--dry-run", action="store_true", help="show what would be executed, and execute nothing")
     parser.add_argument("--json", action="store_true", help="as --dry-run, but print one JSON document")
@@ -31,37 +38,123 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def method_option(parser: argparse.ArgumentParser) -> None:
+    """``--method``, which ``unit`` has as well."""
+    names = [method.value for method in Method]
+    parser.add_argument(
+        "--method", metavar="METHOD", choices=names, default=Method.AUTO, help=f"{', '.join(names[1:])} or {names[0]}"
+    )
+
+
 def main(arguments: argparse.Namespace) -> int:
-    """Replace this process; return only with ``--dry-run`` or ``--json``, or when the command cannot be run (127 or 126)."""
+    """Replace this process; return only with ``--dry-run`` or ``--json``, or when the command cannot be run (125 to 127)."""
     words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     if not words:
         return fail("exec needs a program: nm-mptcp exec -- COMMAND [ARGUMENT...]", 2)
     environment = inherited()
+    asked = Method(arguments.method)
     try:
-        program = programs.examine(words[0], environment, uid=os.getuid(), gid=os.getgid())
+        user = _user(arguments.user)
+        environment |= user.variables if user else {}
+        method, trouble = method_here(asked)
+        context, plan = _planned(words, environment, method, trouble, user)
+        shown = arguments.json or arguments.dry_run
+        if method is Method.EBPF and not shown and (trouble := trouble or _switched()):
+            if asked is Method.EBPF:
+                return fail(printable(f"not run: {trouble}", longest=None), _REFUSED)
+            context, plan = _planned(words, environment, Method.PRELOAD, None, user)
+    except UserError as error:
+        return fail(printable(str(error), longest=None), _REFUSED)
     except programs.ProgramError as error:
         fail(printable(str(error), longest=None))
         return error.status
-    mptcpize = shutil.which("mptcpize", path=environment.get("PATH"))
-    context = LaunchContext(
-        program=program,
-        wrappers=programs.wrappers(mptcpize),
-        mptcpize=mptcpize,
-        error=programs.mptcp_error(),
-        environment=environment,
-    )
-    plan = plan_launch(context, words)
     if not (arguments.quiet or arguments.json):
-        for obstacle in plan.obstacles:
-            fail(printable(obstacle.text, longest=None))
+        _report(plan, words, trouble)
     if arguments.json:
         print(json.dumps(document(context, plan, words), indent=2))
     elif arguments.dry_run:
         sys.stdout.flush()
         sys.stdout.buffer.write(os.fsencode(plan.shell()) + b"\n")
-    if arguments.json or arguments.dry_run:
+    if shown:
         return 0 if plan.works else 1
-    return _execute(plan, environment)
+    return _execute(plan, environment, user)
+
+
+def method_here(asked: Method) -> tuple[Method, str | None]:
+    """The method to use where this one was asked for, and why the switch cannot be used, as far as it was considered."""
+    if asked is Method.PRELOAD or (asked is Method.AUTO and os.geteuid() != 0):
+        return Method.PRELOAD, None
+    error = programs.mptcp_error()
+    # Every TCP socket of a registered group would fail: it is never registered then.
+    trouble = refusal(error) if error else switch.obstacle()
+    if asked is Method.AUTO and trouble:
+        return Method.PRELOAD, None if error else trouble
+    return Method.EBPF, trouble
+
+
+def _user(word: str | None) -> User | None:
+    if word is None:
+        return None
+    if os.geteuid() != 0:
+        raise UserError("only root may run it as another user")
+    return identity.user(word)
+
+
+def _switched() -> str | None:
+    """Bring this process onto MPTCP, in a control group of its own; returns why not."""
+    try:
+        registration.load()
+        group = registration.enter_own()
+        registration.register(group)
+        if control_groups.switched():
+            return None
+        registration.forget(group)
+    except SwitchError as error:
+        return str(error)
+    return switch.NOT_ASKED
+
+
+def _planned(
+    words: list[str], environment: dict[str, str], method: Method, trouble: str | None, user: User | None
+) -> tuple[LaunchContext, LaunchPlan]:
+    uid, gid = (user.uid, user.gid) if user else (os.getuid(), os.getgid())
+    try:
+        program = programs.examine(words[0], environment, uid=uid, gid=gid)
+    except ImportError:
+        if method is not Method.EBPF:
+            raise
+        program = programs.resolve(words[0], environment)
+    error = programs.mptcp_error()
+    if method is Method.EBPF:
+        context = LaunchContext(program=program, error=error, environment=environment)
+        return context, plan_switched(program, words, trouble)
+    mptcpize = shutil.which("mptcpize", path=environment.get("PATH"))
+    context = LaunchContext(
+        program=program,
+        wrappers=programs.wrappers(mptcpize),
+        mptcpize=mptcpize,
+        error=error,
+        environment=environment,
+    )
+    return context, plan_launch(context, words)
+
+
+def _report(plan: LaunchPlan, words: list[str], trouble: str | None) -> None:
+    """What cannot work, and what else could be done."""
+    told = [obstacle.text for obstacle in plan.obstacles]
+    if plan.method is Method.PRELOAD and told:
+        if trouble is not None:
+            told.append(f"it cannot be done by eBPF either: {trouble}")
+        elif os.geteuid() != 0 and (could := root_could(plan, words, _own_name())) and not switch.unsupported():
+            told.append(could)
+    for text in told:
+        fail(printable(text, longest=None))
+
+
+def _own_name() -> str:
+    with contextlib.suppress(UserError):
+        return identity.user(str(os.getuid())).name
+    return str(os.getuid())
 
 
 def document(context: LaunchContext, plan: LaunchPlan, words: list[str]) -> dict[str, object]:
@@ -69,6 +162,7 @@ def document(context: LaunchContext, plan: LaunchPlan, words: list[str]) -> dict
     program, elf = context.program, context.program.elf
     return {
         "command": words,
+        "method": plan.method.value,
         "works": plan.works,
         "findings": [{"obstacle": obstacle.kind.value, "text": obstacle.text} for obstacle in plan.obstacles],
         "program": {
@@ -110,13 +204,18 @@ def inherited() -> dict[str, str]:
     return environment
 
 
-def _execute(plan: LaunchPlan, environment: dict[str, str]) -> int:
+def _execute(plan: LaunchPlan, environment: dict[str, str], user: User | None) -> int:
     # Python ignores these signals; a shell gives a program the default.
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     sys.stdout.flush()
     with contextlib.suppress(OSError):
         sys.stderr.flush()
+    if user is not None:
+        try:
+            identity.become(user)
+        except OSError as error:
+            return fail(f"it cannot be run as {user.name}: {error.strerror}", _REFUSED)
     try:
         os.execve(plan.file, plan.arguments, {**environment, **plan.variables})
     except OSError as error:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How to run a program so that it makes MPTCP sockets, and the obstacles.
 
-Two ways need no change of the program and no help of the kernel. ``libmptcpwrap.so``, preloaded, overrides the C library's
+Where the kernel has a place for the switch (:mod:`.switch`), root registers the program's control group, and whatever runs in
+it makes MPTCP sockets. Two other ways need no help of the kernel. ``libmptcpwrap.so``, preloaded, overrides the C library's
 socket(). Go's programs do not call that; since Go 1.21 ``GODEBUG=multipathtcp=1`` does the same for them
 (https://go.dev/doc/godebug). Both are environment variables, so children inherit them; as a program of either kind may start
 one of the other, both are always set.
@@ -42,17 +43,30 @@ ENVIRONMENT_BOUNDARIES = {
 }
 
 
+#: Programs that start others in a control group elsewhere: by a service manager, or by pam_systemd.
+GROUP_BOUNDARIES = ("su", "systemd-run", "machinectl", "docker", "podman", "flatpak", "snap", "at", "batch", "crontab")
+
+
+class Method(enum.StrEnum):
+    """How a program is brought onto MPTCP; the value is that of ``--method``."""
+
+    AUTO = "auto"  #: by the switch for root where the kernel has a place for it, else by the environment
+    EBPF = "ebpf"  #: by the switch
+    PRELOAD = "preload"  #: by LD_PRELOAD and GODEBUG
+
+
 class ObstacleKind(enum.Enum):
     """What keeps a program on plain TCP; the value is its name in JSON."""
 
     NO_MPTCP = "no-mptcp"  #: the kernel refuses MPTCP sockets
+    NO_SWITCH = "no-ebpf"  #: the switch was asked for, and cannot be loaded
     NO_WRAPPER = "no-wrapper"
     STATIC = "static"
     OLD_GO = "old-go"
     PRIVILEGED = "privileged"
     ARCHITECTURE = "architecture"
     LIBC = "libc"
-    ENVIRONMENT_BOUNDARY = "door"  #: it is one of :data:`ENVIRONMENT_BOUNDARIES`
+    ENVIRONMENT_BOUNDARY = "door"  #: it is one of :data:`ENVIRONMENT_BOUNDARIES` or :data:`GROUP_BOUNDARIES`
     UNKNOWN = "unknown"
 
 
@@ -84,6 +98,7 @@ class LaunchPlan:
     variables: Mapping[str, str]  #: what is set in the environment
     obstacles: tuple[Obstacle, ...] = ()
     wrapper: str | None = None
+    method: Method = Method.PRELOAD  #: never AUTO
 
     @property
     def works(self) -> bool:
@@ -96,12 +111,46 @@ class LaunchPlan:
         return " ".join([*variables, shlex.join(self.arguments)])
 
 
+def plan_switched(program: Program, command: Sequence[str], trouble: str | None = None) -> LaunchPlan:
+    """How to run this command in a registered control group; ``trouble`` is why there can be none."""
+    file, arguments = _started(program, command)
+    name = os.path.basename(os.path.realpath(program.runs))
+    obstacles = []
+    if trouble is not None:
+        obstacles.append(Obstacle(ObstacleKind.NO_SWITCH, trouble))
+    if name in GROUP_BOUNDARIES:
+        words = f"{name} starts programs in another control group, so they stay on plain TCP; set it up inside"
+        obstacles.append(Obstacle(ObstacleKind.ENVIRONMENT_BOUNDARY, words))
+    return LaunchPlan(file, arguments, {}, tuple(obstacles), method=Method.EBPF)
+
+
+def root_could(plan: LaunchPlan, command: Sequence[str], user: str) -> str | None:
+    """What root could do about the obstacles of a plan for this user, None where that is nothing."""
+    if not any(obstacle.kind in _SWITCHED for obstacle in plan.obstacles):
+        return None
+    return f"root can bring it onto MPTCP: sudo nm-mptcp exec --user {shlex.quote(user)} -- {shlex.join(command)}"
+
+
+#: Obstacles that the switch does not know.
+_SWITCHED = frozenset(
+    (
+        *(ObstacleKind.NO_WRAPPER, ObstacleKind.STATIC, ObstacleKind.OLD_GO, ObstacleKind.PRIVILEGED),
+        *(ObstacleKind.ARCHITECTURE, ObstacleKind.LIBC, ObstacleKind.UNKNOWN),
+    )
+)
+
+
+def _started(program: Program, command: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The file to execute and its arguments."""
+    if program.shell:
+        return program.runs, (program.runs, program.path, *command[1:])
+    return program.path, tuple(command)
+
+
 def plan_launch(context: LaunchContext, command: Sequence[str]) -> LaunchPlan:
     """How to run this command, whose first word leads to ``context.program``."""
     program = context.program
-    file, arguments = program.path, tuple(command)
-    if program.shell:
-        file, arguments = program.runs, (program.runs, program.path, *command[1:])
+    file, arguments = _started(program, command)
     obstacles = tuple(_obstacles(context))
     variables: dict[str, str] = {}
     wrapper = None

@@ -12,7 +12,7 @@ import shlex
 import socket
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .elf import MAGIC, Elf, ElfError, read
@@ -80,6 +80,13 @@ class ProgramError(Exception):
 
 def examine(command: str, environment: Mapping[str, str], *, uid: int, gid: int) -> Program:
     """The program of a command's first word, for this real user and group. Raises :class:`ProgramError`, ImportError."""
+    program = resolve(command, environment)
+    form, elf = _form(program.runs)
+    return replace(program, form=form, elf=elf, privileges=tuple(privileges(program.runs, uid=uid, gid=gid)))
+
+
+def resolve(command: str, environment: Mapping[str, str]) -> Program:
+    """As :func:`examine`, but without a look at what kind of program it is. Raises :class:`ProgramError`."""
     path = find(command, environment.get("PATH", os.defpath))
     chain = [path]
     shell = False
@@ -93,15 +100,7 @@ def examine(command: str, environment: Mapping[str, str], *, uid: int, gid: int)
     if line is None and _is_text(chain[-1]):
         shell = True
         chain.append("/bin/sh")
-    form, elf = _form(chain[-1])
-    return Program(
-        path=path,
-        form=form,
-        elf=elf,
-        script=tuple(chain) if len(chain) > 1 else (),
-        privileges=tuple(privileges(chain[-1], uid=uid, gid=gid)),
-        shell=shell,
-    )
+    return Program(path=path, form=Form.UNKNOWN, script=tuple(chain) if len(chain) > 1 else (), shell=shell)
 
 
 def find(command: str, path: str) -> str:

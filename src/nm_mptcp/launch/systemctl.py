@@ -58,6 +58,18 @@ def restart(unit: Unit) -> None:
     _systemctl("restart", unit.name, timeout=None)
 
 
+def instances(template: str) -> list[Unit]:
+    """The instances of a template that run. Raises :class:`UnitError`."""
+    options = ["--plain", "--no-legend", "--no-pager", "--full", "--state=active,activating,reloading"]
+    lines = _systemctl("list-units", *options, "--", template.replace("@.", "@*.")).splitlines()
+    return [show(line.split()[0]) for line in lines if line.split()]
+
+
+def stop(name: str) -> None:
+    """Stop a unit, if it is there and runs. Raises :class:`UnitError`."""
+    _systemctl("stop", name)
+
+
 def write(path: str, text: str) -> None:
     """Write a drop-in atomically. Raises :class:`UnitError`."""
     folder = Path(path).parent
@@ -93,6 +105,16 @@ def read_own(path: str) -> str | None:
     if not text.startswith(units.MARK):
         raise UnitError(f"{path} was not made by nm-mptcp: move it away")
     return text
+
+
+def own_drop_ins() -> list[tuple[str, str]]:
+    """Our drop-ins: path and text."""
+    found = []
+    for path in sorted(Path(units.DIRECTORY).glob(f"*.d/{units.FILE}")):
+        with contextlib.suppress(UnitError):
+            if (text := read_own(str(path))) is not None:
+                found.append((str(path), text))
+    return found
 
 
 def files_that_set(files: Sequence[str], name: str) -> list[str]:

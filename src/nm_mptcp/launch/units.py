@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A systemd unit as ``systemctl show`` prints it, and the drop-in that makes it use MPTCP.
 
-A later ``Environment=`` line adds to earlier ones, but its ``LD_PRELOAD=`` replaces theirs; so the drop-in repeats what was
-there before. ``EnvironmentFile=`` overrides any ``Environment=`` (systemd.exec(5)).
+Either its control group is registered at each start, which makes a new one, or variables are set. A later ``Environment=``
+line adds to earlier ones, but its ``LD_PRELOAD=`` replaces theirs; so the drop-in repeats what was there before.
+``EnvironmentFile=`` overrides any ``Environment=`` (systemd.exec(5)).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ MARK = "# Made by nm-mptcp"
 #: The properties that are read; systemctl ignores those that a kind of unit does not have.
 PROPERTIES = (
     *("Id", "LoadState", "ActiveState", "FragmentPath", "DropInPaths", "TriggeredBy", "Triggers", "MainPID"),
+    "ControlGroup",
     *("Environment", "EnvironmentFiles", "UnsetEnvironment", "ExecStart", "User", "DynamicUser"),
     *("RootDirectory", "RootImage", "NoExecPaths", "ExecPaths", "InaccessiblePaths", "TemporaryFileSystem"),
     *("SELinuxContext", "Listen", "SocketProtocol", "ActiveEnterTimestamp"),
@@ -34,9 +36,15 @@ PROPERTIES = (
 _INSTANCE = "nm-mptcp-any-instance"
 
 #: Suffixes of other units: systemctl does not add ``.service`` to these.
-_OTHER_KINDS = ("automount", "device", "mount", "path", "scope", "slice", "swap", "target", "timer")
+_OTHER_KINDS = ("automount", "device", "mount", "path", "scope", "swap", "target", "timer")
 
-_NAME = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\@-]*)?\.(service|socket)")
+_NAME = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\@-]*)?\.(service|socket|slice)")
+
+#: A user's slice, and what starts in it before anything else of the user's.
+_USER_SLICE, _USER_FIRST = re.compile(r"user-(\d+)\.slice"), "user-runtime-dir@{}.service"
+
+#: Registers a slice that is no user's; its name follows the ``@``.
+SLICE_SERVICE = "nm-mptcp-group@{}.service"
 
 
 class UnitError(Exception):
@@ -68,6 +76,12 @@ class Unit:
     triggered_by: tuple[str, ...] = ()
     triggers: tuple[str, ...] = ()
     pid: int = 0
+    group: str = ""  #: its control group, below the root; "" while it does not run
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether it is a slice, which has other units in it."""
+        return self.name.endswith(".slice")
 
     @property
     def is_socket(self) -> bool:
@@ -82,10 +96,12 @@ class Unit:
 def full_name(word: str) -> str:
     """A unit's full name: without a suffix it is a service. Raises :class:`UnitError`."""
     if word.rpartition(".")[2] in _OTHER_KINDS:
-        raise UnitError(f"{word}: only services and sockets can use MPTCP")
-    name = word if word.endswith((".service", ".socket")) else f"{word}.service"
+        raise UnitError(f"{word}: only services, sockets and slices can use MPTCP")
+    name = word if word.endswith((".service", ".socket", ".slice")) else f"{word}.service"
     if not _NAME.fullmatch(name) or len(name) > 255:
-        raise UnitError(f"{word!r} is not the name of a service or socket")
+        raise UnitError(f"{word!r} is not the name of a service, socket or slice")
+    if name == "-.slice":
+        raise UnitError(f"{name} has systemd itself in it: use system.slice and user.slice")
     return name
 
 
@@ -143,6 +159,7 @@ def parse_unit(name: str, properties: Mapping[str, Sequence[str]]) -> Unit:
         triggered_by=words("TriggeredBy"),
         triggers=words("Triggers"),
         pid=int(one("MainPID")) if one("MainPID").isdigit() else 0,
+        group=one("ControlGroup"),
     )
 
 
@@ -173,6 +190,49 @@ def service_drop_in(variables: Mapping[str, str]) -> str:
     """The drop-in of a service with these variables, in which each ``%`` is doubled (it begins a specifier)."""
     lines = [_quoted(f"{name}={value}") for name, value in variables.items()]
     return "\n".join([_head(), "[Service]", *(f"Environment={line}" for line in lines), ""])
+
+
+def registrar(name: str) -> str:
+    """The unit whose drop-in registers this one when it starts: its own, but of a user's slice the first service in it.
+
+    And system.slice is never started, it is just there (systemd: slice.c).
+    """
+    if name == "system.slice":
+        return "basic.target"
+    found = _USER_SLICE.fullmatch(name)
+    return _USER_FIRST.format(found[1]) if found else name
+
+
+def by_service(name: str) -> bool:
+    """Whether it is a slice that :data:`SLICE_SERVICE` registers."""
+    return name.endswith(".slice") and not _USER_SLICE.fullmatch(name)
+
+
+def group_drop_in(name: str, command: str) -> str:
+    """The drop-in of :func:`registrar`, by which ``command`` registers the control group of each start.
+
+    With ``+`` it has root's rights, whatever the service has; a failure (``-``) leaves the service on TCP.
+    """
+    if by_service(name):
+        return "\n".join([_head(), "[Unit]", f"Wants={SLICE_SERVICE.format(name)}", ""])
+    words, what = _word(command), "%n" if registrar(name) == name else name
+    lines = [f"ExecStartPre=+-{words} unit enter {what}", f"ExecStopPost=+-{words} unit leave {what}"]
+    return "\n".join([_head(), "[Service]", *lines, ""])
+
+
+def registers_group(text: str) -> bool:
+    """Whether this drop-in of ours is one of :func:`group_drop_in`."""
+    return "\nEnvironment=" not in text and "\nSocketProtocol=" not in text
+
+
+def group_obstacle(unit: Unit) -> str | None:
+    """Why a unit's control group cannot be registered when it starts, None when it can."""
+    if unit.is_socket:
+        return "systemd makes its socket, in a control group of its own"
+    if (place := unit.root or unit.root_image) and place != "/":
+        # systemd.service(5): "+" lifts all restrictions but RootDirectory= and RootImage=.
+        return f"it runs in {place} (RootDirectory=, RootImage=), where nm-mptcp cannot be run when it starts"
+    return None
 
 
 def socket_drop_in() -> str:
@@ -231,6 +291,12 @@ def _quoted(assignment: str) -> str:
     return f'"{escaped}"'
 
 
+def _word(path: str) -> str:
+    """A path as the first word of a command line (systemd.service(5), "Command lines")."""
+    path = path.replace("%", "%%").replace("$", "$$")
+    return path if re.fullmatch(r"[\w/.@%$+-]+", path, re.ASCII) else _quoted(path)
+
+
 def drop_in_path(name: str) -> str:
     """The path of this unit's drop-in."""
-    return os.path.join(DIRECTORY, f"{name}.d", FILE)
+    return os.path.join(DIRECTORY, f"{registrar(name)}.d", FILE)
