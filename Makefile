@@ -275,6 +275,7 @@ install:
 # stay. The switch is two pins in the BPF file system; without them all sockets are TCP again.
 uninstall:
 	@if [ -z '$(DESTDIR)' ]; then rm -rf /sys/fs/bpf/nm-mptcp; fi
+	rm -f '$(DESTDIR)$(SYSCONFDIR)/sysctl.d/90-nm-mptcp.conf'
 	rm -rf '$(DESTDIR)$(PACKAGEDIR)/nm_mptcp'
 	rm -f '$(DESTDIR)$(BINDIR)/nm-mptcp' \
 	    '$(DESTDIR)$(NMLIBDIR)/dispatcher.d/10-nm-mptcp' \

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from nm_mptcp.kernel.sock_diag import subflows
 from tests.support import bpf
 from tests.support.badstates import bad_state_of
 from tests.support.command import as_user
+from tests.support.mounts import hide, mounts_of_its_own
 from tests.support.mptcp import Echo, two_paths
 from tests.support.network import Network, wait_for
 from tests.support.seccomp import knows_this_machine, refuse_mptcp_sockets
@@ -40,17 +42,37 @@ from .examined import Machine, packet_filter
 pytestmark = pytest.mark.usefixtures("alone")
 
 
+@pytest.fixture
+def settings_at_boot(machine: Machine, tmp_path: Path) -> Iterator[Path]:  # noqa: ARG001
+    """Ours; /etc/sysctl.d is another one."""
+    if not Path("/etc/sysctl.d").is_dir():
+        pytest.skip("there is no /etc/sysctl.d")
+    (tmp_path / "sysctl.d").mkdir()
+    with mounts_of_its_own():
+        hide("/etc/sysctl.d", tmp_path / "sysctl.d")
+        yield tmp_path / "sysctl.d/90-nm-mptcp.conf"
+
+
 # --- the kernel
 
 
 @bad_state_of(system.enabled, system.mptcp_socket)
-def test_mptcp_switched_off(machine: Machine) -> None:
+def test_mptcp_switched_off(machine: Machine, settings_at_boot: Path) -> None:
     sysctl.write("net/mptcp/enabled", 0)
     refused, off = machine.found("mptcp-socket"), machine.found("mptcp-enabled")
     assert (refused.result, off.result) == (Result.BAD, Result.BAD)
     assert refused.evidence == "socket(IPPROTO_MPTCP) fails with ENOPROTOOPT: net.mptcp.enabled is 0"
     machine.follow(off)
     assert (machine.result("mptcp-socket"), machine.result("mptcp-enabled")) == (Result.GOOD, Result.GOOD)
+    assert settings_at_boot.read_text() == "net.mptcp.enabled=1\n"
+
+
+def test_mptcp_is_switched_on_for_good_by_a_safe_remedy(machine: Machine, settings_at_boot: Path) -> None:
+    sysctl.write("net/mptcp/enabled", 0)
+    machine.command("--fix", "--yes")
+    assert sysctl.read("net/mptcp/enabled") == "1"
+    assert settings_at_boot.read_text() == "net.mptcp.enabled=1\n"
+    subprocess.run(["sysctl", "-q", "-p", settings_at_boot], check=True)  # as at boot
 
 
 @pytest.mark.skipif(not knows_this_machine(), reason="the number of socket() is not known on this machine")

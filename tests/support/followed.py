@@ -25,6 +25,7 @@ CHECKS = {
     "sysctl -w net.mptcp.allow_join_initial_addr_port=1": _CHECKS + "joins_at_the_first_address_forbidden",
     "sysctl -w net.mptcp.blackhole_timeout={}": _CHECKS + "a_network_that_drops_mptcp",
     "sysctl -w net.mptcp.enabled=1": _CHECKS + "mptcp_switched_off",
+    "echo net.mptcp.enabled=1 >/etc/sysctl.d/90-nm-mptcp.conf": _CHECKS + "mptcp_switched_off",
     "sysctl -w net.mptcp.path_manager=kernel": _CHECKS + "a_userspace_path_manager",
     "sysctl -w net.mptcp.pm_type=0": _CHECKS + "a_userspace_path_manager",
     "kill {}": _BESIDE + "mptcpd_on_the_same_machine",

@@ -345,6 +345,20 @@ def test_a_state_and_its_finding(facts: SystemFacts, check: str, wanted: list[Re
     assert results(facts, check) == wanted
 
 
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ((), "no MPTCP socket can be created"),
+        (("system.slice/a.service",), "created, and so no TCP socket in system.slice/a.service (nm-mptcp"),
+        (("a", "b", "c", "d", "e"), "in a, b, c and 2 more (nm-mptcp"),
+    ],
+)
+def test_mptcp_that_is_off_is_told_with_whose_tcp_sockets_fail(groups: tuple[str, ...], words: str) -> None:
+    facts = replace(WELL, sysctls=SETTLED | {"net/mptcp/enabled": "0"}, switched=groups)
+    (found,) = (each.evidence for each in run_checks(facts) if each.check == "mptcp-enabled")
+    assert words in found
+
+
 def test_without_a_bus_nothing_is_said_of_what_nobody_can_know() -> None:
     said = [each.evidence for each in run_checks(NO_BUS) if "bus is not reachable" in each.evidence]
     assert len(said) == 3

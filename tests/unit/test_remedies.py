@@ -28,8 +28,8 @@ PACKAGE = ROOT / "src/nm_mptcp"
 
 #: What is typed, among all texts of the checks.
 COMMAND = re.compile(
-    r"ip [a-z]|(nmcli|sysctl|systemctl|kill|rm|mkdir|printf|bpftool|ausearch|dmesg) \S|dmesg$|nm-mptcp (apply|config --check)$"
-    r"|NetworkManager --|\{\} (rule|route) "
+    r"ip [a-z]|(nmcli|sysctl|systemctl|kill|rm|mkdir|printf|echo|bpftool|ausearch|dmesg) \S|dmesg$"
+    r"|nm-mptcp (apply|config --check)$|NetworkManager --|\{\} (rule|route) "
 )
 
 

@@ -96,6 +96,7 @@ class SystemFacts:
     socket_programs: tuple[
         str, ...
     ] = ()  #: control groups with a BPF program on socket creation; looked up when that fails
+    switched: tuple[str, ...] = ()  #: control groups whose TCP sockets are made MPTCP ones (nm-mptcp-exec(8)), to root
     blackholed: bool = False  #: a local connection fell back to TCP: the kernel has suspended MPTCP
     kernel: Kernel = field(default_factory=Kernel)
     kernel_error: str = ""  #: why endpoints and limits could not be read

@@ -33,7 +33,8 @@ NEWER = "install a newer kernel, as your distribution ships it, built with CONFI
 
 TURN_ON = commands(
     "sysctl -w net.mptcp.enabled=1",
-    words="to keep it over a reboot: echo net.mptcp.enabled=1 >/etc/sysctl.d/90-mptcp.conf",
+    "echo net.mptcp.enabled=1 >/etc/sysctl.d/90-nm-mptcp.conf",
+    words="the second keeps it over a reboot; the file goes when nm-mptcp is removed",
     safe=True,
 )
 
@@ -80,9 +81,21 @@ def enabled(facts: SystemFacts) -> Iterator[Finding]:
             "mptcp-enabled", "there is no sysctl net.mptcp.enabled: this kernel has no MPTCP", remedy=advice(NEWER)
         )
     elif value == "0":
-        yield bad("mptcp-enabled", "net.mptcp.enabled is 0: no MPTCP socket can be created", remedy=TURN_ON)
+        yield bad(
+            "mptcp-enabled",
+            f"net.mptcp.enabled is 0: no MPTCP socket can be created{_switched(facts)}",
+            remedy=TURN_ON,
+        )
     else:
         yield good("mptcp-enabled", f"net.mptcp.enabled is {value}")
+
+
+def _switched(facts: SystemFacts) -> str:
+    """Whose TCP sockets cannot be made either."""
+    if not facts.switched:
+        return ""
+    more = f" and {len(facts.switched) - 3} more" if len(facts.switched) > 3 else ""
+    return f", and so no TCP socket in {', '.join(facts.switched[:3])}{more} (nm-mptcp exec and unit)"
 
 
 def mptcp_socket(facts: SystemFacts) -> Iterator[Finding]:

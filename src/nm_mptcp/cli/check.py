@@ -9,6 +9,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from .. import __version__
@@ -22,6 +23,7 @@ from ..report.documents import CheckDocument
 from ..report.styles import Line, Span, Style, rendered
 from ..text import printable, width_of, wrapped
 from . import fail, record_of
+from .unit_group import switched_groups
 
 #: Result -> exit status.
 _STATUS = {Result.BAD: 2, Result.WARNING: 1}
@@ -80,10 +82,10 @@ def main(arguments: argparse.Namespace) -> int:
     from ..kernel.errors import KernelError
 
     try:
-        facts = system_facts(record, configuration)
+        facts = _facts(record, configuration)
         findings = run_checks(facts)
         if arguments.fix and _fix(findings, record, ask=not arguments.yes):
-            facts = system_facts(record, configuration)
+            facts = _facts(record, configuration)
             findings = run_checks(facts)
     except KernelError as error:
         print(f"nm-mptcp: {error}", file=sys.stderr)
@@ -104,6 +106,10 @@ def main(arguments: argparse.Namespace) -> int:
     elif arguments.report != "-":
         sys.stdout.write(_text(findings, facts, everything=arguments.all))
     return _STATUS.get(worst(findings), 0)
+
+
+def _facts(record: Record, configuration: ConfigurationFiles) -> SystemFacts:
+    return replace(system_facts(record, configuration), switched=switched_groups())
 
 
 def document(findings: list[Finding]) -> CheckDocument:
@@ -220,7 +226,7 @@ def _confirmed(command: str) -> bool:
 
 def _run(command: str, record: Record) -> bool:
     """Run a command of a remedy; ``nm-mptcp`` is this very program, wherever it is installed."""
-    words = shlex.split(command)
+    words = ["sh", "-c", command] if ">" in command else shlex.split(command)
     if words[0] == "nm-mptcp":
         words = [sys.executable, *(["-I"] if sys.flags.isolated else []), "-c", _NM_MPTCP, *words[1:]]
     print(f"  {command}", file=sys.stderr)

@@ -46,4 +46,9 @@ def main(arguments: argparse.Namespace) -> int:
     from ..report.status_text import show
 
     show(shown, sys.stdout, everything=arguments.all)
+    if not shown["kernel"]["mptcp_enabled"]:
+        from .unit_group import switched_groups
+
+        if groups := switched_groups():
+            fail(f"while MPTCP is disabled, no TCP socket can be made in {', '.join(groups)}: see nm-mptcp-check(8)")
     return Verdict(shown["state"]).status
