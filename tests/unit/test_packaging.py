@@ -435,10 +435,19 @@ def systemd_analyze() -> str:
     return program
 
 
-def test_systemd_finds_nothing_wrong_with_the_unit(stage: Path, systemd_analyze: str, tmp_path: Path) -> None:
-    unit = tmp_path / "nm-mptcp.service"
-    text = (stage / "usr/lib/systemd/system/nm-mptcp.service").read_text()
-    assert "\nExecStart=/usr/bin/nm-mptcp daemon\n" in text
+@pytest.mark.parametrize(
+    ("file", "name", "command"),
+    [
+        ("nm-mptcp.service", "nm-mptcp.service", "daemon"),
+        ("nm-mptcp-group@.service", "nm-mptcp-group@system.slice.service", "unit enter %i"),
+    ],
+)
+def test_systemd_finds_nothing_wrong_with_the_unit(
+    stage: Path, systemd_analyze: str, tmp_path: Path, file: str, name: str, command: str
+) -> None:
+    unit = tmp_path / name
+    text = (stage / "usr/lib/systemd/system" / file).read_text()
+    assert f"\nExecStart=/usr/bin/nm-mptcp {command}\n" in text
     unit.write_text(text.replace("/usr/bin/nm-mptcp", str(stage / "usr/bin/nm-mptcp")))
     result = subprocess.run(
         [systemd_analyze, "verify", "--man=no", "--recursive-errors=no", unit],
