@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -19,7 +20,7 @@ from nm_mptcp.kernel.socket_access import SocketAccess
 from nm_mptcp.kernel.tcp_sockets import Look, SocketKey, TCPSocket
 from nm_mptcp.policy.silence_evidence import Evidence
 
-from .test_silence_evidence import PLACES, WIFI, W, look, stalled, tcp
+from .test_silence_evidence import LTE, PLACES, WIFI, C, W, look, stalled, tcp
 
 #: One that is heard, though it lost a packet; and one that waits.
 HEARD = tcp(W, "192.0.2.1", unacked=3, retransmitted=1, heard=0.01)
@@ -50,8 +51,8 @@ class Kernel:
         return look(*self.sockets)
 
 
-def watch(kernel: Kernel) -> SilenceWatch:
-    watch = SilenceWatch(cast(KernelAccess, kernel), LinkSilence(), lambda: None)
+def watch(kernel: Kernel, silence: LinkSilence | None = None) -> SilenceWatch:
+    watch = SilenceWatch(cast(KernelAccess, kernel), silence or LinkSilence(), lambda: None)
     watch._links = WatchedLinks(place_of=PLACES)  # none has an address to ask peers from
     return watch
 
@@ -150,6 +151,31 @@ def test_a_look_that_waited_for_a_processor_does_not_delay_the_next_one() -> Non
         return looks.due_in(0.01)
 
     assert asyncio.run(run()) == 0
+
+
+def test_a_process_that_did_not_run_for_a_while_knows_nothing_of_the_time() -> None:
+    """As on a machine that sleeps: it may have been answered, but did not ask."""
+    waiting = [stalled(W, f"192.0.2.{number}", token=7, unacked=20) for number in (1, 2)]
+    kernel, silence = Kernel(*waiting, tcp(C, token=7, heard=0.01)), LinkSilence()
+
+    async def run() -> list[bool]:
+        loop = asyncio.get_running_loop()
+        watched = watch(kernel, silence)
+        watched._links = WatchedLinks(local={WIFI: W, LTE: C}, place_of=PLACES)
+        silence.watch({WIFI, LTE}, loop.time())
+        watched._on_sockets(frozenset(each.key for each in waiting))
+        await asyncio.sleep(0.05)
+        assert watched._cases
+        verdicts = [each.confirmed for each in silence.silences(loop.time()).values()]
+        loop.call_soon(time.sleep, 0.8)
+        await asyncio.sleep(0.05)
+        verdicts += [each.confirmed for each in silence.silences(loop.time()).values()]
+        watched.close()
+        return verdicts
+
+    verdicts = asyncio.run(run())
+    assert verdicts
+    assert not any(verdicts)
 
 
 # --- attempts

@@ -63,6 +63,9 @@ _FLOWS = 2
 #: Seconds for which a link without a verdict is not examined again, doubled each time, and their maximum.
 _REST = (1.0, 8.0)
 
+#: Seconds by which an examination may go on late; later, this process or the machine slept, and what was answered is not known.
+_STALLED = 0.5
+
 #: The share of a processor that looks may use, also while a link is examined.
 _SHARE, _SHARE_EXAMINED = 0.01, 0.1
 
@@ -257,6 +260,9 @@ class SilenceWatch:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(max(due, now + 0.001)):
                     await self._stir.wait()
+            if (now := loop.time()) - due > _STALLED:
+                for place in [place for place, case in self._cases.items() if not case.confirmed]:
+                    self._give_up(place, self._cases[place], now)
             examined = any(not case.confirmed for case in self._cases.values())
             if not self._looks.due_in(_SHARE_EXAMINED if examined else _SHARE):
                 await self._look()
