@@ -47,6 +47,7 @@ class Kernel:
 
     async def look(self, _: object, resent: frozenset[SocketKey], *__: object) -> Look:
         self.asked.append("for all")
+        self.meanwhile()
         self.resent = resent
         return look(*self.sockets)
 
@@ -153,7 +154,8 @@ def test_a_look_that_waited_for_a_processor_does_not_delay_the_next_one() -> Non
     assert asyncio.run(run()) == 0
 
 
-def test_a_process_that_did_not_run_for_a_while_knows_nothing_of_the_time() -> None:
+@pytest.mark.parametrize("looking", [False, True], ids=["while it waits", "during a look"])
+def test_a_process_that_did_not_run_for_a_while_knows_nothing_of_the_time(looking: bool) -> None:
     """As on a machine that sleeps: it may have been answered, but did not ask."""
     waiting = [stalled(W, f"192.0.2.{number}", token=7, unacked=20) for number in (1, 2)]
     kernel, silence = Kernel(*waiting, tcp(C, token=7, heard=0.01)), LinkSilence()
@@ -167,7 +169,12 @@ def test_a_process_that_did_not_run_for_a_while_knows_nothing_of_the_time() -> N
         await asyncio.sleep(0.05)
         assert watched._cases
         verdicts = [each.confirmed for each in silence.silences(loop.time()).values()]
-        loop.call_soon(time.sleep, 0.8)
+        if looking:
+            kernel.meanwhile = lambda: time.sleep(0.8)
+            await asyncio.sleep(0.05)
+            kernel.meanwhile = lambda: None
+        else:
+            loop.call_soon(time.sleep, 0.8)
         await asyncio.sleep(0.05)
         verdicts += [each.confirmed for each in silence.silences(loop.time()).values()]
         watched.close()

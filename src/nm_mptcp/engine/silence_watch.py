@@ -247,9 +247,14 @@ class SilenceWatch:
     async def _examine(self) -> None:
         """Look, ask and judge until no link is under examination or silent."""
         loop = asyncio.get_running_loop()
+        due = loop.time()
         await self._look()
         while True:
             self._stir.clear()
+            if (now := loop.time()) - due > _STALLED:
+                self._evidence = {}
+                for place in [place for place, case in self._cases.items() if not case.confirmed]:
+                    self._give_up(place, self._cases[place], now)
             self._open_cases(loop.time())
             for place, case in list(self._cases.items()):
                 self._update(place, case, self._evidence.get(place, Evidence()), loop.time())
