@@ -41,14 +41,18 @@ def test_a_reload_is_done_when_systemctl_comes_back_and_fails_for_a_bad_file(ins
     machine.shell(
         "printf '[main]\\nlimits=keep\\n' >/etc/nm-mptcp/conf.d/10-test.conf; systemctl reload nm-mptcp"
     ).checked()
-    machine.shell("until journalctl -u nm-mptcp -o cat | grep -q 'configuration reloaded'; do sleep 0.2; done").checked()
+    machine.shell(
+        "until journalctl -u nm-mptcp -o cat | grep -q 'configuration reloaded'; do sleep 0.2; done"
+    ).checked()
 
     machine.shell("printf '[main]\\nlimits=none\\n' >/etc/nm-mptcp/conf.d/10-test.conf").checked()
     assert machine.run("systemctl", "reload", "nm-mptcp").status != 0
     line = "/etc/nm-mptcp/conf.d/10-test.conf, line 2: [main] limits=none: must be auto or keep"
     assert line in journal(machine)
     machine.shell("kill -HUP $(systemctl show -P MainPID nm-mptcp)").checked()
-    machine.shell("until journalctl -u nm-mptcp -o cat | grep -q 'keeping the current configuration'; do sleep 0.2; done").checked()
+    machine.shell(
+        "until journalctl -u nm-mptcp -o cat | grep -q 'keeping the current configuration'; do sleep 0.2; done"
+    ).checked()
 
     machine.run("systemctl", "is-active", "nm-mptcp").checked()
     assert machine.run("systemctl", "show", "-P", "MainPID", "nm-mptcp").checked() == pid

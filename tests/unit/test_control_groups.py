@@ -50,6 +50,15 @@ def test_this_process_has_a_control_group() -> None:
         assert control_groups.place_of(root, (1 << 62) - 1) is None
 
 
+def test_a_hierarchy_that_something_else_is_mounted_over_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_groups, "mounted", lambda _: [tmp_path / "covered", tmp_path])
+    assert control_groups.root() is None
+    (tmp_path / "cgroup.controllers").touch()
+    assert control_groups.root() == tmp_path
+
+
 def test_what_is_mounted_is_read_with_its_odd_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text("bpf /sys/fs/bpf bpf rw 0 0\nbpf /mnt/a\\040b bpf rw 0 0\nproc /proc proc rw 0 0\n")
@@ -84,7 +93,7 @@ def test_what_stands_in_the_way_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     assert switch.obstacle() == switch.NO_FILE_SYSTEM
     monkeypatch.setattr(control_groups, "mounted", lambda kind: [switch.FILE_SYSTEM] if kind == "bpf" else [])
     assert switch.obstacle() == switch.NO_CONTROL_GROUPS
-    monkeypatch.setattr(control_groups, "mounted", lambda _: [switch.FILE_SYSTEM])
+    monkeypatch.setattr(control_groups, "root", lambda: ROOT)
     assert switch.obstacle() is None
     monkeypatch.setattr("nm_mptcp.launch.bpf.number", lambda: None)
     assert "not known on this machine" in str(switch.obstacle())

@@ -32,8 +32,8 @@ def mounted(kind: str) -> list[Path]:
 
 
 def root() -> Path | None:
-    """The root of the hierarchy, None where none is mounted."""
-    return next(iter(mounted("cgroup2")), None)
+    """The root of the hierarchy, None where none is mounted, or something else over it."""
+    return next((place for place in mounted("cgroup2") if (place / "cgroup.controllers").exists()), None)
 
 
 def own(root: Path) -> Path:
