@@ -49,10 +49,14 @@ def _knows_the_setting(program: str) -> bool:
         return (read(file).go_release or (0, 0)) >= (1, 21)
 
 
+#: By a control group (test_switch.py) it would be this machine that gets a program in its kernel, and a scope of its systemd.
+PRELOAD = "--method=preload"
+
+
 def run(*words: str, command: tuple[str, ...] = COMMAND, **how: object) -> subprocess.CompletedProcess[str]:
     """Run the command in this thread's namespace."""
     return subprocess.run(
-        [*command, *words],
+        [*command, words[0], PRELOAD, *words[1:]],
         **{"capture_output": True, "text": True, "check": False, "timeout": 60, **how},  # type: ignore[call-overload]
     )
 
@@ -203,7 +207,7 @@ def test_the_status_is_the_programs(network: Network, status: int) -> None:  # n
 
 def test_the_process_becomes_the_program(network: Network) -> None:  # noqa: ARG001
     with subprocess.Popen(
-        [*COMMAND, "exec", "--", "sh", "-c", "echo $$"], stdout=subprocess.PIPE, text=True
+        [*COMMAND, "exec", PRELOAD, "--", "sh", "-c", "echo $$"], stdout=subprocess.PIPE, text=True
     ) as process:
         assert int(process.communicate()[0]) == process.pid
     assert run("exec", "--", "sh", "-c", "kill -TERM $$").returncode == -15
