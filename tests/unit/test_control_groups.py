@@ -43,11 +43,29 @@ def test_this_process_has_a_control_group() -> None:
     root = control_groups.root()
     if root is None:
         pytest.skip("no cgroup2 file system is mounted")
-    own = control_groups.own(root)
+    try:
+        own = control_groups.own(root)
+    except FileNotFoundError:
+        pytest.skip("this process is in a control group outside of its namespace")
     assert own.is_relative_to(root)
     if os.geteuid() == 0:
         assert control_groups.place_of(root, control_groups.id_of(own)) == own
         assert control_groups.place_of(root, (1 << 62) - 1) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "own"),
+    [("0::/\n", "/cg"), ("1:cpu:/x\n0::/a.slice/b.service\n", "/cg/a.slice/b.service"), ("0::/../b.scope\n", None)],
+)
+def test_the_group_of_a_process_is_read_where_it_can_be_seen(
+    monkeypatch: pytest.MonkeyPatch, told: str, own: str | None
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: told)
+    if own is None:
+        with pytest.raises(FileNotFoundError, match="none that can be seen"):
+            control_groups.own(Path("/cg"))
+    else:
+        assert control_groups.own(Path("/cg")) == Path(own)
 
 
 def test_a_hierarchy_that_something_else_is_mounted_over_is_none(

@@ -37,9 +37,11 @@ def root() -> Path | None:
 
 
 def own(root: Path) -> Path:
-    """The control group of this process. Raises OSError."""
+    """The control group of this process. Raises OSError, also where it is outside of what this namespace shows."""
     lines = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     place = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
+    if ".." in place.split("/"):  # cgroup_namespaces(7)
+        raise FileNotFoundError(errno.ENOENT, "this process is in none that can be seen from here")
     return root / place.strip("/")
 
 
