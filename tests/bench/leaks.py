@@ -15,6 +15,7 @@ from ..networkmanager.bed import Namespace
 from ..networkmanager.namespaces import network_of
 from ..networkmanager.uplinks import ETH_P_ALL, ETH_P_IP, ETH_P_IPV6, PACKET_OUTGOING, TCP, read_packet
 from ..networkmanager.vpn import VPN_SERVER
+from .streams import Server
 
 _SO_TIMESTAMPNS = 35
 _SO_RCVBUFFORCE = 33
@@ -90,37 +91,20 @@ class Moves:
                     self.seen.append(now)
 
 
-class Sink:
+class Sink(Server):
     """Takes all that anybody sends, and answers with a byte now and then."""
 
     def __init__(self, namespace: Namespace, port: int) -> None:
-        self._listener = namespace.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.bind(("0.0.0.0", port))
-        self._listener.listen(64)
-        self._ends = [self._listener]
-        threading.Thread(target=self._serve, daemon=True).start()
-        namespace.bed.at_end(self.close)
+        listener = namespace.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("0.0.0.0", port))
+        listener.listen(64)
+        super().__init__(namespace, listener)
 
-    def close(self) -> None:
-        """Close it and its connections."""
-        for end in self._ends:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                end = self._listener.accept()[0]
-                self._ends.append(end)
-                threading.Thread(target=self._take, args=(end,), daemon=True).start()
-
-    @staticmethod
-    def _take(end: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while end.recv(1 << 16):
-                end.send(b".")
+    def serve(self, end: socket.socket) -> None:
+        """Take and answer."""
+        while end.recv(1 << 16):
+            end.send(b".")
 
 
 class Upload:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..networkmanager.bed import Namespace
 from ..networkmanager.product import install
 from .links import NEAR, World
+from .streams import Server
 from .tools import TOOLS
 from .watch import until
 
@@ -72,37 +73,21 @@ def cost(directory: Path) -> str:
     )
 
 
-class _Sink:
+class _Sink(Server):
     """Takes all that anybody sends, and counts it."""
 
     def __init__(self, namespace: Namespace) -> None:
-        self._listener = namespace.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._listener.bind((NEAR, _PORT))
-        self._listener.listen()
-        self._ends = [self._listener]
         self.taken = 0
-        threading.Thread(target=self._serve, daemon=True).start()
-        namespace.bed.at_end(self.close)
+        listener = namespace.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.bind((NEAR, _PORT))
+        listener.listen()
+        super().__init__(namespace, listener)
 
-    def close(self) -> None:
-        """Close it and its connections."""
-        for end in self._ends:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                end = self._listener.accept()[0]
-                self._ends.append(end)
-                threading.Thread(target=self._take, args=(end,), daemon=True).start()
-
-    def _take(self, end: socket.socket) -> None:
+    def serve(self, end: socket.socket) -> None:
+        """Take and count."""
         place = bytearray(1 << 18)
-        with contextlib.suppress(OSError):
-            while number := end.recv_into(place):
-                self.taken += number
+        while number := end.recv_into(place):
+            self.taken += number
 
 
 def _upload(namespace: Namespace, source: str) -> None:

@@ -95,13 +95,13 @@ class EchoServer:
                         end.close()
 
 
-class DownloadServer:
-    """Sends as much as it can to whoever connects."""
+class Server:
+    """Accepts connections until it is closed, and serves each in a thread of its own."""
 
-    def __init__(self, namespace: Namespace, port: int) -> None:
-        self._listener = _listener(namespace, port, socket.IPPROTO_MPTCP)
-        self._ends: list[socket.socket] = [self._listener]
-        threading.Thread(target=self._serve, daemon=True).start()
+    def __init__(self, namespace: Namespace, listener: socket.socket) -> None:
+        self._listener = listener
+        self._ends = [listener]
+        threading.Thread(target=self._accept, daemon=True).start()
         namespace.bed.at_end(self.close)
 
     def close(self) -> None:
@@ -111,18 +111,32 @@ class DownloadServer:
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
 
-    def _serve(self) -> None:
+    def serve(self, end: socket.socket) -> None:
+        """Serve one connection; an OSError ends it."""
+        raise NotImplementedError
+
+    def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 end = self._listener.accept()[0]
                 self._ends.append(end)
-                threading.Thread(target=self._send, args=(end,), daemon=True).start()
+                threading.Thread(target=self._serve, args=(end,), daemon=True).start()
 
-    @staticmethod
-    def _send(end: socket.socket) -> None:
+    def _serve(self, end: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while True:
-                end.sendall(_BLOCK)
+            self.serve(end)
+
+
+class DownloadServer(Server):
+    """Sends as much as it can to whoever connects."""
+
+    def __init__(self, namespace: Namespace, port: int) -> None:
+        super().__init__(namespace, _listener(namespace, port, socket.IPPROTO_MPTCP))
+
+    def serve(self, end: socket.socket) -> None:
+        """Send."""
+        while True:
+            end.sendall(_BLOCK)
 
 
 @dataclass

@@ -251,10 +251,8 @@ class SilenceWatch:
         await self._look()
         while True:
             self._stir.clear()
-            if (now := loop.time()) - due > _STALLED:
+            if self._stalled(due):
                 self._evidence = {}
-                for place in [place for place, case in self._cases.items() if not case.confirmed]:
-                    self._give_up(place, self._cases[place], now)
             self._open_cases(loop.time())
             for place, case in list(self._cases.items()):
                 self._update(place, case, self._evidence.get(place, Evidence()), loop.time())
@@ -265,12 +263,19 @@ class SilenceWatch:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(max(due, now + 0.001)):
                     await self._stir.wait()
-            if (now := loop.time()) - due > _STALLED:
-                for place in [place for place, case in self._cases.items() if not case.confirmed]:
-                    self._give_up(place, self._cases[place], now)
+            self._stalled(due)
             examined = any(not case.confirmed for case in self._cases.values())
             if not self._looks.due_in(_SHARE_EXAMINED if examined else _SHARE):
                 await self._look()
+
+    def _stalled(self, due: float) -> bool:
+        """Whether it is so late after ``due`` that what was answered is not known; then what is not certain yet is given up."""
+        now = asyncio.get_running_loop().time()
+        if now - due <= _STALLED:
+            return False
+        for place in [place for place, case in self._cases.items() if not case.confirmed]:
+            self._give_up(place, self._cases[place], now)
+        return True
 
     def _open_cases(self, now: float) -> None:
         """Begin to examine links on which sockets wait and nobody was heard."""

@@ -130,9 +130,10 @@ class EgressLookup(Requester):
             if error.errno in NO_ROUTE:
                 return Egress(rejected=error.errno in _REJECTED)
             raise
-        is_encrypted = bool(found.source) and not found.local
-        is_encrypted = is_encrypted and self.encrypts(found.source or "", destination, found.ifindex)
-        return Egress(found.ifindex, encrypted=is_encrypted)
+        outside = found.source is not None and not found.local
+        return Egress(
+            found.ifindex, encrypted=outside and self.encrypts(found.source or "", destination, found.ifindex)
+        )
 
     def bypass(self, subflows: Iterable[Subflow], tunnels: Mapping[Family, Tunnel]) -> TunnelBypass:
         """The local addresses of those of these subflows that do not go through the tunnels. Raises :class:`KernelError`."""

@@ -333,10 +333,6 @@ def _rules(path: Path, known: Known) -> str:
     return "; ".join(map(str, rules))
 
 
-def _table(number: int) -> str:
-    return "main" if number == MAIN_TABLE else str(number)
-
-
 def _endpoint(path: Path, known: Known) -> str:
     found = next((each for each in known.snapshot.kernel.endpoints if each.address == path.address), None)
     if found is None:
