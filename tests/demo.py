@@ -20,9 +20,9 @@ from .bench.failover import run_once
 from .bench.scenarios import SCENARIOS
 from .bench.tools import TOOLS
 from .networkmanager.bed import SERVER, Bed, missing
-from .networkmanager.namespaces import wait_for
 from .networkmanager.product import install
 from .networkmanager.uplinks import Uplink
+from .support.waits import wait_for
 
 PORT = 5001
 

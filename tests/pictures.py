@@ -17,10 +17,10 @@ from pathlib import Path
 
 from .demo import Download
 from .networkmanager.bed import REPOSITORY, Bed, command, missing
-from .networkmanager.namespaces import wait_for
 from .networkmanager.product import install
 from .networkmanager.terminals import Screen
 from .networkmanager.uplinks import Uplink
+from .support.waits import wait_for
 from .svg import picture
 
 DOCS = REPOSITORY / "docs"

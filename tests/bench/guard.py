@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 
 from ..networkmanager.kernel_view import PathManager
-from ..networkmanager.namespaces import wait_for
 from ..networkmanager.product import install
 from ..networkmanager.vpn import CLIENT, GATEWAY, MARK, VPN
+from ..support.waits import wait_for
 from .leaks import LeakCapture, Moves, Newcomers, Sink, Upload, sent
 from .links import NEAR, World
 from .selection import select, workplace

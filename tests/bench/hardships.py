@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from ..networkmanager.connectivity import CHECKING, CheckServer, wait_connectivity
 from ..networkmanager.logind import Logind
-from ..networkmanager.namespaces import wait_for
 from ..networkmanager.uplinks import Uplink
+from ..support.waits import wait_for
 from .crowd import PLAIN_TCP, Crowd
 from .links import World
 

@@ -8,8 +8,8 @@ import socket
 from collections.abc import Callable
 
 from ..networkmanager.bed import SERVER, SYSCTLS, Bed, Namespace
-from ..networkmanager.namespaces import wait_for
 from ..networkmanager.uplinks import Uplink
+from ..support.waits import wait_for
 from .delay import Relay
 from .streams import EchoServer
 from .tools import Tool

@@ -12,8 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from ..networkmanager.namespaces import wait_for
 from ..networkmanager.product import install
+from ..support.waits import wait_for
 from .links import DOWNLOAD, NEAR, World
 from .streams import Download, DownloadServer
 from .tools import TOOLS

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..networkmanager.kernel_view import PathManager
-from ..networkmanager.namespaces import wait_for
+from ..support.waits import wait_for
 from .calls import Calls
 from .links import AWAY, DOWNLOAD, ECHO, NEAR, NO_JOIN, NO_SUBFLOWS, ONCE, PLAIN, SPEED, World
 from .streams import Attempt, Download, DownloadServer, Echo, EchoServer, Stream

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from ..networkmanager.bed import PROTOCOL, SERVER6
-from ..networkmanager.namespaces import wait_for
+from ..support.waits import wait_for
 from .failover import measure
 from .links import ECHO, NEAR, PLAIN, World
 from .report import Results, figures

@@ -22,8 +22,9 @@ from pathlib import Path
 
 from ..networkmanager.bed import PROTOCOL, REPOSITORY, missing
 from ..networkmanager.logind import Logind
-from ..networkmanager.namespaces import network_of, wait_for
+from ..networkmanager.namespaces import network_of
 from ..networkmanager.product import install
+from ..support.waits import wait_for
 from .links import ECHO, NEAR, PLAIN, World
 from .streams import Download, DownloadServer, Echo, EchoServer
 from .tools import TOOLS

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support.network import wait_for
+from ..support.waits import wait_for
 
 _SYSTEMD = ("/usr/lib/systemd/systemd", "/lib/systemd/systemd")
 

@@ -8,7 +8,8 @@ import asyncio
 from nm_mptcp.kernel.fib import FIB, Changes
 from nm_mptcp.kernel.rtnetlink import Rtnetlink
 from nm_mptcp.kernel.rtnl_events import RtnetlinkEvents, full_dump
-from tests.support.network import wait_for
+
+from ..support.waits import wait_for
 
 
 class Subject:

@@ -34,8 +34,9 @@ from tests.support.badstates import bad_state_of
 from tests.support.command import as_user
 from tests.support.mounts import hide, mounts_of_its_own
 from tests.support.mptcp import Echo, two_paths
-from tests.support.network import Network, wait_for
+from tests.support.network import Network
 from tests.support.seccomp import knows_this_machine, refuse_mptcp_sockets
+from tests.support.waits import wait_for
 
 from .examined import Machine, packet_filter
 

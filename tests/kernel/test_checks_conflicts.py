@@ -20,7 +20,8 @@ from nm_mptcp.checks import conflicts, routes, system, tools
 from nm_mptcp.checks.finding import Result
 from tests.support.badstates import bad_state_of
 from tests.support.mounts import hide, mounts_of_its_own, show
-from tests.support.network import Network, wait_for
+from tests.support.network import Network
+from tests.support.waits import wait_for
 
 from .examined import Machine, packet_filter
 

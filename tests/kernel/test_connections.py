@@ -15,7 +15,8 @@ from nm_mptcp.kernel.sock_diag import Sockets, destroy, subflows
 from nm_mptcp.model.flags import EndpointFlag
 from nm_mptcp.model.state import Endpoint
 from tests.support.mptcp import Echo, two_paths
-from tests.support.network import Network, wait_for
+from tests.support.network import Network
+from tests.support.waits import wait_for
 
 SERVER, FIRST, SECOND = "10.9.0.1", "10.1.0.1", "10.2.0.1"
 

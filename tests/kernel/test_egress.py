@@ -23,7 +23,8 @@ from nm_mptcp.kernel.xfrm import XfrmPolicies, XfrmPolicyEvents
 from nm_mptcp.model.flags import EndpointFlag
 from nm_mptcp.model.state import Egress, Endpoint, Family, Link, Tunnel, TunnelBypass
 from tests.support.mptcp import Echo, two_paths
-from tests.support.network import Network, ip, veth, wait_for
+from tests.support.network import Network, ip, veth
+from tests.support.waits import wait_for
 
 IPV4, IPV6 = Family.IPV4, Family.IPV6
 

@@ -13,7 +13,8 @@ from nm_mptcp.kernel import sysctl
 from nm_mptcp.kernel.fib import FIB, NO_CHANGES, Changes
 from nm_mptcp.kernel.rtnl_parse import AddressEvent, LinkEvent, NexthopEvent, RouteEvent, RuleEvent
 from nm_mptcp.model.state import MAIN_TABLE, Address, AddressFlag, Family, Hop, Link, Route, RouteType, Rule
-from tests.support.network import batch, ip, veth, wait_for
+from tests.support.network import batch, ip, veth
+from tests.support.waits import wait_for
 
 from .subject import Subject
 

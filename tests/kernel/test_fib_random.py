@@ -12,7 +12,8 @@ import pytest
 from nm_mptcp.kernel import sysctl
 from nm_mptcp.kernel.rtnetlink import Rtnetlink
 from nm_mptcp.kernel.rtnl_events import full_dump
-from tests.support.network import ip, veth, wait_for
+from tests.support.network import ip, veth
+from tests.support.waits import wait_for
 
 from .subject import Subject
 

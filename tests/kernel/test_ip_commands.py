@@ -38,7 +38,8 @@ from nm_mptcp.model.state import (
     Tunnel,
 )
 from tests.support.mptcp import Echo, two_paths
-from tests.support.network import Network, wait_for
+from tests.support.network import Network
+from tests.support.waits import wait_for
 
 IPV4, IPV6 = Family.IPV4, Family.IPV6
 TABLE, OURS, THEIRS = 42000, 77, 4

@@ -12,7 +12,8 @@ from nm_mptcp.kernel.rtnetlink import Rtnetlink
 from nm_mptcp.kernel.rtnl_events import LINKS_AND_ADDRESSES, RtnetlinkEvents, dump_links
 from nm_mptcp.kernel.sock_diag import subflows
 from tests.support.mptcp import Echo, two_paths
-from tests.support.network import Network, ip, wait_for
+from tests.support.network import Network, ip
+from tests.support.waits import wait_for
 
 DATA = bytes(100_000)
 

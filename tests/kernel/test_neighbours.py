@@ -12,7 +12,8 @@ import pytest
 
 from nm_mptcp.kernel import sysctl
 from nm_mptcp.kernel.neighbours import Neighbours
-from tests.support.network import Network, ip, veth, wait_for
+from tests.support.network import Network, ip, veth
+from tests.support.waits import wait_for
 
 HOUR = 3_600_000
 

@@ -15,7 +15,8 @@ from nm_mptcp.kernel.sock_diag import subflows
 from nm_mptcp.model.flags import EndpointFlag
 from nm_mptcp.model.state import Endpoint, Limits
 from tests.support.mptcp import Echo, two_paths
-from tests.support.network import Network, ip, veth, wait_for
+from tests.support.network import Network, ip, veth
+from tests.support.waits import wait_for
 
 SIGNAL, SUBFLOW, BACKUP, FULLMESH = (
     EndpointFlag.SIGNAL,

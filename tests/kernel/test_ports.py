@@ -21,7 +21,8 @@ from nm_mptcp.kernel.subflow_closer import SubflowCloser
 from nm_mptcp.model.flags import EndpointFlag
 from nm_mptcp.model.state import Action, Endpoint, Operation
 from tests.support.mptcp import two_paths
-from tests.support.network import Network, ip, veth, wait_for
+from tests.support.network import Network, ip, veth
+from tests.support.waits import wait_for
 
 SIGNAL, SUBFLOW, BACKUP = EndpointFlag.SIGNAL, EndpointFlag.SUBFLOW, EndpointFlag.BACKUP
 

@@ -29,7 +29,8 @@ from nm_mptcp.model.state import (
     Rule,
     RuleAction,
 )
-from tests.support.network import Network, batch, ip, veth, wait_for
+from tests.support.network import Network, batch, ip, veth
+from tests.support.waits import wait_for
 
 from .subject import Subject
 

@@ -14,7 +14,8 @@ from nm_mptcp.kernel.sock_diag import Sockets, Subflow, TCPState, destroy, subfl
 from nm_mptcp.model.flags import EndpointFlag
 from nm_mptcp.model.state import Endpoint, Family
 from tests.support.mptcp import Echo, two_paths
-from tests.support.network import Network, wait_for
+from tests.support.network import Network
+from tests.support.waits import wait_for
 
 
 def established(count: int) -> list[Subflow]:

@@ -19,7 +19,8 @@ from nm_mptcp.kernel.tcp_sockets import Look, SocketKey, TCPSocket, TCPSockets
 from nm_mptcp.model.flags import EndpointFlag
 from nm_mptcp.model.state import Endpoint, Family
 from tests.support.mptcp import Echo, two_paths
-from tests.support.network import Network, wait_for
+from tests.support.network import Network
+from tests.support.waits import wait_for
 
 from .examined import packet_filter
 

@@ -28,7 +28,8 @@ from nm_mptcp.kernel.sock_diag import Sockets, Subflow
 from nm_mptcp.model.flags import EndpointFlag
 from nm_mptcp.model.state import Endpoint
 from tests.support.mptcp import Echo, two_paths
-from tests.support.network import Network, wait_for
+from tests.support.network import Network
+from tests.support.waits import wait_for
 
 SUBFLOW, BACKUP = EndpointFlag.SUBFLOW, EndpointFlag.BACKUP
 FIRST, SECOND, SERVER = "10.1.0.1", "10.2.0.1", "10.9.0.1"

@@ -7,16 +7,17 @@ import pytest
 
 from .machine import Machine
 
+#: How many times longer a test waits for a state: an emulated machine is that much slower, and may have to share.
+PATIENCE = 8
+
 
 def run_tests(machine: Machine, *tests: str, seconds: float, environment: str = "") -> None:
     """Run these there with pytest and fail with what failed there; tells how many were run or skipped and why."""
     # An emulated machine takes longer for a test than any other; one that hangs is named before the whole is ended.
     options = ("-q", "-rs", "--tb=short", "-p", "no:cacheprovider", f"--timeout={seconds / 2:g}")
     command = ("python3", "-m", "pytest", *options, *tests)
-    done = machine.shell(
-        f"cd /nm-mptcp; export NM_MPTCP_COMMAND=/nm-mptcp/command PYTHONPATH=src {environment}; exec {' '.join(command)}",
-        seconds=seconds,
-    )
+    setting = f"NM_MPTCP_COMMAND=/nm-mptcp/command PYTHONPATH=src NM_MPTCP_PATIENCE={PATIENCE} {environment}"
+    done = machine.shell(f"cd /nm-mptcp; export {setting}; exec {' '.join(command)}", seconds=seconds)
     print(f"{machine.image.distribution}, kernel {machine.kernel}:", done.output.rstrip().rpartition("\n")[2])
     if done.status != 0:
         how = "failed" if done.status is not None else f"not done after {seconds:g} s"

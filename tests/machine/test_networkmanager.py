@@ -8,8 +8,15 @@ import pytest
 from .machine import Machine
 from .suite import run_tests
 
-#: Those that tell most about a version; each takes ten minutes in an emulated machine.
-STORIES = ("test_paths",)
+#: Those that tell most about a version, and those about tunnels that only such a kernel has. Each test takes half a minute in
+#: an emulated machine.
+STORIES = {
+    "paths": ("tests/networkmanager/test_paths.py",),
+    "tunnels of the kernel": (
+        *("tests/networkmanager/test_wireguard.py", "tests/networkmanager/test_tunnel_kinds.py"),
+        *("-k", "'kernel or ipsec'"),
+    ),
+}
 
 
 @pytest.mark.parametrize("story", STORIES)
@@ -21,4 +28,4 @@ def test_the_stories_come_true_with_this_networkmanager(machine: Machine, story:
             'from nm_mptcp.cli import main' 'sys.exit(main())' >command
         chmod 0755 command
     """).checked()
-    run_tests(machine, f"tests/networkmanager/{story}.py", seconds=1500)
+    run_tests(machine, *STORIES[story], seconds=2400)

@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from ..support.datagrams import Datagrams
+from ..support.waits import PATIENCE, wait_for
 from .kernel_view import Endpoint, PathManager
-from .namespaces import Program, children, die_with_parent, network_of, wait_for
+from .namespaces import Program, children, die_with_parent, network_of
 from .uplinks import Network, Uplink
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -144,7 +145,7 @@ class Namespace:
             [*self.entering, *command],
             capture_output=True,
             text=True,
-            timeout=seconds,
+            timeout=seconds * PATIENCE,
             env=environment,
             stdin=subprocess.DEVNULL,
             check=False,
@@ -317,7 +318,10 @@ class Bed:
         self.path("/run/dbus/pid").unlink(missing_ok=True)
         self.bus = self.machine.spawn("dbus-daemon", "--system", "--nofork", "--nopidfile")
         self._wait_for_bus()
-        self.dispatcher = self.machine.spawn(self._dispatcher_path(), "--persist", "--debug", log="nm-dispatcher")
+        # Newer ones log by GLib, which prints what is not an error on demand alone.
+        self.dispatcher = self.machine.spawn(
+            *(self._dispatcher_path(), "--persist", "--debug"), log="nm-dispatcher", env={"G_MESSAGES_DEBUG": "all"}
+        )
 
     def _wait_for_bus(self) -> None:
         def answers() -> bool:
@@ -480,11 +484,8 @@ class Bed:
     def wait_for_dispatcher(self) -> None:
         """Come back when the dispatcher has done its part of NetworkManager's own start."""
 
-        def idle() -> bool:
-            log = self.dispatcher.output()
-            return 0 < log.count(": new request (") <= log.count(": completed (")
-
-        wait_for("the dispatcher is idle", idle, every=0.01)
+        wait_for("the dispatcher began", lambda: ": new request (" in self.dispatcher.output(), every=0.01)
+        self.scripts_are_done()
 
     def scripts_are_done(self) -> None:
         """Come back when the dispatcher has no script left to run."""
@@ -494,7 +495,7 @@ class Bed:
             asked = set(re.findall(r"(req:\d+) '[\w-]+'(?: \[[\w-]*\])?: new request", log))
             return asked == set(re.findall(r"(req:\d+) '[\w-]+'(?: \[[\w-]*\])?: complete", log))
 
-        wait_for("the scripts are done", idle, seconds=20)
+        wait_for("the scripts are done", idle, seconds=20, every=0.01)
 
     def status(self) -> Status:
         """``nm-mptcp status --json``."""

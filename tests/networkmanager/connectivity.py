@@ -6,8 +6,9 @@ from __future__ import annotations
 import http.server
 import threading
 
+from ..support.waits import wait_for
 from .bed import SERVER, Bed
-from .namespaces import network_of, wait_for
+from .namespaces import network_of
 
 _PORT = 8080
 

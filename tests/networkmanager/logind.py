@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from nm_mptcp.dbus.connection import LIBRARY, ServiceInterface, method, signal
 
-from .namespaces import wait_for
+from ..support.waits import wait_for
 
 if TYPE_CHECKING:
     from .bed import Bed

@@ -12,12 +12,10 @@ import ctypes
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
-T = TypeVar("T")
+from ..support.waits import wait_for
 
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
@@ -52,18 +50,6 @@ def _setns(descriptor: int) -> None:
     if _libc.setns(descriptor, CLONE_NEWNET) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"setns: {os.strerror(error)}")
-
-
-def wait_for(what: str, question: Callable[[], T], *, seconds: float = 10.0, every: float = 0.02) -> T:
-    """Ask until the answer is true, and give it back; AssertionError with ``what`` after ``seconds``."""
-    end = time.monotonic() + seconds
-    while True:
-        answer = question()
-        if answer:
-            return answer
-        if time.monotonic() > end:
-            raise AssertionError(f"after {seconds:g} s still not: {what} (last answer: {answer!r})")
-        time.sleep(every)
 
 
 def has_ended(pid: int) -> bool:

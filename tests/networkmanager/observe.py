@@ -14,7 +14,8 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .namespaces import Program, wait_for
+from ..support.waits import wait_for
+from .namespaces import Program
 
 if TYPE_CHECKING:
     from .bed import Bed

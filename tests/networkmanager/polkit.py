@@ -10,8 +10,9 @@ import pytest
 
 from nm_mptcp.dbus.polkit import Permission
 
+from ..support.waits import wait_for
 from .bed import Bed
-from .namespaces import Program, wait_for
+from .namespaces import Program
 
 RULE = """\
 polkit.addRule(function(action, subject) {{

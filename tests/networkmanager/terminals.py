@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from nm_mptcp.text import cells
 
-from .namespaces import children, die_with_parent, wait_for
+from ..support.waits import wait_for
+from .namespaces import children, die_with_parent
 
 if TYPE_CHECKING:
     from .bed import Namespace

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from .namespaces import die_with_parent, wait_for
+from ..support.waits import wait_for
+from .namespaces import die_with_parent
 
 pytestmark = pytest.mark.skipif(not shutil.which("dbus-daemon"), reason="needs dbus-daemon")
 

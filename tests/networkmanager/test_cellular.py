@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import DEFAULT_FLAGS, SERVER, Bed
 from .modemmanager import ModemManager, Registration, mobile_profile, plug_in_modem
-from .namespaces import wait_for
 from .traffic import Connection, EchoServer
 from .uplinks import Uplink
 

@@ -18,8 +18,8 @@ from nm_mptcp.checks import manager, paths, routes
 
 from ..support.badstates import bad_state_of
 from ..support.command import as_user
+from ..support.waits import wait_for
 from .bed import Bed, command
-from .namespaces import wait_for
 from .observe import STRACE, writes_in
 from .uplinks import Links
 from .vpn import VPN

@@ -17,8 +17,9 @@ import pytest
 from nm_mptcp.model.flags import ProfileFlag
 from nm_mptcp.model.state import DeviceState
 
+from ..support.waits import wait_for
 from .bed import Bed
-from .namespaces import Program, wait_for
+from .namespaces import Program
 
 pytestmark = pytest.mark.bed(product=False)
 

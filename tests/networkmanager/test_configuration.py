@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from ..support.waits import wait_for
 from ..unit.bad_configuration import BAD
 from .bed import DEFAULT_FLAGS, REPOSITORY, SERVER, Bed, command
-from .namespaces import wait_for
 from .observe import Writes
 from .traffic import Connection
 from .uplinks import Links

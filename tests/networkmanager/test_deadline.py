@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ..support import inner_pytest
+from ..support.waits import wait_for
 from .conftest import skip_without_tools
-from .namespaces import has_ended, wait_for
+from .namespaces import has_ended
 
 HANGING = """
     import pathlib, time

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import DEFAULT_FLAGS, PROTOCOL, Bed
-from .namespaces import wait_for
 from .uplinks import Links
 
 

@@ -13,8 +13,8 @@ import pytest
 from nm_mptcp.config.files import ConfigurationFiles
 
 from ..support import shown
+from ..support.waits import wait_for
 from .bed import SERVER, Bed
-from .namespaces import wait_for
 from .traffic import EchoServer
 from .uplinks import Links
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import PROTOCOL, SERVER, SERVER6, Bed
-from .namespaces import wait_for
 from .traffic import PORT, Connection, EchoServer
 from .uplinks import TCP, Capture, Links
 from .vpn import CLIENT, CLIENT6, GATEWAY, GATEWAY6, VPN, VPN_SERVER

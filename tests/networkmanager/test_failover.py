@@ -18,9 +18,9 @@ import pytest
 
 from nm_mptcp.engine.flap_damping import EARLIEST_RETURN
 
+from ..support.waits import wait_for
 from .bed import DEFAULT_FLAGS, PROTOCOL, SERVER, SERVER6, SYSCTLS, Bed, Namespace
 from .connectivity import CHECKING, CheckServer, connectivity, wait_connectivity
-from .namespaces import wait_for
 from .observe import Writes
 from .traffic import Connection, EchoServer, over_both
 from .uplinks import Links, Uplink

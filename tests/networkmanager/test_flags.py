@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import DEFAULT_FLAGS, Bed
 from .conftest import skip_without_tools
-from .namespaces import wait_for
 from .observe import Writes
 from .uplinks import Uplink
 

@@ -11,9 +11,9 @@ import pytest
 from nm_mptcp.checks import paths, routes
 
 from ..support.badstates import bad_state_of
+from ..support.waits import wait_for
 from .bed import SERVER, Bed, command
 from .caller import replies
-from .namespaces import wait_for
 from .traffic import Connection, EchoServer, reaches
 from .uplinks import Links, Uplink
 

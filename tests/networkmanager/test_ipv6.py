@@ -8,10 +8,10 @@ import threading
 
 import pytest
 
+from ..support.waits import wait_for
 from .advertiser import Advertisement, Prefix
 from .bed import SERVER6, Bed
 from .kernel_view import PathManager
-from .namespaces import wait_for
 from .observe import Writes
 from .traffic import Connection, EchoServer
 from .uplinks import Uplink

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import DEFAULT_FLAGS, Bed
-from .namespaces import wait_for
 from .uplinks import Uplink
 
 

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import PROTOCOL, SERVER, Bed
-from .namespaces import wait_for
 from .traffic import Connection, EchoServer
 from .uplinks import Links
 

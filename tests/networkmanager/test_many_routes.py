@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import PROTOCOL, Bed
-from .namespaces import wait_for
 from .observe import Writes
 from .uplinks import Links
 

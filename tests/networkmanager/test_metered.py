@@ -12,8 +12,8 @@ import pytest
 
 from nm_mptcp.engine.loop import RECHECKS
 
+from ..support.waits import wait_for
 from .bed import DEFAULT_FLAGS, KERNEL, SERVER, Bed
-from .namespaces import wait_for
 from .traffic import Connection, EchoServer, counter
 from .uplinks import Uplink
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import SERVER, Bed
-from .namespaces import wait_for
 from .traffic import Connection, EchoServer
 from .uplinks import Links
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import PROTOCOL, SERVER, Bed, Namespace
-from .namespaces import wait_for
 from .traffic import EchoServer, reaches, send_datagram
 from .tunnel import Tunnel
 from .uplinks import Links

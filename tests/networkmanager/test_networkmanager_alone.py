@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import SERVER, SERVER6, Bed
-from .namespaces import wait_for
 from .observe import writes_of
 from .traffic import Connection, EchoServer, reaches, send_datagram
 

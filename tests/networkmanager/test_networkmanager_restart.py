@@ -8,8 +8,8 @@ import signal
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import PROTOCOL, SERVER, Bed, command
-from .namespaces import wait_for
 from .traffic import Connection
 from .uplinks import Links
 

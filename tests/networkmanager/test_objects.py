@@ -10,9 +10,9 @@ from typing import Any
 from nm_mptcp.service.interface import PROPERTIES
 from nm_mptcp.service.path_objects import PATH_PROPERTIES, PAUSE
 
+from ..support.waits import wait_for
 from .bed import DEFAULT_FLAGS, REPOSITORY, Bed
 from .caller import calls, replies
-from .namespaces import wait_for
 from .polkit import without_polkit
 from .uplinks import Links
 

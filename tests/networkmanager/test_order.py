@@ -10,8 +10,8 @@ import time
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import SERVER, SERVER6, Bed
-from .namespaces import wait_for
 from .observe import Writes
 from .traffic import Connection, EchoServer
 from .uplinks import Uplink

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import DEFAULT_FLAGS, PROTOCOL, SERVER, Bed, command
 from .kernel_view import attributes
-from .namespaces import wait_for
 from .observe import Writes, writes_of
 from .traffic import Connection, EchoServer
 from .uplinks import Links

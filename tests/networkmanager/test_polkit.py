@@ -10,9 +10,9 @@ import pytest
 
 from nm_mptcp.dbus.polkit import Permission
 
+from ..support.waits import wait_for
 from .bed import Bed, command
 from .caller import NOBODY, calls
-from .namespaces import wait_for
 from .polkit import Polkit, without_polkit
 from .uplinks import Links
 

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import Bed, Status, command
-from .namespaces import wait_for
 from .uplinks import Links
 
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import SERVER, Bed, command
 from .caller import NOBODY
 from .connectivity import CHECKING, CheckServer, wait_connectivity
-from .namespaces import wait_for
 from .test_check import Doctor
 from .traffic import PORT, Connection, EchoServer
 from .uplinks import TCP, Links

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import PROTOCOL, SERVER, Bed, command
-from .namespaces import wait_for
 from .observe import writes_of
 from .traffic import Connection, EchoServer, over_both, reaches
 from .uplinks import Links

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
+from ..support.waits import wait_for
 from .advertiser import Prefix
 from .bed import PROTOCOL, SERVER, SERVER6, SYSCTLS, Bed, Namespace
 from .conftest import skip_without_tools
-from .namespaces import wait_for
 from .traffic import Connection, EchoServer
 from .uplinks import Uplink
 

@@ -7,9 +7,9 @@ import socket
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import PROTOCOL, SERVER, SERVER6, Bed
 from .connectivity import CHECKING, CheckServer, wait_connectivity
-from .namespaces import wait_for
 from .traffic import EchoServer, reaches, send_datagram
 from .uplinks import Links, Network, Uplink
 

@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import SYSCTLS, Bed, Namespace
-from .namespaces import wait_for
 from .observe import Writes
 from .traffic import PORT, Connection, EchoServer
 from .uplinks import Uplink

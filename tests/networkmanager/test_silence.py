@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import PROTOCOL, SERVER, SERVER6, Bed
-from .namespaces import wait_for
 from .test_failover import start_service, wait_state
 from .traffic import PORT, Connection, EchoServer, over_both, reaches
 from .uplinks import Links

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import Bed
 from .logind import POLICY, Logind
-from .namespaces import wait_for
 from .traffic import EchoServer, over_both
 from .uplinks import Links
 

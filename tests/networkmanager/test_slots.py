@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
+from ..support.waits import wait_for
 from .advertiser import Prefix
 from .bed import DEFAULT_FLAGS, SERVER, Bed
-from .namespaces import wait_for
 from .observe import Writes
 from .traffic import Connection, EchoServer
 from .uplinks import Uplink

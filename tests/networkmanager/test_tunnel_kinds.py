@@ -9,8 +9,8 @@ import pytest
 
 from nm_mptcp.kernel.join_filter import IPSEC_NAME
 
+from ..support.waits import wait_for
 from .bed import SERVER, SERVER6, Bed
-from .namespaces import wait_for
 from .test_tunnels import wait_guarded
 from .test_vpn_guard import tun_profile
 from .traffic import Connection, EchoServer

@@ -9,8 +9,8 @@ import pytest
 
 from nm_mptcp.kernel.join_filter import IPSEC_NAME
 
+from ..support.waits import wait_for
 from .bed import PROTOCOL, SERVER, Bed
-from .namespaces import wait_for
 from .test_failover import wait_state
 from .traffic import Connection, EchoServer, over_both, reaches
 from .uplinks import Links

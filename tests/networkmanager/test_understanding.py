@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from ..support.datagrams import Datagrams
+from ..support.waits import wait_for
 from .bed import SERVER, Bed, command
 from .caller import NOBODY, calls
-from .namespaces import wait_for
 from .observe import writes_of
 from .traffic import Connection, EchoServer
 from .uplinks import Links

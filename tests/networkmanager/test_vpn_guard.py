@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import DEFAULT_FLAGS, PROTOCOL, SERVER, SERVER6, Bed
 from .connectivity import CHECKING, CheckServer, connectivity
-from .namespaces import wait_for
 from .observe import Writes
 from .test_configuration import SETTINGS, reload
 from .test_failover import start_service, wait_state

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import SERVER, Bed, command
-from .namespaces import Program, has_ended, wait_for
+from .namespaces import Program, has_ended
 from .observe import Writes
 from .terminals import Screen
 from .traffic import Connection, EchoServer

@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
+from ..support.waits import wait_for
 from .bed import PROTOCOL, Bed
-from .namespaces import wait_for
 from .traffic import EchoServer
 from .uplinks import Capture, Links
 from .wireguard import NAME, SERVER, WireGuard, wireguard_in_kernel

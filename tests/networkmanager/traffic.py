@@ -10,8 +10,8 @@ import struct
 import threading
 from typing import TYPE_CHECKING
 
+from ..support.waits import wait_for
 from .bed import SERVER
-from .namespaces import wait_for
 
 if TYPE_CHECKING:
     from .bed import Bed, Namespace

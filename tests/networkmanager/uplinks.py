@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..support.waits import wait_for
 from .advertiser import Advertisement, Prefix, Router
 from .dhcp import Lease, LeaseServer
-from .namespaces import Program, network_of, wait_for
+from .namespaces import Program, network_of
 
 if TYPE_CHECKING:
     from .bed import Bed

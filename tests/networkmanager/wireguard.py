@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .namespaces import wait_for
+from ..support.waits import wait_for
 
 if TYPE_CHECKING:
     from .bed import Bed, Namespace

@@ -13,8 +13,7 @@ import os
 import shlex
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -95,16 +94,6 @@ def veth(name: str, peer: str, *, peer_network: Network | None = None) -> int:
     ip(f"link set {name} up")
     (peer_network.ip if peer_network is not None else ip)(f"link set {peer} up")
     return socket.if_nametoindex(name)
-
-
-def wait_for(what: str, question: Callable[[], T], *, seconds: float = 10.0, every: float = 0.005) -> T:
-    """Ask until the answer is true, and give it back; AssertionError with ``what`` after ``seconds``."""
-    end = time.monotonic() + seconds
-    while not (answer := question()):
-        if time.monotonic() > end:
-            raise AssertionError(f"after {seconds:g} s still not: {what} (last answer: {answer!r})")
-        time.sleep(every)
-    return answer
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ..networkmanager.namespaces import wait_for
 from ..support.datagrams import Datagrams
+from ..support.waits import wait_for
 
 
 def alone(code: str) -> str:
