@@ -321,6 +321,28 @@ class Asked(Obedient):
         return ()
 
 
+def test_what_could_not_be_read_of_a_tunnel_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "RETRY", (0.001, 0.004))
+    monkeypatch.setattr(loop, "RECHECKS", ())
+    monkeypatch.setattr(loop, "_COALESCE", 0.0)
+    obedient, its_engine = missing(tmp_path)
+    kernel = Failing(replace(obedient.kernel, wireguard=None), refuses=False)
+    kernel.well = True
+    subject = loop.Engine(cast(KernelAccess, kernel), its_engine.networkmanager, Record(tmp_path))
+
+    async def story() -> None:
+        running = asyncio.create_task(subject.run())
+        async with asyncio.timeout(10):
+            while kernel.looks < 20:
+                await asyncio.sleep(0.001)
+        kernel.kernel = obedient.kernel
+        while subject._retry is not None:
+            await asyncio.sleep(0.001)
+        running.cancel()
+
+    asyncio.run(story())
+
+
 def test_a_lost_link_does_not_wait_for_status_queries(tmp_path: Path) -> None:
     obedient, its_engine = lost(tmp_path)
 

@@ -91,17 +91,36 @@ def test_what_cannot_be_read_is_not_known_and_said_once(
     assert record.getMessage().endswith("rules for WireGuard's own packets stay as they are")
 
 
-def test_a_program_that_does_not_answer_is_asked_again_only_after_links_changed(
+def test_a_program_that_does_not_answer_is_asked_again_later_and_later(
     tmp_path: Path, links: WireGuardLinks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wireguard, "_PAUSE", 0.0)
     monkeypatch.setattr(wireguard, "_SHARE", 0)
+    clock = 100.0
+    monkeypatch.setattr(wireguard.time, "monotonic", lambda: clock)
+    times = []
     with program(tmp_path, None) as asked:
-        for _ in range(3):
+        while clock < 110:
+            before = len(asked)
             assert links.look(LINKS) is None
-        assert len(asked) == 1
+            times += [clock - 100] * (len(asked) - before)
+            clock += 0.25
+        assert times == [0, 0.5, 1.5, 3.5, 7.5]
         assert links.look(dict(LINKS)) is None
-        assert len(asked) == 2
+        assert len(asked) == 6, "at once after links changed"
+
+
+def test_a_program_that_answers_late_is_heard(
+    tmp_path: Path, links: WireGuardLinks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 100.0
+    monkeypatch.setattr(wireguard.time, "monotonic", lambda: clock)
+    with program(tmp_path, None):
+        assert links.look(LINKS) is None
+    (tmp_path / "wg0.sock").unlink()
+    clock += 10
+    with program(tmp_path, f"{KEYS}endpoint=192.0.2.1:1\nerrno=0\n\n"):
+        assert links.look(LINKS) == WireGuard(peers=frozenset({"192.0.2.1"}))
 
 
 def test_a_program_that_ended_has_no_peers(tmp_path: Path, links: WireGuardLinks) -> None:

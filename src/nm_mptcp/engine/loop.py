@@ -45,7 +45,8 @@ _ADDRESS_DELAY = 0.02
 #: Seconds after a burst at which the state is read again.
 RECHECKS = (0.05, 1.0)
 
-#: Seconds before a failed convergence, or an operation that the kernel refused, is retried; doubled each time, and the maximum.
+#: Seconds before a failed convergence or reading, or an operation that the kernel refused, is retried; doubled each time, and
+#: the maximum.
 RETRY = (0.1, 30.0)
 
 
@@ -215,7 +216,9 @@ class Engine(Reconciler):
         elif not failure and self._failing:
             _log.info("reconcile works again")
         self._failing = failure
-        self._schedule_retry(needed=bool(failure) or self._executor.unfinished)
+        # Programs that drive a tunnel may answer later, of which no event tells.
+        unread = self.view is not None and self.view.snapshot.kernel.wireguard is None
+        self._schedule_retry(needed=bool(failure) or self._executor.unfinished or unread)
         return wrote
 
     def _schedule_retry(self, *, needed: bool) -> None:

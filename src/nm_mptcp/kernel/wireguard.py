@@ -34,8 +34,10 @@ _IFINDEX, _LISTEN_PORT = 1, 6
 #: Where programs listen for their configuration, by the names of their links.
 _SOCKETS = tuple(Path("/run", kind) for kind in sorted(_KINDS))
 
-#: Seconds to wait for such a program: a look must not wait for one that does not answer.
+#: Seconds to wait for such a program: a look must not wait for one that does not answer. And after how many seconds it is asked
+#: again, doubled each time, and their maximum.
 _TIMEOUT = 0.05
+_RETRY = (0.5, 60.0)
 
 #: Bytes of a program's answer that are read.
 _LONGEST = 1 << 20
@@ -64,7 +66,8 @@ class WireGuardLinks(Requester):
         self._next = 0.0  #: when it is read again, in seconds of ``time.monotonic``
         self._known: WireGuard | None = WireGuard()
         self._families: dict[str, int] = {}  #: ids by name; read again after a link changed, as is all of this
-        self._silent: set[Path] = set()  #: sockets of programs that did not answer
+        #: the sockets of programs that did not answer: when to ask again, and the delay after the next failure
+        self._silent: dict[Path, tuple[float, float]] = {}
 
     def look(self, links: Mapping[int, Link], *, at_once: bool = False) -> WireGuard | None:
         """How to recognize the packets of all of these links; None when it cannot be read. ``at_once``: what was last read."""
@@ -117,17 +120,28 @@ class WireGuardLinks(Requester):
             if not path.exists():
                 continue
             try:
-                if path in self._silent:
-                    raise TimeoutError
-                answer = _ask(path)
+                answer = self._answer(path)
             except TimeoutError:
-                self._silent.add(path)
                 raise TimeoutError(f"the program at {path} does not answer") from None
             except (ConnectionRefusedError, FileNotFoundError):
                 continue  # it ended
             peers = list(endpoints(answer))
             if len(peers) <= _MAX_PEERS:
                 yield from peers
+
+    def _answer(self, path: Path) -> str:
+        """The answer of a program, if it is time to ask it. Raises :class:`OSError`, :class:`TimeoutError`."""
+        now = time.monotonic()
+        due, delay = self._silent.get(path, (now, _RETRY[0]))
+        if now < due:
+            raise TimeoutError
+        try:
+            answer = _ask(path)
+        except TimeoutError:
+            self._silent[path] = now + delay, min(2 * delay, _RETRY[1])
+            raise
+        self._silent.pop(path, None)
+        return answer
 
 
 def _ask(path: Path) -> str:
