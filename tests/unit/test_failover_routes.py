@@ -57,6 +57,15 @@ def test_the_next_best_default_route_is_preferred_to_the_lost_one() -> None:
     }
 
 
+def test_nothing_is_put_beside_a_better_route_of_a_link_that_is_no_path() -> None:
+    """Its metric is one less than the silent link's, as NetworkManager numbers links of a kind."""
+    situation = Situation()
+    for number, metric in enumerate((100, 101, 600), 1):
+        situation.link(f"e{number}", f"10.0.{number}.2/24", f"2001:db8:{number}::2/64", metric=metric)
+    silent, paths = {(V4, E2), (V6, E2)}, {(V4, E3), (V6, E3)}
+    assert not failover_routes(situation.snapshot().kernel, set(), silent=silent, paths=paths).routes
+
+
 def test_only_families_with_another_path_get_failover_routes() -> None:
     situation = docked()
     lose(situation, E1)

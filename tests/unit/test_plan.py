@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from nm_mptcp.config.selector import Selector
 from nm_mptcp.config.settings import Config, IPv6Address, PathSection, Setting
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
-from nm_mptcp.model.record import decided, seen, with_endpoints, with_linkdown, with_reverse_path
+from nm_mptcp.model.record import adopted, decided
 from nm_mptcp.model.state import (
+    MAIN_TABLE,
     MARKS,
     PROTOCOL,
     RULE_PRIORITY,
@@ -28,7 +29,6 @@ from nm_mptcp.model.state import (
     Kernel,
     Limits,
     Link,
-    LinkdownSetting,
     Operation,
     Ours,
     OwnEndpoint,
@@ -36,12 +36,12 @@ from nm_mptcp.model.state import (
     Route,
     Rule,
     SavedSetting,
-    Snapshot,
 )
 from nm_mptcp.policy.decide import decide
 from nm_mptcp.policy.plan import count_unrecorded, plan, restore
 from nm_mptcp.policy.source_routing import RoutedAddress, rank, routing
 
+from .model_kernel import apply, ends_subflows, foreign
 from .situations import BACKUP, LEFT_TO_US, MODEM, SUBFLOW, WIFI, Situation, grouped
 
 A, B = "10.0.1.2", "10.0.2.2"
@@ -66,7 +66,8 @@ def test_an_endpoint_is_deleted_first() -> None:
     situation = Situation()
     situation.link("e1", f"{A}/24")
     kernel, ours = apply(planned(situation), situation.snapshot().kernel, Ours())
-    assert verbs(restore(kernel, ours)) == ["delete endpoint"] + ["delete rule"] * 4 + ["delete route"] * 2
+    wanted = ["delete endpoint", "set limits"] + ["delete rule"] * 4 + ["delete route"] * 2
+    assert verbs(restore(kernel, ours)) == wanted
 
 
 def test_on_link_prefixes_are_added_before_the_routes_by_their_gateways() -> None:
@@ -210,6 +211,19 @@ def test_a_changed_gateway_is_replaced_in_one_step_on_ipv4_and_added_before_dele
     assert changed("2001:db8:1::2/64", "2001:db8:1::254") == ["add route", "delete route"]
 
 
+def test_an_ipv4_route_that_moves_to_another_interface_is_replaced_in_one_step() -> None:
+    """A failover route, as the link that it used is lost as well: without it packets would go to the first lost link."""
+    by = {
+        ifindex: Route("0.0.0.0/0", hops=(Hop(ifindex, f"10.0.{ifindex}.1"),), protocol=PROTOCOL) for ifindex in (2, 3)
+    }
+    desired = Desired(routes={(MAIN_TABLE, 3): frozenset({by[3]})})
+    kernel = Kernel(routes={(MAIN_TABLE, 2): (by[2],)})
+    assert plan(desired, kernel, Ours()) == (Operation(Action.REPLACE, by[3]),)
+    by = {ifindex: replace(route, destination="::/0") for ifindex, route in by.items()}
+    desired = Desired(routes={(MAIN_TABLE, 3): frozenset({by[3]})})
+    assert verbs(plan(desired, Kernel(routes={(MAIN_TABLE, 2): (by[2],)}), Ours())) == ["add route", "delete route"]
+
+
 def test_an_ipv6_route_that_differs_in_its_mtu_alone_is_deleted_before_it_is_added() -> None:
     situation = Situation()
     situation.link("e1", "2001:db8:1::2/64")
@@ -229,6 +243,20 @@ def test_a_recreated_interface_moves_its_endpoint() -> None:
     situation.link("e1", f"{A}/24")
     situation.endpoint(A, 77, SUBFLOW, ours=True)
     assert [verb for verb in verbs(planned(situation)) if "endpoint" in verb] == ["delete endpoint", "add endpoint"]
+
+
+def test_a_recreated_interface_moves_an_endpoint_that_was_edited_by_hand() -> None:
+    situation = Situation()
+    e1 = situation.link("e1", f"{A}/24")
+    for index, verbs_of_it in ((77, ["delete endpoint", "add endpoint"]), (e1, [])):
+        situation.endpoints.clear()
+        situation.ours = Ours()
+        edited = situation.endpoint(A, index, SUBFLOW, ours=True)
+        situation.endpoints[0] = replace(edited, flags=BACKUP)
+        snapshot = situation.snapshot()
+        ours = adopted(snapshot.ours, snapshot.kernel, MARKS)
+        operations = plan(decide(replace(snapshot, ours=ours)), snapshot.kernel, ours)
+        assert [verb for verb in verbs(operations) if "endpoint" in verb] == verbs_of_it
 
 
 def test_a_limit_is_restored_only_if_it_has_our_value() -> None:
@@ -278,97 +306,6 @@ def test_another_programs_setting_stays() -> None:
 
 
 # --- properties of any situation -------------------------------------------------------------------------------------
-
-
-def apply(operations: Iterable[Operation], kernel: Kernel, ours: Ours) -> tuple[Kernel, Ours]:
-    """A model of the kernel: executes and refuses operations as the real one does."""
-    routes = [route for group in kernel.routes.values() for route in group]
-    routes = list(dict.fromkeys(routes))
-    rules = list(kernel.rules)
-    endpoints = list(kernel.endpoints)
-    limits = kernel.limits
-    ignored = dict(kernel.linkdown_ignored)
-    written = []
-    for operation in operations:
-        value = operation.value
-        if isinstance(value, LinkdownSetting):
-            ignored[value.family, value.ifindex] = value.ignored
-            ours = with_linkdown(ours, [value])
-        elif isinstance(value, ReversePathSetting):
-            ours = with_reverse_path(ours, [value])
-        elif isinstance(value, Limits):
-            assert max(value.subflows, value.add_addr_accepted) <= kernel.endpoints_max
-            limits = value
-        elif isinstance(value, Rule):
-            if operation.action is Action.ADD:
-                assert value not in rules, "EEXIST"
-            if operation.action is not Action.DELETE:
-                rules.append(value)
-                rules.sort(key=lambda rule: (rule.family, rule.priority))
-            if operation.action is not Action.ADD:
-                rules.remove(next(rule for rule in rules if _matches(value, rule)))
-        elif isinstance(value, Route):
-            twin = next((r for r in routes if _same_place(r, value)), None)
-            if operation.action is Action.ADD:
-                assert twin is None, "EEXIST"
-                routes.append(value)
-            elif operation.action is Action.REPLACE:
-                assert twin is not None
-                routes[routes.index(twin)] = value
-            else:
-                routes.remove(value)
-        elif operation.action is Action.ADD:
-            written.append(value)
-            assert len(endpoints) < kernel.endpoints_max, "ERANGE"
-            implicit = [e for e in endpoints if e.address == value.address and e.flags & EndpointFlag.IMPLICIT]
-            endpoints = [e for e in endpoints if e not in implicit or value.port]
-            assert (value.address, value.port) not in {(e.address, e.port) for e in endpoints}, "EEXIST"
-            only_signal = value.flags & (EndpointFlag.SIGNAL | EndpointFlag.SUBFLOW) == EndpointFlag.SIGNAL
-            assert only_signal or not value.port, "EINVAL"
-            endpoints.append(replace(value, id=1 + max((e.id for e in endpoints), default=0)))
-        elif ends_subflows(operation):
-            pass
-        elif operation.action is Action.DELETE:
-            endpoints.remove(value)
-        else:
-            written.append(value)
-            (place,) = [i for i, e in enumerate(endpoints) if e.id == value.id]
-            endpoints[place] = value
-    ours = with_endpoints(ours, written)
-    result = replace(
-        kernel,
-        routes=grouped(routes),
-        rules=tuple(rules),
-        endpoints=tuple(endpoints),
-        limits=limits,
-        linkdown_ignored=ignored,
-    )
-    return result, seen(ours, result.endpoints)
-
-
-def _matches(asked: Rule, rule: Rule) -> bool:
-    """Whether a request to delete a rule matches it in the kernel; attributes that the request lacks match any value."""
-    suppress = rule.suppress_prefixlength if asked.suppress_prefixlength is None else asked.suppress_prefixlength
-    return replace(asked, suppress_prefixlength=suppress) == rule
-
-
-def ends_subflows(operation: Operation) -> bool:
-    """Whether it only closes subflows, which the model does not have."""
-    value = operation.value
-    return operation.action is Action.CLOSE_REDUNDANT or (
-        isinstance(value, Endpoint) and not value.id and operation.action is Action.DELETE
-    )
-
-
-def _same_place(one: Route, other: Route) -> bool:
-    same = (one.table, one.destination, one.tos, one.metric) == (
-        other.table,
-        other.destination,
-        other.tos,
-        other.metric,
-    )
-    hops = [[(hop.ifindex, hop.gateway) for hop in route.hops] for route in (one, other)]
-    return same and (one.family is Family.IPV4 or hops[0] == hops[1])
 
 
 @st.composite
@@ -435,24 +372,9 @@ CONFIGURATIONS = [
 ]
 
 
-def _foreign(snapshot: Snapshot, taken: Iterable[Endpoint]) -> tuple[object, ...]:
-    """All that is not ours, without the withdrawn endpoints of NetworkManager."""
-    kernel = snapshot.kernel
-    places = {endpoint.place for endpoint in taken}
-    return (
-        {route for group in kernel.routes.values() for route in group if not MARKS.on_route(route)},
-        [rule for rule in kernel.rules if not MARKS.on_rule(rule)],
-        [
-            e
-            for e in kernel.endpoints
-            if not snapshot.ours.owns(e) and not e.flags & EndpointFlag.IMPLICIT and (e.place not in places or e.port)
-        ],
-    )
-
-
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(situations(), st.sampled_from(CONFIGURATIONS))
-def test_any_situation_needs_one_plan_that_changes_nothing_foreign(situation: Situation, config: Config) -> None:
+def test_any_situation_needs_one_plan_that_changes_nothingforeign(situation: Situation, config: Config) -> None:
     snapshot = situation.snapshot()
     desired = decide(snapshot, config)
     ours = decided(snapshot.ours, snapshot.kernel, desired)
@@ -468,7 +390,7 @@ def test_any_situation_needs_one_plan_that_changes_nothing_foreign(situation: Si
     kernel, after = apply(operations, snapshot.kernel, ours)
     assert len(kernel.endpoints) <= kernel.endpoints_max
     again = replace(snapshot, kernel=kernel, ours=after)
-    assert _foreign(again, desired.withdrawn) == _foreign(replace(snapshot, ours=ours), desired.withdrawn)
+    assert foreign(again, desired.withdrawn) == foreign(replace(snapshot, ours=ours), desired.withdrawn)
 
     # A second look may see that a replacement works now, and then leave what it replaced; a third has nothing to do.
     kernel, after = apply(plan(decide(again, config), kernel, after), kernel, after)

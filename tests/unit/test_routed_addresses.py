@@ -145,3 +145,17 @@ def test_an_address_that_an_interface_has_twice_has_its_rules_once() -> None:
     situation.link("e1", f"{A}/24", f"{A}/32")
     rules = [rule for rule in decide(situation.snapshot()).rules if rule.source == A]
     assert len(rules) == len(set(rules)) == 4
+
+
+def test_an_address_on_two_interfaces_has_no_rules_whoever_manages_the_other_one() -> None:
+    """Also while NetworkManager is away: whether an unmanaged interface is looked at then depends on the rules."""
+    situation = Situation()
+    situation.link("e1", f"{A}/24")
+    rules = list(decide(situation.snapshot()).rules)
+    e2 = situation.link("e2", managed=False)
+    situation.address(e2, f"{A}/24", metric=200)
+    for situation.running in (True, False):
+        for situation.rules in ([], rules):
+            assert routed(situation) == set()
+    situation.addresses[e2].clear()
+    assert routed(situation) == {A}

@@ -74,11 +74,14 @@ class Contents:
 
 
 def adopted(ours: Ours, kernel: Kernel, marks: Marks) -> Ours:
-    """``ours`` with the linkdown settings of a lost record: without numberings in the record, but with our rules in the kernel.
+    """``ours`` with what is ours although the record does not say so: edited endpoints on links that are gone, and the linkdown
+    settings of a lost record.
 
-    ``ignore_routes_with_linkdown`` is then ours on each interface with one of our rules' addresses, unless it is also the
-    default of new interfaces: an administrator sets it for all interfaces, or as that default.
+    The record is lost if it has no numberings and our rules are in the kernel. ``ignore_routes_with_linkdown`` is then ours on
+    each interface with one of our rules' addresses, unless it is also the default of new interfaces: an administrator sets it
+    for all interfaces, or as that default.
     """
+    ours = _without_edits_of_lost_links(ours, kernel)
     if ours.numberings or not any(map(marks.on_rule, kernel.rules)):
         return ours
     routed = {rule.source for rule in kernel.rules if marks.on_rule(rule)}
@@ -87,6 +90,22 @@ def adopted(ours: Ours, kernel: Kernel, marks: Marks) -> Ours:
     }
     mine = {place for place in places if kernel.linkdown_ignored.get(place) and place[0] not in kernel.linkdown_default}
     return replace(ours, linkdown=ours.linkdown | mine)
+
+
+def _without_edits_of_lost_links(ours: Ours, kernel: Kernel) -> Ours:
+    """``ours`` with the endpoints that somebody edited by hand and whose link is gone: left unchanged, they would keep the
+    address from becoming a path again when its link is back with another ifindex.
+    """
+    edited = {
+        own: endpoint.flags
+        for own in ours.endpoints
+        for endpoint in kernel.endpoints
+        if own.ifindex and own.ifindex not in kernel.links and own.is_edited(endpoint)
+    }
+    if not edited:
+        return ours
+    again = {replace(own, flags=flags, previous_flags=flags) for own, flags in edited.items()}
+    return replace(ours, endpoints=ours.endpoints - edited.keys() | again)
 
 
 def seen(ours: Ours, endpoints: Iterable[Endpoint]) -> Ours:

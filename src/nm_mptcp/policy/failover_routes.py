@@ -76,7 +76,8 @@ def failover_routes(
         if not found:
             continue
         ifindex = min(found, key=lambda other: _preference(found[other], other))
-        if found[ifindex].destination != key[0] or found[ifindex].metric >= metric:
+        better = any(_is_better(best[other], key, metric) for other in best if (family, other) not in around)
+        if not better and (found[ifindex].destination != key[0] or found[ifindex].metric >= metric):
             if metric == 0:
                 uncovered |= owners[key]
                 continue
@@ -113,6 +114,14 @@ def _destinations(
             first[key] = min(first.get(key, known.metric), known.metric)
             owners.setdefault(key, set()).add(place)
     return first, owners, uncovered
+
+
+def _is_better(best: _Best, key: _Key, metric: int) -> bool:
+    """Whether the kernel prefers the route of a link, which may be no path, to the lost one anyway: nothing is to be put in
+    front of that, and beside it, with the metric that is one less, it would be refused (IPv4), or share the load (IPv6).
+    """
+    route = best.routes.get(key)
+    return route is not None and route.metric < metric
 
 
 def _leads_beyond(route: Route, ifindex: int) -> bool:

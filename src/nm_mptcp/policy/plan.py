@@ -331,7 +331,26 @@ def _routes(
         added, deleted = _difference(wanted.get(place, _NONE), kernel.routes.get(place, ()), marks)
         new += added
         old = [*deleted, *old]
-    return new, old
+    return _with_replacements(new, old)
+
+
+def _with_replacements(new: list[Operation], old: list[Operation]) -> tuple[list[Operation], list[Operation]]:
+    """These operations, an IPv4 route that moves to another interface replaced in one step: as long as the old one is there,
+    the kernel refuses another one with its key.
+    """
+    gone = {
+        _place(route): route for each in old if isinstance(route := each.value, Route) and route.family is Family.IPV4
+    }
+    moved = {
+        route: gone[_place(route)]
+        for each in (new if gone else ())
+        if each.action is Action.ADD and isinstance(route := each.value, Route) and _place(route) in gone
+    }
+    replaced = set(moved.values())
+    return (
+        [Operation(Action.REPLACE, each.value) if each.value in moved else each for each in new],
+        [each for each in old if each.value not in replaced],
+    )
 
 
 _NONE: frozenset[Route] = frozenset()

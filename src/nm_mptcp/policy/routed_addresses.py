@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from ..model.device_types import is_uplink
 from ..model.reasons import Why
 from ..model.state import DeviceState, Mode, State
@@ -44,9 +46,11 @@ def routed_addresses(facts: Facts, decisions: list[Decision]) -> list[RoutedAddr
     for decision in decisions:
         if decision.reason.why in _ROUTED_WITH_OTHERS and (decision.ifindex, decision.family) in places:
             routed.setdefault(decision.address, decision)
+    # Also on interfaces that are not managed, and below a tunnel: which of them are decided may depend on the rules.
     interfaces: dict[str, set[int]] = {}
-    for decision in decisions:
-        interfaces.setdefault(decision.address, set()).add(decision.ifindex)
+    for address in (*chain.from_iterable(facts.kernel.addresses.values()), *facts.snapshot.absent):
+        if address.address in routed:
+            interfaces.setdefault(address.address, set()).add(address.ifindex)
     return [
         RoutedAddress(decision.address, decision.ifindex, facts.route_table(decision))
         for decision in routed.values()
