@@ -67,6 +67,7 @@ help:
 	@echo "                        $(wordlist 7,20,$(BENCHES))"
 	@echo "As any user:"
 	@echo "  make venv             $(VENV) with the command and the test tools"
+	@echo "  make test-model       decision and plan on a model of the kernel (STEPS=)"
 	@echo "  make test-unit        tests that need neither root nor NetworkManager"
 	@echo "  make lint, format     ruff, mypy --strict, shellcheck; format the code"
 	@echo "  make deb, rpm, dist   Debian package, RPM, source and wheel, in dist/"
@@ -88,7 +89,7 @@ venv:
 
 # --- tests -------------------------------------------------------------------------------------------------------------
 
-.PHONY: demo pictures versions test test-unit coverage test-matrix test-oldest test-middle test-newest lint format
+.PHONY: demo pictures versions test test-unit test-model coverage test-matrix test-oldest test-middle test-newest lint format
 demo: deps venv
 	@$(VENV)/bin/python -m tests.demo
 
@@ -105,6 +106,12 @@ test: deps venv
 
 test-unit: venv
 	@$(VENV)/bin/python -m pytest tests/test_lint.py tests/unit $(PYTEST_ARGUMENTS)
+
+# Decision and plan on a model of the kernel. `make test` takes some thousand steps, this as many as are wanted.
+STEPS ?= 200000
+
+test-model: venv
+	@NM_MPTCP_STEPS=$(STEPS) $(VENV)/bin/python -m pytest -n $(JOBS) tests/unit/test_convergence.py $(PYTEST_ARGUMENTS)
 
 # docs/coverage.md. Measuring makes all slower, so a test that then comes late fails nothing here.
 coverage: deps venv
