@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A model of the kernel: it executes a plan's operations, and refuses what the real one refuses (an AssertionError)."""
+"""A model of the kernel: it executes a plan's operations, and refuses what the real one refuses (:class:`Refused`)."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -29,6 +30,19 @@ from nm_mptcp.model.state import (
 from .situations import grouped
 
 
+class Refused(AssertionError):
+    """The kernel refuses an operation; ``errno`` is its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(errno.errorcode[number])
+        self.errno = number
+
+
+def _require(holds: bool, number: int) -> None:
+    if not holds:
+        raise Refused(number)
+
+
 def apply(operations: Iterable[Operation], kernel: Kernel, ours: Ours) -> tuple[Kernel, Ours]:
     """The kernel after these operations, and what is ours in it."""
     routes = list(dict.fromkeys(route for group in kernel.routes.values() for route in group))
@@ -47,7 +61,7 @@ def apply(operations: Iterable[Operation], kernel: Kernel, ours: Ours) -> tuple[
             (strict.discard if value.loose else strict.add)(value.ifindex)
             ours = with_reverse_path(ours, [value])
         elif isinstance(value, Limits):
-            assert max(value.subflows, value.add_addr_accepted) <= kernel.endpoints_max, "EINVAL"
+            _require(max(value.subflows, value.add_addr_accepted) <= kernel.endpoints_max, errno.EINVAL)
             ours = with_limits(ours, limits, value)
             limits = value
         elif isinstance(value, Rule):
@@ -73,12 +87,14 @@ def apply(operations: Iterable[Operation], kernel: Kernel, ours: Ours) -> tuple[
 
 def _change_rule(rules: list[Rule], action: Action, rule: Rule) -> None:
     if action is Action.ADD:
-        assert rule not in rules, "EEXIST"
+        _require(rule not in rules, errno.EEXIST)
     if action is not Action.DELETE:
         rules.append(rule)
         rules.sort(key=lambda each: (each.family, each.priority))
     if action is not Action.ADD:
-        rules.remove(next(each for each in rules if _matches(rule, each)))
+        found = [each for each in rules if _matches(rule, each)]
+        _require(bool(found), errno.ENOENT)
+        rules.remove(found[0])
 
 
 def _matches(asked: Rule, rule: Rule) -> bool:
@@ -90,12 +106,14 @@ def _matches(asked: Rule, rule: Rule) -> bool:
 def _change_route(routes: list[Route], action: Action, route: Route) -> None:
     twin = next((each for each in routes if _same_place(each, route)), None)
     if action is Action.ADD:
-        assert twin is None, "EEXIST"
+        _require(twin is None, errno.EEXIST)
         routes.append(route)
     elif action is Action.REPLACE:
-        assert twin is not None
+        if twin is None:
+            raise Refused(errno.ENOENT)
         routes[routes.index(twin)] = route
     else:
+        _require(route in routes, errno.ESRCH)
         routes.remove(route)
 
 
@@ -115,22 +133,22 @@ def _change_endpoint(endpoints: list[Endpoint], action: Action, endpoint: Endpoi
         return [each for each in endpoints if each is not _found(endpoints, endpoint)]
     if action is Action.SET_FLAGS:
         return [endpoint if each is _found(endpoints, endpoint) else each for each in endpoints]
-    assert len(endpoints) < most, "ERANGE"
+    _require(len(endpoints) < most, errno.ERANGE)
     kept = [
         each
         for each in endpoints
         if each.address != endpoint.address or not each.flags & EndpointFlag.IMPLICIT or endpoint.port
     ]
-    assert (endpoint.address, endpoint.port) not in {(each.address, each.port) for each in kept}, "EEXIST"
+    _require((endpoint.address, endpoint.port) not in {(each.address, each.port) for each in kept}, errno.EEXIST)
     only_signal = endpoint.flags & (EndpointFlag.SIGNAL | EndpointFlag.SUBFLOW) == EndpointFlag.SIGNAL
-    assert only_signal or not endpoint.port, "EINVAL"
+    _require(only_signal or not endpoint.port, errno.EINVAL)
     return [*kept, replace(endpoint, id=1 + max((each.id for each in kept), default=0))]
 
 
 def _found(endpoints: list[Endpoint], endpoint: Endpoint) -> Endpoint:
-    """The endpoint with that id; AssertionError when there is none."""
+    """The endpoint with that id."""
     found = [each for each in endpoints if each.id == endpoint.id]
-    assert len(found) == 1, "ENOENT"
+    _require(len(found) == 1, errno.ENOENT)
     return found[0]
 
 

@@ -11,6 +11,7 @@ from nm_mptcp.config.settings import Config
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.state import (
     MAIN_TABLE,
+    RULE_PRIORITY,
     Address,
     AddressFlag,
     DefaultFlags,
@@ -34,6 +35,7 @@ from nm_mptcp.model.state import (
     Snapshot,
     TunnelBypass,
 )
+from nm_mptcp.policy.source_routing import RoutedAddress, routing
 
 ETHERNET, WIFI, BLUETOOTH, MODEM = DeviceType.ETHERNET, DeviceType.WIFI, DeviceType.BLUETOOTH, DeviceType.MODEM
 BRIDGE, TUN, VETH, WIREGUARD = DeviceType.BRIDGE, DeviceType.TUN, DeviceType.VETH, DeviceType.WIREGUARD
@@ -58,6 +60,12 @@ def _typed(device: dict[str, Any]) -> dict[str, Any]:
     """NetworkManager's numbers as the client makes them of what D-Bus says."""
     kinds: dict[str, Callable[[int], Any]] = {"type": DeviceType, "metered": Metered}
     return {name: kinds[name](value) if name in kinds else value for name, value in device.items()}
+
+
+def rules_of(address: str, table: int = 42000, priority: int = RULE_PRIORITY) -> tuple[Rule, ...]:
+    """The rules of an address: the interface's prefixes, main's, the interface's default, the rejecting one."""
+    made = routing(Kernel(), [RoutedAddress(address, 2, table)]).rules
+    return tuple(replace(rule, priority=priority) for rule in made)
 
 
 class Situation:
