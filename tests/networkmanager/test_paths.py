@@ -226,6 +226,7 @@ def test_the_commands_of_a_dry_run_do_what_apply_does(bed: Bed) -> None:
     assert {each.address for each in by_hand["endpoints"]} == {each.address for each in by_apply["endpoints"]}
 
 
+@pytest.mark.may_be_late(reason="NetworkManager deactivates a device that has had no carrier for 6 s")
 def test_the_commands_of_a_dry_run_close_no_socket_that_apply_leaves(bed: Bed, links: Links) -> None:
     """A link is lost that a connection without any other subflow stands on, and an ssh; a third has a sibling elsewhere."""
     bed.without_dispatcher_scripts()
