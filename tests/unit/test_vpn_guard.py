@@ -26,6 +26,7 @@ from nm_mptcp.model.state import (
     LeakingSubflows,
     Limits,
     Link,
+    Mode,
     Operation,
     Owner,
     Path,
@@ -40,9 +41,10 @@ from nm_mptcp.model.state import (
 from nm_mptcp.policy.decide import decide
 from nm_mptcp.policy.plan import plan
 
+from .any_situation import A as STRAY
+from .any_situation import situations
+from .model_kernel import apply, ends_subflows
 from .situations import BACKUP, MODEM, SUBFLOW, TUN, WIREGUARD, Situation
-from .test_plan import A as STRAY
-from .test_plan import apply, ends_subflows, situations
 
 A, B, A6, B6, INNER = "10.0.1.2", "10.0.2.2", "2001:db8:1::2", "2001:db8:2::2", "10.8.0.2"
 IPV4, IPV6 = Family.IPV4, Family.IPV6
@@ -174,6 +176,15 @@ def test_paths_below_are_suspended_in_the_families_of_the_tunnel() -> None:
     assert wished(desired) == {A6, B6}
     assert {rule.source for rule in desired.rules} == {A6, B6}
     assert desired.close_all == {A, B}
+
+
+@pytest.mark.parametrize("connections", [None, {frozenset({A}): 1}], ids=["unknown", "one"])
+def test_in_mode_off_no_endpoint_stays_below_it_for_a_live_connection(
+    connections: dict[frozenset[str], int] | None,
+) -> None:
+    laptop = Laptop()
+    laptop.connections, laptop.bypass = connections, TunnelBypass()
+    assert {each.address for each in laptop.decide(Config(mode=Mode.OFF)).endpoints} & {A, B} == set()
 
 
 def test_both_families_are_suspended_by_a_tunnel_of_both() -> None:

@@ -26,12 +26,21 @@ def apply_mode(facts: Facts, decisions: list[Decision], config: Config) -> list[
     if config.mode is Mode.OFF:
         return [
             replace(decision, state=State.EXCLUDED, reason=Reason(Why.MODE_OFF), wants_endpoint=False)
-            if (decision.automatic and decision.state is not State.EXCLUDED) or decision.reason.why in COSTS
+            if not _leaves_for_tunnel(facts, decision)
+            and ((decision.automatic and decision.state is not State.EXCLUDED) or decision.reason.why in COSTS)
             else decision
             for decision in decisions
         ]
     best = _best_link(facts, decisions) if config.mode is Mode.HANDOVER else None
     return [_in_mode(facts, decision, config.mode, best) if _is_free(decision) else decision for decision in decisions]
+
+
+def _leaves_for_tunnel(facts: Facts, decision: Decision) -> bool:
+    """Whether an address has an endpoint below a full tunnel: that goes, or stays, for the tunnel's sake, not for the mode's,
+    by which it would stay for live connections.
+    """
+    guarded = decision.reason.why in (Why.VPN_GUARD, Why.KEPT_BESIDE_TUNNEL)
+    return guarded and facts.removable_endpoint(decision) is not None
 
 
 def _is_free(decision: Decision) -> bool:
