@@ -107,11 +107,12 @@ test: deps venv
 test-unit: venv
 	@$(VENV)/bin/python -m pytest tests/test_lint.py tests/unit $(PYTEST_ARGUMENTS)
 
-# Decision and plan on a model of the kernel. `make test` takes some thousand steps, this as many as are wanted.
+# Decision and plan on a model of the kernel. `make test` takes some thousand steps, this as many as are wanted: the same in each
+# run, others with SEARCH=yes.
 STEPS ?= 200000
 
 test-model: venv
-	@NM_MPTCP_STEPS=$(STEPS) $(VENV)/bin/python -m pytest -n $(JOBS) tests/unit/test_convergence.py $(PYTEST_ARGUMENTS)
+	@$(if $(SEARCH),NM_MPTCP_SEARCH=yes) NM_MPTCP_STEPS=$(STEPS) $(VENV)/bin/python -m pytest -n $(JOBS) tests/unit/test_convergence.py $(PYTEST_ARGUMENTS)
 
 # docs/coverage.md. Measuring makes all slower, so a test that then comes late fails nothing here.
 coverage: deps venv

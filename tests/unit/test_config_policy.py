@@ -30,8 +30,8 @@ from nm_mptcp.model.state import (
 from nm_mptcp.policy.decide import decide
 from nm_mptcp.policy.plan import plan, restore
 
+from .model_kernel import apply
 from .situations import BACKUP, MODEM, SUBFLOW, TUN, WIFI, Situation
-from .test_plan import apply
 from .test_policy import path, wished
 
 A, B, C = "10.0.1.2", "10.0.2.2", "10.0.3.2"

@@ -16,8 +16,8 @@ from nm_mptcp.model.state import Action, Desired, Endpoint, Operation, Snapshot,
 from nm_mptcp.policy.decide import decide
 from nm_mptcp.policy.plan import plan
 
+from .model_kernel import apply
 from .situations import SUBFLOW, TUN, Situation
-from .test_plan import apply
 from .test_policy import path, wished
 
 A, B, C, D = "10.0.1.2", "10.0.2.2", "10.0.3.2", "10.0.4.2"
