@@ -335,8 +335,8 @@ def _routes(
 
 
 def _with_replacements(new: list[Operation], old: list[Operation]) -> tuple[list[Operation], list[Operation]]:
-    """These operations, an IPv4 route that moves to another interface replaced in one step: as long as the old one is there,
-    the kernel refuses another one with its key.
+    """These operations, an IPv4 route with the key of an old one, on whatever interface, replacing it in one step: as long as
+    the old one is there, the kernel refuses the new one.
     """
     gone = {
         _place(route): route for each in old if isinstance(route := each.value, Route) and route.family is Family.IPV4
@@ -368,9 +368,9 @@ def _difference(
 ) -> tuple[tuple[Operation, ...], tuple[Operation, ...]]:
     """The operations that add the wanted routes of one table and interface, and those that delete our other ones.
 
-    On-link prefixes are added first and deleted last, as the gateways are reached by them. An IPv4 route replaces another one
-    with the same key in one step; an IPv6 replace would replace a sibling as well, so there the old route is deleted just
-    before. All other deletes come after the additions.
+    On-link prefixes are added first and deleted last, as the gateways are reached by them. An old IPv6 route with the key of a
+    wanted one is deleted just before, since to replace it would replace its siblings as well. All other deletes come after the
+    additions.
     """
     have = {route for route in present if marks.on_route(route)}
     old = {_place(route): route for route in have - wanted}
@@ -382,12 +382,8 @@ def _difference(
 
     added: list[Operation] = []
     for route in sorted(wanted - have, key=order):
-        replaced = old.pop(_place(route), None)
-        if replaced is not None and route.family is Family.IPV4:
-            added.append(Operation(Action.REPLACE, route))
-            continue
-        if replaced is not None:
-            added.append(Operation(Action.DELETE, replaced))
+        if route.family is Family.IPV6 and (before := old.pop(_place(route), None)):
+            added.append(Operation(Action.DELETE, before))
         added.append(Operation(Action.ADD, route))
     gone = sorted(old.values(), key=order, reverse=True)
     return tuple(added), tuple(Operation(Action.DELETE, route) for route in gone)
