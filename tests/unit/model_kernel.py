@@ -15,12 +15,10 @@ from nm_mptcp.model.state import (
     Endpoint,
     Family,
     Kernel,
-    LeakingSubflows,
     Limits,
     LinkdownSetting,
     Operation,
     Ours,
-    RedundantSubflows,
     ReversePathSetting,
     Route,
     Rule,
@@ -68,8 +66,7 @@ def apply(operations: Iterable[Operation], kernel: Kernel, ours: Ours) -> tuple[
             _change_rule(rules, operation.action, value)
         elif isinstance(value, Route):
             _change_route(routes, operation.action, value)
-        elif not ends_subflows(operation):
-            assert isinstance(value, Endpoint)
+        elif isinstance(value, Endpoint) and not ends_subflows(operation):
             if operation.action is not Action.DELETE:
                 written.append(value)
             endpoints = _change_endpoint(endpoints, operation.action, value, kernel.endpoints_max)
@@ -153,25 +150,25 @@ def _found(endpoints: list[Endpoint], endpoint: Endpoint) -> Endpoint:
 
 
 def ends_subflows(operation: Operation) -> bool:
-    """Whether it only closes subflows, of which :func:`apply` knows none."""
+    """Whether it only closes subflows, of which :func:`apply` knows none, and may be planned again until they are closed."""
     value = operation.value
-    return isinstance(value, RedundantSubflows | LeakingSubflows) or (
+    return operation.action is Action.CLOSE_REDUNDANT or (
         isinstance(value, Endpoint) and not value.id and operation.action is Action.DELETE
     )
 
 
 def foreign(snapshot: Snapshot, taken: Iterable[Endpoint]) -> tuple[object, ...]:
-    """All that is not ours, without the withdrawn endpoints of NetworkManager (``taken``), and without the ids of endpoints."""
+    """All that is not ours, without the withdrawn endpoints of NetworkManager (``taken``)."""
     kernel = snapshot.kernel
     places = {endpoint.place for endpoint in taken}
     return (
         {route for group in kernel.routes.values() for route in group if not MARKS.on_route(route)},
         [rule for rule in kernel.rules if not MARKS.on_rule(rule)],
-        {
-            replace(each, id=0)
+        [
+            each
             for each in kernel.endpoints
             if not snapshot.ours.owns(each)
             and not each.flags & EndpointFlag.IMPLICIT
             and (each.place not in places or each.port)
-        },
+        ],
     )

@@ -77,7 +77,8 @@ STEPS_EACH = 50
 #: How often one convergence may plan: the service itself gives up for the moment after as many rounds.
 ROUNDS = 5
 
-#: Reasons by which a connection may lose its last subflow: the user's choice, and privacy.
+#: Reasons by which a connection may lose its last subflow: the user's choice, and privacy. Not the product's own list, so that
+#: one that is added there has to be added here.
 DELIBERATE = {
     Why.DISABLED_BY_PROFILE,
     Why.DISABLED_BY_CONFIGURATION,
@@ -86,6 +87,14 @@ DELIBERATE = {
     Why.VPN_GUARD,
     Why.KEPT_BESIDE_TUNNEL,
 }
+
+MACHINE: dict[str, st.SearchStrategy[Any]] = {
+    "endpoints_max": st.sampled_from([2, 4, 8, 8]),
+    "limits": st.builds(Limits, st.integers(0, 2), st.integers(0, 2)),
+    "version": st.sampled_from(["1.38.0", "1.42.4", "1.52.0", "1.58.0"]),
+    "laminar": st.booleans(),
+}
+KINDS = st.sampled_from([DeviceType.ETHERNET, WIFI, MODEM])
 
 numbers = st.integers(0, 11)
 families = st.sampled_from(list(Family))
@@ -97,11 +106,8 @@ class Laptop(RuleBasedStateMachine):
     """A laptop and its service."""
 
     @initialize(
-        endpoints_max=st.sampled_from([2, 4, 8, 8]),
-        limits=st.builds(Limits, st.integers(0, 2), st.integers(0, 2)),
-        version=st.sampled_from(["1.38.0", "1.42.4", "1.52.0", "1.58.0"]),
-        laminar=st.booleans(),
-        kinds=st.lists(st.sampled_from([DeviceType.ETHERNET, WIFI, MODEM]), max_size=3),
+        **MACHINE,
+        kinds=st.lists(KINDS, max_size=3),
         connections=st.lists(numbers, max_size=3),
     )
     def boot(
@@ -307,7 +313,7 @@ class Laptop(RuleBasedStateMachine):
 
     @rule()
     def networkmanager_adds_its_endpoints(self) -> None:
-        """On each address of a device whose endpoints it owns; it deletes those of devices that are none any more."""
+        """On each address of a device whose endpoints it owns."""
         for ifindex, link in self.situation.links.items():
             device = self.situation.devices[link.name]
             flags = self._flags_of_networkmanager(device)
@@ -858,11 +864,8 @@ class DockedLaptop(Laptop):
     """One that begins with links and connections."""
 
     @initialize(
-        endpoints_max=st.sampled_from([2, 4, 8, 8]),
-        limits=st.builds(Limits, st.integers(0, 2), st.integers(0, 2)),
-        version=st.sampled_from(["1.38.0", "1.42.4", "1.52.0", "1.58.0"]),
-        laminar=st.booleans(),
-        kinds=st.lists(st.sampled_from([DeviceType.ETHERNET, WIFI, MODEM]), min_size=2, max_size=3),
+        **MACHINE,
+        kinds=st.lists(KINDS, min_size=2, max_size=3),
         connections=st.lists(numbers, min_size=1, max_size=3),
     )
     def boot(self, **drawn: Any) -> None:
