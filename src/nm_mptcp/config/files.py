@@ -51,7 +51,7 @@ class Problem:
         key = f" {printable(self.key)}" if self.key else ""
         value = f"={printable(self.value)}" if self.value is not None else ""
         said = section + key + value
-        return f"{where}{said}{':' if said else ''} {self.what}"
+        return f"{where}{said}{':' if said else ''} {printable(self.what, longest=None)}"
 
 
 class ConfigError(Exception):
