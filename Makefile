@@ -63,6 +63,7 @@ help:
 	@echo "  make test-install     the Debian package in containers (ROOTS=$(ROOTS))"
 	@echo "  make test-machine     tests in Debian machines (MACHINES='$(MACHINES)')"
 	@echo "  make test-wifi        of these the package on real Wi-Fi, without long tests"
+	@echo "  make chaos            random steps on the real thing (STEPS=, SEED=)"
 	@echo "  make bench-NAME       $(wordlist 1,6,$(BENCHES))"
 	@echo "                        $(wordlist 7,20,$(BENCHES))"
 	@echo "As any user:"
@@ -72,8 +73,7 @@ help:
 	@echo "  make lint, format     ruff, mypy --strict, shellcheck; format the code"
 	@echo "  make deb, rpm, dist   Debian package, RPM, source and wheel, in dist/"
 	@echo "  make test-packages    build these and check their contents"
-	@echo "  make versions         add what the last runs saw to docs/testing.md"
-	@echo "  make clean            remove all that was made here"
+	@echo "  make versions, clean  what the last runs saw, in docs/testing.md; remove all"
 
 # --- what the targets need ---------------------------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ venv:
 
 # --- tests -------------------------------------------------------------------------------------------------------------
 
-.PHONY: demo pictures versions test test-unit test-model coverage test-matrix test-oldest test-middle test-newest lint format
+.PHONY: demo pictures versions test test-unit test-model chaos coverage test-matrix test-oldest test-middle test-newest lint format
 demo: deps venv
 	@$(VENV)/bin/python -m tests.demo
 
@@ -113,6 +113,13 @@ STEPS ?= 200000
 
 test-model: venv
 	@$(if $(SEARCH),NM_MPTCP_SEARCH=yes) NM_MPTCP_STEPS=$(STEPS) $(VENV)/bin/python -m pytest -n $(JOBS) tests/unit/test_convergence.py $(PYTEST_ARGUMENTS)
+
+# Random steps against the running service, with a real NetworkManager, bus and kernel: another sequence for each seed.
+chaos: STEPS = 300
+SEED ?= 1
+
+chaos: deps venv
+	@$(VENV)/bin/python -m tests.chaos --steps $(STEPS) --seed $(SEED) $(CHAOS_ARGUMENTS)
 
 # docs/coverage.md. Measuring makes all slower, so a test that then comes late fails nothing here.
 coverage: deps venv

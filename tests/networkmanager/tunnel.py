@@ -44,4 +44,6 @@ class Tunnel:
 
     def close(self) -> None:
         """Take the device away."""
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
