@@ -51,7 +51,9 @@ class Laptop:
     names: dict[str, str] = field(default_factory=dict)  #: what each link is called now
     modified: dict[str, str] = field(default_factory=dict)
     edited: set[str] = field(default_factory=set)
-    strangers: set[str] = field(default_factory=set)  #: addresses of endpoints of which no record says whose they are
+    strangers: set[str] = field(
+        default_factory=set
+    )  #: addresses of endpoints that no record knows, or NetworkManager made
     losses: dict[str, list[float]] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
     silenced: dict[str, float] = field(default_factory=dict)

@@ -52,8 +52,8 @@ def _live(laptop: Laptop, batches: Sequence[Batch], say: Callable[[str], None]) 
         say(" ; ".join(map(str, batch)))
         for step in batch:
             laptop.talk()
-            if Facts.read(laptop).foreign() != foreign:
-                raise AssertionError(f"before {step}: what belongs to others was changed")
+            if (now := Facts.read(laptop).foreign()) != foreign:
+                raise AssertionError(f"before {step}: what belongs to others was changed from {foreign} to {now}")
             step.happen(laptop)
             if step.name == "foreign":
                 foreign = Facts.read(laptop).foreign()

@@ -77,7 +77,13 @@ class Facts:
             for rule in group
             if rule.get("src", "").startswith(("10.77.", "2001:db8:77:"))
         ]
-        routes = [route for group in self.routes.values() for route in group if route.get("dev") == HAND]
+        # What leads around a lost link may lead there, as the kernel would without that link's routes.
+        routes = [
+            route
+            for group in self.routes.values()
+            for route in group
+            if route.get("dev") == HAND and route.get("protocol") != PROTOCOL
+        ]
         return [rules, routes, [each for each in self.endpoints if each.device == HAND]]
 
 
@@ -148,9 +154,11 @@ class Promises:
         present = {each.address for each in facts.endpoints}
         laptop.edited &= present
         laptop.strangers &= present
+        # Where NetworkManager is killed, it leaves its endpoints behind.
+        laptop.strangers |= {each.address for each in facts.endpoints if self._by_networkmanager(each.address)}
         for each in facts.endpoints:
             known = each.device == HAND or each.address in laptop.strangers | laptop.edited
-            if not known and not self._by_networkmanager(each.address) and (each.address, each.device) not in places:
+            if not known and (each.address, each.device) not in places:
                 yield f"an endpoint for what is gone: {each}"
         if len(facts.endpoints) > SLOTS:
             yield f"{len(facts.endpoints)} endpoints"

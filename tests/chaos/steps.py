@@ -229,7 +229,9 @@ def limits(laptop: Laptop, name: str, value: str) -> None:
     """The kernel's limits: the other one is written as it is now."""
     now = laptop.bed.path_manager.limits()
     if now[name] != int(value):
-        laptop.limits[name] = {int(value)}
+        # The VPN guard may write the same value at that moment, which then counts as its own.
+        before = laptop.limits[name] if laptop.tunnel else set()
+        laptop.limits[name] = {int(value)} | before
     words = " ".join(f"{each} {value if each == name else now[each]}" for each in now)
     laptop.attempt(f"ip mptcp limits set {words}")
 
