@@ -90,3 +90,24 @@ def test_no_former_name_is_left(file: Path) -> None:
         if each.type == tokenize.NAME and each.string in FORMER
     }
     assert not left
+
+
+#: What reads the wall clock, and for what: no decision depends on it, so a clock that jumps changes none.
+WALL_CLOCK = {
+    "checks/bug_report.py": "the time of the report",
+    "checks/paths.py": "how long a path has waited, shown",
+    "cli/watch.py": "the time of an event, and on the screen",
+    "engine/event_log.py": "since when the VPN guard acts, shown",
+    "engine/reconciler.py": "since when a path has its state, shown",
+    "kernel/retransmissions.py": "the age of a directory of another process",
+    "report/status.py": "the time of the document",
+    "report/status_text.py": "how long ago, shown",
+    "service/path_objects.py": "the time of the document",
+    "watch/observer.py": "the time of an event",
+}
+
+
+def test_nothing_is_decided_by_the_wall_clock() -> None:
+    reading = ("time.time()", "datetime.now", "time.localtime", "CLOCK_REALTIME")
+    found = {str(file.relative_to(PACKAGE)) for file in FILES if any(word in file.read_text() for word in reading)}
+    assert found == set(WALL_CLOCK)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
+from ..text import printable
 from .errors import KernelError
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ NLM_F_CREATE = 0x400
 NLM_F_APPEND = 0x800
 _NLM_F_CAPPED = 0x100
 _NLM_F_ACK_TLVS = 0x200
+
+#: linux/err.h
+_MAX_ERRNO = 4095
 
 _NLMSGERR_ATTR_MSG = 1
 _NLMSGERR_ATTR_OFFS = 2
@@ -364,19 +368,31 @@ class Netlink(Closing):
         """Raise the error of an acknowledgement or of the end of a dump."""
         if message.end - message.start < 4:
             return
-        number = -_ERROR.unpack_from(message.data, message.start)[0]
+        number = min(-_ERROR.unpack_from(message.data, message.start)[0], _MAX_ERRNO)
         if number <= 0:
             return
         text = attribute = None
-        if message.flags & _NLM_F_ACK_TLVS:
-            start = message.start + 4
-            if message.type == NLMSG_ERROR:
-                # The request's header follows, and its payload without NLM_F_CAPPED.
-                length = _HEADER.unpack_from(message.data, start)[0]
-                start += 16 if message.flags & _NLM_F_CAPPED else (length + 3) & ~3
-            attrs = attributes(message.data, start, message.end)
-            if _NLMSGERR_ATTR_MSG in attrs:
-                text = attrs[_NLMSGERR_ATTR_MSG].rstrip(b"\0").decode(errors="replace")
-            if _NLMSGERR_ATTR_OFFS in attrs:
-                attribute = int(struct.unpack("=I", attrs[_NLMSGERR_ATTR_OFFS])[0])
+        # What cannot be read of the explanation is left out: the number says what failed.
+        with contextlib.suppress(ValueError, struct.error):
+            text, attribute = _explanation(message)
         raise KernelError(number, what, text, attribute=attribute)
+
+
+def _explanation(message: Message) -> tuple[str | None, int | None]:
+    """The text of an error, and the offset of the attribute that it is about (``NETLINK_EXT_ACK``); None for what is missing.
+
+    Raises :class:`ValueError` or :class:`struct.error` for a malformed one.
+    """
+    if not message.flags & _NLM_F_ACK_TLVS:
+        return None, None
+    start = message.start + 4
+    if message.type == NLMSG_ERROR:
+        # The request's header follows, and its payload without NLM_F_CAPPED.
+        length = _HEADER.unpack_from(message.data, start)[0]
+        start += 16 if message.flags & _NLM_F_CAPPED else (length + 3) & ~3
+    found = attributes(message.data, start, message.end)
+    text, offset = found.get(_NLMSGERR_ATTR_MSG), found.get(_NLMSGERR_ATTR_OFFS)
+    return (
+        None if text is None else printable(text.rstrip(b"\0").decode(errors="replace"), longest=None),
+        None if offset is None else int(struct.unpack("=I", offset)[0]),
+    )
