@@ -38,7 +38,7 @@ def main() -> None:
 
 
 async def _measure(place: Path, far: Network, routes: int, losses: int) -> None:
-    deleted = _deletes()
+    deleted = deletes()
     async with running(place, "e1", "e2") as engine:
         await until("two paths", lambda: _endpoints(engine) == 2)
         took: dict[str, float] = {}
@@ -92,7 +92,7 @@ async def _settled(engine: Engine) -> None:
     raise AssertionError("there is always something to do")
 
 
-def _deletes() -> list[tuple[float, Endpoint]]:
+def deletes() -> list[tuple[float, Endpoint]]:
     """When an endpoint's delete was at work, as they come."""
     seen: list[tuple[float, Endpoint]] = []
     delete: Callable[[PathManager, Endpoint], None] = PathManager.delete

@@ -42,8 +42,9 @@ FOREIGN = f"""
 @dataclass
 class Laptop:
     """``modified``: the activation of each profile when its mptcp-flags were modified: they count from the next one on.
-    ``edited``: endpoints that were edited by hand, by address. ``losses`` and ``silenced``: when the links
-    last lost their carrier, or packets.
+    ``edited`` and ``strangers``: the addresses of endpoints that were edited by hand, and of those that no record knows or
+    NetworkManager made. ``losses`` and ``silenced``: when the links last lost their carrier, or were silent. ``limits``: what
+    ``clear`` may restore.
     """
 
     bed: Bed
@@ -51,13 +52,11 @@ class Laptop:
     names: dict[str, str] = field(default_factory=dict)  #: what each link is called now
     modified: dict[str, str] = field(default_factory=dict)
     edited: set[str] = field(default_factory=set)
-    strangers: set[str] = field(
-        default_factory=set
-    )  #: addresses of endpoints that no record knows, or NetworkManager made
+    strangers: set[str] = field(default_factory=set)
     losses: dict[str, list[float]] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
     silenced: dict[str, float] = field(default_factory=dict)
-    limits: dict[str, set[int]] = field(default_factory=dict)  #: what `clear` may restore
+    limits: dict[str, set[int]] = field(default_factory=dict)
     configuration: str = "none"
     mode: str = "auto"
     cleared: bool = False

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ def live(batches: Sequence[Batch], installed: Path, say: Callable[[str], None] =
         laptop = Laptop.boot(bed)
         try:
             return _live(laptop, batches, say)
-        except AssertionError as error:
+        except (AssertionError, subprocess.TimeoutExpired) as error:
             raise Broken([str(error)], bed.story()) from error
         finally:
             laptop.end()
@@ -73,10 +73,13 @@ def _wait_until_all_holds(laptop: Laptop, promises: Promises) -> None:
 
     def quiet() -> bool:
         laptop.talk()
-        broken[:] = promises.broken()
+        try:
+            broken[:] = promises.broken()
+        except AssertionError as error:  # a command failed
+            broken[:] = [str(error)]
         return not broken
 
-    with contextlib.suppress(AssertionError):
-        wait_for("quiet", quiet, seconds=QUIET, every=0.25)
-    if broken:
-        raise AssertionError("\n".join(broken))
+    try:
+        wait_for("all holds", quiet, seconds=QUIET, every=0.25)
+    except AssertionError:
+        raise AssertionError("\n".join(broken)) from None

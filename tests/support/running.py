@@ -22,17 +22,18 @@ _LEFT_TO_US = DefaultFlags(ProfileFlag.DISABLED, DefaultFlags.OUR_SECTION)
 
 
 def uplinks(far: Network, count: int = 2) -> None:
-    """In this thread's namespace: e1 (10.1.0.1) and so on, each with a default by the other end."""
+    """In this thread's namespace: e1 (10.1.0.1) and so on (e256 has 11.0.0.1), each with a default by the other end."""
     # Of a link with the index of its other end, as veths in two fresh namespaces are, a loss is told up to 1 s late
     # (linkwatch_urgent_event).
     far.ip("link add spacer1 type veth peer name spacer2")
     for number in range(1, count + 1):
         veth(f"e{number}", f"p{number}", peer_network=far)
+        net = f"{10 + number // 256}.{number % 256}.0"
         # As NetworkManager adds its addresses, and the routes that they need.
-        ip(f"address add 10.{number}.0.1/24 dev e{number} noprefixroute")
-        ip(f"route add 10.{number}.0.0/24 dev e{number} metric {number} src 10.{number}.0.1")
-        far.ip(f"address add 10.{number}.0.2/24 dev p{number}")
-        ip(f"route add default via 10.{number}.0.2 dev e{number} metric {number}")
+        ip(f"address add {net}.1/24 dev e{number} noprefixroute")
+        ip(f"route add {net}.0/24 dev e{number} metric {number} src {net}.1")
+        far.ip(f"address add {net}.2/24 dev p{number}")
+        ip(f"route add default via {net}.2 dev e{number} metric {number}")
 
 
 def many_routes(count: int, *, name: str = "e1", gateway: str = "10.1.0.2") -> None:
@@ -46,7 +47,7 @@ def no_more_routes() -> None:
 
 
 def _prefix(number: int) -> str:
-    return f"20.{number // 256}.{number % 256}.0/24"
+    return f"{20 + number // 65536}.{number // 256 % 256}.{number % 256}.0/24"
 
 
 def networkmanager(names: Iterable[str]) -> NetworkManager:
