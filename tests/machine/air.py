@@ -34,7 +34,7 @@ until test -e /sys/class/net/wlan2/phy80211/name; do sleep 0.2; done
 """
 
 # A station that does not answer in time is asked 20 times, not 4: an emulated one may be slow, and NetworkManager takes who is
-# sent away in the midst of that for one with a wrong password, which nobody is there to give anew.
+# sent away in the midst of that for one with a wrong password (see _PERSON).
 _ACCESS_POINT = """
 name=$(cat /sys/class/net/wlan{number}/phy80211/name)
 echo "$name" >/run/radio-{number}
@@ -77,6 +77,16 @@ nmcli connection add type ethernet con-name wire ifname wire ipv6.method disable
     ipv4.route-metric 700 connection.metered yes
 """
 
+# Who gives the password anew when NetworkManager asks for it.
+_PERSON = """
+cat >/run/systemd/system/person.service <<'END'
+[Service]
+ExecStart=sh -c 'journalctl -f -n 0 -o cat -u NetworkManager | while read -r line; do \\
+    case $$line in *no-secrets*) nmcli connection up air ;; esac; done'
+END
+systemctl daemon-reload
+systemctl start person
+"""
 
 # A container as most engines have it: a namespace behind a bridge, whose addresses are hidden behind the host's.
 _BOX = """
@@ -162,6 +172,7 @@ class Air:
             system.run(_ACCESS_POINT.format(number=number, channel=channel))
         system.run(_LEASES)
         system.run(_PROFILES)
+        system.run(_PERSON)
         system.run(_BOX)
 
     def box_reaches(self, server: str, port: int) -> bool:
