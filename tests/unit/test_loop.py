@@ -7,17 +7,17 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
-from nm_mptcp.engine import loop
+from nm_mptcp.engine import loop, reconciler
 from nm_mptcp.engine.record_file import Record, StateError
 from nm_mptcp.kernel.access import KernelAccess
 from nm_mptcp.kernel.errors import KernelError
 from nm_mptcp.kernel.fib import Changes
 from nm_mptcp.model.record import Contents
-from nm_mptcp.model.state import Action, Endpoint, Kernel, Limits, NetworkManager, Operation
+from nm_mptcp.model.state import MAIN_TABLE, Action, Endpoint, Hop, Kernel, Limits, NetworkManager, Operation, Route
 from nm_mptcp.policy.decide import decide
 from nm_mptcp.report.documents import StatusDocument
 from nm_mptcp.report.status import document
@@ -144,6 +144,30 @@ def test_a_lost_links_endpoint_is_deleted_before_the_record_is_written_and_all_e
     assert kernel.done_at_once == [first]
     assert second.action is not Action.DELETE
     assert later == subject._record.file.read_text() != before
+
+
+def test_a_lost_links_endpoint_is_deleted_before_thousands_of_routes_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss leads the lost link's own network by the other one, so that what is desired there is another set of routes."""
+    kernel, subject = lost(tmp_path)
+    routes = dict(kernel.kernel.routes)
+    routes[MAIN_TABLE, 3] += tuple(
+        Route(f"20.{number // 256}.{number % 256}.0/24", MAIN_TABLE, (Hop(3, "10.0.2.1"),)) for number in range(2000)
+    )
+    kernel.kernel = replace(kernel.kernel, routes=routes)
+    subject._compared = kernel.kernel.routes
+    compared: list[int] = []  # how much was done before each comparison
+    plan = reconciler.plan
+
+    def noted(*arguments: Any) -> tuple[Operation, ...]:
+        compared.append(len(kernel.done))
+        return plan(*arguments)
+
+    monkeypatch.setattr(reconciler, "plan", noted)
+    asyncio.run(subject.converge(loss=True))
+    assert isinstance(kernel.done[0][0].value, Endpoint)
+    assert compared[0] > 0
 
 
 @pytest.mark.parametrize("comes_back", [True, False])

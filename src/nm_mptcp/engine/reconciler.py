@@ -41,6 +41,10 @@ _log = logging.getLogger(__name__)
 #: How often one convergence plans again if the state changed meanwhile, before it leaves the rest to the next one.
 _ROUNDS = 5
 
+#: Routes of one link or table whose comparison would hold up the delete of a lost link's endpoint: 1,000 take some 5 ms. They
+#: may have to be compared although none of them changed, as the loss may lead others into the same table.
+_MANY = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -138,7 +142,9 @@ class Reconciler:
 
         After a loss these are first only the urgent ones, without a comparison of perhaps thousands of changed routes.
         """
-        if at_once and kernel.routes is not self._compared:
+        if at_once and (
+            kernel.routes is not self._compared or max(map(len, kernel.routes.values()), default=0) > _MANY
+        ):
             view = await self._decide(kernel, connections, hurried=True)
             if operations := urgent(view.desired, kernel, self._executor.ours):
                 return view, operations
