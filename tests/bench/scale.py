@@ -2,7 +2,7 @@
 """``make bench-scale``: what a machine with many links, or many routes, costs the service, and how fast that grows.
 
 In network namespaces, on this machine's kernel; needs root. The engine is beside a NetworkManager that only says that these
-links are up. Milliseconds are medians; an exponent is the slope of a line through the logarithms: 1 is linear.
+links are up. It writes docs/bench-scale.md.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import math
 import os
+import platform
 import statistics
 import tempfile
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from nm_mptcp.engine.loop import Engine
 
+from ..networkmanager.bed import REPOSITORY
 from ..support.network import Network, ip
 from ..support.running import many_routes, running, until, uplinks
 from .routes import deletes
@@ -54,15 +56,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.bench.scale", description=__doc__)
     parser.add_argument("--links", type=int, nargs="*", default=[2, 10, 50, 100, 500], metavar="N")
     parser.add_argument("--routes", type=int, nargs="*", default=[100, 1_000, 10_000, 100_000], metavar="N")
+    parser.add_argument(
+        "--page", type=Path, default=REPOSITORY / "docs/bench-scale.md", metavar="FILE", help="to write"
+    )
     parser.add_argument("--repetitions", type=int, default=7, metavar="N", help="of each change")
     arguments = parser.parse_args()
+    lines = ["<!-- made by `make bench-scale`; do not edit -->", "", _conditions(arguments.repetitions), ""]
     for what, sizes in (("links", arguments.links), ("routes", arguments.routes)):
         rows = []
         for size in sizes:
             links, routes = (size, 0) if what == "links" else (2, size)
             rows.append(_apart(lambda: _measured(links, routes, size, arguments.repetitions)))  # noqa: B023
-        if rows:
-            print("\n".join(_table(what, rows)), flush=True)
+            print(f"{size} {what}: done", flush=True)
+        lines += _table(what, rows)
+    text = "\n".join(lines).rstrip() + "\n"
+    print(text)
+    (arguments.output / "bench-scale.md").write_text(text, encoding="utf-8")
+
+
+def _conditions(repetitions: int) -> str:
+    return (
+        f"Linux {os.uname().release}, Python {platform.python_version()}; {os.cpu_count()} cores. The engine is beside a"
+        " NetworkManager that only says which links are up; of these the kernel takes 8 endpoints. *Routes*: so many by the"
+        f" first of two links, in the main table. Medians of {repetitions}; the exponent is the slope of a line through the"
+        " logarithms (1: linear)."
+    )
 
 
 def _apart(measure: Callable[[], Row]) -> Row:
