@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from ..support.waits import wait_for
-from .bed import DEFAULT_FLAGS, PROTOCOL, SERVER, Bed, command
+from .bed import PROTOCOL, SERVER, Bed, command
 from .observe import writes_of
 from .traffic import Connection, EchoServer, over_both, reaches
 from .uplinks import Links
@@ -44,22 +44,6 @@ def test_after_kill_a_link_that_came_back_with_another_index_is_put_right(bed: B
     assert bed.wait_endpoint(up.lte.address).device == "wwan0"
     assert bed.default_of(up.lte.address)["dev"] == "wwan0"
     assert len(bed.rules(protocol=PROTOCOL)) == 8
-
-
-def test_another_programs_endpoint_on_an_interface_that_is_gone_hinders_no_path(bed: Bed, links: Links) -> None:
-    # As a NetworkManager leaves it behind that is killed before the interface goes.
-    bed.sh(f"""
-        ip link add gone0 type veth peer name gone1
-        ip mptcp endpoint add {links.lte.address} dev gone0 subflow
-        ip link delete gone0
-    """)
-    left = bed.wait_endpoint(links.lte.address)
-    bed.start_service()
-    links.bring_up()
-    found = bed.wait_endpoint(links.lte.address)
-    assert (found.device, found.flags) == ("wwan0", DEFAULT_FLAGS)
-    assert found.id != left.id
-    assert bed.status().path(links.lte.address)["owner"] == "nm-mptcp"
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])

@@ -185,15 +185,10 @@ class Laptop(RuleBasedStateMachine):
             self._delete_link(link.index)
             del self.situation.devices[link.name]
 
-    @rule(n=numbers, left=st.sampled_from([False, False, True]))
-    def recreate(self, n: int, left: bool) -> None:
-        """The same name and addresses with another index: a phone that is plugged in again. ``left``: the endpoints on the old
-        index are now a killed NetworkManager's.
-        """
+    @rule(n=numbers)
+    def recreate(self, n: int) -> None:
+        """The same name and addresses with another index: a phone that is plugged in again."""
         if link := self._link(n):
-            for endpoint in [each for each in self.situation.endpoints if left and each.ifindex == link.index]:
-                self._delete_endpoint(endpoint)
-                self._add_endpoint(replace(endpoint, flags=endpoint.flags ^ EndpointFlag.SIGNAL))
             self._delete_link(link.index)
             number = self.next_index
             self.next_index += 1
@@ -690,10 +685,7 @@ class Laptop(RuleBasedStateMachine):
                     if not MARKS.on_route(each)
                 )
                 theirs = any(
-                    each.address == address.address
-                    and not situation.ours.owns(each)
-                    and (not each.ifindex or each.ifindex in situation.links)
-                    for each in situation.endpoints
+                    each.address == address.address and not situation.ours.owns(each) for each in situation.endpoints
                 )
                 alone = addresses.count(address.address) == 1 and not theirs
                 if default and alone and not address.flags & EXCLUDING_FLAGS and address not in situation.absent:

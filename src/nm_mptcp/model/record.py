@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from .flags import EndpointFlag
 from .state import (
     Desired,
     Endpoint,
@@ -75,14 +74,14 @@ class Contents:
 
 
 def adopted(ours: Ours, kernel: Kernel, marks: Marks) -> Ours:
-    """``ours`` with what is ours although the record does not say so: endpoints on interfaces that are gone, and the linkdown
+    """``ours`` with what is ours although the record does not say so: edited endpoints on links that are gone, and the linkdown
     settings of a lost record.
 
     The record is lost if it has no numberings and our rules are in the kernel. ``ignore_routes_with_linkdown`` is then ours on
     each interface with one of our rules' addresses, unless it is also the default of new interfaces: an administrator sets it
     for all interfaces, or as that default.
     """
-    ours = _with_endpoints_of_lost_links(ours, kernel)
+    ours = _without_edits_of_lost_links(ours, kernel)
     if ours.numberings or not any(map(marks.on_rule, kernel.rules)):
         return ours
     routed = {rule.source for rule in kernel.rules if marks.on_rule(rule)}
@@ -93,28 +92,20 @@ def adopted(ours: Ours, kernel: Kernel, marks: Marks) -> Ours:
     return replace(ours, linkdown=ours.linkdown | mine)
 
 
-def _with_endpoints_of_lost_links(ours: Ours, kernel: Kernel) -> Ours:
-    """``ours`` with the endpoints that serve nobody, as their interface is gone, and that would keep an address from being a
-    path: ours that somebody edited by hand, and another program's whose address is on another interface now. The kernel takes
-    one endpoint for an address, on whatever interface (``mptcp_pm_nl_append_new_local_addr``).
+def _without_edits_of_lost_links(ours: Ours, kernel: Kernel) -> Ours:
+    """``ours`` with the endpoints that somebody edited by hand and whose link is gone: left unchanged, they would keep the
+    address from becoming a path again when its link is back with another ifindex.
     """
-    there = {address.address for group in kernel.addresses.values() for address in group}
-    lost = [
-        endpoint
+    edited = {
+        own: endpoint.flags
+        for own in ours.endpoints
         for endpoint in kernel.endpoints
-        if endpoint.ifindex
-        and endpoint.ifindex not in kernel.links
-        and not endpoint.flags & EndpointFlag.IMPLICIT
-        and not ours.owns(endpoint)
-    ]
-    edited = {own for endpoint in lost for own in ours.endpoints if own.is_edited(endpoint)}
-    keys = {own.key for own in edited}
-    again = {
-        OwnEndpoint(each.address, each.ifindex, each.flags, each.flags, each.id, each.port)
-        for each in lost
-        if each.key in keys or (each.address in there and not each.port)
+        if own.ifindex and own.ifindex not in kernel.links and own.is_edited(endpoint)
     }
-    return replace(ours, endpoints=ours.endpoints - edited | again) if again else ours
+    if not edited:
+        return ours
+    again = {replace(own, flags=flags, previous_flags=flags) for own, flags in edited.items()}
+    return replace(ours, endpoints=ours.endpoints - edited.keys() | again)
 
 
 def seen(ours: Ours, endpoints: Iterable[Endpoint]) -> Ours:
