@@ -12,7 +12,7 @@ from nm_mptcp.config.settings import Config, PathSection, Setting
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
 from nm_mptcp.model.record import decided
-from nm_mptcp.model.state import Action, Desired, Endpoint, Operation, Snapshot, State
+from nm_mptcp.model.state import Action, Desired, Endpoint, Operation, Ours, Snapshot, State
 from nm_mptcp.policy.decide import decide
 from nm_mptcp.policy.plan import plan
 
@@ -147,6 +147,18 @@ def test_two_displaced_endpoints_are_no_alternatives_to_each_other() -> None:
     assert set(wished(decide(situation.snapshot()))) == {A, B}
     situation.connections = {frozenset({A, B, "192.0.2.1"}): 1}
     assert set(wished(decide(situation.snapshot()))) == {C, D}
+
+
+def test_one_whose_interface_is_gone_is_no_alternative_either() -> None:
+    """Its subflows end as it moves to the new interface, a phone that was plugged in again."""
+    situation = standing({A: 100, B: 300, C: 200}, most=2)
+    for recreated in (False, True):
+        if recreated:
+            situation.ours, situation.endpoints = Ours(), []
+            situation.endpoint(A, 77, ours=True)
+            situation.endpoint(B, 3, ours=True)
+        situation.connections = {frozenset({A, B}): 1}
+        assert (B in wished(decide(situation.snapshot()))) is recreated
 
 
 def test_nothing_is_displaced_before_the_connections_are_known() -> None:

@@ -65,8 +65,11 @@ def fill_slots(facts: Facts, decisions: list[Decision], lost: Set[str] = frozens
     of one interface and family the one that stays preferred longest comes first: a provider that assigns new prefixes lets
     the old ones expire. Among equals the lower route metric wins, then the one that has its endpoint already, so that the
     choice is stable. An endpoint is displaced only if a better path needs its slot, and never while a live connection has its
-    only subflow there; ``lost`` are the addresses that lose their endpoint for other reasons.
+    only subflow there; ``lost`` are the addresses that lose their endpoint for other reasons. So does one whose interface is
+    gone: it moves to the one that has its address now.
     """
+    gone = {endpoint.address for endpoint in facts.own if endpoint.ifindex not in facts.kernel.links}
+    lost = lost | gone
     candidates = [decision for decision in decisions if decision.wants_endpoint]
     others = [endpoint for endpoint in facts.kernel.endpoints if endpoint not in facts.own]
     replaced = {endpoint.address: endpoint for endpoint in others if _is_replaced(endpoint, candidates)}
