@@ -56,9 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.bench.scale", description=__doc__)
     parser.add_argument("--links", type=int, nargs="*", default=[2, 10, 50, 100, 500], metavar="N")
     parser.add_argument("--routes", type=int, nargs="*", default=[100, 1_000, 10_000, 100_000], metavar="N")
-    parser.add_argument(
-        "--page", type=Path, default=REPOSITORY / "docs/bench-scale.md", metavar="FILE", help="to write"
-    )
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "docs", help="where the page goes")
     parser.add_argument("--repetitions", type=int, default=7, metavar="N", help="of each change")
     arguments = parser.parse_args()
     lines = ["<!-- made by `make bench-scale`; do not edit -->", "", _conditions(arguments.repetitions), ""]
@@ -122,13 +120,13 @@ async def _figures(place: Path, far: Network, links: int, size: int, repetitions
             await engine.converge(thorough=True)
             looks.append(1000 * (time.monotonic() - begin))
             metric = 5000 + number
-            begin = time.monotonic()
             ip(f"route add default via 10.1.0.2 dev e1 metric {metric}")
+            begin = time.monotonic()
             await until("it is copied", lambda: _has_copy(engine, metric), seconds=_LONGEST)  # noqa: B023
             changes.append(1000 * (time.monotonic() - begin))
             deleted.clear()
-            begin = time.monotonic()
             far.ip("link set p2 down")
+            begin = time.monotonic()
             await until(
                 "it is deleted", lambda: any(each.address == "10.2.0.1" for _, each in deleted), seconds=_LONGEST
             )

@@ -68,7 +68,7 @@ class Laptop:
 
     @classmethod
     def boot(cls, bed: Bed) -> Laptop:
-        """Plug everything in, and start the service."""
+        """Plug everything in."""
         self = cls(bed)
         EchoServer(bed.far)
         self.links = {
@@ -85,10 +85,13 @@ class Laptop:
         )
         bed.profile("LTE", "wwan0", "ipv4.route-metric 700", "ipv4.dhcp-timeout 5")
         bed.profile("Dock", "eth0", "ipv4.route-metric 100", *manual)
-        bed.start_service()
-        for profile in PROFILES.values():
-            bed.modify(profile, "connection.autoconnect yes")
         return self
+
+    def begin(self) -> None:
+        """Start the service, and let NetworkManager bring the links up."""
+        self.bed.start_service()
+        for profile in PROFILES.values():
+            self.bed.modify(profile, "connection.autoconnect yes")
 
     def attempt(self, script: str) -> str:
         """Run a shell script on the machine, whatever comes of it; what it printed."""

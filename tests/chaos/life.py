@@ -36,7 +36,7 @@ def live(batches: Sequence[Batch], installed: Path, say: Callable[[str], None] =
         laptop = Laptop.boot(bed)
         try:
             return _live(laptop, batches, say)
-        except (AssertionError, subprocess.TimeoutExpired) as error:
+        except (AssertionError, OSError, subprocess.TimeoutExpired) as error:
             raise Broken([str(error)], bed.story()) from error
         finally:
             laptop.end()
@@ -48,6 +48,7 @@ def live(batches: Sequence[Batch], installed: Path, say: Callable[[str], None] =
 def _live(laptop: Laptop, batches: Sequence[Batch], say: Callable[[str], None]) -> int:
     promises = Promises(laptop)
     foreign = Facts.read(laptop).foreign()
+    laptop.begin()
     for batch in batches:
         say(" ; ".join(map(str, batch)))
         for step in batch:
