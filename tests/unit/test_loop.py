@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,9 @@ from nm_mptcp.report.status import document
 from nm_mptcp.service.queries import Queries
 
 from .situations import Situation
+
+Failures = list[tuple[Operation, KernelError]]
+Left = tuple[Operation, ...]
 
 
 class Quiet:
@@ -146,9 +150,7 @@ def test_a_lost_links_endpoint_is_deleted_before_the_record_is_written_and_all_e
     assert later == subject._record.file.read_text() != before
 
 
-def test_a_lost_links_endpoint_is_deleted_before_thousands_of_routes_are_compared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def lost_among_many_routes(tmp_path: Path) -> tuple[Obedient, loop.Engine]:
     """The loss leads the lost link's own network by the other one, so that what is desired there is another set of routes."""
     kernel, subject = lost(tmp_path)
     routes = dict(kernel.kernel.routes)
@@ -157,6 +159,13 @@ def test_a_lost_links_endpoint_is_deleted_before_thousands_of_routes_are_compare
     )
     kernel.kernel = replace(kernel.kernel, routes=routes)
     subject._compared = kernel.kernel.routes
+    return kernel, subject
+
+
+def test_a_lost_links_endpoint_is_deleted_before_thousands_of_routes_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, subject = lost_among_many_routes(tmp_path)
     compared: list[int] = []  # how much was done before each comparison
     plan = reconciler.plan
 
@@ -168,6 +177,25 @@ def test_a_lost_links_endpoint_is_deleted_before_thousands_of_routes_are_compare
     asyncio.run(subject.converge(loss=True))
     assert isinstance(kernel.done[0][0].value, Endpoint)
     assert compared[0] > 0
+
+
+def test_new_connections_are_led_around_a_lost_link_also_when_its_endpoint_cannot_be_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program was first, say; its routes do not wait for the next look."""
+    kernel, subject = lost_among_many_routes(tmp_path)
+
+    async def refused(operations: tuple[Operation, ...], *, at_once: bool = False) -> Failures:  # noqa: ARG001
+        kernel.done += [(operation, "") for operation in operations]
+        return [(operation, KernelError(errno.ENOENT, str(operation))) for operation in operations]
+
+    async def nothing(operations: tuple[Operation, ...], *, interrupted: object) -> tuple[Failures, Left]:  # noqa: ARG001
+        return await refused(operations), ()
+
+    monkeypatch.setattr(kernel, "execute", refused)
+    monkeypatch.setattr(kernel, "execute_until", nothing)
+    asyncio.run(subject.converge(loss=True))
+    assert any(isinstance(operation.value, Route) for operation, _ in kernel.done)
 
 
 @pytest.mark.parametrize("comes_back", [True, False])

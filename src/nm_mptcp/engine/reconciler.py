@@ -121,10 +121,12 @@ class Reconciler:
                 at_once |= self._take_loss()
                 loss |= at_once
                 connections = await self._connections(at_once=at_once) if loss else None
-                view, operations = await self._planned(kernel, connections, at_once=at_once)
+                view, operations, whole = await self._planned(kernel, connections, at_once=at_once)
                 if not operations or self._dry_run or self.paused:
                     break
-                if not (await self._write(operations, view, at_once=at_once) or self._urgent.is_set()):
+                wrote_any = await self._write(operations, view, at_once=at_once)
+                # The rest of a plan does not wait for its urgent operations to succeed.
+                if whole and not wrote_any and not self._urgent.is_set():
                     break
                 wrote, at_once = True, False
             if not operations:
@@ -137,8 +139,8 @@ class Reconciler:
 
     async def _planned(
         self, kernel: Kernel, connections: Mapping[frozenset[str], int] | None, *, at_once: bool
-    ) -> tuple[View, tuple[Operation, ...]]:
-        """The decision from this state, and its operations.
+    ) -> tuple[View, tuple[Operation, ...], bool]:
+        """The decision from this state, its operations, and whether these are all.
 
         After a loss these are first only the urgent ones, without a comparison of perhaps thousands of changed routes.
         """
@@ -147,10 +149,10 @@ class Reconciler:
         ):
             view = await self._decide(kernel, connections, hurried=True)
             if operations := urgent(view.desired, kernel, self._executor.ours):
-                return view, operations
+                return view, operations, False
         view = await self._decide(kernel, connections)
         self._compared = kernel.routes
-        return view, plan(view.desired, kernel, self._executor.ours)
+        return view, plan(view.desired, kernel, self._executor.ours), True
 
     async def _decide(
         self, kernel: Kernel, connections: Mapping[frozenset[str], int] | None = None, *, hurried: bool = False
