@@ -73,7 +73,8 @@ help:
 	@echo "  make lint, format     ruff, mypy --strict, shellcheck; format the code"
 	@echo "  make deb, rpm, dist   Debian package, RPM, source and wheel, in dist/"
 	@echo "  make test-packages    build these and check their contents"
-	@echo "  make versions, clean  what the last runs saw, in docs/testing.md; remove all"
+	@echo "  make versions         add what the last runs saw to docs/testing.md"
+	@echo "  make clean            remove all that was made here"
 
 # --- what the targets need ---------------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ async def _measure(place: Path, far: Network, routes: int, losses: int) -> None:
             await until(what, lambda: (_copies(engine) >= routes) is (what == "copied"), seconds=_LONGEST)  # noqa: B023
             took[what] = time.monotonic() - begin
             print(f"{routes} routes {what}: {took[what]:.2f} s", flush=True)
-            await _settled(engine)
+            await settled(engine)
         await _lose(far, engine, deleted, 0.0)
         waits = [await _lose(far, engine, deleted, 0.0) for _ in range(losses)]
         print(f"a loss while nothing else is to do: {_told(waits)}", flush=True)
@@ -60,10 +60,10 @@ async def _measure(place: Path, far: Network, routes: int, losses: int) -> None:
                 await until(what, lambda: (_copies(engine) >= routes) is (what == "copied"), seconds=_LONGEST)  # noqa: B023
                 (no_more_routes if what == "copied" else lambda: many_routes(routes))()
                 await until("back", lambda: (_copies(engine) >= routes) is (what != "copied"), seconds=_LONGEST)  # noqa: B023
-                await _settled(engine)
+                await settled(engine)
             print(f"a loss while {routes} are {what}: {_told(waits)}", flush=True)
         await until("copied", lambda: _copies(engine) >= routes, seconds=_LONGEST)
-        await _settled(engine)
+        await settled(engine)
         begin = time.monotonic()
         await engine.clear()
         print(f"clear with {routes} routes: {time.monotonic() - begin:.2f} s", flush=True)
@@ -84,7 +84,7 @@ async def _lose(far: Network, engine: Engine, deleted: list[tuple[float, Endpoin
     return wait * 1000
 
 
-async def _settled(engine: Engine) -> None:
+async def settled(engine: Engine) -> None:
     """Until nothing is left to do."""
     for _ in range(10):
         if not await engine.converge(thorough=True):

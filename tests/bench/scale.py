@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import math
 import os
 import platform
@@ -16,15 +17,16 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nm_mptcp.engine.loop import Engine
+from nm_mptcp.model.state import MAIN_TABLE
 
 from ..networkmanager.bed import REPOSITORY
 from ..support.network import Network, ip
 from ..support.running import many_routes, running, until, uplinks
-from .routes import deletes
+from .routes import deletes, settled
 
 #: Seconds that anything may take.
 _LONGEST = 300.0
@@ -37,7 +39,7 @@ class Row:
     size: int
     start: float  #: s, from the start to a state that nothing is to be done in
     look: float  #: ms, the whole convergence that then changes nothing
-    change: float  #: ms, from a new default route's request to its copy in the link's table
+    change: float  #: ms, from a new default route to its copy in the link's table
     loss: float  #: ms, from the end of the carrier to the delete of the endpoint
     memory: float  #: MiB, resident
 
@@ -52,7 +54,7 @@ TITLES = {
 
 
 def main() -> None:
-    """Measure, and print a Markdown page."""
+    """Measure, print a Markdown page and write it."""
     parser = argparse.ArgumentParser(prog="tests.bench.scale", description=__doc__)
     parser.add_argument("--links", type=int, nargs="*", default=[2, 10, 50, 100, 500], metavar="N")
     parser.add_argument("--routes", type=int, nargs="*", default=[100, 1_000, 10_000, 100_000], metavar="N")
@@ -86,8 +88,7 @@ def _apart(measure: Callable[[], Row]) -> Row:
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        row = measure()
-        os.write(writing, repr([getattr(row, each.name) for each in fields(Row)]).encode())
+        os.write(writing, json.dumps(asdict(measure())).encode())
         os._exit(0)
     os.close(writing)
     with open(reading, encoding="ascii") as said:
@@ -95,7 +96,7 @@ def _apart(measure: Callable[[], Row]) -> Row:
     os.waitpid(child, 0)
     if not text:
         raise SystemExit("a measurement failed")
-    return Row(*map(float, text.strip("[]").split(", ")))
+    return Row(**json.loads(text))
 
 
 def _measured(links: int, routes: int, size: int, repetitions: int) -> Row:
@@ -111,8 +112,7 @@ async def _figures(place: Path, far: Network, links: int, size: int, repetitions
     begin = time.monotonic()
     async with running(place, *(f"e{number}" for number in range(1, links + 1))) as engine:
         await until("something is decided", lambda: engine.view is not None, seconds=_LONGEST)
-        while await engine.converge(thorough=True):
-            pass
+        await settled(engine)
         start = time.monotonic() - begin
         looks, changes, losses = [], [], []
         for number in range(repetitions):
@@ -134,8 +134,7 @@ async def _figures(place: Path, far: Network, links: int, size: int, repetitions
             far.ip("link set p2 up")
             engine.on_resume()  # nothing is held against the link
             await until("it is back", lambda: _has_endpoint(engine, "10.2.0.1"), seconds=_LONGEST)
-            while await engine.converge(thorough=True):
-                pass
+            await settled(engine)
         memory = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
         return Row(size, start, *(statistics.median(each) for each in (looks, changes, losses)), memory)
 
@@ -144,7 +143,7 @@ def _has_copy(engine: Engine, metric: int) -> bool:
     assert engine.view
     routes = engine.view.snapshot.kernel.routes
     return any(
-        route.metric == metric and route.table != 254
+        route.metric == metric and route.table != MAIN_TABLE
         for group in routes.values()
         for route in group
         if route.is_default
@@ -158,7 +157,7 @@ def _has_endpoint(engine: Engine, address: str) -> bool:
 def _table(what: str, rows: Sequence[Row]) -> list[str]:
     lines = [f"| {what} | " + " | ".join(TITLES.values()) + " |", "| ---: |" + " ---: |" * len(TITLES)]
     for row in rows:
-        lines.append(f"| {row.size:,.0f} | " + " | ".join(f"{getattr(row, name):.2f}" for name in TITLES) + " |")
+        lines.append(f"| {row.size:,} | " + " | ".join(f"{getattr(row, name):.2f}" for name in TITLES) + " |")
     if len(rows) > 1:
         lines.append("| exponent | " + " | ".join(f"{_exponent(rows, name):.2f}" for name in TITLES) + " |")
     return [*lines, ""]

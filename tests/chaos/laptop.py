@@ -38,6 +38,10 @@ FOREIGN = f"""
     ip -6 route add 2001:db8:78::/64 dev {HAND} table 42002
 """
 
+#: The directory of the service's record, and what lets it be written again whatever was done to it.
+RECORD = "/run/nm-mptcp"
+WRITABLE = f"mount -o remount,rw,size=64M /run; rm -f /run/filler; while umount -l {RECORD}; do :; done"
+
 
 @dataclass
 class Laptop:
@@ -160,7 +164,7 @@ class Laptop:
         for each in self.commands:
             each.wait(60)
         self.commands.clear()
-        self.attempt("mount -o remount,rw,size=64M /run; rm -f /run/filler; chmod u+w /run/nm-mptcp")
+        self.attempt(WRITABLE)
         self.start_bus()
         if not bed.networkmanager.running:
             bed.start_networkmanager(settled=False)

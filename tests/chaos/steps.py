@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ..networkmanager.bed import SYNC
 from ..networkmanager.tunnel import Tunnel
-from .laptop import HAND, PROFILES, Laptop
+from .laptop import HAND, PROFILES, RECORD, WRITABLE, Laptop
 
 LINKS = tuple(PROFILES)
 PROTOCOLS = ("4", "6")
@@ -353,7 +354,7 @@ def mode(laptop: Laptop, value: str) -> None:
 @_step(("garbage", "truncated", "removed"))
 def record(laptop: Laptop, what: str) -> None:
     """The service's record is damaged; a running service has it in its memory."""
-    place = "/run/nm-mptcp/state.json"
+    place = f"{RECORD}/state.json"
     laptop.attempt(
         {"garbage": f"echo rubbish >{place}", "truncated": f"truncate -s 100 {place}", "removed": f"rm -f {place}"}[
             what
@@ -368,8 +369,9 @@ def run(laptop: Laptop, state: str) -> None:
     laptop.attempt(
         {
             "full": "mount -o remount,size=1M /run; head -c 2M /dev/zero >/run/filler",
-            "read-only": "mount -o remount,ro /run",
-            "writable": "mount -o remount,rw,size=64M /run; rm -f /run/filler",
+            # Of the whole file system the kernel refuses it while a file is open for writing, as the record's lock is.
+            "read-only": f"mount --bind {RECORD} {RECORD}; mount -o remount,bind,ro {RECORD}",
+            "writable": WRITABLE,
         }[state]
     )
 
@@ -436,4 +438,4 @@ def wait(_: Laptop) -> None:
 @_step(weight=2)
 def sync(laptop: Laptop) -> None:
     """The dispatcher scripts' question."""
-    laptop.run("dbus-send", "--system", "--print-reply", "--dest=org.nm_mptcp1", "/org/nm_mptcp1", "org.nm_mptcp1.Sync")
+    laptop.run(*SYNC)

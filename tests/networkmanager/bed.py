@@ -50,6 +50,9 @@ DEFAULT_FLAGS = frozenset({"subflow", "laminar"} if KERNEL >= (6, 18) else {"sub
 #: What lets programs of a bed measure themselves where `make coverage` runs the tests.
 MEASURED = {name: os.environ[name] for name in ("COVERAGE_PROCESS_CONFIG",) if name in os.environ}
 
+#: What the dispatcher scripts ask the service.
+SYNC = ("dbus-send", "--system", "--print-reply", "--dest=org.nm_mptcp1", "/org/nm_mptcp1", "org.nm_mptcp1.Sync")
+
 #: How routes and rules of ours are known.
 PROTOCOL = "77"
 
@@ -465,8 +468,7 @@ class Bed:
 
     def attempt_sync(self) -> subprocess.CompletedProcess[str]:
         """Ask the service to look again, as the dispatcher scripts do; whatever comes of it."""
-        where = ["--dest=org.nm_mptcp1", "/org/nm_mptcp1", "org.nm_mptcp1.Sync"]
-        return self.machine.attempt("dbus-send", "--system", "--print-reply", *where)
+        return self.machine.attempt(*SYNC)
 
     def started_commands(self) -> list[str]:
         """The arguments of each nm-mptcp that the dispatcher scripts have started."""

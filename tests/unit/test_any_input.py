@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from nm_mptcp.config.files import ConfigurationFiles
 from nm_mptcp.config.keys import KEYS, PATH
 from nm_mptcp.dbus.connection import Signal
-from nm_mptcp.model.state import Family
+from nm_mptcp.model.state import DeviceType, Family
 from nm_mptcp.networkmanager import defaults, names
 from nm_mptcp.networkmanager.applied_connections import Applied, to_profile
 from nm_mptcp.networkmanager.object_tree import ObjectTree
@@ -204,7 +204,9 @@ def test_any_signals_are_taken_in_or_malformed_and_leave_devices_to_decide_on(si
         context = DeviceContext(f":1.5{path}", tree.active.get(device.active), Applied(), True, frozenset(), None)
         value, problem = to_device(device, context)
         assert not problem or is_one_line(problem)
-        assert (device.state, device.access_point, device.type) is not None
+        assert isinstance(device.state, int)
+        assert isinstance(device.access_point, str)
+        assert isinstance(device.type, DeviceType)
         situation.devices[path] = replace(value, interface=value.interface or "e1")
     assert isinstance(tree.version, str)
     decide(situation.snapshot())

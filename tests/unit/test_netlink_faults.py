@@ -47,11 +47,9 @@ class Kernel:
 
     def __init__(self, *answers: Callable[[int], list[bytes | OSError]]) -> None:
         self.answers = list(answers)  #: to each request, by its sequence number
-        self.opened = 0
         self._waiting: list[bytes | OSError] = []
 
     def socket(self, *_: object) -> Kernel:
-        self.opened += 1
         self._waiting.clear()
         return self
 
