@@ -418,11 +418,15 @@ def measure(case: Case, rounds: int, directory: Path, installed: Path) -> Count:
         laptop.world.settle()
         for _ in range(rounds):
             assert bed.service
-            before = bed.service.log().count(": silent (IPv4)")
+            before = len(bed.service.log())
             with _detours(laptop) as detours:
                 streams = case.run(laptop) or []
             count.rounds += 1
-            count.verdicts += bed.service.log().count(": silent (IPv4)") > before
+            said = bed.service.log()[before:]
+            found = ": silent (IPv4)" in said
+            count.verdicts += found
+            if found != case.silent:
+                print(f"{case.title}, round {count.rounds}:\n{said}", file=sys.stderr, flush=True)
             count.detours += bool(detours)
             count.lost += sum(1 for stream in streams if not stream.alive)
             laptop.end_round()

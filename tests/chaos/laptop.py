@@ -64,6 +64,7 @@ class Laptop:
     configuration: str = "none"
     mode: str = "auto"
     cleared: bool = False
+    ended: bool = False  #: the service was told to end
     record_lost: bool = False
     tunnel: Tunnel | None = None
     tunnel_routes: str = "none"
@@ -87,8 +88,8 @@ class Laptop:
         bed.profile(
             "Wi-Fi", "wlan0", "ipv4.route-metric 600", "ipv4.dhcp-timeout 5", "ipv6.method auto", "ipv6.ip6-privacy 0"
         )
-        bed.profile("LTE", "wwan0", "ipv4.route-metric 700", "ipv4.dhcp-timeout 5")
-        bed.profile("Dock", "eth0", "ipv4.route-metric 100", *manual)
+        bed.profile("LTE", "wwan0", "ipv4.route-metric 700", "ipv4.dhcp-timeout 5", "ipv6.ra-timeout 5")
+        bed.profile("Dock", "eth0", "ipv4.route-metric 100", "ipv6.ra-timeout 5", *manual)
         return self
 
     def begin(self) -> None:
@@ -119,6 +120,10 @@ class Laptop:
     def activation(self, profile: str) -> str:
         """The D-Bus path of the profile's activation; empty if it is not active."""
         return (self.nmcli("-g", "GENERAL.DBUS-PATH", "connection", "show", "--active", profile) or "").strip()
+
+    def note_flags(self, profile: str) -> None:
+        """Note that a profile's mptcp-flags are modified now."""
+        self.modified[profile] = self.activation(profile)
 
     def connect(self) -> None:
         """Begin a connection, without waiting for it; it says something at each :meth:`talk`."""
@@ -185,8 +190,11 @@ class Laptop:
 
     def start_service(self) -> None:
         """Start the service where it does not run; what was without a record then is nobody's."""
-        if self.bed.service and self.bed.service.running:
-            return
+        if self.bed.service:
+            if self.bed.service.running:
+                return
+            assert self.ended, f"the service has ended by itself ({self.bed.service.program.wait()})"
+        self.ended = False
         if self.record_lost:
             self.strangers |= {each.address for each in self.bed.endpoints()}
             self.record_lost = False

@@ -24,6 +24,9 @@ DESCRIPTORS, THREADS, GROWTH = 64, 16, 8192
 #: Endpoints that the kernel takes, and its table main.
 SLOTS, MAIN = 8, "254"
 
+#: What is said when something changed while it was looked at.
+NOT_AT_REST = "the machine is not at rest"
+
 #: Reasons that come from what the service saw before.
 REMEMBERED = {
     "held-back",
@@ -106,7 +109,7 @@ class Promises:
         status = self.laptop.bed.status().data
         facts = Facts.read(self.laptop)
         if (before.rules, before.routes, before.endpoints) != (facts.rules, facts.routes, facts.endpoints):
-            return ["the machine is not at rest"]
+            return [NOT_AT_REST]
         before_paths = self.paths_seen
         broken = [
             *self._rules(facts),
@@ -285,10 +288,11 @@ class Promises:
         if not service.running:
             yield "the service has ended"
             return
-        log = service.log()
-        found = re.search(r"^Traceback.*|.*\bnever (awaited|retrieved)\b.*", log, re.MULTILINE)
-        if found:
-            yield f"in the log: {log[found.start() :][:2000]}"
+        commands = self.laptop.bed.directory / "commands.log"
+        for log in (service.log(), commands.read_text(errors="replace") if commands.exists() else ""):
+            found = re.search(r"^Traceback.*|.*\bnever (awaited|retrieved)\b.*", log, re.MULTILINE)
+            if found:
+                yield f"in the log: {log[found.start() :][:2000]}"
         status = Path(f"/proc/{service.pid}/status").read_text()
         numbers = {key: int(value.split()[0]) for key, value in re.findall(r"^(Threads|VmRSS):\s*(.*)$", status, re.M)}
         descriptors = len(list(Path(f"/proc/{service.pid}/fd").iterdir()))

@@ -255,6 +255,7 @@ def mend(laptop: Laptop, link: str) -> None:
     plug(laptop, link)
     carrier(laptop, link, "up")
     silence(laptop, link, "ends")
+    laptop.note_flags(PROFILES[link])
     words = [word for name, values in SETTINGS.items() for word in (name, values[0])]
     laptop.nmcli("connection", "modify", PROFILES[link], *words)
     laptop.nmcli("device", "set", link, "managed", "yes")
@@ -293,7 +294,7 @@ def modify(laptop: Laptop, link: str, setting: str) -> None:
     profile = PROFILES[link]
     name, _, value = setting.partition("=")
     if name == "connection.mptcp-flags":
-        laptop.modified[profile] = laptop.activation(profile)
+        laptop.note_flags(profile)
     laptop.nmcli("connection", "modify", profile, name, value)
 
 
@@ -319,6 +320,7 @@ def signal_(laptop: Laptop, program: str, number: str) -> None:
         found.go_on()
         return
     found.send(signal.Signals[number])
+    laptop.ended |= program == "service" and number != "SIGSTOP"
     if number in ("SIGTERM", "SIGKILL"):
         with contextlib.suppress(ProcessLookupError):  # it has ended
             found.go_on()
