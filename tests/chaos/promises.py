@@ -268,6 +268,11 @@ class Promises:
             found = present.get((path["address"], path["interface"]))
             if path["state"] == "active" and path["endpoint_id"] is not None and found is None:
                 yield f"status calls {path['address']} active, and there is no endpoint"
+            elsewhere = [
+                each for each in facts.endpoints if each.address == path["address"] and "signal" not in each.flags
+            ]
+            if path["state"] == "active" and elsewhere and not found and elsewhere[0].device:
+                yield f"status calls {path['address']} active, and its endpoint is {elsewhere[0]}"
             if found and path["endpoint_id"] not in (None, found.id):
                 yield f"status names another endpoint than {found}"
 

@@ -140,6 +140,20 @@ def test_a_link_that_gets_no_default_route(bed: Bed, links: Links) -> None:
     Connection(bed.machine, links.lte.gateway, source=links.lte.address).echo()
 
 
+def test_an_endpoint_that_another_program_left_on_an_interface_that_is_gone(bed: Bed, links: Links) -> None:
+    address = links.lte.address
+    bed.sh(f"ip link add gone0 type veth; ip mptcp endpoint add {address} dev gone0 subflow; ip link del gone0")
+    served(bed, "Wi-Fi", "LTE")
+    wait_for("it waits", lambda: rule(bed, address) == "endpoint-elsewhere")
+    assert (bed.status()["state"], joins(bed, links)) == ("held-back", False)
+    doctor = Doctor(bed)
+    finding = doctor.found("endpoint", address)
+    assert finding["result"] == "bad"
+    doctor.follow(finding)
+    gone(bed, address, "endpoint-elsewhere")
+    assert (bed.status()["state"], joins(bed, links)) == ("good", True)
+
+
 def test_flags_of_profiles(bed: Bed, up: Links) -> None:
     address = up.lte.address
     follow(bed, address, "use it only as backup")

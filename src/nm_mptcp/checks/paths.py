@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 
 from ..model.flags import EndpointFlag, names
+from ..model.reasons import Why
 from ..model.state import AddressFlag, Endpoint, Family, Owner
 from ..report.documents import PathStatus
 from ..report.health import Verdict, degraded
@@ -126,6 +127,8 @@ def _endpoint(facts: SystemFacts, checked: CheckedAddress, endpoint: Endpoint) -
         where = bound.name if bound else f"interface {endpoint.ifindex}, which does not exist"
         evidence = f"endpoint {endpoint.id} is bound to {where}, but the address is on {checked.interface}"
         fix = _re_add(checked) if managed else commands(_delete(endpoint), _add(checked, endpoint))
+        if checked.path is not None and Why.of_rule(checked.path["rule"]) is Why.ENDPOINT_ELSEWHERE:
+            fix = commands(_delete(endpoint), *_re_add(checked).commands)
         return bad("endpoint", evidence, checked.subject, fix)
     address = next(each for each in facts.kernel.addresses[checked.ifindex] if each.address == checked.address)
     link = facts.kernel.links[checked.ifindex]

@@ -40,6 +40,7 @@ class Why(enum.Enum):
     ADDRESS_AWAY = "the address was removed, and may be added again"
     NO_DEFAULT_ROUTE = "no {0} default route by this interface"
     WAITS_FOR_NETWORKMANAGER = "NetworkManager has not added its endpoint yet"
+    ENDPOINT_ELSEWHERE = "another program's endpoint {0}; left unchanged"
     REFUSED = "the kernel refused the endpoint: {0}"
     # suspended
     DEACTIVATING = "NetworkManager is deactivating the connection"

@@ -14,7 +14,9 @@ PATIENCE = 10.0
 
 #: Rules by which a path is degraded in any state. (Not those of ordinary set-ups: a second link without a default route, a
 #: tunnel, a disabled profile. Nor an unreadable profile, which may be another user's.)
-_DEGRADED = frozenset({Why.KEPT_LAST, Why.REFUSED, Why.NO_SLOT, Why.DAD_FAILED, Why.NO_CONNECTIVITY})
+_DEGRADED = frozenset(
+    {Why.KEPT_LAST, Why.REFUSED, Why.ENDPOINT_ELSEWHERE, Why.NO_SLOT, Why.DAD_FAILED, Why.NO_CONNECTIVITY}
+)
 
 #: Troubles by which no packet of a path gets anywhere.
 LOST = frozenset({Why.NO_WAY, Why.NO_UPLINK})

@@ -243,6 +243,7 @@ _BY_RULE: dict[Why, Callable[[Path], list[Remedy]]] = {
     Why.ADDRESS_AWAY: _fixed("see the address", "ip address show dev {interface}"),
     Why.NO_DEFAULT_ROUTE: _no_route,
     Why.WAITS_FOR_NETWORKMANAGER: _own,
+    Why.ENDPOINT_ELSEWHERE: _fixed("see how to delete it", "nm-mptcp check"),
     Why.REFUSED: _fixed("see all endpoints", "ip mptcp endpoint"),
     # suspended
     Why.DEACTIVATING: _connect,
