@@ -197,6 +197,8 @@ class Laptop:
         self.ended = False
         if self.record_lost:
             self.strangers |= {each.address for each in self.bed.endpoints()}
+            for name, value in self.bed.path_manager.limits().items():
+                self.limits[name].add(value)
             self.record_lost = False
         self.cleared = False
         self.bed.start_service(wait=False)

@@ -76,7 +76,7 @@ def _live(laptop: Laptop, batches: Sequence[Batch], say: Callable[[str], None]) 
             raise AssertionError(f"what held {HOLDS:g} s before does not hold any more\n" + "\n".join(broken))
         say(f"    settled after {settled - begin:.1f} s, quiet {time.monotonic() - settled:.1f} s later")
     laptop.hang_up()
-    if broken := after_clear(laptop, foreign):
+    if broken := after_clear(promises, foreign):
         raise AssertionError("\n".join(broken))
     return promises.paths_seen
 

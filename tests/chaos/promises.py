@@ -140,8 +140,13 @@ class Promises:
                 (table, *_) = kinds[0].split()
                 if kinds != [f"{table} suppressed", f"{MAIN} suppressed", table, "unreachable"]:
                     yield f"the rules for {source} are {kinds}"
-                up = source in there and "UP" in facts.links[there[source]]["flags"]
-                if up and not [route for route in facts.routes[protocol] if str(route.get("table")) == table]:
+                in_main = [
+                    route
+                    for route in facts.routes[protocol]
+                    if route.get("dev") == there.get(source) and str(route.get("table", MAIN)) == MAIN
+                ]
+                # Of an interface that was set down and is not managed any more nobody adds the routes again.
+                if in_main and not [route for route in facts.routes[protocol] if str(route.get("table")) == table]:
                     yield f"the table of {source} is empty"
 
     def _routes(self, facts: Facts) -> Iterator[str]:
@@ -158,7 +163,7 @@ class Promises:
         laptop.edited &= present
         laptop.strangers &= present
         # Where NetworkManager is killed, it leaves its endpoints behind.
-        laptop.strangers |= {each.address for each in facts.endpoints if self._by_networkmanager(each.address)}
+        laptop.strangers |= {each.address for each in facts.endpoints if self.are_by_networkmanager(each.address)}
         for each in facts.endpoints:
             known = each.device == HAND or each.address in laptop.strangers | laptop.edited
             if not known and (each.address, each.device) not in places:
@@ -166,8 +171,8 @@ class Promises:
         if len(facts.endpoints) > SLOTS:
             yield f"{len(facts.endpoints)} endpoints"
 
-    def _by_networkmanager(self, address: str) -> bool:
-        """Whether NetworkManager itself makes this address's endpoint: its profile has flags, or had."""
+    def are_by_networkmanager(self, address: str) -> bool:
+        """Whether NetworkManager itself makes this address's endpoints: its profile has flags, or had."""
         for link, profile in PROFILES.items():
             number = self.laptop.links[link].network.number
             if address.startswith((f"10.{number}.", f"2001:db8:{number}:")):
@@ -308,15 +313,20 @@ class Promises:
             yield f"the service grew from {first} to {numbers['VmRSS']} KiB"
 
 
-def after_clear(laptop: Laptop, foreign: list[Any]) -> list[str]:
+def after_clear(promises: Promises, foreign: list[Any]) -> list[str]:
     """What ``clear --force`` does not do: leave nothing of ours, and all of others, behind."""
+    laptop = promises.laptop
     done = laptop.bed.machine.attempt(*command(), "clear", "--force")
     broken = [f"clear: {done.stderr}"] if done.returncode else []
     facts = Facts.read(laptop)
     left = [rule for protocol in "46" for rule in facts.ours(protocol)]
     left += [route for group in facts.routes.values() for route in group if route.get("protocol") == PROTOCOL]
     left += [
-        each for each in facts.endpoints if each.device != HAND and each.address not in laptop.strangers | laptop.edited
+        each
+        for each in facts.endpoints
+        if each.device != HAND
+        and each.address not in laptop.strangers | laptop.edited
+        and not promises.are_by_networkmanager(each.address)  # withdrawn below a tunnel, and put back
     ]
     broken += [f"clear left {each}" for each in left]
     if facts.foreign() != foreign:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import errno
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,18 @@ from nm_mptcp.engine.record_file import Record, StateError
 from nm_mptcp.kernel.access import KernelAccess
 from nm_mptcp.kernel.errors import KernelError
 from nm_mptcp.model.record import Contents
-from nm_mptcp.model.state import MARKS, Action, Endpoint, Kernel, Operation, Ours, State, TunnelBypass
+from nm_mptcp.model.state import (
+    MARKS,
+    Action,
+    Endpoint,
+    Kernel,
+    LeakingSubflows,
+    Operation,
+    Ours,
+    RedundantSubflows,
+    State,
+    TunnelBypass,
+)
 from nm_mptcp.policy.decide import decide
 from nm_mptcp.policy.plan import plan
 
@@ -64,6 +76,10 @@ def faults(endpoints: bool) -> st.SearchStrategy[Faults]:
     """Errors of any requests, or only of those that write endpoints."""
     error = st.tuples(st.integers(0, 2 if endpoints else 25), st.sampled_from(ERRORS))
     return st.builds(Faults, st.lists(error, max_size=12), endpoints=st.just(endpoints))
+
+
+#: Convergences within which there is nothing left to do, or no fault left: each ends some rounds at most.
+ROUNDS = 100
 
 
 class Ended(BaseException):
@@ -135,10 +151,21 @@ class FaultyKernel:
                 self.kernel, _ = apply([operation], self.kernel, Ours())
             except Refused as error:
                 raise KernelError(error.errno, "do it") from None
+            self._close(operation.value)
         if refused:
             if added and refused == errno.EEXIST:
                 self.theirs.append(self.kernel.endpoints[-1])
             raise KernelError(refused, "do it")
+
+    def _close(self, subflows: object) -> None:
+        """Close these subflows of the live connections."""
+        if not isinstance(subflows, RedundantSubflows | LeakingSubflows):
+            return
+        lost = subflows.lost if isinstance(subflows, RedundantSubflows) else frozenset[str]()
+        left: Counter[frozenset[str]] = Counter()
+        for places, count in self._connections.items():
+            left[places if places <= lost else places - subflows.addresses] += count
+        self._connections = {places: count for places, count in left.items() if places}
 
     def _answer(self, what: str) -> None:
         if number := self.faults.next():
@@ -162,10 +189,14 @@ def converged(subject: Reconciler, faults: Faults) -> None:
     """Let it converge until there are no faults left, and then until it has nothing to do."""
 
     async def story() -> None:
-        wrote = True
-        while wrote and faults.left:
+        for _ in range(ROUNDS):
+            if not faults.left:
+                break
             with contextlib.suppress(KernelError, StateError):
-                wrote = await subject.converge()
+                if not await subject.converge():
+                    break
+        else:
+            raise AssertionError(f"there is something to do in each of {ROUNDS} rounds")
         faults.left.clear()
         for _ in range(3):
             await subject.converge()

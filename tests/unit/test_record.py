@@ -350,6 +350,17 @@ def test_since_stays_while_state_and_reason_stay() -> None:
     assert changed["10.0.1.2%2"].time == 30.0
 
 
+def test_since_when_a_containers_address_is_none_of_our_paths_is_not_noted() -> None:
+    containers = Path("172.17.0.1", 9, "docker0", State.EXCLUDED, Reason(Why.NOT_MANAGED))
+    assert since({}, [containers], 10.0) == {}
+    path = Path("10.0.1.2", 2, "e1", State.ACTIVE, Reason(Why.FLAGS_OF_KIND, "wifi carries"), profile="Wi-Fi")
+    disabled = replace(path, state=State.EXCLUDED, reason=Reason(Why.DISABLED_BY_PROFILE))
+    assert since({}, [disabled], 10.0)["10.0.1.2%2"].time == 10.0
+    # One that was a path, and is handed over to another program.
+    noted = since(since({}, [path], 10.0), [replace(disabled, profile="")], 20.0)
+    assert noted["10.0.1.2%2"].time == 20.0
+
+
 def test_a_limit_with_its_original_value_is_not_ours() -> None:
     lowered = with_limits(Ours(), Limits(8, 2), Limits(0, 2))
     assert lowered.limits == {"subflows": SavedSetting(8, 0)}

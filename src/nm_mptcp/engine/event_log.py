@@ -31,10 +31,12 @@ class EventLog:
         self._closed = (0, 0)
 
     def paths(self, desired: Desired) -> None:
-        """Log the paths whose state, reason or flags changed, and removed addresses."""
+        """Log the paths whose state, reason or flags changed, and removed addresses; not those that were never a path."""
         now: dict[_Place, tuple[object, ...]] = {}
         for path in desired.paths:
             place = (path.address, path.ifindex)
+            if path.state is State.EXCLUDED and place not in self._shown:
+                continue
             if path.endpoint_id is not None:
                 self._last_id[place] = path.endpoint_id
             # The reason of an active path may change without any effect.

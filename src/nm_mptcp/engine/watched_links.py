@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..model.state import Desired, Kernel, Place
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +21,7 @@ class WatchedLinks:
     place_of: Mapping[str, Place] = field(default_factory=dict)  #: all their local addresses
     inside: frozenset[str] = frozenset()  #: the addresses of tunnels whose connections stay in them
     names: Mapping[int, str] = field(default_factory=dict)  #: of their interfaces
-    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()  #: the machine's own, on all interfaces
+    networks: tuple[_Network, ...] = ()  #: the machine's own, on all interfaces
 
     @classmethod
     def of(cls, desired: Desired, kernel: Kernel) -> WatchedLinks:
@@ -34,7 +37,7 @@ class WatchedLinks:
             frozenset(address.address for index in desired.stays_inside for address in kernel.addresses.get(index, ())),
             {place.ifindex: kernel.links[place.ifindex].name for place in desired.watched},
             tuple(
-                ipaddress.ip_network((each.address, each.prefixlen), strict=False)
+                _network(each.address, each.prefixlen)
                 for group in (kernel.addresses.values() if desired.watched else ())
                 for each in group
             ),
@@ -44,3 +47,9 @@ class WatchedLinks:
         """Whether an address is in a network of this machine's own, which says nothing about the way beyond a gateway."""
         value = ipaddress.ip_address(address)
         return value.is_loopback or any(value in network for network in self.networks)
+
+
+@functools.lru_cache(maxsize=4096)
+def _network(address: str, prefixlen: int) -> _Network:
+    """The network that an address with this prefix is in. There may be hundreds, of which all are asked for at each change."""
+    return ipaddress.ip_network((address, prefixlen), strict=False)

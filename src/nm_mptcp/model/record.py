@@ -21,6 +21,7 @@ from .state import (
     Path,
     ReversePathSetting,
     SavedSetting,
+    State,
     marks_of,
 )
 
@@ -221,11 +222,17 @@ def with_reverse_path(ours: Ours, settings: Iterable[ReversePathSetting]) -> Our
 
 
 def since(before: Mapping[str, Since], paths: Iterable[Path], now: float) -> dict[str, Since]:
-    """Since when each path is in its state for its reason, by ``ADDRESS%IFINDEX``; ``now`` if it has just changed."""
+    """Since when each path is in its state for its reason, by ``ADDRESS%IFINDEX``; ``now`` if it has just changed.
+
+    An address that never was anything and belongs to no profile is left out: containers bring and take hundreds, and each
+    would be a record to write.
+    """
     result = {}
     for path in paths:
         key = f"{path.address}%{path.ifindex}"
         known = before.get(key)
+        if known is None and path.state is State.EXCLUDED and not path.profile:
+            continue
         state, why = path.state.value, path.reason.why.name
         result[key] = known if known and (known.state, known.why) == (state, why) else Since(state, why, now)
     return result

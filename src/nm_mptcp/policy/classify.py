@@ -205,17 +205,13 @@ def _wanted(facts: Facts, known: Decision) -> Decision:
 @cached_by_identity(objects=1)
 def unmanaged_paths(addresses: tuple[Address, ...], name: str, kind: str) -> tuple[Path, ...]:
     """The excluded paths of an interface that NetworkManager does not manage."""
-    return tuple(
-        Path(
-            address.address,
-            address.ifindex,
-            name,
-            State.EXCLUDED,
-            _not_a_path_address(address) or Reason(Why.NOT_MANAGED),
-            kind,
-        )
-        for address in addresses
-    )
+    return tuple(_unmanaged_path(address, name, kind) for address in addresses)
+
+
+@functools.lru_cache(maxsize=4096)
+def _unmanaged_path(address: Address, name: str, kind: str) -> Path:
+    why = _not_a_path_address(address) or Reason(Why.NOT_MANAGED)
+    return Path(address.address, address.ifindex, name, State.EXCLUDED, why, kind)
 
 
 def _may_be_chosen(facts: Facts, address: Address) -> bool:
