@@ -199,7 +199,7 @@ format: venv
 # 100,000 routes; look: at 20,000 TCP sockets; boot: is a boot slower with the package; commands: status, explain and check
 # beside the service (with --before, of two checkouts in turn).
 BENCH_ARGUMENTS ?=
-BENCHES := failover behind guard silent verdicts modes routes scale storms look boot commands
+BENCHES := failover behind guard silent verdicts modes routes scale storms idle look boot commands
 BENCH_NEEDS = bench
 bench-boot: BENCH_NEEDS = packages deb container
 bench-boot: deb

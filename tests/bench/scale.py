@@ -27,6 +27,7 @@ from ..networkmanager.bed import REPOSITORY
 from ..support.network import Network, ip
 from ..support.running import many_routes, running, until, uplinks
 from .routes import deletes, settled
+from .usage import Usage
 
 #: Seconds that anything may take.
 _LONGEST = 300.0
@@ -135,8 +136,8 @@ async def _figures(place: Path, far: Network, links: int, size: int, repetitions
             engine.on_resume()  # nothing is held against the link
             await until("it is back", lambda: _has_endpoint(engine, "10.2.0.1"), seconds=_LONGEST)
             await settled(engine)
-        memory = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
-        return Row(size, start, *(statistics.median(each) for each in (looks, changes, losses)), memory)
+        figures = (statistics.median(each) for each in (looks, changes, losses))
+        return Row(size, start, *figures, Usage.of(os.getpid()).memory)
 
 
 def _has_copy(engine: Engine, metric: int) -> bool:

@@ -15,6 +15,7 @@ from ..networkmanager.product import install
 from .links import NEAR, World
 from .streams import Server
 from .tools import TOOLS
+from .usage import Usage
 from .watch import until
 
 #: Bytes a second of all uploads together (1 Gbit/s), how many of them there are, and the share of packets that are lost.
@@ -31,9 +32,7 @@ _SO_MAX_PACING_RATE = 47
 class _Count:
     """Sums, of which differences are taken."""
 
-    when: float
-    processor: float  #: seconds that the service ran
-    woken: int  #: how often it was woken
+    service: Usage
     acknowledged: int  #: bytes of the uploads that arrived
     resent: int  #: segments that this machine sent again
 
@@ -62,13 +61,13 @@ def cost(directory: Path) -> str:
         sink.close()
         detoured = "silen" in bed.service.log()
     first, last = counts
-    took = last.when - first.when
+    took = last.service.when - first.service.when
     return (
         f"Beside {_UPLOADS} uploads of together {(last.acknowledged - first.acknowledged) * 8 / took / 1e9:.2f} Gbit/s with"
         f" {_PERCENT} % of the packets lost in each direction ({(last.resent - first.resent) / took:,.0f} retransmissions a"
-        f" second) for {took:.0f} s: {(last.processor - first.processor) / took:.2%} of a processor,"
+        f" second) for {took:.0f} s: {last.service.share(first.service):.2%} of a processor,"
         " with the interrupts that the traffic causes meanwhile, and"
-        f" {(last.woken - first.woken) / took:.1f} wake-ups a second"
+        f" {(last.service.woken - first.service.woken) / took:.1f} wake-ups a second"
         f"{', and a suspicion' if detoured else ', no suspicion'}."
     )
 
@@ -101,10 +100,6 @@ def _upload(namespace: Namespace, source: str) -> None:
 
 
 def _count(pid: int, machine: Namespace, sink: _Sink) -> _Count:
-    tasks = list(Path(f"/proc/{pid}/task").iterdir())
-    ran = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
-    lines = [line.split() for task in tasks for line in (task / "status").read_text().splitlines()]
-    woken = sum(int(line[1]) for line in lines if line[0] == "voluntary_ctxt_switches:")
     names, values = (line.split() for line in machine.sh("grep ^Tcp: /proc/net/snmp").splitlines())
     resent = int(dict(zip(names, values, strict=True))["RetransSegs"])
-    return _Count(time.monotonic(), ran, woken, sink.taken, resent)
+    return _Count(Usage.of(pid), sink.taken, resent)

@@ -32,10 +32,11 @@ from ..networkmanager.product import install
 from ..support.waits import wait_for
 from .links import World
 from .tools import TOOLS
+from .usage import Usage
 from .watch import EndpointWatch, Events
 
 #: Steps of a storm in a second.
-_STEPS = 20
+STEPS = 20
 
 #: The share of them that has to be taken in time.
 _ENOUGH = 0.8
@@ -49,7 +50,7 @@ _GROWTH = 32.0
 
 @dataclass
 class Storm:
-    """``begin`` prepares; what it returns is called :data:`_STEPS` times a second with the number of the step."""
+    """``begin`` prepares; what it returns is called :data:`STEPS` times a second with the number of the step."""
 
     title: str
     begin: Callable[[World], Callable[[int], None]]
@@ -73,7 +74,7 @@ def _batch(world: World) -> Callable[[str], None]:
 def routes(world: World) -> Callable[[int], None]:
     """Another program adds and deletes routes of the link that stays, as a routing daemon does."""
     write = _batch(world)
-    count = 1000 // _STEPS // 2
+    count = 1000 // STEPS // 2
 
     def step(number: int) -> None:
         for change in ("add", "del"):
@@ -91,7 +92,7 @@ def addresses(world: World) -> Callable[[int], None]:
     )
     bed.sh("ip link set big-peer up; ip link set big up")
     write = _batch(world)
-    count = 200 // _STEPS
+    count = 200 // STEPS
 
     def step(number: int) -> None:
         add = number // (1000 // count) % 2 == 0
@@ -110,7 +111,7 @@ def prefixes(world: World) -> Callable[[int], None]:
     router = world.lte.network.add_router(Advertisement(prefixes=(Prefix("2001:db8:5::/64"),)))
     router.advertise()
     wait_for("it has an address", world.lte.addresses)
-    count = 200 // _STEPS
+    count = 200 // STEPS
 
     def step(number: int) -> None:
         first = number * count
@@ -159,7 +160,7 @@ STORMS = {
     "routes": Storm("1,000 changes of routes a second, by another program", routes),
     "addresses": Storm("200 addresses a second, up to 1,000, on an interface of another program", addresses),
     "prefixes": Storm("200 prefixes a second in router advertisements on the other link", prefixes),
-    "interfaces": Storm(f"{_STEPS} interfaces a second that come or go", interfaces),
+    "interfaces": Storm(f"{STEPS} interfaces a second that come or go", interfaces),
     "status": Storm("1,000 `Status` calls of another user at a time", status),
 }
 
@@ -181,7 +182,7 @@ class Result:
 
 
 @contextlib.contextmanager
-def _raging(step: Callable[[int], None]) -> Iterator[list[int]]:
+def raging(step: Callable[[int], None]) -> Iterator[list[int]]:
     """The storm, in a thread; steps that are late are made up for. The number of the last one is in the list."""
     ended = threading.Event()
     steps = [0]
@@ -189,7 +190,7 @@ def _raging(step: Callable[[int], None]) -> Iterator[list[int]]:
     def rage() -> None:
         begin = time.monotonic()
         for number in itertools.count():
-            if ended.wait(max(0.0, begin + number / _STEPS - time.monotonic())):
+            if ended.wait(max(0.0, begin + number / STEPS - time.monotonic())):
                 return
             step(number)
             steps[0] = number
@@ -232,30 +233,20 @@ def measure(storm: Storm, losses: int, directory: Path, installed: Path) -> Resu
             result.quiet.append(_loss(world, logind, events))
             world.settle()
         assert bed.service
-        used, memory, began = _used(bed.service.pid), _memory(bed.service.pid), time.monotonic()
-        with _raging(storm.begin(world)) as steps:
-            wait_for("the storm rages", lambda: time.monotonic() > began + 2, every=0.1)
+        before = Usage.of(bed.service.pid)
+        with raging(storm.begin(world)) as steps:
+            wait_for("the storm rages", lambda: time.monotonic() > before.when + 2, every=0.1)
             for _ in range(losses):
                 result.amid.append(_loss(world, logind, events))
                 result.endpoints = max(result.endpoints, len(bed.endpoints()))
-            seconds = time.monotonic() - began
-            if steps[0] < _ENOUGH * seconds * _STEPS:
+            after = Usage.of(bed.service.pid)
+            seconds = after.when - before.when
+            if steps[0] < _ENOUGH * seconds * STEPS:
                 raise AssertionError(f"the storm took {steps[0]} steps in {seconds:.0f} s")
-            result.share = (_used(bed.service.pid) - used) / seconds
-            result.growth = _memory(bed.service.pid) - memory
+            result.share, result.growth = after.share(before), after.memory - before.memory
         if "Traceback" in bed.service.log():
             raise AssertionError(bed.service.log())
     return result
-
-
-def _used(pid: int) -> float:
-    """Seconds of a processor that it has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _memory(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
 def _page(results: dict[str, Result], losses: int) -> str:

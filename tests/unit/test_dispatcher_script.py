@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from tests.support import network as namespaces
 from tests.support.mounts import mounts_of_its_own
@@ -146,6 +148,47 @@ def test_other_actions_do_nothing(dispatcher: Dispatcher, bus: PrivateBus, actio
         assert silent(dispatcher.run("eth0", action))
         assert service.calls() == []
     assert dispatcher.applied() == []
+    assert not (dispatcher.folder / "x").exists()
+
+
+#: What NetworkManager sets for a script, partly with what a network or its owner chose, and what a shell takes to heart.
+VARIABLES = (
+    *("CONNECTION_ID", "CONNECTION_FILENAME", "DEVICE_IFACE", "IP4_ADDRESS_0", "DHCP4_DOMAIN_NAME", "VPN_IP_IFACE"),
+    *(
+        "IFS",
+        "ENV",
+        "BASH_ENV",
+        "PS4",
+        "CDPATH",
+        "HOME",
+        "TMPDIR",
+        "LC_ALL",
+        "POSIXLY_CORRECT",
+        "answer",
+        "name",
+        "there",
+    ),
+)
+COMMANDS = ("$(touch x)", "`touch x`", "; touch x", "-n", "--help", "*", "'", '"', "\\", "\x1b[31m", "a\nb")
+ODD = st.sampled_from(COMMANDS) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(ODD, max_size=3),
+    st.sampled_from(WAITED_FOR + AFTERWARDS),
+    st.dictionaries(st.sampled_from(VARIABLES), ODD),
+)
+def test_whatever_names_and_variables_say_the_action_is_one_sync(
+    dispatcher: Dispatcher, bus: PrivateBus, others: list[str], action: str, variables: dict[str, str]
+) -> None:
+    interface, *rest = others or ["eth0"]
+    assume(interface != "lo")
+    with bus.service("answers") as service:
+        assert silent(dispatcher.run(interface, action, *rest, **variables))
+        assert service.calls() == [SYNC]
+        assert silent(dispatcher.run("eth0", f"{action}{interface}x", *rest, **variables))
+        assert service.calls() == []
     assert not (dispatcher.folder / "x").exists()
 
 
