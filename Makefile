@@ -196,8 +196,9 @@ format: venv
 # failover: links are lost (25 minutes); behind: is any connection worse off than with NetworkManager alone (7); guard: what
 # goes around a full-tunnel VPN (5); silent: a link is up and carries no packets (15), verdicts: what only looks like that
 # (hours; --rounds 5 for minutes); modes: a download under another mode; routes: a link with 10,000 routes; scale: 500 links,
-# 100,000 routes; look: at 20,000 TCP sockets; boot: is a boot slower with the package; commands: status, explain and check
-# beside the service (with --before, of two checkouts in turn).
+# 100,000 routes; storms: a loss amid 1,000 events a second (1); idle: wake-ups in ten minutes; look: at 20,000 TCP sockets;
+# boot: is a boot slower with the package; commands: status, explain and check beside the service (with --before, of two
+# checkouts in turn).
 BENCH_ARGUMENTS ?=
 BENCHES := failover behind guard silent verdicts modes routes scale storms idle look boot commands
 BENCH_NEEDS = bench

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -41,17 +42,15 @@ def live(batches: Sequence[Batch], installed: Path, say: Callable[[str], None] =
     """A laptop's life: how often an address had to be a path, and was. Broken when something does not hold."""
     directory = Path(tempfile.mkdtemp(prefix="chaos-"))
     bed = Bed(directory, installed=installed)
-    laptop = None
-    try:
-        laptop = Laptop.boot(bed)
-        return _live(laptop, batches, say)
-    except (AssertionError, OSError, subprocess.TimeoutExpired) as error:
-        raise Broken(str(error), bed.story()) from error
-    finally:
-        if laptop:
-            laptop.end()
-        bed.stop()
-        shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.ExitStack() as ends:
+        ends.callback(shutil.rmtree, directory, ignore_errors=True)
+        ends.callback(bed.stop)
+        try:
+            laptop = Laptop.boot(bed)
+            ends.callback(laptop.end)
+            return _live(laptop, batches, say)
+        except (AssertionError, OSError, subprocess.TimeoutExpired) as error:
+            raise Broken(str(error), bed.story()) from error
 
 
 def _live(laptop: Laptop, batches: Sequence[Batch], say: Callable[[str], None]) -> int:
@@ -73,7 +72,7 @@ def _live(laptop: Laptop, batches: Sequence[Batch], say: Callable[[str], None]) 
         settled = time.monotonic()
         _wait_until_all_holds(laptop, promises, say)
         if number % _AGAIN == 0 and (broken := _after_a_while(laptop, promises)):
-            raise AssertionError(f"what held {HOLDS:g} s before does not hold any more\n" + "\n".join(broken))
+            raise AssertionError("\n".join([*broken, f"all held {HOLDS:g} s before"]))
         say(f"    settled after {settled - begin:.1f} s, quiet {time.monotonic() - settled:.1f} s later")
     laptop.hang_up()
     if broken := after_clear(promises, foreign):

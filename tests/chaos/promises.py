@@ -140,13 +140,13 @@ class Promises:
                 (table, *_) = kinds[0].split()
                 if kinds != [f"{table} suppressed", f"{MAIN} suppressed", table, "unreachable"]:
                     yield f"the rules for {source} are {kinds}"
-                in_main = [
+                by_it = [
                     route
                     for route in facts.routes[protocol]
-                    if route.get("dev") == there.get(source) and str(route.get("table", MAIN)) == MAIN
+                    if route.get("dev") == there.get(source) and str(route.get("table", MAIN)) in (MAIN, "100", table)
                 ]
                 # Of an interface that was set down and is not managed any more nobody adds the routes again.
-                if in_main and not [route for route in facts.routes[protocol] if str(route.get("table")) == table]:
+                if by_it and not [route for route in by_it if str(route.get("table")) == table]:
                     yield f"the table of {source} is empty"
 
     def _routes(self, facts: Facts) -> Iterator[str]:
@@ -276,8 +276,9 @@ class Promises:
             elsewhere = [
                 each for each in facts.endpoints if each.address == path["address"] and "signal" not in each.flags
             ]
-            if path["state"] == "active" and elsewhere and not found and elsewhere[0].device:
-                yield f"status calls {path['address']} active, and its endpoint is {elsewhere[0]}"
+            told = path["trouble_rule"] == "endpoint-elsewhere"
+            if path["state"] == "active" and elsewhere and not found and elsewhere[0].device and not told:
+                yield f"status says nothing of {path['address']}, and its endpoint is {elsewhere[0]}"
             if found and path["endpoint_id"] not in (None, found.id):
                 yield f"status names another endpoint than {found}"
 

@@ -140,18 +140,24 @@ def test_a_link_that_gets_no_default_route(bed: Bed, links: Links) -> None:
     Connection(bed.machine, links.lte.gateway, source=links.lte.address).echo()
 
 
-def test_an_endpoint_that_another_program_left_on_an_interface_that_is_gone(bed: Bed, links: Links) -> None:
+@pytest.mark.parametrize("flags", ["0x0", "0x22"], ids=["ours", "networkmanagers"])
+def test_an_endpoint_that_another_program_left_on_an_interface_that_is_gone(bed: Bed, links: Links, flags: str) -> None:
     address = links.lte.address
     bed.sh(f"ip link add gone0 type veth; ip mptcp endpoint add {address} dev gone0 subflow; ip link del gone0")
+    bed.modify("LTE", f"connection.mptcp-flags {flags}")
     served(bed, "Wi-Fi", "LTE")
-    wait_for("it waits", lambda: rule(bed, address) == "endpoint-elsewhere")
+    wait_for("it is told", lambda: bed.status().path(address)["trouble_rule"] == "endpoint-elsewhere")
     assert (bed.status()["state"], joins(bed, links)) == ("held-back", False)
     doctor = Doctor(bed)
+    assert [each["remedy"]["words"] for each in doctor.findings("route") if address in each["subject"]] == [
+        "see 'endpoint'"
+    ]
     finding = doctor.found("endpoint", address)
     assert finding["result"] == "bad"
     doctor.follow(finding)
-    gone(bed, address, "endpoint-elsewhere")
-    assert (bed.status()["state"], joins(bed, links)) == ("good", True)
+    wait_for("it is gone", lambda: not bed.status().path(address).get("trouble"))
+    wait_for("all is good", lambda: bed.status()["state"] == "good")
+    assert joins(bed, links)
 
 
 def test_flags_of_profiles(bed: Bed, up: Links) -> None:

@@ -151,8 +151,8 @@ def wired_beside(laptop: Laptop) -> Laptop:
 
 
 def owned(laptop: Laptop, address: str, name: str, flags: EndpointFlag) -> Laptop:
-    """With NetworkManager's endpoint, or another program's, on that address; ``name`` "": on no interface."""
-    ifindex = next((index for index, link in laptop.links.items() if link.name == name), 0)
+    """With NetworkManager's endpoint, or another program's, on that address."""
+    ifindex = next(index for index, link in laptop.links.items() if link.name == name)
     laptop.endpoint(address, ifindex, flags, ours=False)
     return laptop
 
@@ -187,17 +187,6 @@ ROWS: dict[str, Callable[[], Row]] = {
     ),
     "VPN, somebody else's endpoint": lambda: Row(
         owned(Laptop().wifi().tunnelled(), W, "wlan0", EndpointFlag.SIGNAL),
-        {W: active(Why.SOMEBODY_ELSE_OWNS, EndpointFlag.SIGNAL)},
-    ),
-    "somebody else's endpoint on another interface": lambda: Row(
-        owned(Laptop().wifi().wired(), W, "eth0", SUBFLOW),
-        {W: (State.WAITING, Why.ENDPOINT_ELSEWHERE, SUBFLOW), E: REGULAR},
-    ),
-    "somebody else's endpoint without an interface": lambda: Row(
-        owned(Laptop().wifi(), W, "", SUBFLOW), {W: active(Why.SOMEBODY_ELSE_OWNS, SUBFLOW)}
-    ),
-    "somebody else's announcement on another interface": lambda: Row(
-        owned(Laptop().wifi().wired(), W, "eth0", EndpointFlag.SIGNAL),
         {W: active(Why.SOMEBODY_ELSE_OWNS, EndpointFlag.SIGNAL)},
     ),
     "VPN with flags of its own": lambda: Row(
@@ -530,7 +519,8 @@ ELSEWHERE = {
     Why.ADDRESS_AWAY: "test_wills: back and its address not yet",
     Why.NO_LONGER_CHOSEN: "test_config_policy: the unchosen address",
     **dict.fromkeys(
-        (Why.NO_WAY, Why.NO_UPLINK, Why.OWN_NETWORK, Why.REFUSES_DEFAULT), "test_health: trouble of a path"
+        (Why.NO_WAY, Why.NO_UPLINK, Why.OWN_NETWORK, Why.REFUSES_DEFAULT, Why.ENDPOINT_ELSEWHERE),
+        "test_reachability: trouble of a path",
     ),
 }
 
@@ -588,15 +578,3 @@ def test_an_endpoint_kept_for_connections_becomes_backup_and_redundant_subflows_
 def test_an_excluded_costly_address_is_still_routed() -> None:
     desired = decide(Laptop().wifi().cellular(roaming=True).snapshot())
     assert {rule.source for rule in desired.rules} == {W, C}
-
-
-def test_an_endpoint_on_an_interface_that_is_gone_is_no_path_and_stays() -> None:
-    laptop = Laptop().wifi()
-    laptop.endpoint(W, 99, SUBFLOW, ours=False)
-    desired = decide(laptop.snapshot())
-    (path,) = desired.paths
-    assert (path.state, path.endpoint_id) == (State.WAITING, None)
-    assert str(path.reason) == (
-        "another program's endpoint 1 has this address, for an interface that is gone; left unchanged"
-    )
-    assert not desired.endpoints

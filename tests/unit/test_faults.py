@@ -78,7 +78,7 @@ def faults(endpoints: bool) -> st.SearchStrategy[Faults]:
     return st.builds(Faults, st.lists(error, max_size=12), endpoints=st.just(endpoints))
 
 
-#: Convergences within which there is nothing left to do, or no fault left: each ends some rounds at most.
+#: Convergences within which there is nothing left to do, or no fault left: each fault costs a few at most.
 ROUNDS = 100
 
 

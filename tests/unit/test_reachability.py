@@ -12,9 +12,22 @@ from nm_mptcp.kernel.route_lookup import PROBES, RouteAnswer, on_link
 from nm_mptcp.model.flags import EndpointFlag, ProfileFlag
 from nm_mptcp.model.reasons import Why
 from nm_mptcp.model.record import Contents
-from nm_mptcp.model.state import MARKS, Family, Hop, Link, Route, RouteResult, RouteType, Rule, RuleAction
+from nm_mptcp.model.state import (
+    MAIN_TABLE,
+    MARKS,
+    Endpoint,
+    Family,
+    Hop,
+    Link,
+    Route,
+    RouteResult,
+    RouteType,
+    Rule,
+    RuleAction,
+)
 from nm_mptcp.policy import reachability
 from nm_mptcp.policy.decide import decide
+from nm_mptcp.policy.plan import plan
 from nm_mptcp.report.status import overall
 
 from .situations import SUBFLOW, Situation
@@ -205,3 +218,36 @@ def test_trouble_is_part_of_the_overall_state(ways: dict[str, RouteResult], stat
     judged, causes = overall(snapshot, desired, Contents(), troubles, paused=False, now=0.0)
     assert judged.value == state
     assert len(causes) == len(ways)
+
+
+# --- another program's endpoint for another interface
+
+
+@pytest.mark.parametrize("ifindex", [2, 99], ids=["another", "gone"])
+def test_an_endpoint_for_another_interface_is_a_trouble_and_stays(ifindex: int) -> None:
+    situation = Situation()
+    situation.link("wlan0", f"{A}/24")
+    situation.link("wwan0", f"{B}/24")
+    situation.endpoint(B, ifindex, SUBFLOW, ours=False)
+    snapshot = situation.snapshot()
+    desired = decide(snapshot)
+    assert told(situation, {}) == {B: Why.ENDPOINT_ELSEWHERE}
+    changed = {
+        each.value.address for each in plan(desired, snapshot.kernel, snapshot.ours) if isinstance(each.value, Endpoint)
+    }
+    assert changed == {A}
+    # It is a path for all else: it is routed, and what is lost is led around by it.
+    assert {rule.source for rule in desired.rules} == {A, B}
+    situation.links[2] = replace(situation.links[2], carrier=False)
+    assert decide(situation.snapshot()).routes[MAIN_TABLE, 3]
+
+
+@pytest.mark.parametrize("flags", [EndpointFlag.SIGNAL, SUBFLOW])
+def test_an_endpoint_without_an_interface_or_one_that_is_announced_is_none(flags: EndpointFlag) -> None:
+    situation = Situation()
+    situation.link("wlan0", f"{A}/24")
+    situation.endpoint(A, 99 if flags is EndpointFlag.SIGNAL else 0, flags, ours=False)
+    snapshot = situation.snapshot()
+    judged, causes = overall(snapshot, decide(snapshot), Contents(), {}, paused=False, now=0.0)
+    assert told(situation, {}) == {}
+    assert (judged.value, causes) == ("good", [])

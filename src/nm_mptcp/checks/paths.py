@@ -8,8 +8,7 @@ import shlex
 from collections.abc import Iterator
 
 from ..model.flags import EndpointFlag, names
-from ..model.reasons import Why
-from ..model.state import AddressFlag, Endpoint, Family, Owner
+from ..model.state import AddressFlag, Endpoint, Family, FlagsFrom, Owner
 from ..report.documents import PathStatus
 from ..report.health import Verdict, degraded
 from ..text import printable
@@ -102,7 +101,15 @@ def endpoints(facts: SystemFacts) -> Iterator[Finding]:
 def _re_add(checked: CheckedAddress) -> Remedy:
     """What makes the owner of a path's endpoint add it."""
     path = checked.path
-    if path is not None and path["owner"] == Owner.NETWORKMANAGER and path["uuid"]:
+    # While another program's endpoint is there, only where the flags come from tells who would add it.
+    if (
+        path is not None
+        and path["uuid"]
+        and (
+            path["owner"] == Owner.NETWORKMANAGER
+            or (path["owner"] == Owner.OTHER and path["flags_from"] in (FlagsFrom.PROFILE, FlagsFrom.NETWORKMANAGER))
+        )
+    ):
         return commands(f"nmcli connection up uuid {path['uuid']}")
     return commands("nm-mptcp apply", safe=True)
 
@@ -126,9 +133,10 @@ def _endpoint(facts: SystemFacts, checked: CheckedAddress, endpoint: Endpoint) -
         bound = facts.kernel.links.get(endpoint.ifindex)
         where = bound.name if bound else f"interface {endpoint.ifindex}, which does not exist"
         evidence = f"endpoint {endpoint.id} is bound to {where}, but the address is on {checked.interface}"
-        fix = _re_add(checked) if managed else commands(_delete(endpoint), _add(checked, endpoint))
-        if checked.path is not None and Why.of_rule(checked.path["rule"]) is Why.ENDPOINT_ELSEWHERE:
+        if checked.path is not None and checked.path["owner"] == Owner.OTHER:
             fix = commands(_delete(endpoint), *_re_add(checked).commands)
+        else:
+            fix = _re_add(checked) if managed else commands(_delete(endpoint), _add(checked, endpoint))
         return bad("endpoint", evidence, checked.subject, fix)
     address = next(each for each in facts.kernel.addresses[checked.ifindex] if each.address == checked.address)
     link = facts.kernel.links[checked.ifindex]

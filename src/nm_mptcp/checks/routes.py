@@ -312,6 +312,8 @@ def _trouble_remedy(facts: SystemFacts, checked: CheckedAddress, trouble: Troubl
         return advice(f"{_manual_route(checked)}; without it only servers in that network are reachable")
     if trouble.rule == "no-uplink":
         return advice("connect the cable of its port, or bring the port up")
+    if trouble.rule == "endpoint-elsewhere":
+        return advice("see 'endpoint'")
     return _route_remedy(facts, checked)
 
 

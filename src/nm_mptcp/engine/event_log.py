@@ -82,9 +82,8 @@ class EventLog:
             _log.info("VPN guard: %d subflows closed, %d connections had no other", *new, extra=extra)
 
     def _is_worth_a_line(self, path: Path) -> bool:
-        """Whether to log a change: not that of an excluded address that was no path before (``status`` shows it)."""
-        before = self._shown.get((path.address, path.ifindex))
-        return path.state is not State.EXCLUDED or (before is not None and before[0] is not State.EXCLUDED)
+        """Whether to log a change: not that of an excluded address from one reason to another (``status`` shows it)."""
+        return path.state is not State.EXCLUDED or self._shown[path.address, path.ifindex][0] is not State.EXCLUDED
 
 
 def _line(path: Path) -> str:

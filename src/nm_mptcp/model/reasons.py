@@ -34,13 +34,13 @@ class Why(enum.Enum):
     OWN_NETWORK = "only its own network ({0}) is reachable: no route by this link leads further"
     REFUSES_DEFAULT = "only its own network ({0}) is reachable: the profile sets never-default"
     NO_UPLINK = "its bridge has no uplink: {0}"
+    ENDPOINT_ELSEWHERE = "the kernel opens no further subflow from it: its endpoint is for {0}"
     # waiting
     ACTIVATING = "NetworkManager is activating the device ({0})"
     TENTATIVE = "duplicate address detection is in progress"
     ADDRESS_AWAY = "the address was removed, and may be added again"
     NO_DEFAULT_ROUTE = "no {0} default route by this interface"
     WAITS_FOR_NETWORKMANAGER = "NetworkManager has not added its endpoint yet"
-    ENDPOINT_ELSEWHERE = "another program's endpoint {0}; left unchanged"
     REFUSED = "the kernel refused the endpoint: {0}"
     # suspended
     DEACTIVATING = "NetworkManager is deactivating the connection"

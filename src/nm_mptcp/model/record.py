@@ -224,8 +224,8 @@ def with_reverse_path(ours: Ours, settings: Iterable[ReversePathSetting]) -> Our
 def since(before: Mapping[str, Since], paths: Iterable[Path], now: float) -> dict[str, Since]:
     """Since when each path is in its state for its reason, by ``ADDRESS%IFINDEX``; ``now`` if it has just changed.
 
-    An address that never was anything and belongs to no profile is left out: containers bring and take hundreds, and each
-    would be a record to write.
+    An address that belongs to no profile and was excluded from the first is left out: containers bring and take hundreds, and
+    for each the record would be written.
     """
     result = {}
     for path in paths:

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from ..config.settings import IPv6Address
 from ..model.device_types import PPP
-from ..model.flags import EndpointFlag
 from ..model.reasons import Reason, Why
 from ..model.state import (
     MAIN_TABLE,
@@ -17,7 +16,6 @@ from ..model.state import (
     AddressFlag,
     Device,
     DeviceState,
-    Endpoint,
     Family,
     FlagsFrom,
     Owner,
@@ -108,31 +106,12 @@ def _foreign(facts: Facts, known: Decision) -> Decision | None:
         if known.device.state is DeviceState.DEACTIVATING:
             return replace(known, flags=foreign.flags, state=State.SUSPENDED, reason=Reason(Why.DEACTIVATING))
         return replace(known, flags=foreign.flags)
-    if foreign and _serves_another_interface(foreign, known):
-        link = facts.kernel.links.get(foreign.ifindex)
-        where = f"{foreign.id} has this address, for {link.name if link else 'an interface that is gone'}"
-        return replace(
-            known,
-            state=State.WAITING,
-            reason=Reason(Why.ENDPOINT_ELSEWHERE, where),
-            flags=foreign.flags,
-            port=0,
-            owner=Owner.OTHER,
-        )
     if foreign:
         why = Why.FLAGS_BY_HAND if facts.snapshot.ours.is_edited(foreign) else Why.SOMEBODY_ELSE_OWNS
         return replace(known, reason=Reason(why), flags=foreign.flags, port=0, owner=Owner.OTHER)
     if (known.address, known.port) in facts.foreign_listeners:
         return replace(known, reason=Reason(Why.SOMEBODY_ELSE_OWNS), owner=Owner.OTHER)
     return None
-
-
-def _serves_another_interface(endpoint: Endpoint, known: Decision) -> bool:
-    """Whether no subflow leaves by the interface that has the address: the kernel binds it to that of the endpoint, and takes
-    no second endpoint on the address. To be announced, an address needs no interface.
-    """
-    bound = endpoint.ifindex not in (0, known.ifindex)
-    return bound and not endpoint.flags & EndpointFlag.SIGNAL
 
 
 def _circumstance(facts: Facts, known: Decision, intent: Intent) -> Decision | None:

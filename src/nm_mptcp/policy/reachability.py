@@ -143,13 +143,28 @@ def troubles(
     found: dict[str, Reason] = {}
     for each in asked:
         address = each.question.address
-        reason = without_uplink(kernel, each.ifindex, devices) or no_way(each, answers.get(address, ()), kernel, marks)
+        reason = (
+            endpoint_elsewhere(each, kernel)
+            or without_uplink(kernel, each.ifindex, devices)
+            or no_way(each, answers.get(address, ()), kernel, marks)
+        )
         if reason is None and not each.serves and address not in live and Family.of(address) in outward:
             link = kernel.links.get(each.ifindex)
             reason = own_network_only(each, devices.get(link.name) if link else None)
         if reason is not None:
             found[address] = reason
     return found
+
+
+def endpoint_elsewhere(case: Case, kernel: Kernel) -> Reason | None:
+    """Why the kernel opens no further subflow from an address: it binds those to the interface of the endpoint, which is not
+    the one that has the address. None for an address that is announced, to which peers connect whatever its endpoint is for.
+    """
+    bound = case.question.bound
+    if case.serves or bound in (0, case.ifindex):
+        return None
+    link = kernel.links.get(bound)
+    return Reason(Why.ENDPOINT_ELSEWHERE, link.name if link else "an interface that is gone")
 
 
 def no_way(case: Case, answers: tuple[RouteAnswer, ...], kernel: Kernel, marks: Marks) -> Reason | None:

@@ -14,9 +14,7 @@ PATIENCE = 10.0
 
 #: Rules by which a path is degraded in any state. (Not those of ordinary set-ups: a second link without a default route, a
 #: tunnel, a disabled profile. Nor an unreadable profile, which may be another user's.)
-_DEGRADED = frozenset(
-    {Why.KEPT_LAST, Why.REFUSED, Why.ENDPOINT_ELSEWHERE, Why.NO_SLOT, Why.DAD_FAILED, Why.NO_CONNECTIVITY}
-)
+_DEGRADED = frozenset({Why.KEPT_LAST, Why.REFUSED, Why.NO_SLOT, Why.DAD_FAILED, Why.NO_CONNECTIVITY})
 
 #: Troubles by which no packet of a path gets anywhere.
 LOST = frozenset({Why.NO_WAY, Why.NO_UPLINK})
@@ -81,20 +79,25 @@ def verdict(
     ]
     if trouble := networkmanager_trouble(networkmanager):
         causes.insert(0, f"{trouble}: current paths are kept, and no new ones are added")
-    missing = sum(1 for path in active if path.endpoint_id is None)
+    missing = sum(1 for path in active if _lacks_endpoint(path))
     if missing:
         what = (
             "no path has its endpoint"
             if missing == len(active)
             else f"{missing} of {len(active)} paths have no endpoint"
         )
-        theirs = all(path.owner is Owner.NETWORKMANAGER for path in active if path.endpoint_id is None)
+        theirs = all(path.owner is Owner.NETWORKMANAGER for path in active if _lacks_endpoint(path))
         who = "NetworkManager adds it at the next activation" if theirs else "'nm-mptcp apply', or the service, adds it"
         causes.insert(0, f"{what} in the kernel: {who}")
-    lost = sum(1 for path in active if path.endpoint_id is None or _is_lost(troubled.get(path.address)))
+    lost = sum(1 for path in active if _lacks_endpoint(path) or _is_lost(troubled.get(path.address)))
     if lost and lost == len(active):
         return Verdict.NOT_WORKING, causes
     return (Verdict.HELD_BACK if causes else Verdict.GOOD), causes
+
+
+def _lacks_endpoint(path: Path) -> bool:
+    """Whether somebody is to add a path's endpoint; another program's may be there, for another interface (a trouble)."""
+    return path.endpoint_id is None and path.owner is not Owner.OTHER
 
 
 def networkmanager_trouble(networkmanager: NetworkManager) -> str:

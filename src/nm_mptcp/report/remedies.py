@@ -237,13 +237,13 @@ _BY_RULE: dict[Why, Callable[[Path], list[Remedy]]] = {
     Why.OWN_NETWORK: _none,
     Why.REFUSES_DEFAULT: _own_table,
     Why.NO_UPLINK: _none,
+    Why.ENDPOINT_ELSEWHERE: _fixed("see how to replace it", "nm-mptcp check"),
     # waiting
     Why.ACTIVATING: _fixed("see the activation", "nmcli device show {interface}"),
     Why.TENTATIVE: _fixed("see the address", "ip address show dev {interface}"),
     Why.ADDRESS_AWAY: _fixed("see the address", "ip address show dev {interface}"),
     Why.NO_DEFAULT_ROUTE: _no_route,
     Why.WAITS_FOR_NETWORKMANAGER: _own,
-    Why.ENDPOINT_ELSEWHERE: _fixed("see how to delete it", "nm-mptcp check"),
     Why.REFUSED: _fixed("see all endpoints", "ip mptcp endpoint"),
     # suspended
     Why.DEACTIVATING: _connect,
