@@ -8,6 +8,7 @@ NetworkManager; links are lost before it begins, and amid it. It writes docs/ben
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import itertools
 import json
@@ -24,11 +25,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nm_mptcp.dbus.connection import connected
+
 from ..networkmanager.advertiser import Advertisement, Prefix
-from ..networkmanager.bed import REPOSITORY, missing
+from ..networkmanager.bed import REPOSITORY, Bed, missing
 from ..networkmanager.caller import NOBODY
 from ..networkmanager.logind import Logind
 from ..networkmanager.product import install
+from ..networkmanager.tunnel import Tunnel
 from ..support.waits import wait_for
 from .links import World
 from .tools import TOOLS
@@ -37,6 +41,9 @@ from .watch import EndpointWatch, Events
 
 #: Steps of a storm in a second.
 STEPS = 20
+
+#: Looks that are asked for amid a storm.
+_LOOKS = 40
 
 #: The share of them that has to be taken in time.
 _ENOUGH = 0.8
@@ -160,11 +167,36 @@ def status(world: World) -> Callable[[int], None]:
     return step
 
 
+#: Prefixes of a split tunnel, and changes of its routes a second.
+_PREFIXES, _ROUTE_CHANGES = 10_000, 500
+
+
+def tunnel(world: World) -> Callable[[int], None]:
+    """A tunnel carries 10,000 networks, and its program changes 500 routes a second."""
+    bed = world.bed
+    Tunnel(bed, "10.8.0.2/24")
+    write = _batch(world)
+    write("".join(f"route add 20.{each // 250}.{each % 250}.0/24 dev tun0\n" for each in range(_PREFIXES)))
+    count = "ip route show dev tun0 | wc -l"
+    wait_for("all routes are there", lambda: int(bed.sh(count)) >= _PREFIXES, seconds=60)
+    world.settle()
+
+    def step(_: int) -> None:
+        for change in ("add", "del"):
+            hosts = range(_ROUTE_CHANGES // STEPS // 2)
+            write("".join(f"route {change} 21.0.{each}.0/24 dev tun0\n" for each in hosts))
+
+    return step
+
+
 STORMS = {
     "routes": Storm("1,000 changes of routes a second, by another program", routes),
     "addresses": Storm("200 addresses a second, up to 1,000, on an interface of another program", addresses),
     "prefixes": Storm("200 prefixes a second in router advertisements on the other link", prefixes),
     "interfaces": Storm(f"{STEPS} interfaces a second that come or go", interfaces),
+    "tunnel": Storm(
+        f"{_ROUTE_CHANGES} changes of routes a second of a tunnel that carries {_PREFIXES:,} networks", tunnel
+    ),
     "status": Storm("1,000 `Status` calls of another user at a time", status),
 }
 
@@ -175,6 +207,7 @@ class Result:
 
     quiet: list[float] = field(default_factory=list)
     amid: list[float] = field(default_factory=list)
+    looks: list[float] = field(default_factory=list)  #: ms from the question for a look (``Sync``) to its answer, amid
     share: float = 0.0
     growth: float = 0.0  #: MiB
     endpoints: int = 0  #: the most that there were
@@ -223,6 +256,17 @@ def _loss(world: World, logind: Logind, events: Events) -> float:
     return 1000 * (watch.gone[address] - lost)
 
 
+async def _looks(bed: Bed) -> list[float]:
+    bus, took = await connected(f"unix:path={bed.path('/run/dbus/system_bus_socket')}"), []
+    for _ in range(_LOOKS):
+        begin = time.monotonic()
+        await bus.call("org.nm_mptcp1", "/org/nm_mptcp1", "org.nm_mptcp1", "Sync")
+        took.append(1000 * (time.monotonic() - begin))
+        await asyncio.sleep(1 / STEPS)
+    bus.close()
+    return took
+
+
 def measure(storm: Storm, losses: int, directory: Path, installed: Path) -> Result:
     """Losses before the storm, and amid it."""
     (tool,) = [each for each in TOOLS if each.product]
@@ -244,6 +288,7 @@ def measure(storm: Storm, losses: int, directory: Path, installed: Path) -> Resu
             for _ in range(losses):
                 result.amid.append(_loss(world, logind, events))
                 result.endpoints = max(result.endpoints, len(bed.endpoints()))
+            result.looks = asyncio.run(_looks(bed))
             after = Usage.of(bed.service.pid)
             seconds = after.when - before.when
             if steps[0] < _ENOUGH * seconds * STEPS:
@@ -259,15 +304,17 @@ def _page(results: dict[str, Result], losses: int) -> str:
         "<!-- made by `make bench-storms`; do not edit -->\n",
         f"Linux {os.uname().release}, Python {platform.python_version()}; {os.cpu_count()} cores, which the storm,"
         " NetworkManager and the service share. Milliseconds from the loss of a link's carrier to that of its endpoint, of"
-        f" {losses} losses"
-        " before the storm and amid it, with the same service: median, maximum.\n",
-        "| what happens | before | amid | ratio | the service's share of a processor | its growth (MiB) | endpoints at most |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f" {losses} losses before the storm and amid it, with the same service; and from the question for a look (`Sync`) to"
+        " its answer, amid: median, maximum.\n",
+        "| what happens | before | amid | ratio | a look | share of a processor | growth (MiB) | endpoints at most |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, each in results.items():
-        told = [f"{statistics.median(group):.1f}, {max(group):.1f}" for group in (each.quiet, each.amid)]
+        before, amid, looks = (
+            f"{statistics.median(group):.1f}, {max(group):.1f}" for group in (each.quiet, each.amid, each.looks)
+        )
         lines.append(
-            f"| {STORMS[name].title} | {' | '.join(told)} | {each.ratio:.1f} | {each.share:.0%} | {each.growth:.1f}"
+            f"| {STORMS[name].title} | {before} | {amid} | {each.ratio:.1f} | {looks} | {each.share:.0%} | {each.growth:.1f}"
             f" | {each.endpoints} |"
         )
     return "\n".join(lines) + "\n"

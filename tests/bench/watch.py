@@ -17,6 +17,7 @@ _RTM_NEWLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 16, 20, 24
 _GROUPS = 0x1 | 0x10 | 0x40  # links, IPv4 addresses, IPv4 routes
 _LOWER_UP, _UP = 0x10000, 0x1
 _MAIN = 254
+_SO_RCVBUFFORCE = 33
 _NETLINK_GENERIC, _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 16, 270, 1
 _SUBFLOW_CLOSED = 11
 
@@ -34,6 +35,7 @@ class Events:
         with_name = namespace.ip("link", "show", "dev", interface)
         self._index = int(with_name[0]["ifindex"])
         self._socket = namespace.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 64 << 20)  # thousands of routes may come at once
         self._socket.bind((0, _GROUPS))
         self._news = threading.Condition()
         self.seen: list[tuple[float, str]] = []

@@ -578,6 +578,11 @@ class Marks:
     now: Numbering
     before: frozenset[Numbering]
 
+    @property
+    def protocols(self) -> frozenset[int]:
+        """The protocols of our routes and rules: any route of main with one of them is ours."""
+        return frozenset(known.protocol for known in (self.now, *self.before))
+
     def on_route(self, route: Route) -> bool:
         """Whether a route is ours: one of our tables, or a failover route in main."""
         return any(

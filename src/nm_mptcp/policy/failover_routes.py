@@ -61,10 +61,11 @@ def failover_routes(
     for, that is no path. Nothing is preferred to a route with metric 0: a link with one is not covered. ``tables`` are our
     tables by ifindex.
     """
-    # Computed also while no link is lost, so that the results are cached when one is.
-    best = {ifindex: _best(routes, marks) for (table, ifindex), routes in kernel.routes.items() if table == MAIN_TABLE}
     around = lost | silent
-    alive = [ifindex for ifindex in best if _has_carrier(kernel, ifindex)] if around else []
+    if not around:  # else each change of thousands of routes would cost a look at all of them
+        return FailoverRoutes({}, frozenset())
+    best = {ifindex: _best(routes, marks) for (table, ifindex), routes in kernel.routes.items() if table == MAIN_TABLE}
+    alive = [ifindex for ifindex in best if _has_carrier(kernel, ifindex)]
     first, owners, uncovered = _destinations(best, lost, silent)
     routes: dict[tuple[int, int], set[Route]] = {}
     for key, metric in first.items():
@@ -148,17 +149,32 @@ def _has_carrier(kernel: Kernel, ifindex: int) -> bool:
 
 @cached_by_identity(objects=1)
 def has_failover_routes(routes: tuple[Route, ...], marks: Marks) -> bool:
-    """Whether any of these routes is one of ours in main."""
-    return any(route.table == MAIN_TABLE and marks.on_route(route) for route in routes)
+    """Whether any of these routes of main is one of ours."""
+    ours = marks.protocols
+    return any(route.protocol in ours for route in routes)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Best:
-    """The best route by a link to each destination, ours excepted, with an index by prefix."""
+    """The best route by a link to each destination, ours excepted."""
 
     routes: Mapping[_Key, Route]
-    prefixes: Mapping[Family, Mapping[tuple[_Prefix, int], Route]]  #: by prefix and type of service
-    lengths: Mapping[Family, tuple[int, ...]]  #: of these prefixes, the longest first
+
+    @functools.cached_property
+    def prefixes(self) -> Mapping[Family, Mapping[tuple[_Prefix, int], Route]]:
+        """The routes by prefix and type of service."""
+        found: dict[Family, dict[tuple[_Prefix, int], Route]] = {family: {} for family in Family}
+        for (destination, tos), route in self.routes.items():
+            found[route.family][_prefix(destination), tos] = route
+        return found
+
+    @functools.cached_property
+    def lengths(self) -> Mapping[Family, tuple[int, ...]]:
+        """The lengths of these prefixes, the longest first."""
+        return {
+            family: tuple(sorted({length for (_, length), _ in index}, reverse=True))
+            for family, index in self.prefixes.items()
+        }
 
     def of(self, family: Family) -> dict[_Key, Route]:
         """The routes of one family."""
@@ -167,21 +183,17 @@ class _Best:
 
 @cached_by_identity(objects=1)
 def _best(routes: tuple[Route, ...], marks: Marks) -> _Best:
-    """The best routes among these, without link-local ones: another link does not reach their destinations."""
+    """The best routes among these of main, without link-local ones: another link does not reach their destinations."""
+    ours = marks.protocols
     best: dict[_Key, Route] = {}
     for route in routes:
-        key = (route.destination, route.tos)
-        if route.type is not RouteType.UNICAST or marks.on_route(route) or route.destination.startswith(_LINK_LOCAL):
+        if route.protocol in ours or route.type is not RouteType.UNICAST or route.destination.startswith(_LINK_LOCAL):
             continue
-        if key not in best or route.metric < best[key].metric:
+        key = (route.destination, route.tos)
+        known = best.get(key)
+        if known is None or route.metric < known.metric:
             best[key] = route
-    prefixes: dict[Family, dict[tuple[_Prefix, int], Route]] = {family: {} for family in Family}
-    for (destination, tos), route in best.items():
-        prefixes[route.family][_prefix(destination), tos] = route
-    lengths = {
-        family: tuple(sorted({length for (_, length), _ in index}, reverse=True)) for family, index in prefixes.items()
-    }
-    return _Best(best, prefixes, lengths)
+    return _Best(best)
 
 
 def _covering(best: _Best, key: _Key) -> Route | None:

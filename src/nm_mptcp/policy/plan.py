@@ -325,7 +325,7 @@ def _routes(
     present = {
         place
         for place, routes in kernel.routes.items()
-        if marks.on_table(place[0]) or has_failover_routes(routes, marks)
+        if marks.on_table(place[0]) or (place[0] == MAIN_TABLE and has_failover_routes(routes, marks))
     }
     for place in sorted(wanted.keys() | present, key=_addition_order):
         added, deleted = _difference(wanted.get(place, _NONE), kernel.routes.get(place, ()), marks)
