@@ -49,14 +49,14 @@ async def _measure(place: Path, far: Network, routes: int, losses: int) -> None:
             took[what] = time.monotonic() - begin
             print(f"{routes} routes {what}: {took[what]:.2f} s", flush=True)
             await settled(engine)
-        await _lose(far, engine, deleted, 0.0)
-        waits = [await _lose(far, engine, deleted, 0.0) for _ in range(losses)]
+        await lose(far, engine, deleted)
+        waits = [await lose(far, engine, deleted) for _ in range(losses)]
         print(f"a loss while nothing else is to do: {_told(waits)}", flush=True)
         for what, change in (("copied", lambda: many_routes(routes)), ("deleted", no_more_routes)):
             waits = []
             for number in range(losses):
                 change()
-                waits.append(await _lose(far, engine, deleted, took[what] * number / losses))
+                waits.append(await lose(far, engine, deleted, took[what] * number / losses))
                 await until(what, lambda: (_copies(engine) >= routes) is (what == "copied"), seconds=_LONGEST)  # noqa: B023
                 (no_more_routes if what == "copied" else lambda: many_routes(routes))()
                 await until("back", lambda: (_copies(engine) >= routes) is (what != "copied"), seconds=_LONGEST)  # noqa: B023
@@ -69,18 +69,21 @@ async def _measure(place: Path, far: Network, routes: int, losses: int) -> None:
         print(f"clear with {routes} routes: {time.monotonic() - begin:.2f} s", flush=True)
 
 
-async def _lose(far: Network, engine: Engine, deleted: list[tuple[float, Endpoint]], after: float) -> float:
-    """Pull the second link's cable after so many seconds, and put it in again; how long (ms) its endpoint stood."""
+async def lose(far: Network, engine: Engine, deleted: list[tuple[float, Endpoint]], after: float = 0.0) -> float:
+    """Pull the second link's cable after so many seconds, and put it in again; how long (ms) its endpoint stood.
+
+    ``deleted`` is that of :func:`deletes`.
+    """
     await asyncio.sleep(after)
     deleted.clear()
     far.ip("link set p2 down")
     begin = time.monotonic()
     await until("deleted", lambda: any(each.address == "10.2.0.1" for _, each in deleted), seconds=_LONGEST)
     wait = max(0.0, next(when for when, each in deleted if each.address == "10.2.0.1") - begin)
-    await until("it is seen to be gone", lambda: _endpoints(engine) == 1, seconds=_LONGEST)
+    await until("it is seen to be gone", lambda: not has_endpoint(engine, "10.2.0.1"), seconds=_LONGEST)
     far.ip("link set p2 up")
     engine.on_resume()  # nothing is held against the link
-    await until("it is back", lambda: _endpoints(engine) == 2, seconds=_LONGEST)
+    await until("it is back", lambda: has_endpoint(engine, "10.2.0.1"), seconds=_LONGEST)
     return wait * 1000
 
 
@@ -125,3 +128,8 @@ def _told(waits: list[float]) -> str:
 
 if __name__ == "__main__":
     main()
+
+
+def has_endpoint(engine: Engine, address: str) -> bool:
+    """Whether the engine has seen an endpoint on that address."""
+    return bool(engine.view) and any(each.address == address for each in engine.view.snapshot.kernel.endpoints)

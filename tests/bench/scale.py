@@ -9,24 +9,29 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import fcntl
 import json
 import math
 import os
 import platform
 import statistics
+import struct
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from nm_mptcp.engine.loop import Engine
 from nm_mptcp.model.state import MAIN_TABLE
 
 from ..networkmanager.bed import REPOSITORY
-from ..support.network import Network, ip
+from ..networkmanager.tunnel import IFF_NO_PI, IFF_TUN, TUNSETIFF
+from ..support.network import Network, batch, ip
 from ..support.running import many_routes, running, until, uplinks
-from .routes import deletes, settled
+from .routes import deletes, lose, settled
 from .usage import Usage
 
 #: Seconds that anything may take.
@@ -45,6 +50,16 @@ class Row:
     memory: float  #: MiB, resident
 
 
+@dataclass
+class Amid:
+    """The figures for so many networks in a tunnel, amid changes of its routes."""
+
+    size: int
+    look: float  #: ms, a convergence, median
+    longest: float  #: ms, the longest
+    loss: float  #: as in :class:`Row`
+
+
 TITLES = {
     "start": "start to converged (s)",
     "look": "a convergence that changes nothing (ms)",
@@ -52,6 +67,11 @@ TITLES = {
     "loss": "a loss (ms)",
     "memory": "resident (MiB)",
 }
+_Figures = TypeVar("_Figures", Row, Amid)
+AMID = {"look": "a convergence (ms)", "longest": "the longest (ms)", "loss": "a loss (ms)"}
+
+#: Changes of a tunnel's routes a second, in so many steps, and for how long they are made (s).
+_CHANGES, _STEPS, _LASTING = 500, 20, 5.0
 
 
 def main() -> None:
@@ -59,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.bench.scale", description=__doc__)
     parser.add_argument("--links", type=int, nargs="*", default=[2, 10, 50, 100, 500], metavar="N")
     parser.add_argument("--routes", type=int, nargs="*", default=[100, 1_000, 10_000, 100_000], metavar="N")
+    parser.add_argument("--tunnel", type=int, nargs="*", default=[100, 1_000, 10_000], metavar="N")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "docs", help="where the page goes")
     parser.add_argument("--repetitions", type=int, default=7, metavar="N", help="of each change")
     arguments = parser.parse_args()
@@ -67,9 +88,12 @@ def main() -> None:
         rows = []
         for size in sizes:
             links, routes = (size, 0) if what == "links" else (2, size)
-            rows.append(_apart(lambda: _measured(links, routes, size, arguments.repetitions)))  # noqa: B023
+            rows.append(_apart(lambda: _measured(links, routes, size, arguments.repetitions), Row))  # noqa: B023
             print(f"{size} {what}: done", flush=True)
-        lines += _table(what, rows)
+        lines += _table(what, rows, TITLES)
+    amid = [_apart(lambda: _measured_amid(size, arguments.repetitions), Amid) for size in arguments.tunnel]  # noqa: B023
+    lines += [f"A tunnel carries so many networks, and {_CHANGES} of its routes change in a second:", ""]
+    lines += _table("networks", amid, AMID)
     text = "\n".join(lines).rstrip() + "\n"
     print(text)
     (arguments.output / "bench-scale.md").write_text(text, encoding="utf-8")
@@ -84,7 +108,7 @@ def _conditions(repetitions: int) -> str:
     )
 
 
-def _apart(measure: Callable[[], Row]) -> Row:
+def _apart(measure: Callable[[], _Figures], kind: type[_Figures]) -> _Figures:
     """In a process of its own, whose memory tells of this size alone."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -97,7 +121,7 @@ def _apart(measure: Callable[[], Row]) -> Row:
     os.waitpid(child, 0)
     if not text:
         raise SystemExit("a measurement failed")
-    return Row(**json.loads(text))
+    return kind(**json.loads(text))
 
 
 def _measured(links: int, routes: int, size: int, repetitions: int) -> Row:
@@ -125,19 +149,63 @@ async def _figures(place: Path, far: Network, links: int, size: int, repetitions
             begin = time.monotonic()
             await until("it is copied", lambda: _has_copy(engine, metric), seconds=_LONGEST)  # noqa: B023
             changes.append(1000 * (time.monotonic() - begin))
-            deleted.clear()
-            far.ip("link set p2 down")
-            begin = time.monotonic()
-            await until(
-                "it is deleted", lambda: any(each.address == "10.2.0.1" for _, each in deleted), seconds=_LONGEST
-            )
-            losses.append(1000 * (next(when for when, each in deleted if each.address == "10.2.0.1") - begin))
-            far.ip("link set p2 up")
-            engine.on_resume()  # nothing is held against the link
-            await until("it is back", lambda: _has_endpoint(engine, "10.2.0.1"), seconds=_LONGEST)
+            losses.append(await lose(far, engine, deleted))
             await settled(engine)
         figures = (statistics.median(each) for each in (looks, changes, losses))
         return Row(size, start, *figures, Usage.of(os.getpid()).memory)
+
+
+def _measured_amid(networks: int, repetitions: int) -> Amid:
+    near, far = Network(), Network()
+    with near.entered(), tempfile.TemporaryDirectory() as place:
+        uplinks(far)
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", b"tun0", IFF_TUN | IFF_NO_PI))
+        ip("address add 10.8.0.2/24 dev tun0")
+        ip("link set tun0 up")
+        batch("\n".join(f"route add 20.{n // 250}.{n % 250}.0/24 dev tun0" for n in range(networks)))
+        return asyncio.run(_figures_amid(Path(place), far, networks, repetitions))
+
+
+async def _figures_amid(place: Path, far: Network, networks: int, repetitions: int) -> Amid:
+    deleted = deletes()
+    looks, losses = [], []
+    async with running(place, "e1", "e2") as engine:
+        await until("something is decided", lambda: engine.view is not None, seconds=_LONGEST)
+        await settled(engine)
+        async with _changing_routes():
+            end = time.monotonic() + _LASTING
+            while time.monotonic() < end:
+                begin = time.monotonic()
+                await engine.converge()
+                looks.append(1000 * (time.monotonic() - begin))
+                await asyncio.sleep(1 / _STEPS)
+            for _ in range(repetitions):
+                losses.append(await lose(far, engine, deleted))
+    return Amid(networks, statistics.median(looks), max(looks), statistics.median(losses))
+
+
+@contextlib.asynccontextmanager
+async def _changing_routes() -> AsyncIterator[None]:
+    """Another program adds and deletes routes of the tunnel."""
+    numbers = range(_CHANGES // _STEPS // 2)
+    lines = "".join(f"route {change} 21.0.{n}.0/24 dev tun0\n" for change in ("add", "del") for n in numbers)
+    program = await asyncio.create_subprocess_exec("ip", "-batch", "-", stdin=asyncio.subprocess.PIPE)
+    assert program.stdin
+    sink = program.stdin
+
+    async def change() -> None:
+        while True:
+            sink.write(lines.encode())
+            await asyncio.gather(sink.drain(), asyncio.sleep(1 / _STEPS))
+
+    changing = asyncio.create_task(change())
+    try:
+        yield
+    finally:
+        changing.cancel()
+        program.kill()
+        await program.wait()
 
 
 def _has_copy(engine: Engine, metric: int) -> bool:
@@ -151,20 +219,16 @@ def _has_copy(engine: Engine, metric: int) -> bool:
     )
 
 
-def _has_endpoint(engine: Engine, address: str) -> bool:
-    return bool(engine.view) and any(each.address == address for each in engine.view.snapshot.kernel.endpoints)
-
-
-def _table(what: str, rows: Sequence[Row]) -> list[str]:
-    lines = [f"| {what} | " + " | ".join(TITLES.values()) + " |", "| ---: |" + " ---: |" * len(TITLES)]
+def _table(what: str, rows: Sequence[Row] | Sequence[Amid], titles: Mapping[str, str]) -> list[str]:
+    lines = [f"| {what} | " + " | ".join(titles.values()) + " |", "| ---: |" + " ---: |" * len(titles)]
     for row in rows:
-        lines.append(f"| {row.size:,} | " + " | ".join(f"{getattr(row, name):.2f}" for name in TITLES) + " |")
+        lines.append(f"| {row.size:,} | " + " | ".join(f"{getattr(row, name):.2f}" for name in titles) + " |")
     if len(rows) > 1:
-        lines.append("| exponent | " + " | ".join(f"{_exponent(rows, name):.2f}" for name in TITLES) + " |")
+        lines.append("| exponent | " + " | ".join(f"{_exponent(rows, name):.2f}" for name in titles) + " |")
     return [*lines, ""]
 
 
-def _exponent(rows: Sequence[Row], name: str) -> float:
+def _exponent(rows: Sequence[Row] | Sequence[Amid], name: str) -> float:
     sizes = [math.log(row.size) for row in rows]
     return statistics.linear_regression(sizes, [math.log(getattr(row, name)) for row in rows]).slope
 

@@ -8,7 +8,6 @@ NetworkManager; links are lost before it begins, and amid it. It writes docs/ben
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import itertools
 import json
@@ -25,10 +24,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nm_mptcp.dbus.connection import connected
-
 from ..networkmanager.advertiser import Advertisement, Prefix
-from ..networkmanager.bed import REPOSITORY, Bed, missing
+from ..networkmanager.bed import REPOSITORY, missing
 from ..networkmanager.caller import NOBODY
 from ..networkmanager.logind import Logind
 from ..networkmanager.product import install
@@ -41,9 +38,6 @@ from .watch import EndpointWatch, Events
 
 #: Steps of a storm in a second.
 STEPS = 20
-
-#: Looks that are asked for amid a storm.
-_LOOKS = 40
 
 #: The share of them that has to be taken in time.
 _ENOUGH = 0.8
@@ -207,7 +201,6 @@ class Result:
 
     quiet: list[float] = field(default_factory=list)
     amid: list[float] = field(default_factory=list)
-    looks: list[float] = field(default_factory=list)  #: ms from the question for a look (``Sync``) to its answer, amid
     share: float = 0.0
     growth: float = 0.0  #: MiB
     endpoints: int = 0  #: the most that there were
@@ -256,17 +249,6 @@ def _loss(world: World, logind: Logind, events: Events) -> float:
     return 1000 * (watch.gone[address] - lost)
 
 
-async def _looks(bed: Bed) -> list[float]:
-    bus, took = await connected(f"unix:path={bed.path('/run/dbus/system_bus_socket')}"), []
-    for _ in range(_LOOKS):
-        begin = time.monotonic()
-        await bus.call("org.nm_mptcp1", "/org/nm_mptcp1", "org.nm_mptcp1", "Sync")
-        took.append(1000 * (time.monotonic() - begin))
-        await asyncio.sleep(1 / STEPS)
-    bus.close()
-    return took
-
-
 def measure(storm: Storm, losses: int, directory: Path, installed: Path) -> Result:
     """Losses before the storm, and amid it."""
     (tool,) = [each for each in TOOLS if each.product]
@@ -288,7 +270,6 @@ def measure(storm: Storm, losses: int, directory: Path, installed: Path) -> Resu
             for _ in range(losses):
                 result.amid.append(_loss(world, logind, events))
                 result.endpoints = max(result.endpoints, len(bed.endpoints()))
-            result.looks = asyncio.run(_looks(bed))
             after = Usage.of(bed.service.pid)
             seconds = after.when - before.when
             if steps[0] < _ENOUGH * seconds * STEPS:
@@ -304,17 +285,14 @@ def _page(results: dict[str, Result], losses: int) -> str:
         "<!-- made by `make bench-storms`; do not edit -->\n",
         f"Linux {os.uname().release}, Python {platform.python_version()}; {os.cpu_count()} cores, which the storm,"
         " NetworkManager and the service share. Milliseconds from the loss of a link's carrier to that of its endpoint, of"
-        f" {losses} losses before the storm and amid it, with the same service; and from the question for a look (`Sync`) to"
-        " its answer, amid: median, maximum.\n",
-        "| what happens | before | amid | ratio | a look | share of a processor | growth (MiB) | endpoints at most |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f" {losses} losses before the storm and amid it, with the same service: median, maximum.\n",
+        "| what happens | before | amid | ratio | share of a processor | growth (MiB) | endpoints at most |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, each in results.items():
-        before, amid, looks = (
-            f"{statistics.median(group):.1f}, {max(group):.1f}" for group in (each.quiet, each.amid, each.looks)
-        )
+        before, amid = (f"{statistics.median(group):.1f}, {max(group):.1f}" for group in (each.quiet, each.amid))
         lines.append(
-            f"| {STORMS[name].title} | {before} | {amid} | {each.ratio:.1f} | {looks} | {each.share:.0%} | {each.growth:.1f}"
+            f"| {STORMS[name].title} | {before} | {amid} | {each.ratio:.1f} | {each.share:.0%} | {each.growth:.1f}"
             f" | {each.endpoints} |"
         )
     return "\n".join(lines) + "\n"
