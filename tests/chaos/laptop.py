@@ -45,7 +45,7 @@ WRITABLE = f"mount -o remount,rw,size=64M /run; rm -f /run/filler; while umount 
 
 @dataclass
 class Laptop:
-    """``modified``: the activation of each profile when its mptcp-flags were modified: they count from the next one on.
+    """``modified``: the activation of each profile when what makes its addresses paths was modified: it counts from the next.
     ``edited`` and ``strangers``: the addresses of endpoints that were edited by hand, and of those that no record knows or
     NetworkManager made. ``losses`` and ``silenced``: when the links last lost their carrier, or were silent. ``limits``: what
     ``clear`` may restore.
@@ -121,8 +121,8 @@ class Laptop:
         """The D-Bus path of the profile's activation; empty if it is not active."""
         return (self.nmcli("-g", "GENERAL.DBUS-PATH", "connection", "show", "--active", profile) or "").strip()
 
-    def note_flags(self, profile: str) -> None:
-        """Note that a profile's mptcp-flags are modified now."""
+    def note_modified(self, profile: str) -> None:
+        """Note that what makes a profile's addresses paths is modified now: it counts from the next activation on."""
         self.modified[profile] = self.activation(profile)
 
     def connect(self) -> None:

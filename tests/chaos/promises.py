@@ -205,6 +205,8 @@ class Promises:
             flags = self._setting(profile, "connection.mptcp-flags")
             if flags == "0x1" and endpoints and address not in laptop.strangers | laptop.edited:
                 yield f"{address} on {name} is disabled by its profile, and has an endpoint"
+            if protocol == "4" and self._setting(profile, "ipv4.never-default") == "yes":
+                continue  # whoever added a default route
             if flags != "0x0" or not self._carries(facts, name, each, protocol):
                 continue
             if self._is_hindered(link, reasons.get((address, name), ""), protocol, facts):

@@ -255,7 +255,7 @@ def mend(laptop: Laptop, link: str) -> None:
     plug(laptop, link)
     carrier(laptop, link, "up")
     silence(laptop, link, "ends")
-    laptop.note_flags(PROFILES[link])
+    laptop.note_modified(PROFILES[link])
     words = [word for name, values in SETTINGS.items() for word in (name, values[0])]
     laptop.nmcli("connection", "modify", PROFILES[link], *words)
     laptop.nmcli("device", "set", link, "managed", "yes")
@@ -293,8 +293,8 @@ def modify(laptop: Laptop, link: str, setting: str) -> None:
     """``nmcli connection modify``."""
     profile = PROFILES[link]
     name, _, value = setting.partition("=")
-    if name == "connection.mptcp-flags":
-        laptop.note_flags(profile)
+    if name in ("connection.mptcp-flags", "ipv4.never-default"):
+        laptop.note_modified(profile)
     laptop.nmcli("connection", "modify", profile, name, value)
 
 
