@@ -23,7 +23,7 @@ from .life import Broken, live
 from .script import Batch, lives, read, shortest, written
 
 #: In this many batches, each one finds this many addresses that have to be paths, on average (1.4 were seen).
-ENOUGH, PATHS = 50, 0.5
+ENOUGH, PATHS = 40, 0.5
 
 
 def main() -> int:

@@ -173,7 +173,7 @@ COMMANDS = ("$(touch x)", "`touch x`", "; touch x", "-n", "--help", "*", "'", '"
 ODD = st.sampled_from(COMMANDS) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(ODD, max_size=3),
     st.sampled_from(WAITED_FOR + AFTERWARDS),
