@@ -8,12 +8,10 @@ network. Run by :class:`Relay`; the program says at its end what it really did.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import select
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -24,9 +22,8 @@ from pathlib import Path
 
 from ..networkmanager.bed import REPOSITORY, Namespace
 from ..networkmanager.namespaces import die_with_parent, network_of
+from ..networkmanager.tunnel import tun
 
-_TUNSETIFF = 0x400454CA
-_IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
 _SOURCE, _DESTINATION = slice(12, 14), slice(16, 18)
 
 
@@ -67,8 +64,7 @@ class Relay:
 
 def _tun(namespace: Namespace) -> int:
     with network_of(namespace.pid):
-        end = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-        fcntl.ioctl(end, _TUNSETIFF, struct.pack("16sH22x", b"relay", _IFF_TUN | _IFF_NO_PI))
+        end = tun("relay", blocking=False)
     namespace.run("ip", "link", "set", "relay", "txqueuelen", "5000", "up")
     return end
 

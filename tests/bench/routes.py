@@ -122,14 +122,14 @@ def _endpoints(engine: Engine) -> int:
     return len(engine.view.snapshot.kernel.endpoints) if engine.view else 0
 
 
+def has_endpoint(engine: Engine, address: str) -> bool:
+    """Whether the engine has seen an endpoint on that address."""
+    return bool(engine.view) and any(each.address == address for each in engine.view.snapshot.kernel.endpoints)
+
+
 def _told(waits: list[float]) -> str:
     return f"median {statistics.median(waits):.1f} ms, longest {max(waits):.1f} ms ({len(waits)} times)"
 
 
 if __name__ == "__main__":
     main()
-
-
-def has_endpoint(engine: Engine, address: str) -> bool:
-    """Whether the engine has seen an endpoint on that address."""
-    return bool(engine.view) and any(each.address == address for each in engine.view.snapshot.kernel.endpoints)

@@ -10,13 +10,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import fcntl
 import json
 import math
 import os
 import platform
 import statistics
-import struct
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -28,7 +26,7 @@ from nm_mptcp.engine.loop import Engine
 from nm_mptcp.model.state import MAIN_TABLE
 
 from ..networkmanager.bed import REPOSITORY
-from ..networkmanager.tunnel import IFF_NO_PI, IFF_TUN, TUNSETIFF
+from ..networkmanager.tunnel import tun
 from ..support.network import Network, batch, ip
 from ..support.running import many_routes, running, until, uplinks
 from .routes import deletes, lose, settled
@@ -159,8 +157,7 @@ def _measured_amid(networks: int, repetitions: int) -> Amid:
     near, far = Network(), Network()
     with near.entered(), tempfile.TemporaryDirectory() as place:
         uplinks(far)
-        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-        fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", b"tun0", IFF_TUN | IFF_NO_PI))
+        tun("tun0")  # it goes with this process
         ip("address add 10.8.0.2/24 dev tun0")
         ip("link set tun0 up")
         batch("\n".join(f"route add 20.{n // 250}.{n % 250}.0/24 dev tun0" for n in range(networks)))

@@ -13,11 +13,9 @@ import itertools
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +30,7 @@ from ..networkmanager.product import install
 from ..networkmanager.tunnel import Tunnel
 from ..support.waits import wait_for
 from .links import World
+from .selection import workplace
 from .tools import TOOLS
 from .usage import Usage
 from .watch import EndpointWatch, Events
@@ -308,18 +307,15 @@ def main() -> int:
     if lacking := missing():
         print(f"The bench needs {', '.join(lacking)}: try 'sudo make bench-storms'.", file=sys.stderr)
         return 1
-    directory = Path(tempfile.mkdtemp(prefix="nm-mptcp-bench-"))
-    root = directory / "root"
-    root.mkdir()
-    installed = install(root)
     results: dict[str, Result] = {}
-    try:
+    with workplace() as directory:
+        root = directory / "root"
+        root.mkdir()
+        installed = install(root)
         for name, storm in STORMS.items():
             if not chosen.only or name in chosen.only:
                 results[name] = measure(storm, chosen.losses, directory / name, installed)
                 print(json.dumps({name: vars(results[name])}), flush=True)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
     text = _page(results, chosen.losses)
     print(text)
     (chosen.output / "bench-storms.md").write_text(text)

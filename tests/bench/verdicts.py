@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shutil
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +24,7 @@ from ..networkmanager.namespaces import network_of
 from ..networkmanager.product import install
 from ..support.waits import wait_for
 from .links import ECHO, NEAR, PLAIN, World
+from .selection import workplace
 from .streams import Download, DownloadServer, Echo, EchoServer
 from .tools import TOOLS
 from .watch import Subflows, until
@@ -444,17 +443,16 @@ def main() -> int:
     if lacking := missing():
         print(f"The bench needs {', '.join(lacking)}: try 'sudo make bench-verdicts'.", file=sys.stderr)
         return 1
-    directory = Path(tempfile.mkdtemp(prefix="nm-mptcp-bench-"))
-    root = directory / "root"
-    root.mkdir()
-    installed = install(root)
     lines = [
         "<!-- made by `make bench-verdicts`; do not edit -->\n",
         "| what happens | rounds | verdict: silent | new connections led around | connections lost |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     wrong = 0
-    try:
+    with workplace() as directory:
+        root = directory / "root"
+        root.mkdir()
+        installed = install(root)
         for name, case in CASES.items():
             if chosen.only and name not in chosen.only:
                 continue
@@ -464,8 +462,6 @@ def main() -> int:
             title = f"**{case.title}**" if case.silent else case.title
             lines.append(f"| {title} | {count.rounds} | {count.verdicts} | {count.detours} | {count.lost} |")
             print(lines[-1], flush=True)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
     lines.append("\nIn bold: the link is silent, and has to be found.\n")
     (chosen.output / "bench-verdicts.md").write_text("\n".join(lines))
     return 1 if wrong else 0

@@ -16,8 +16,15 @@ from .uplinks import Packet, read_packet
 if TYPE_CHECKING:
     from .bed import Bed
 
-TUNSETIFF = 0x400454CA
-IFF_TUN, IFF_NO_PI = 0x1, 0x1000
+_TUNSETIFF = 0x400454CA
+_IFF_TUN, _IFF_NO_PI = 0x1, 0x1000
+
+
+def tun(name: str, *, blocking: bool = True) -> int:
+    """Make a tunnel device in the namespace of this thread; the descriptor of its other end, with which it goes."""
+    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | (0 if blocking else os.O_NONBLOCK))
+    fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
+    return descriptor
 
 
 class Tunnel:
@@ -25,8 +32,7 @@ class Tunnel:
 
     def __init__(self, bed: Bed, address: str, *routes: str, name: str = "tun0") -> None:
         with network_of(bed.machine.pid):
-            self._descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-            fcntl.ioctl(self._descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
+            self._descriptor = tun(name, blocking=False)
         bed.at_end(self.close)
         bed.machine.run("ip", "address", "add", address, "dev", name)
         bed.machine.run("ip", "link", "set", name, "up")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import socket
@@ -13,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from .namespaces import network_of
-from .tunnel import IFF_NO_PI, IFF_TUN, TUNSETIFF
+from .tunnel import tun
 from .uplinks import UDP, Capture, Packet
 
 if TYPE_CHECKING:
@@ -161,9 +160,7 @@ class VPN:
 
 def _tun(namespace: Namespace, name: str) -> int:
     with network_of(namespace.pid):
-        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-        fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
-    return descriptor
+        return tun(name)
 
 
 def is_carrier(packet: Packet) -> bool:
