@@ -14,7 +14,7 @@ from .bed import PROTOCOL, SERVER, Bed
 from .test_failover import wait_state
 from .traffic import Connection, EchoServer, over_both, reaches
 from .uplinks import Links
-from .vpn import CLIENT, MARK, VPN, beside_the_tunnel
+from .vpn import CLIENT, GATEWAY, MARK, VPN, beside_the_tunnel
 
 #: The port of connections that begin when the tunnel is up.
 LATER = 5001
@@ -105,6 +105,45 @@ def test_a_connection_that_a_program_sends_into_the_tunnel_stays_there(bed: Bed,
             client.recv(1 << 16)
         wait_for("its joins are held back", lambda: held_back(bed) >= 2)
         assert not beside_the_tunnel(*captures, port=LATER)
+
+
+@pytest.fixture
+def announced(bed: Bed, links: Links) -> Links:
+    """A server's: LTE's address is announced, and clients accept that."""
+    bed.modify("LTE", "connection.mptcp-flags enabled,signal")
+    EchoServer(bed.machine, LATER)
+    bed.far.run("ip", "mptcp", "limits", "set", "subflows", "8", "add_addr_accepted", "8")
+    bed.wait_for_dispatcher()
+    bed.start_service()
+    links.bring_up()
+    return links
+
+
+def test_a_connection_that_comes_in_by_a_tunnel_is_announced_no_address_beside_it(bed: Bed, announced: Links) -> None:
+    outside = Connection(bed.far, announced.wifi.address, port=LATER)
+    wait_for("it joins by LTE", lambda: len(outside.subflows()) == 2)
+    VPN(bed).up()
+    wait_guarded(bed)
+    before = outside.subflows()
+    connection = Connection(bed.far, CLIENT, port=LATER)
+    talk(connection)
+    wait_for("the announcement is held back", lambda: held_back(bed))
+    talk(connection)
+    assert {local for local, _ in connection.subflows() - before} == {GATEWAY}
+
+
+def test_a_server_that_announces_a_tunnels_address_alone_goes_on_doing_so(bed: Bed, announced: Links) -> None:
+    bed.nmcli("connection", "down", "LTE")
+    VPN(bed).up(f"{CLIENT}/24", "10.8.0.3/24")
+    wait_guarded(bed)
+    assert "subtype 3" in table(bed)
+    bed.sh("ip mptcp endpoint add 10.8.0.3 dev tun0 signal")
+    wait_for("that may be announced", lambda: "subtype 3" not in table(bed))
+    connection = Connection(bed.far, CLIENT, port=LATER)
+    wait_for("it joins the other address", lambda: len(connection.subflows()) == 2)
+    bed.up("LTE")
+    wait_for("now it would leak", lambda: "subtype 3" in table(bed))
+    assert announced.lte.address
 
 
 def test_what_was_beside_the_tunnel_before_the_filter_was_there_is_closed(bed: Bed, links: Links) -> None:

@@ -20,13 +20,17 @@ from typing import TypeVar
 from ..fault_log import FaultLog
 from ..kernel.access import KernelAccess
 from ..kernel.errors import KernelError
-from ..kernel.join_filter import IPSEC_NAME, JoinFilter, expressible
+from ..kernel.join_filter import ANNOUNCED_NAME, IPSEC_NAME, JoinFilter, expressible
+from ..model.flags import EndpointFlag
 from ..model.state import IPSEC, Desired, Kernel
 from ..text import printable
 
 _Result = TypeVar("_Result")
 
 _log = logging.getLogger(__name__)
+
+#: Where :data:`ANNOUNCED_NAME` is among the tunnels' names by ifindex.
+_ANNOUNCED = -2
 
 #: Seconds from a change of routes to the next look at which peers are still needed, and between two such looks when only
 #: connections ended.
@@ -73,6 +77,8 @@ class JoinGuard:
         if IPSEC in desired.stays_inside:
             wanted[IPSEC] = IPSEC_NAME
         addresses = addresses_of(wanted.keys(), kernel, self._addresses)
+        if wanted and announces_tunnels_alone(desired, kernel, addresses):
+            wanted[_ANNOUNCED] = ANNOUNCED_NAME
         if wanted != self._wanted or addresses != self._addresses:
             self._wanted, self._addresses = wanted, addresses
             self._changed.set()
@@ -156,7 +162,8 @@ class JoinGuard:
         elif wanted and self._written != wanted:
             await self._call(self._filter.write, wanted, await self._peers())
             self._written, self._close_due = wanted, True
-            names = ", ".join(sorted("an IPsec policy" if name == IPSEC_NAME else name for name in wanted))
+            guarded = wanted - {ANNOUNCED_NAME}
+            names = ", ".join(sorted("an IPsec policy" if name == IPSEC_NAME else name for name in guarded))
             _log.info("connections that begin in %s get no subflow beside it", names)
             await self._complete()
         elif self._close_due and wanted:
@@ -184,6 +191,13 @@ class JoinGuard:
         self._events += 1
         self._written = None
         self._changed.set()
+
+
+def announces_tunnels_alone(desired: Desired, kernel: Kernel, inside: Set[str]) -> bool:
+    """Whether addresses are announced, all of them ``inside``: a server that has only tunnels as paths goes on doing so."""
+    endpoints = (*desired.endpoints, *kernel.endpoints)
+    announced = {endpoint.address for endpoint in endpoints if EndpointFlag.SIGNAL in endpoint.flags}
+    return bool(announced) and announced <= inside
 
 
 def addresses_of(tunnels: Set[int], kernel: Kernel, known: Set[str]) -> frozenset[str]:

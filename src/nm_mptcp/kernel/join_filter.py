@@ -7,6 +7,10 @@ the tunnel or marked for it. The filter remembers the peer of each MPTCP connect
 (MP_CAPABLE, RFC 8684), and drops joins to that peer (SYN with MP_JOIN) that leave by anything else, and the resets of these
 joins when the connection ends. It sees the first packet, when it has its final route, and examines only SYN and RST packets.
 
+A peer that is announced an address of a link joins to it from outside, and such a join tells neither peer nor tunnel by which
+it could be known. So the filter drops the announcements themselves (ADD_ADDR with its HMAC, not the echo of a peer's; the
+kernel sends them in packets without data) of this machine's connections in tunnels.
+
 It exists only while there are tunnels. ``nft`` writes and reads it; a change of the rule set by anybody, such as the reload of
 a firewall that flushes all tables, is an event, after which it is read again and restored.
 """
@@ -34,10 +38,13 @@ TABLE = "nm-mptcp"
 _TIMEOUT = 10.0
 
 #: The version of the rules below is part of a name, so that a table of another release is replaced.
-TUNNELS = "tunnels-1"
+TUNNELS = "tunnels-2"
 
 #: Stands for IPsec policies among the names of tunnels: no interface has a slash in its name.
 IPSEC_NAME = "/ipsec"
+
+#: Among the names of tunnels: addresses may be announced in them.
+ANNOUNCED_NAME = "/announced"
 
 #: Peers remembered at a time, and seconds after the last connection to one began; joins whose resets are dropped as well.
 _PEERS, _REMEMBERED = 65535, 7 * 86400
@@ -74,6 +81,18 @@ table inet {table} {{
     tcp option @30,16,4 1 ip6 daddr @peers6 jump hold6
     tcp flags & rst == rst ip daddr . tcp sport . tcp dport @held4 counter drop
     tcp flags & rst == rst ip6 daddr . tcp sport . tcp dport @held6 counter drop
+  }}
+}}
+"""
+
+#: The lengths are those with an HMAC: IPv4 and IPv6, with a port and without. Written so that what ``nft list ruleset`` makes
+#: of it can be loaded again.
+_ANNOUNCEMENTS = """\
+table inet {table} {{
+  chain announce {{
+    type filter hook output priority 300; policy accept;
+    oifname @{tunnels} tcp option @30,16,4 3 tcp option @30,8,8 {{ 16, 18, 28, 30 }} counter drop
+    rt ipsec exists tcp option @30,16,4 3 tcp option @30,8,8 {{ 16, 18, 28, 30 }} counter drop
   }}
 }}
 """
@@ -122,7 +141,8 @@ class JoinFilter:
         """Have the table for these tunnels, or none without tunnels. ``peers`` are those of connections that began before."""
         script = f"table inet {TABLE}\ndelete table inet {TABLE}\n"
         if tunnels:
-            script += _RULES.format(
+            rules = _RULES if ANNOUNCED_NAME in tunnels else _RULES + _ANNOUNCEMENTS
+            script += rules.format(
                 table=TABLE,
                 tunnels=TUNNELS,
                 names=", ".join(f'"{name}"' for name in sorted(tunnels)),
@@ -132,7 +152,8 @@ class JoinFilter:
                 peers4=_elements(peer for peer in peers if ":" not in peer),
                 peers6=_elements(peer for peer in peers if ":" in peer),
             )
-        what = f"guard the connections through {', '.join(sorted(tunnels))}" if tunnels else "delete the table nm-mptcp"
+        named = ", ".join(sorted(tunnels - {ANNOUNCED_NAME}))
+        what = f"guard the connections through {named}" if tunnels else "delete the table nm-mptcp"
         _nft(what, "-f", "-", script=script)
 
     def peers(self) -> frozenset[str]:
