@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..networkmanager.bed import SERVER6
 from ..networkmanager.kernel_view import PathManager
 from ..networkmanager.product import install
 from ..networkmanager.vpn import CLIENT, GATEWAY, MARK, VPN
@@ -36,6 +37,9 @@ BEFORE, LATER = 5000, 5001
 
 #: Seconds after the routes moved from which on nothing may go around the tunnel, and that are looked at.
 GRACE, WATCHED = 0.05, 3.0
+
+#: A default route that nothing takes but sockets that are bound to its device.
+UNUSED = "default metric 9999"
 
 #: What one run found, in milliseconds, packets and bytes; None: it never came to an end while it was looked at.
 Figures = dict[str, float | None]
@@ -169,14 +173,17 @@ def added_again(world: World) -> Figures:
     return {"an endpoint stood for at most (ms)": None if stretches else longest * 1000}
 
 
-def inside(world: World, *, bound: bool) -> Figures:
-    """Connections that begin in a tunnel which carries one host, or to which their sockets are bound, each with 32 kB."""
+def inside(world: World, *, route: str, bound: bool = False, across: bool = False) -> Figures:
+    """Connections that begin in a tunnel with this route, each with 32 kB. ``bound``: because their sockets are bound to it;
+    ``across``: their sockets are IPv6's, and the server, whose IPv4 address they know, announces an IPv6 address."""
     bed = world.bed
-    world.connect()
+    world.connect(ipv6=across)
+    if across:
+        bed.far.run("ip", "mptcp", "endpoint", "add", SERVER6, "signal")
     Sink(bed.far, LATER)
     vpn = VPN(bed)
     vpn.up()
-    bed.sh("ip route add default dev tun0 metric 9999" if bound else f"ip route add {NEAR}/32 dev tun0")
+    bed.sh(f"ip route add {route} dev tun0")
     world.settle()
     if world.tool.product:
         listed = ("nft", "list", "table", "inet", "nm-mptcp")
@@ -185,13 +192,14 @@ def inside(world: World, *, bound: bool) -> Figures:
     begin, worked = time.time(), 0
     ends: list[socket.socket] = []
     while time.time() < begin + WATCHED - 0.5:
-        client = bed.machine.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
+        family = socket.AF_INET6 if across else socket.AF_INET
+        client = bed.machine.socket(family, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
         ends.append(client)
         if bound:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"tun0")
         client.settimeout(2)
         with contextlib.suppress(OSError):
-            client.connect((NEAR, LATER))
+            client.connect((f"::ffff:{NEAR}" if across else NEAR, LATER))
             client.sendall(bytes(32_000))
             worked += 1
         time.sleep(0.025)
@@ -258,8 +266,9 @@ SCENARIOS = (
     Scenario("metric", "NetworkManager's `tun` profile, better metric", partial(traffic, begin=_metric, changes=1)),
     Scenario("halves", "OpenVPN's 0.0.0.0/1 and 128.0.0.0/1", partial(traffic, begin=_halves, changes=2)),
     Scenario("rules", "WireGuard's rules (fwmark, suppress_prefixlength)", partial(traffic, begin=_rules, changes=2)),
-    Scenario("split", "A split tunnel: one host", partial(inside, bound=False)),
-    Scenario("bound", "Sockets bound to the tunnel", partial(inside, bound=True)),
+    Scenario("split", "A split tunnel: one host", partial(inside, route=f"{NEAR}/32")),
+    Scenario("bound", "Sockets bound to the tunnel", partial(inside, route=UNUSED, bound=True)),
+    Scenario("across", "IPv4 tunnel, the server announces IPv6", partial(inside, route=f"{NEAR}/32", across=True)),
     Scenario("killed", "A kill switch, the tunnel goes", killed),
     Scenario("clat", "CLAT takes the default route, no VPN", clat),
     Scenario("added", "NetworkManager adds endpoints while the VPN is up", added_again),

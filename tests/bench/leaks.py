@@ -95,9 +95,10 @@ class Sink(Server):
     """Takes all that anybody sends, and answers with a byte now and then."""
 
     def __init__(self, namespace: Namespace, port: int) -> None:
-        listener = namespace.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
+        listener = namespace.socket(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("0.0.0.0", port))
+        listener.bind(("::", port))
         listener.listen(64)
         super().__init__(namespace, listener)
 

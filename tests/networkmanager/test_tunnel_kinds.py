@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One law for every kind of tunnel: not one packet of a connection that began in it leaves beside it."""
+"""One law for every kind of tunnel: no packet of a connection that began in it leaves beside it, and ``explain`` says so."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -17,7 +18,7 @@ from .traffic import Connection, EchoServer
 from .uplinks import Links
 from .vpn import CLIENT, CLIENT6, MARK, VPN, beside_the_tunnel
 from .wireguard import CLIENT as WG_CLIENT
-from .wireguard import NAME, WireGuard, wireguard_in_kernel
+from .wireguard import NAME, WireGuard, WireGuardProfile, wireguard_in_kernel
 
 LATER = 5001
 
@@ -51,12 +52,16 @@ def up(bed: Bed) -> Links:
 
 def obeys(bed: Bed, links: Links, server: str, inside: set[str]) -> None:
     """A connection to this server has its subflows in the tunnel, and leaves no packet beside it, also when it ends."""
+    told = json.loads(bed.nm_mptcp("explain", "--json", server))
     captures = [link.capture() for link in (links.wifi, links.lte)]
     connection = Connection(bed.machine, server, port=LATER)
     for _ in range(20):
         connection.echo(bytes(2000))
     bed.sync()
-    assert {local for local, _ in connection.subflows()} <= inside
+    subflows = {local for local, _ in connection.subflows()}
+    assert subflows <= inside
+    followers = {each["address"] for each in told["subflows"] if each["follows"]}
+    assert subflows == {told["first"]["source"], *followers}
     connection.close()
     wait_for("it is closed", lambda: not connection.subflows())
     assert not beside_the_tunnel(*captures, port=LATER)
@@ -103,6 +108,18 @@ def wireguard_of_the_kernel(bed: Bed, _: Links) -> set[str]:
     if not wireguard_in_kernel(bed):
         pytest.skip("this kernel has no WireGuard")
     return wireguard(bed, program=False)
+
+
+def wireguard_profile_of_the_kernel(bed: Bed, route: str) -> None:
+    if not wireguard_in_kernel(bed):
+        pytest.skip("this kernel has no WireGuard")
+    WireGuardProfile(bed, route)
+
+
+def wireguard_of_networkmanager_and_the_kernel(bed: Bed, _: Links) -> set[str]:
+    wireguard_profile_of_the_kernel(bed, PREFIX)
+    wait_guarded(bed, NAME)
+    return {WG_CLIENT}
 
 
 def tailscale(bed: Bed, *routes: str) -> set[str]:
@@ -155,7 +172,10 @@ def ipsec(bed: Bed, links: Links) -> set[str]:
     return {inner}
 
 
-SPLIT = [tun, tun_of_networkmanager, wireguard_go, wireguard_of_the_kernel, tailscale_with_a_subnet, ipsec]
+SPLIT = [
+    *(tun, tun_of_networkmanager, wireguard_go, wireguard_of_the_kernel, wireguard_of_networkmanager_and_the_kernel),
+    *(tailscale_with_a_subnet, ipsec),
+]
 
 
 @pytest.mark.parametrize("kind", SPLIT, ids=lambda kind: kind.__name__)
@@ -166,6 +186,21 @@ def test_a_tunnel_that_carries_some_hosts(bed: Bed, up: Links, kind: Kind) -> No
         obeys(bed, up, BEHIND6, inside)
     other = Connection(bed.machine, SERVER, port=LATER)
     other.wait_subflow(up.lte.address)
+
+
+def test_an_ipv4_tunnel_and_a_server_that_announces_its_ipv6_address(bed: Bed, up: Links) -> None:
+    """The client's socket is IPv6's, and so the kernel would join to that address by a link's endpoint."""
+    tun_of_networkmanager(bed, up)
+    bed.far.run("ip", "mptcp", "endpoint", "add", BEHIND6, "signal")
+    captures = [link.capture() for link in (up.wifi, up.lte)]
+    connection = Connection(bed.machine, f"::ffff:{BEHIND}", port=LATER)
+    for _ in range(20):
+        connection.echo(bytes(2000))
+    bed.sync()
+    assert {local for local, _ in connection.subflows()} == {f"::ffff:{CLIENT}"}
+    assert not beside_the_tunnel(*captures, port=LATER)
+    other = Connection(bed.machine, SERVER6, port=LATER)
+    other.wait_subflow(up.lte.address6())
 
 
 def test_nothing_leaks_while_a_tunnel_with_many_prefixes_changes_its_routes(bed: Bed, up: Links) -> None:
@@ -225,6 +260,13 @@ def wg_quick_by_the_kernel(bed: Bed, links: Links) -> set[str]:
     return wg_quick(bed, links, program=False)
 
 
+def full_wireguard_of_networkmanager_and_the_kernel(bed: Bed, links: Links) -> set[str]:
+    """It makes wg-quick's rules itself (``wireguard.ip4-auto-default-route``)."""
+    wireguard_profile_of_the_kernel(bed, "0.0.0.0/0")
+    guarded(bed, links, "4")
+    return {WG_CLIENT}
+
+
 def both_families(bed: Bed, links: Links) -> set[str]:
     vpn = VPN(bed, mark=MARK)
     vpn.up(f"{CLIENT}/24", f"{CLIENT6}/64")
@@ -249,6 +291,7 @@ def tailscale_with_an_exit_node(bed: Bed, links: Links) -> set[str]:
 
 FULL = [
     *(halves, default_of_networkmanager, wg_quick_by_wireguard_go, wg_quick_by_the_kernel),
+    full_wireguard_of_networkmanager_and_the_kernel,
     *(both_families, ipv6_alone, tailscale_with_an_exit_node),
 ]
 

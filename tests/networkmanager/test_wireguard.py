@@ -36,9 +36,13 @@ def exempting(bed: Bed, address: str) -> list[str]:
     return [line for line in lines if f"from {address} " in line and (" to " in line or " sport " in line)]
 
 
-def wait_moved(tunnel: WireGuard, capture: Capture, source: str) -> None:
+def wait_moved(tunnel: WireGuard, capture: Capture, source: str, *, before: Capture) -> None:
+    """Wait until the tunnel's packets leave by the other link, and none by the one ``before`` any more."""
     wait_for("the tunnel's packets leave by the other link", lambda: tunnel.own(capture), seconds=20)
+    moved, left = len(tunnel.own(capture)), len(tunnel.own(before))
+    wait_for("more of them do", lambda: len(tunnel.own(capture)) >= moved + 3, seconds=20)
     assert {packet.source for packet in tunnel.own(capture)} == {source}
+    assert len(tunnel.own(before)) == left
 
 
 def test_they_move_to_the_better_link_when_it_comes(bed: Bed, links: Links, tunnel: WireGuard) -> None:
@@ -46,18 +50,18 @@ def test_they_move_to_the_better_link_when_it_comes(bed: Bed, links: Links, tunn
     bed.up("Wi-Fi")
     bed.wait_endpoint(links.wifi.address)
     wait_for("the rule is there", lambda: exempting(bed, links.wifi.address))
-    capture = links.wifi.capture()
+    capture, before = links.wifi.capture(), links.lte.capture()
     # wireguard-go asks for the route after any change of routes, and misses some in a burst.
     bed.sh("ip route add 203.0.113.0/24 dev wlan0")
-    wait_moved(tunnel, capture, links.wifi.address)
+    wait_moved(tunnel, capture, links.wifi.address, before=before)
 
 
 def test_they_move_when_their_link_loses_its_default_route(bed: Bed, links: Links, tunnel: WireGuard) -> None:
     bed.up("Wi-Fi")
     bed.wait_endpoint(links.wifi.address)
-    capture = links.wifi.capture()
+    capture, before = links.wifi.capture(), links.lte.capture()
     bed.sh("ip route del default dev wwan0")
-    wait_moved(tunnel, capture, links.wifi.address)
+    wait_moved(tunnel, capture, links.wifi.address, before=before)
 
 
 @pytest.mark.usefixtures("tunnel")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A WireGuard tunnel to a server beyond the uplinks: by the kernel's module, or by wireguard-go."""
+"""A WireGuard tunnel to a server beyond the uplinks: by the kernel's module or wireguard-go, or NetworkManager's profile."""
 
 from __future__ import annotations
 
@@ -25,15 +25,9 @@ class WireGuard:
 
     def __init__(self, bed: Bed, route: str, *, program: bool) -> None:
         """``program``: by wireguard-go."""
-        self._bed = bed
         self._program = program
-        bed.far.run("ip", "address", "add", f"{SERVER}/32", "dev", "lo")
-        near, far = (self._made(*end) for end in ((bed.machine, NAME), (bed.far, FAR_NAME)))
-        bed.far.sh(f"""
-            wg set {FAR_NAME} listen-port {PORT} peer {near} allowed-ips {CLIENT}/32
-            ip address add {GATEWAY}/24 dev {FAR_NAME}
-            ip link set {FAR_NAME} up
-        """)
+        near = self._made(bed.machine, NAME)
+        far = self._served(bed, near)
         bed.sh(f"""
             wg set {NAME} peer {far} endpoint {SERVER}:{PORT} persistent-keepalive 1 allowed-ips {GATEWAY}/32,{route}
             ip address add {CLIENT}/24 dev {NAME}
@@ -41,6 +35,17 @@ class WireGuard:
             ip route add {route} dev {NAME}
         """)
         wait_for("the tunnel works", lambda: int(bed.sh(f"wg show {NAME} transfer").split()[1]))
+
+    def _served(self, bed: Bed, near: str) -> str:
+        """Have the far end for that public key; returns its own."""
+        bed.far.run("ip", "address", "add", f"{SERVER}/32", "dev", "lo")
+        far = self._made(bed.far, FAR_NAME)
+        bed.far.sh(f"""
+            wg set {FAR_NAME} listen-port {PORT} peer {near} allowed-ips {CLIENT}/32
+            ip address add {GATEWAY}/24 dev {FAR_NAME}
+            ip link set {FAR_NAME} up
+        """)
+        return far
 
     def _made(self, namespace: Namespace, name: str) -> str:
         """Make an end with a key of its own; returns the public one."""
@@ -55,6 +60,24 @@ class WireGuard:
     def own(self, capture: Capture) -> list[Packet]:
         """The tunnel's own packets that left by an uplink."""
         return [packet for packet in capture.packets() if packet.destination == SERVER]
+
+
+class WireGuardProfile(WireGuard):
+    """NetworkManager's, as imported from wg-quick's configuration; it needs the kernel's module."""
+
+    def __init__(self, bed: Bed, route: str) -> None:
+        self._program = False
+        private = bed.sh("wg genkey").strip()
+        far = self._served(bed, bed.sh(f"echo {private} | wg pubkey").strip())
+        bed.write(
+            f"/run/{NAME}.conf",
+            f"[Interface]\nPrivateKey = {private}\nAddress = {CLIENT}/24\n\n"
+            f"[Peer]\nPublicKey = {far}\nEndpoint = {SERVER}:{PORT}\nAllowedIPs = {GATEWAY}/32, {route}\n"
+            "PersistentKeepalive = 1\n",
+        )
+        bed.nmcli("connection", "import", "type", "wireguard", "file", f"/run/{NAME}.conf")
+        bed.up(NAME)
+        wait_for("the tunnel works", lambda: int(bed.sh(f"wg show {NAME} transfer").split()[1]))
 
 
 def wireguard_in_kernel(bed: Bed) -> bool:
