@@ -141,6 +141,17 @@ def full_tunnel(bed: Bed) -> str:
     return SERVER
 
 
+def clat(bed: Bed) -> str:
+    """Its default route is better than the links', and it is no tunnel that a connection has to stay in."""
+    links = plugged(bed)
+    bed.sh(f"ip route add {VPN_SERVER} via {links.wifi.gateway} dev wlan0")
+    VPN(bed).up("192.0.0.1/29")
+    bed.far.sh("ip route add 192.0.0.0/29 dev far-tun0")
+    bed.sh("ip route add default dev tun0 metric 50")
+    bed.sync()
+    return SERVER
+
+
 def unguarded_tunnel(bed: Bed) -> str:
     tunnelled(bed, "0.0.0.0/1", "128.0.0.0/1", configuration="[main]\nvpn-guard=no\n")
     return SERVER
@@ -317,7 +328,7 @@ def ipv6_tunnel_to_the_server(bed: Bed) -> str:
 
 SITUATIONS: tuple[Callable[[Bed], str], ...] = (
     two_links, one_subnet, never_default, never_default_but_a_route, own_table, split_tunnel, full_tunnel,
-    unguarded_tunnel, lost_carrier, lost_carrier_of_another, equal_costs, no_rules, no_rules_and_no_device,
+    clat, unguarded_tunnel, lost_carrier, lost_carrier_of_another, equal_costs, no_rules, no_rules_and_no_device,
     rule_for_the_destination, rule_for_the_source, rule_for_tcp, rule_for_datagrams, rule_that_ends_one, kill_switch,
     no_neighbours_to_ask, ipv6, ipv6_without_rules, ipv6_without_rules_and_device, ipv6_own_table, ipv6_own_tables,
     own_tables, ipv6_that_is_ended,

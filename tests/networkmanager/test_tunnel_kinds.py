@@ -192,6 +192,7 @@ def test_an_ipv4_tunnel_and_a_server_that_announces_its_ipv6_address(bed: Bed, u
     """The client's socket is IPv6's, and so the kernel would join to that address by a link's endpoint."""
     tun_of_networkmanager(bed, up)
     bed.far.run("ip", "mptcp", "endpoint", "add", BEHIND6, "signal")
+    assert "IPv6 endpoints do not join while there is a tunnel (vpn-guard)." in bed.nm_mptcp("explain", BEHIND)
     captures = [link.capture() for link in (up.wifi, up.lte)]
     connection = Connection(bed.machine, f"::ffff:{BEHIND}", port=LATER)
     for _ in range(20):

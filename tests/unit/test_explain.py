@@ -275,6 +275,38 @@ def test_a_connection_around_all_paths_says_so() -> None:
     assert document["first"]["state"] == "excluded"
 
 
+def in_a_tunnel(*announced: str) -> dict[str, Any]:
+    """A connection that begins in tun0, on a machine with such endpoints that are announced."""
+    situation = laptop()
+    tunnel = situation.link("tun0", "10.8.0.2/24", "10.8.0.3/24", type=16, gateway=False)
+    for address in announced:
+        situation.endpoint(address, tunnel if address.startswith("10.8.") else 2, EndpointFlag.SIGNAL, ours=False)
+    ways = {A: RouteResult(2, None, 254, source=A), B: RouteResult(3, None, 254, source=B)}
+    return to(SERVER, situation, ways, RouteResult(tunnel, None, 254, source="10.8.0.2"))
+
+
+def test_a_connection_in_a_tunnel_gets_no_subflow_beside_it() -> None:
+    document = in_a_tunnel()
+    assert {each["reason"] for each in document["subflows"]} == {"it would bypass the tunnel tun0: dropped (vpn-guard)"}
+    assert "The connection begins in the tunnel tun0, and gets no subflow beside it." in document["notes"]
+    assert document["learns"] == ["10.8.0.2"]
+
+
+def test_its_server_is_announced_no_address_unless_only_tunnels_have_some() -> None:
+    assert in_a_tunnel("10.8.0.3")["learns"] == ["10.8.0.2", "10.8.0.3"]
+    assert in_a_tunnel("10.8.0.3", "10.0.9.9")["learns"] == ["10.8.0.2"]
+
+
+def test_a_connection_beside_a_tunnel_tells_of_those_that_are_bound_to_it() -> None:
+    situation = laptop()
+    situation.address(2, f"{A6}/64")
+    situation.endpoint(A6, 2, SUBFLOW, ours=True)
+    situation.link("tun0", "10.8.0.2/24", type=16, gateway=False)
+    notes = to(SERVER, situation, {B: RouteResult(3, None, 254, source=B)})["notes"]
+    assert "Sockets that are bound to tun0, or marked for it, begin there and stay there." in notes
+    assert "IPv6 endpoints do not join while there is a tunnel (vpn-guard)." in notes
+
+
 def test_this_machine_itself_gets_no_subflows() -> None:
     document = to(
         SERVER,

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which local addresses tell that a connection began in a tunnel; when addresses may be announced in it."""
+"""Which local addresses tell that a connection began in a tunnel."""
 
 from __future__ import annotations
 
-from nm_mptcp.engine.join_guard import addresses_of, announces_tunnels_alone
-from nm_mptcp.model.flags import EndpointFlag
-from nm_mptcp.model.state import Address, Desired, Endpoint, Kernel, Link
+from nm_mptcp.engine.join_guard import addresses_of
+from nm_mptcp.model.state import Address, Kernel, Link
 
 WIFI = {2: (Address(2, "10.1.0.50", 24),)}
 TUNNEL = {3: (Address(3, "10.8.0.2", 24),)}
@@ -32,20 +31,3 @@ def test_those_that_another_link_has_do_not() -> None:
     assert addresses_of({3}, unnumbered, frozenset()) == set()
     elsewhere = kernel({2: (Address(2, "10.8.0.2", 24),)})
     assert addresses_of(set(), elsewhere, frozenset({"10.8.0.2"})) == set()
-
-
-def announcing(*addresses: str) -> frozenset[Endpoint]:
-    return frozenset(Endpoint(address, flags=EndpointFlag.SIGNAL) for address in addresses)
-
-
-def test_a_tunnels_address_may_be_announced_while_no_links_is() -> None:
-    inside = {"10.8.0.2"}
-    assert announces_tunnels_alone(Desired(), Kernel(endpoints=announcing("10.8.0.2")), inside)
-    assert announces_tunnels_alone(Desired(endpoints=announcing("10.8.0.2")), Kernel(), inside)
-    assert not announces_tunnels_alone(Desired(endpoints=announcing("10.1.0.50")), Kernel(), inside)
-    assert not announces_tunnels_alone(Desired(), Kernel(endpoints=announcing("10.8.0.2", "10.1.0.50")), inside)
-
-
-def test_nothing_may_be_announced_while_nothing_is() -> None:
-    """An address that is announced later must not get out before the filter is there."""
-    assert not announces_tunnels_alone(Desired(), Kernel(endpoints=frozenset({Endpoint("10.8.0.2")})), {"10.8.0.2"})

@@ -21,8 +21,8 @@ from ..fault_log import FaultLog
 from ..kernel.access import KernelAccess
 from ..kernel.errors import KernelError
 from ..kernel.join_filter import ANNOUNCED_NAME, IPSEC_NAME, JoinFilter, expressible
-from ..model.flags import EndpointFlag
 from ..model.state import IPSEC, Desired, Kernel
+from ..policy.tunnels import announces_tunnels_alone
 from ..text import printable
 
 _Result = TypeVar("_Result")
@@ -77,7 +77,7 @@ class JoinGuard:
         if IPSEC in desired.stays_inside:
             wanted[IPSEC] = IPSEC_NAME
         addresses = addresses_of(wanted.keys(), kernel, self._addresses)
-        if wanted and announces_tunnels_alone(desired, kernel, addresses):
+        if wanted and announces_tunnels_alone((*desired.endpoints, *kernel.endpoints), addresses):
             wanted[_ANNOUNCED] = ANNOUNCED_NAME
         if wanted != self._wanted or addresses != self._addresses:
             self._wanted, self._addresses = wanted, addresses
@@ -191,13 +191,6 @@ class JoinGuard:
         self._events += 1
         self._written = None
         self._changed.set()
-
-
-def announces_tunnels_alone(desired: Desired, kernel: Kernel, inside: Set[str]) -> bool:
-    """Whether addresses are announced, all of them ``inside``: a server that has only tunnels as paths goes on doing so."""
-    endpoints = (*desired.endpoints, *kernel.endpoints)
-    announced = {endpoint.address for endpoint in endpoints if EndpointFlag.SIGNAL in endpoint.flags}
-    return bool(announced) and announced <= inside
 
 
 def addresses_of(tunnels: Set[int], kernel: Kernel, known: Set[str]) -> frozenset[str]:

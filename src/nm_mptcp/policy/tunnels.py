@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable, Set
 
 from ..config.settings import Config
 from ..model.device_types import OVERLAYS, PPP, TUNNEL_LINKS, is_uplink, kind_of
-from ..model.state import IPSEC, Link
+from ..model.flags import EndpointFlag
+from ..model.state import IPSEC, Endpoint, Link
 from .facts import Facts
 
 #: Kinds of NetworkManager's devices that encapsulate their packets.
@@ -61,3 +63,9 @@ def guarded_tunnels(facts: Facts, config: Config) -> frozenset[int]:
         for ifindex, link in facts.kernel.links.items()
         if link.up and link.kind not in OVERLAYS and not _is_port(facts, link) and is_tunnel(facts, ifindex)
     )
+
+
+def announces_tunnels_alone(endpoints: Iterable[Endpoint], inside: Set[str]) -> bool:
+    """Whether addresses are announced, and all of them are tunnels' (``inside``): then they may be, in tunnels as well."""
+    announced = {endpoint.address for endpoint in endpoints if EndpointFlag.SIGNAL in endpoint.flags}
+    return bool(announced) and announced <= inside

@@ -34,6 +34,7 @@ from ..model.state import (
     State,
 )
 from ..policy.source_routing import default_route
+from ..policy.tunnels import announces_tunnels_alone
 from ..text import counted, printable, utf8_safe
 from .documents import (
     Command,
@@ -418,10 +419,11 @@ def explain_destination(
             left -= 1
             learns.append(endpoint.address)
         follow.append(_follower(endpoint, way, why, known))
+    announces = works and (not _tunnel(known, first) or _announces_in_tunnels(known))
     announced = [
         endpoint.address
         for endpoint in kernel.endpoints
-        if works and endpoint.flags & EndpointFlag.SIGNAL and endpoint.address not in learns
+        if announces and endpoint.flags & EndpointFlag.SIGNAL and endpoint.address not in learns
     ]
     return {
         "what": utf8_safe(what),
@@ -514,10 +516,15 @@ def _notes(destination: str, first: RouteResult, follow: list[SubflowExplanation
         )
     if tunnel := _tunnel(known, first):
         notes.append(f"The connection begins in {tunnel}, and gets no subflow beside it.")
+    elif others := sorted(_link_name(known, ifindex) for ifindex in known.desired.stays_inside - {IPSEC}):
+        notes.append(f"Sockets that are bound to {', '.join(others)}, or marked for it, begin there and stay there.")
     notes.append("Only MPTCP connections, to a server that supports MPTCP, get additional subflows.")
     other = {endpoint.family for endpoint in known.snapshot.kernel.endpoints} - {Family.of(destination)}
     for family in sorted(other):
-        notes.append(f"{family.label} endpoints join only if the server announces an {family.label} address.")
+        if known.desired.stays_inside or known.desired.tunnels:
+            notes.append(f"{family.label} endpoints do not join while there is a tunnel (vpn-guard).")
+        else:
+            notes.append(f"{family.label} endpoints join only if the server announces an {family.label} address.")
     return notes
 
 
@@ -528,6 +535,12 @@ def _tunnel(known: Known, way: RouteResult) -> str:
     if way.ifindex in known.desired.stays_inside:
         return f"the tunnel {_link_name(known, way.ifindex)}"
     return ""
+
+
+def _announces_in_tunnels(known: Known) -> bool:
+    kernel = known.snapshot.kernel
+    inside = {each.address for ifindex in known.desired.stays_inside for each in kernel.addresses.get(ifindex, ())}
+    return announces_tunnels_alone(kernel.endpoints, inside)
 
 
 def _destination_commands(known: Known, first: RouteResult) -> list[Command]:
