@@ -55,6 +55,7 @@ class Stream:
     def __init__(self, bed: Bed, links: Links) -> None:
         self.connection = over_both(bed, links)
         self.longest = 0.0
+        self.echoes = 0
         self.error: OSError | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -70,6 +71,13 @@ class Stream:
                 self.error = error
                 return
             self.longest = max(self.longest, time.monotonic() - began)
+            self.echoes += 1
+
+    def goes_on(self, echoes: int = 30) -> None:
+        """Wait for so many more answers."""
+        enough = self.echoes + echoes
+        wait_for("the stream goes on", lambda: self.echoes >= enough or self.error, every=0.01)
+        assert self.error is None
 
     def close(self) -> None:
         self._ended.set()
@@ -128,6 +136,21 @@ def test_it_is_used_again_when_it_answers(bed: Bed, up: Links, stream: Stream) -
     assert stream.error is None
     assert bed.service
     assert "answers again" in bed.service.log()
+
+
+def test_fifty_silences_change_the_routes_a_few_times_and_nothing_is_lost(bed: Bed, up: Links, stream: Stream) -> None:
+    before = stream.connection.subflows()
+    for _ in range(50):
+        up.wifi.network.silence()
+        wait_for("a detour", lambda: detours(bed, "wwan0"), seconds=5, every=0.01)
+        stream.goes_on()
+        up.wifi.network.speak()
+        stream.goes_on()
+    assert stream.connection.subflows() >= before
+    assert bed.service
+    assert bed.service.log().count("answers again") <= 12
+    wait_state(bed, up.wifi.address, "active", "flags-of-kind", seconds=60)
+    wait_for("no detour", lambda: not detours(bed, "wwan0"))
 
 
 @pytest.mark.usefixtures("stream")
