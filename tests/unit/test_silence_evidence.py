@@ -94,7 +94,14 @@ ROWS: dict[str, Row] = {
         (stalled(token=7), tcp(C, token=7, heard=0.01)), Attempts(unanswered=2), Standing.UNKNOWN
     ),
     "few packets prove nothing however long it lasts": Row(
-        (stalled(token=7, seconds=30, retransmitted=8), tcp(C, token=7, heard=0.01)), NONE, Standing.SUSPECT
+        (stalled(token=7, seconds=30, retransmitted=8), tcp(C, token=7, heard=0.01)),
+        Attempts(unanswered=2),
+        Standing.SUSPECT,
+    ),
+    "many packets of before are not certain: nobody looked meanwhile (sleep), and the link may answer by now": Row(
+        (*(stalled(token=7, seconds=4, timeouts=4, unacked=10, local_port=n) for n in (1, 2)), tcp(C, token=7, heard=0.1)),
+        Attempts(unanswered=1),
+        Standing.UNKNOWN,
     ),
     "the sibling was not heard since: the server may be dead": Row(
         (stalled(token=7, seconds=2), tcp(C, token=7, heard=3.0)), Attempts(unanswered=20), Standing.UNKNOWN
@@ -155,7 +162,9 @@ ROWS: dict[str, Row] = {
     ),
     # plain TCP
     "three new connections are not answered, and one peer is by the other link": Row(
-        tuple(connecting(f"192.0.2.{number}") for number in (1, 2, 3)), Attempts(elsewhere=BY_LTE), Standing.SUSPECT
+        tuple(connecting(f"192.0.2.{number}") for number in (1, 2, 3)),
+        Attempts(unanswered=2, elsewhere=BY_LTE),
+        Standing.SUSPECT,
     ),
     "they are not answered by the other link either": Row(
         tuple(connecting(f"198.51.100.{number}") for number in range(200)), Attempts(unanswered=20), Standing.UNKNOWN

@@ -24,6 +24,9 @@ from ..text import listed
 #: Unanswered packets by which silence is suspected, and by which it is certain.
 _SUSPECT, _SILENT = 6, 12
 
+#: Attempts that have to be among them: what waits may have waited while nobody looked, and the link may answer by now.
+_ASKED = 2
+
 #: Seconds without any answer before silence is certain: a Wi-Fi that roams is silent for up to 0.8 s.
 CERTAIN_AFTER = 1.0
 
@@ -239,6 +242,8 @@ def judge(evidence: Evidence, attempts: Attempts, quiet: float) -> Standing:
     alive = evidence.elsewhere.keys() | attempts.elsewhere.keys()
     reached_before = any(not each.connecting for each in evidence.waiting)
     if not alive or not (reached_before or len(evidence.peers) > 1):
+        return Standing.UNKNOWN
+    if attempts.unanswered < _ASKED:
         return Standing.UNKNOWN
     packets = evidence.packets + attempts.unanswered
     if packets >= _SILENT and quiet >= CERTAIN_AFTER:
