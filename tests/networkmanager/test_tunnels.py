@@ -13,7 +13,7 @@ from ..support.waits import wait_for
 from .bed import PROTOCOL, SERVER, Bed
 from .test_failover import wait_state
 from .traffic import Connection, EchoServer, over_both, reaches
-from .uplinks import Links
+from .uplinks import Capture, Links, Packet
 from .vpn import CLIENT, GATEWAY, MARK, VPN, beside_the_tunnel
 
 #: The port of connections that begin when the tunnel is up.
@@ -53,9 +53,10 @@ def wait_guarded(bed: Bed, name: str = "tun0") -> None:
     wait_for("the packet filter is there", lambda: f'"{name}"' in table(bed))
 
 
-def held_back(bed: Bed) -> int:
-    """How many joins were dropped."""
-    words = table(bed).split()
+def held_back(bed: Bed, what: str = "hold") -> int:
+    """How many joins were dropped, or announcements."""
+    chains = table(bed).split("chain ")[1:]
+    words = " ".join(chain for chain in chains if chain.startswith(what)).split()
     return sum(int(words[number + 2]) for number, word in enumerate(words) if word == "counter")
 
 
@@ -119,31 +120,62 @@ def announced(bed: Bed, links: Links) -> Links:
     return links
 
 
-def test_a_connection_that_comes_in_by_a_tunnel_is_announced_no_address_beside_it(bed: Bed, announced: Links) -> None:
+def beside(captures: list[Capture], connection: Connection) -> list[Packet]:
+    """What went by the links to any end of a connection from the far side."""
+    ends = {port for _, port in connection.subflows()}
+    return [packet for packet in beside_the_tunnel(*captures) if packet.destination_port in ends]
+
+
+@pytest.mark.parametrize("marked", [False, True], ids=["by a route", "by a mark"])
+def test_a_connection_that_comes_in_by_a_tunnel_is_announced_no_address_beside_it(
+    bed: Bed, announced: Links, marked: bool
+) -> None:
     outside = Connection(bed.far, announced.wifi.address, port=LATER)
     wait_for("it joins by LTE", lambda: len(outside.subflows()) == 2)
-    VPN(bed).up()
+    outside.close()
+    wait_for("it is closed", lambda: not outside.subflows())
+    VPN(bed).up(*([f"{CLIENT}/32"] if marked else ()))
+    if marked:
+        # A packet filter leads the answers into the tunnel, when the hook for local output is nearly over.
+        bed.sh(f"""
+            ip route add default dev tun0 table 77
+            ip rule add fwmark 7 table 77 priority 77
+            nft add table ip lead
+            nft 'add chain ip lead out {{ type route hook output priority 350; }}'
+            nft add rule ip lead out ip saddr {CLIENT} meta mark set 7
+        """)
     wait_guarded(bed)
-    before = outside.subflows()
+    captures = [link.capture() for link in (announced.wifi, announced.lte)]
     connection = Connection(bed.far, CLIENT, port=LATER)
     talk(connection)
-    wait_for("the announcement is held back", lambda: held_back(bed))
+    wait_for("the announcement is held back", lambda: held_back(bed, "announcement"))
+    # Nor does the path manager of this side open a subflow to the peer, by an endpoint that comes later.
+    bed.sh(f"ip mptcp endpoint delete id {bed.wait_endpoint(announced.wifi.address).id}")
+    bed.wait_endpoint(announced.wifi.address)
+    bed.sync()
     talk(connection)
-    assert {local for local, _ in connection.subflows() - before} == {GATEWAY}
+    assert {local for local, _ in connection.subflows()} == {GATEWAY}
+    assert not [packet for packet in beside_the_tunnel(*captures) if packet.destination == GATEWAY]
+    assert not beside(captures, connection)
 
 
 def test_a_server_that_announces_a_tunnels_address_alone_goes_on_doing_so(bed: Bed, announced: Links) -> None:
-    bed.nmcli("connection", "down", "LTE")
+    bed.modify("LTE", "connection.mptcp-flags enabled,subflow")
+    bed.up("LTE")
     VPN(bed).up(f"{CLIENT}/24", "10.8.0.3/24")
     wait_guarded(bed)
-    assert "subtype 3" in table(bed)
+    assert "jump announcement" in table(bed)
     bed.sh("ip mptcp endpoint add 10.8.0.3 dev tun0 signal")
-    wait_for("that may be announced", lambda: "subtype 3" not in table(bed))
+    wait_for("that may be announced", lambda: "jump announcement" not in table(bed))
     connection = Connection(bed.far, CLIENT, port=LATER)
     wait_for("it joins the other address", lambda: len(connection.subflows()) == 2)
+    bed.modify("LTE", "connection.mptcp-flags enabled,signal")
     bed.up("LTE")
-    wait_for("now it would leak", lambda: "subtype 3" in table(bed))
-    assert announced.lte.address
+    wait_for("now it would leak", lambda: "jump announcement" in table(bed))
+    bed.wait_endpoint(announced.lte.address)
+    inside = {GATEWAY}
+    wait_for("all is in the tunnel", lambda: {local for local, _ in connection.subflows()} == inside, seconds=15)
+    connection.echo()
 
 
 def test_what_was_beside_the_tunnel_before_the_filter_was_there_is_closed(bed: Bed, links: Links) -> None:

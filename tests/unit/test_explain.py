@@ -298,12 +298,12 @@ def test_its_server_is_announced_no_address_unless_only_tunnels_have_some() -> N
 
 
 def test_a_connection_beside_a_tunnel_tells_of_those_that_are_bound_to_it() -> None:
-    situation = laptop()
+    situation = laptop(limits=Limits(8, 0))
     situation.address(2, f"{A6}/64")
     situation.endpoint(A6, 2, SUBFLOW, ours=True)
     situation.link("tun0", "10.8.0.2/24", type=16, gateway=False)
     notes = to(SERVER, situation, {B: RouteResult(3, None, 254, source=B)})["notes"]
-    assert "Sockets that are bound to tun0, or marked for it, begin there and stay there." in notes
+    assert "What is bound to tun0, or marked for it, begins there and stays there." in notes
     assert "IPv6 endpoints do not join while there is a tunnel (vpn-guard)." in notes
 
 

@@ -99,7 +99,10 @@ ROWS: dict[str, Row] = {
         Standing.SUSPECT,
     ),
     "many packets of before are not certain: nobody looked meanwhile (sleep), and the link may answer by now": Row(
-        (*(stalled(token=7, seconds=4, timeouts=4, unacked=10, local_port=n) for n in (1, 2)), tcp(C, token=7, heard=0.1)),
+        (
+            *(stalled(token=7, seconds=4, timeouts=4, unacked=10, local_port=n) for n in (1, 2)),
+            tcp(C, token=7, heard=0.1),
+        ),
         Attempts(unanswered=1),
         Standing.UNKNOWN,
     ),

@@ -14,7 +14,7 @@ import contextlib
 import errno
 import logging
 import math
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from typing import TypeVar
 
 from ..fault_log import FaultLog
@@ -22,7 +22,7 @@ from ..kernel.access import KernelAccess
 from ..kernel.errors import KernelError
 from ..kernel.join_filter import ANNOUNCED_NAME, IPSEC_NAME, JoinFilter, expressible
 from ..model.state import IPSEC, Desired, Kernel
-from ..policy.tunnels import announces_tunnels_alone
+from ..policy.tunnels import addresses_of, announces_tunnels_alone
 from ..text import printable
 
 _Result = TypeVar("_Result")
@@ -42,6 +42,10 @@ _LEFT_OVER = 10.0
 #: Seconds after the start before a table of an earlier process is looked for, where there is no tunnel.
 _AT_REST = 10.0
 
+#: Seconds after which a peer's join no longer follows from an announcement before the filter: its SYN is sent again after 1, 3
+#: and 7 s.
+_LATE_JOIN = 10.0
+
 #: Seconds before a filter that could not be written is tried again.
 _RETRY = 30.0
 
@@ -56,6 +60,7 @@ class JoinGuard:
         self._addresses: frozenset[str] = frozenset()  #: of tunnels since the filter was written, and of no other link
         self._written: frozenset[str] | None = None  #: None: to be read
         self._close_due = False  #: subflows beside a tunnel may be from before the filter
+        self._close_again: float | None = None  #: when they may be so for the last time, by the loop's clock
         self._events = 0  #: changes of the table, counted
         self._depends: tuple[object, ...] = ()
         self._prune_at: float | None = None  #: by the loop's clock; None: not due
@@ -77,7 +82,7 @@ class JoinGuard:
         if IPSEC in desired.stays_inside:
             wanted[IPSEC] = IPSEC_NAME
         addresses = addresses_of(wanted.keys(), kernel, self._addresses)
-        if wanted and announces_tunnels_alone((*desired.endpoints, *kernel.endpoints), addresses):
+        if wanted and announces_tunnels_alone(desired.paths, kernel.endpoints, addresses):
             wanted[_ANNOUNCED] = ANNOUNCED_NAME
         if wanted != self._wanted or addresses != self._addresses:
             self._wanted, self._addresses = wanted, addresses
@@ -141,8 +146,12 @@ class JoinGuard:
                 await self._wait(math.inf if needless else _RETRY)
             else:
                 self._faults.clear("filter")
-                left_over = self._written and not self._wanted
-                await self._wait(_LEFT_OVER if left_over else math.inf)
+                if self._written and not self._wanted:
+                    await self._wait(_LEFT_OVER)
+                elif self._close_again is None:
+                    await self._wait(math.inf)
+                elif not await self._wait(self._close_again - asyncio.get_running_loop().time()):
+                    self._close_due, self._close_again = True, None
 
     async def _wait(self, seconds: float) -> bool:
         """Wait for a change, but not longer than that; whether there was one."""
@@ -161,10 +170,11 @@ class JoinGuard:
             self._changed.set()
         elif wanted and self._written != wanted:
             await self._call(self._filter.write, wanted, await self._peers())
-            self._written, self._close_due = wanted, True
-            guarded = wanted - {ANNOUNCED_NAME}
-            names = ", ".join(sorted("an IPsec policy" if name == IPSEC_NAME else name for name in guarded))
-            _log.info("connections that begin in %s get no subflow beside it", names)
+            known, guarded = ((self._written or frozenset()) - {ANNOUNCED_NAME}, wanted - {ANNOUNCED_NAME})
+            self._written, self._close_due, self._close_again = wanted, True, loop.time() + _LATE_JOIN
+            if guarded != known:
+                names = ", ".join(sorted("an IPsec policy" if name == IPSEC_NAME else name for name in guarded))
+                _log.info("connections that begin in %s get no subflow beside it", names)
             await self._complete()
         elif self._close_due and wanted:
             await self._complete()
@@ -191,14 +201,3 @@ class JoinGuard:
         self._events += 1
         self._written = None
         self._changed.set()
-
-
-def addresses_of(tunnels: Set[int], kernel: Kernel, known: Set[str]) -> frozenset[str]:
-    """The local addresses of these tunnels (ifindexes), and of those before, whose addresses are ``known``; without those that
-    another link has as well, by which a connection may have begun outside.
-    """
-    inside = {each.address for index in tunnels for each in kernel.addresses.get(index, ())}
-    # A tunnel that is being deleted is down before its addresses are gone.
-    others = [link.index for link in kernel.links.values() if link.up and link.index not in tunnels]
-    outside = {each.address for index in others for each in kernel.addresses.get(index, ())}
-    return frozenset((known | inside) - outside)

@@ -5,11 +5,12 @@ The path manager opens additional subflows by every endpoint, each bound to its 
 tells of them only afterwards. So a connection through a tunnel would get subflows beside it, also one whose socket is bound to
 the tunnel or marked for it. The filter remembers the peer of each MPTCP connection whose first SYN leaves by a tunnel
 (MP_CAPABLE, RFC 8684), and drops joins to that peer (SYN with MP_JOIN) that leave by anything else, and the resets of these
-joins when the connection ends. It sees the first packet, when it has its final route, and examines only SYN and RST packets.
+joins when the connection ends. It sees the first packet, when it has its final route. Of connections that a peer began it
+remembers the peer by the SYN/ACK.
 
 A peer that is announced an address of a link joins to it from outside, and such a join tells neither peer nor tunnel by which
 it could be known. So the filter drops the announcements themselves (ADD_ADDR with its HMAC, not the echo of a peer's; the
-kernel sends them in packets without data) of this machine's connections in tunnels.
+kernel sends them in packets without data) that leave by tunnels, not those that are only forwarded.
 
 It exists only while there are tunnels. ``nft`` writes and reads it; a change of the rule set by anybody, such as the reload of
 a firewall that flushes all tables, is an event, after which it is read again and restored.
@@ -46,10 +47,14 @@ IPSEC_NAME = "/ipsec"
 #: Among the names of tunnels: addresses may be announced in them.
 ANNOUNCED_NAME = "/announced"
 
+#: Among the names of tunnels: the table is not of this release.
+OTHER_NAME = "/other"
+
 #: Peers remembered at a time, and seconds after the last connection to one began; joins whose resets are dropped as well.
 _PEERS, _REMEMBERED = 65535, 7 * 86400
 _HELD_BACK = 600
 
+#: Written so that what ``nft list ruleset`` makes of it can be loaded again: some save all rules that there are.
 _RULES = """\
 table inet {table} {{
   set {tunnels} {{ type ifname; elements = {{ {names} }} }}
@@ -69,11 +74,14 @@ table inet {table} {{
     update @held6 {{ ip6 daddr . tcp sport . tcp dport }}
     counter drop
   }}
+  chain announcement {{
+    counter drop
+  }}
   chain postrouting {{
     type filter hook postrouting priority 300; policy accept;
-    tcp flags & (syn | rst) == 0 return
-    tcp flags & (syn | ack) == syn oifname @{tunnels} tcp option @30,16,4 0 jump remember
-    tcp flags & (syn | ack) == syn rt ipsec exists tcp option @30,16,4 0 jump remember
+{announcements}    tcp flags & (syn | rst) == 0 return
+    tcp flags & syn == syn oifname @{tunnels} tcp option @30,16,4 0 jump remember
+    tcp flags & syn == syn rt ipsec exists tcp option @30,16,4 0 jump remember
     oifname @{tunnels} return
     rt ipsec exists return
     oifname "lo" return
@@ -85,16 +93,10 @@ table inet {table} {{
 }}
 """
 
-#: The lengths are those with an HMAC: IPv4 and IPv6, with a port and without. Written so that what ``nft list ruleset`` makes
-#: of it can be loaded again.
+#: Announcements of this machine's own (``iif 0``). The lengths are those with an HMAC: IPv4 and IPv6, without a port and with.
 _ANNOUNCEMENTS = """\
-table inet {table} {{
-  chain announce {{
-    type filter hook output priority 300; policy accept;
-    oifname @{tunnels} tcp option @30,16,4 3 tcp option @30,8,8 {{ 16, 18, 28, 30 }} counter drop
-    rt ipsec exists tcp option @30,16,4 3 tcp option @30,8,8 {{ 16, 18, 28, 30 }} counter drop
-  }}
-}}
+    iif 0 oifname @{tunnels} tcp option @30,16,4 3 tcp option @30,8,8 {{ 16, 18, 28, 30 }} jump announcement
+    iif 0 rt ipsec exists tcp option @30,16,4 3 tcp option @30,8,8 {{ 16, 18, 28, 30 }} jump announcement
 """
 
 
@@ -134,17 +136,20 @@ class JoinFilter:
         self._subscription.close()
 
     def tunnels(self) -> frozenset[str]:
-        """The names of the tunnels in the table; none: there is no table, or that of another release."""
-        return frozenset(_elements_of(TUNNELS))
+        """The names of the tunnels in the table; none: there is no table. :data:`OTHER_NAME`: it is of another release."""
+        if found := _elements_of(TUNNELS):
+            return frozenset(found)
+        return frozenset({OTHER_NAME} if TABLE in _tables() else ())
 
     def write(self, tunnels: frozenset[str], peers: frozenset[str]) -> None:
         """Have the table for these tunnels, or none without tunnels. ``peers`` are those of connections that began before."""
         script = f"table inet {TABLE}\ndelete table inet {TABLE}\n"
         if tunnels:
-            rules = _RULES if ANNOUNCED_NAME in tunnels else _RULES + _ANNOUNCEMENTS
-            script += rules.format(
+            announcements = "" if ANNOUNCED_NAME in tunnels else _ANNOUNCEMENTS.format(tunnels=TUNNELS)
+            script += _RULES.format(
                 table=TABLE,
                 tunnels=TUNNELS,
+                announcements=announcements,
                 names=", ".join(f'"{name}"' for name in sorted(tunnels)),
                 size=_PEERS,
                 timeout=_REMEMBERED,
@@ -191,6 +196,12 @@ def _elements_of(name: str) -> list[str]:
     except (ValueError, KeyError, TypeError):
         pass
     return []
+
+
+def _tables() -> set[str]:
+    """The names of the tables of family inet."""
+    shown = json.loads(_nft("list the tables of nftables", "-j", "list", "tables", "inet"))
+    return {each["table"]["name"] for each in shown["nftables"] if "table" in each}
 
 
 #: Interface names that can be written in a rule set as they are.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Set
 from ..config.settings import Config
 from ..model.device_types import OVERLAYS, PPP, TUNNEL_LINKS, is_uplink, kind_of
 from ..model.flags import EndpointFlag
-from ..model.state import IPSEC, Endpoint, Link
+from ..model.state import IPSEC, Endpoint, Kernel, Link, Path
 from .facts import Facts
 
 #: Kinds of NetworkManager's devices that encapsulate their packets.
@@ -65,7 +65,22 @@ def guarded_tunnels(facts: Facts, config: Config) -> frozenset[int]:
     )
 
 
-def announces_tunnels_alone(endpoints: Iterable[Endpoint], inside: Set[str]) -> bool:
-    """Whether addresses are announced, and all of them are tunnels' (``inside``): then they may be, in tunnels as well."""
-    announced = {endpoint.address for endpoint in endpoints if EndpointFlag.SIGNAL in endpoint.flags}
+def announces_tunnels_alone(paths: Iterable[Path], endpoints: Iterable[Endpoint], inside: Set[str]) -> bool:
+    """Whether addresses are announced, and all of them are tunnels' (``inside``): then they may be, in tunnels as well.
+
+    Paths count whatever their state, so that a link that returns is announced to no connection in a tunnel.
+    """
+    announced = {path.address for path in paths if EndpointFlag.SIGNAL in path.flags}
+    announced |= {endpoint.address for endpoint in endpoints if EndpointFlag.SIGNAL in endpoint.flags}
     return bool(announced) and announced <= inside
+
+
+def addresses_of(tunnels: Set[int], kernel: Kernel, known: Set[str] = frozenset()) -> frozenset[str]:
+    """The local addresses of these tunnels (ifindexes), and of those before, whose addresses are ``known``; without those that
+    another link has as well, by which a connection may have begun outside.
+    """
+    inside = {each.address for index in tunnels for each in kernel.addresses.get(index, ())}
+    # A tunnel that is being deleted is down before its addresses are gone.
+    others = [link.index for link in kernel.links.values() if link.up and link.index not in tunnels]
+    outside = {each.address for index in others for each in kernel.addresses.get(index, ())}
+    return frozenset((known | inside) - outside)

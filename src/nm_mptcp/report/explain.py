@@ -34,8 +34,8 @@ from ..model.state import (
     State,
 )
 from ..policy.source_routing import default_route
-from ..policy.tunnels import announces_tunnels_alone
-from ..text import counted, printable, utf8_safe
+from ..policy.tunnels import addresses_of, announces_tunnels_alone
+from ..text import counted, listed, printable, utf8_safe
 from .documents import (
     Command,
     DestinationExplanation,
@@ -517,11 +517,12 @@ def _notes(destination: str, first: RouteResult, follow: list[SubflowExplanation
     if tunnel := _tunnel(known, first):
         notes.append(f"The connection begins in {tunnel}, and gets no subflow beside it.")
     elif others := sorted(_link_name(known, ifindex) for ifindex in known.desired.stays_inside - {IPSEC}):
-        notes.append(f"Sockets that are bound to {', '.join(others)}, or marked for it, begin there and stay there.")
+        notes.append(f"What is bound to {listed(others, 'or')}, or marked for it, begins there and stays there.")
     notes.append("Only MPTCP connections, to a server that supports MPTCP, get additional subflows.")
     other = {endpoint.family for endpoint in known.snapshot.kernel.endpoints} - {Family.of(destination)}
+    guarded = known.desired.stays_inside or known.desired.tunnels
     for family in sorted(other):
-        if known.desired.stays_inside or known.desired.tunnels:
+        if guarded and not known.snapshot.kernel.limits.add_addr_accepted:
             notes.append(f"{family.label} endpoints do not join while there is a tunnel (vpn-guard).")
         else:
             notes.append(f"{family.label} endpoints join only if the server announces an {family.label} address.")
@@ -539,8 +540,8 @@ def _tunnel(known: Known, way: RouteResult) -> str:
 
 def _announces_in_tunnels(known: Known) -> bool:
     kernel = known.snapshot.kernel
-    inside = {each.address for ifindex in known.desired.stays_inside for each in kernel.addresses.get(ifindex, ())}
-    return announces_tunnels_alone(kernel.endpoints, inside)
+    inside = addresses_of(known.desired.stays_inside, kernel)
+    return announces_tunnels_alone(known.desired.paths, kernel.endpoints, inside)
 
 
 def _destination_commands(known: Known, first: RouteResult) -> list[Command]:
