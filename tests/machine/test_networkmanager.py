@@ -14,7 +14,7 @@ STORIES = {
     "paths": ("tests/networkmanager/test_paths.py",),
     "tunnels of the kernel": (
         *("tests/networkmanager/test_wireguard.py", "tests/networkmanager/test_tunnel_kinds.py"),
-        *("-k", "'kernel or ipsec'"),
+        *("tests/networkmanager/test_tunnels.py", "-k", "'kernel or ipsec or announce'"),
     ),
 }
 
