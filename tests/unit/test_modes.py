@@ -125,6 +125,33 @@ def test_reasons_name_the_mode_and_the_better_link() -> None:
     assert said[CABLE] == "mode handover, regular: its route metric is the lowest"
     assert said[AIR] == "mode handover, backup: eth0 has the lowest route metric"
 
+    said = {path.address: str(path.reason) for path in decided(laptop(), AGGREGATE).paths}
+    assert set(said.values()) == {"mode aggregate, regular: all paths are regular"}
+
+
+def test_without_networkmanager_a_mode_holds_as_well() -> None:
+    situation = laptop()
+    for address, ifindex in ((CABLE, 2), (AIR, 3), (CELL, 4)):
+        situation.endpoint(address, ifindex, SUBFLOW, ours=True)
+    situation.running, situation.devices = False, {}
+    assert flags(situation, HANDOVER) == {CABLE: SUBFLOW, AIR: BACKUP, CELL: BACKUP}
+
+
+def test_a_path_without_a_default_route_is_the_last_to_be_the_best_link() -> None:
+    situation = Situation()
+    explicit = {"mptcp_flags": ProfileFlag(0x32)}  # enabled, also without a default route, subflow
+    situation.link("eth0", f"{CABLE}/24", gateway=False, profile=explicit)
+    situation.link("wlan0", f"{AIR}/24", metric=600, type=WIFI)
+    said = {path.address: str(path.reason) for path in decided(situation, HANDOVER).paths}
+    assert said[AIR] == "mode handover, regular: its route metric is the lowest"
+
+
+def test_where_all_carriers_are_lost_no_link_is_better() -> None:
+    situation = laptop()
+    for ifindex in (2, 3, 4):
+        situation.links[ifindex] = replace(situation.links[ifindex], carrier=False)
+    assert {path.flags for path in decided(situation, HANDOVER).paths} == {SUBFLOW}
+
 
 # --- off ---
 

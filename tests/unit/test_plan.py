@@ -24,18 +24,22 @@ from nm_mptcp.model.state import (
     Family,
     Hop,
     Kernel,
+    LeakingSubflows,
     Limits,
     Link,
+    LinkdownSetting,
     Operation,
     Ours,
     OwnEndpoint,
     ReversePathSetting,
     Route,
+    RouteType,
     Rule,
     SavedSetting,
+    Tunnel,
 )
 from nm_mptcp.policy.decide import decide
-from nm_mptcp.policy.plan import count_unrecorded, plan, restore
+from nm_mptcp.policy.plan import count_unrecorded, needed, plan, restore
 from nm_mptcp.policy.source_routing import rank
 
 from .any_situation import CONFIGURATIONS, situations
@@ -272,6 +276,60 @@ def test_nothing_is_deleted_that_merely_looks_like_ours() -> None:
         foreign,
         Ours(frozenset({OwnEndpoint(A, 3, SUBFLOW, SUBFLOW, 1), OwnEndpoint(A, 2, BACKUP, BACKUP, 1)})),
     )
+
+
+# --- what live connections need, and what is kept for them
+
+
+def test_needed_are_addresses_of_ours_that_have_all_subflows_of_a_connection() -> None:
+    ours = Ours(frozenset({OwnEndpoint(A, 2, SUBFLOW, SUBFLOW, 1)}))
+    elsewhere = Rule(Family.IPV4, RULE_PRIORITY, "10.0.3.2", 7)
+    kernel = Kernel(endpoints=(Endpoint(A, 2, SUBFLOW, 1),), rules=(*rules_of(B), elsewhere))
+    assert needed(kernel, ours, None) == {A, B}
+    assert needed(kernel, ours, {frozenset({A}): 1, frozenset({B, "10.0.3.2"}): 1}) == {A}
+    assert needed(kernel, ours, {frozenset({A, B}): 1}) == {A, B}
+    assert needed(kernel, ours, {frozenset({"10.0.3.2"}): 1}) == frozenset()
+
+
+def test_for_a_kept_address_all_stays_but_what_rejects_packets() -> None:
+    situation = Situation()
+    situation.link("e1", f"{A}/24")
+    kernel, ours = apply(planned(situation), situation.snapshot().kernel, Ours())
+    rejecting = Route("0.0.0.0/0", 42000, type=RouteType.UNREACHABLE, protocol=PROTOCOL, metric=4278198272)
+    others = Route("192.0.2.0/24", 42000, (Hop(2),), protocol=4)
+    routes = [*(route for group in kernel.routes.values() for route in group), rejecting, others]
+    kernel = replace(kernel, routes=grouped(routes))
+    limits, *changes = restore(kernel, ours, kept=frozenset({A}))
+    assert isinstance(limits.value, Limits)
+    assert changes == [Operation(Action.DELETE, END), Operation(Action.DELETE, rejecting)]
+
+
+def test_subflows_beside_a_tunnel_are_closed_first_and_the_tunnels_are_named() -> None:
+    tunnels = {Family.IPV4: Tunnel("the tunnel tun0", frozenset({7}))}
+    desired = Desired(close_all=frozenset({A}), tunnels=tunnels)
+    assert plan(desired, Kernel(), Ours()) == (Operation(Action.CLOSE_ALL, LeakingSubflows(frozenset({A}), tunnels)),)
+
+
+# --- routes without carrier
+
+
+def test_a_setting_is_written_where_the_link_is_and_can_be_read() -> None:
+    places = [(Family.IPV4, 2), (Family.IPV4, 3), (Family.IPV4, 4)]
+    links = {3: Link(3, "e3"), 4: Link(4, "e4")}
+    kernel = Kernel(links=links, linkdown_ignored={places[0]: False, places[2]: False})
+    (operation,) = plan(Desired(linkdown=frozenset(places)), kernel, Ours())
+    assert operation.value == LinkdownSetting(Family.IPV4, 4, "e4", True)
+
+
+# --- the order of routes
+
+
+def test_a_route_without_an_interface_is_the_last_of_its_table() -> None:
+    rejecting = Route("0.0.0.0/0", 42000, type=RouteType.UNREACHABLE, metric=100)
+    routes = [rejecting, *(Route("0.0.0.0/0", 42000, (Hop(index, "10.0.1.1"),), metric=index) for index in (1, 2))]
+    desired = Desired(routes={place: frozenset(group) for place, group in grouped(routes).items()})
+    added = [operation.value for operation in plan(desired, Kernel(), Ours())]
+    assert added == [routes[1], routes[2], rejecting]
 
 
 # --- strict reverse-path filters below a full tunnel

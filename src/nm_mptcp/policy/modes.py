@@ -57,17 +57,14 @@ def _is_free(decision: Decision) -> bool:
 
 
 def _in_mode(facts: Facts, decision: Decision, mode: Mode, best: int | None) -> Decision:
-    regular = mode is Mode.AGGREGATE or best is None or decision.ifindex == best
-    backup = EndpointFlag.BACKUP
-    flags = decision.flags & ~backup if regular else decision.flags | backup
+    flags, words = decision.flags & ~EndpointFlag.BACKUP, "regular: all paths are regular"
+    if mode is not Mode.AGGREGATE:
+        words = "regular: its route metric is the lowest"
+        if best is not None and decision.ifindex != best:
+            flags |= EndpointFlag.BACKUP
+            words = f"backup: {facts.link(best).name} has the lowest route metric"
     if decision.state is not State.ACTIVE:
         return replace(decision, flags=flags)
-    if mode is Mode.AGGREGATE:
-        words = "regular: all paths are regular"
-    elif regular:
-        words = "regular: its route metric is the lowest"
-    else:
-        words = f"backup: {facts.link(best).name if best else 'another'} has the lowest route metric"
     return replace(decision, flags=flags, reason=Reason(Why.MODE, f"{mode}, {words}"))
 
 
