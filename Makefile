@@ -55,8 +55,7 @@ help:
 	@echo "  make demo             see it work, in network namespaces of its own"
 	@echo "  make test             all tests, with what they need (TESTS=, JOBS=$(JOBS))"
 	@echo "  make install          install it (DESTDIR=, PREFIX=/usr); make uninstall"
-	@echo "  make deps             Debian packages for demo and tests; nothing is started"
-	@echo "  make install-deps     Debian packages that the installed program needs"
+	@echo "  make deps             Debian packages for demo, tests; install-deps: to run it"
 	@echo "  make coverage         lines and branches that the tests run: docs/coverage.md"
 	@echo "  make test-matrix      all tests with oldest, middle and newest libraries"
 	@echo "  make test-fresh       demo and tests on a fresh Debian (FRESH=$(FRESH))"
@@ -69,6 +68,7 @@ help:
 	@echo "As any user:"
 	@echo "  make venv             $(VENV) with the command and the test tools"
 	@echo "  make test-model       decision and plan on a model of the kernel (STEPS=)"
+	@echo "  make mutation         changes of policy that no test notices (MUTANTS=)"
 	@echo "  make test-unit        tests that need neither root nor NetworkManager"
 	@echo "  make lint, format     ruff, mypy --strict, shellcheck; format the code"
 	@echo "  make deb, rpm, dist   Debian package, RPM, source and wheel, in dist/"
@@ -114,6 +114,16 @@ STEPS ?= 200000
 
 test-model: venv
 	@$(if $(SEARCH),NM_MPTCP_SEARCH=yes) NM_MPTCP_STEPS=$(STEPS) $(VENV)/bin/python -m pytest -n $(JOBS) tests/unit/test_convergence.py $(PYTEST_ARGUMENTS)
+
+# Each small change of policy, and whether a test notices it; some two a second with two processors. One part of it:
+# MUTANTS='nm_mptcp.policy.plan.*'. Those that no test noticed are shown by `.venv-mutation/bin/mutmut show NAME`.
+MUTANTS ?= *
+
+.PHONY: mutation
+mutation:
+	@tools/venv -p "$$(tools/python $(NEWEST_PYTHON))" .venv-mutation -e '.[test]' mutmut
+	@.venv-mutation/bin/mutmut run '$(MUTANTS)'
+	@.venv-mutation/bin/mutmut results
 
 # Random steps against the running service, with a real NetworkManager, bus and kernel: another sequence for each seed.
 chaos: STEPS = 300
@@ -194,8 +204,8 @@ format: venv
 
 # `make bench-failover BENCH_ARGUMENTS='--repetitions 3 --only carrier'`: NetworkManager alone, with mptcpd, with nm-mptcp;
 # failover: links are lost (25 minutes); behind: is any connection worse off than with NetworkManager alone (7); guard: what
-# goes around a full-tunnel VPN (5); silent: a link is up and carries no packets (15), verdicts: what only looks like that
-# (hours; --rounds 5 for minutes); modes: a download under another mode; routes: a link with 10,000 routes; scale: 500 links,
+# goes around tunnels (10); silent: a link is up and carries no packets (15), verdicts: what only looks like that (50;
+# --rounds 5 for some); modes: a download under another mode; routes: a link with 10,000 routes; scale: 500 links,
 # 100,000 routes; storms: a loss amid 1,000 events a second (1); idle: wake-ups in ten minutes; look: at 20,000 TCP sockets;
 # boot: is a boot slower with the package; commands: status, explain and check beside the service (with --before, of two
 # checkouts in turn).
@@ -345,6 +355,6 @@ rpm:
 
 .PHONY: clean
 clean:
-	rm -rf .venv .venv-oldest .venv-middle .venv-newest build dist src/*.egg-info
+	rm -rf .venv .venv-oldest .venv-middle .venv-newest .venv-mutation mutants build dist src/*.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
