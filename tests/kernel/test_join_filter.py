@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import shutil
 import socket
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from nm_mptcp.kernel import join_filter
+from nm_mptcp.kernel.errors import KernelError
 from nm_mptcp.kernel.join_filter import ANNOUNCED_NAME, IPSEC_NAME, OTHER_NAME, JoinFilter
 from tests.support.network import Network, ip, veth
 from tests.support.waits import wait_for
@@ -152,3 +155,11 @@ def test_a_table_of_another_release_is_none_of_ours_and_none_at_all() -> None:
     assert made.tunnels() == {"tun0"}
     made.write(frozenset(), frozenset())
     assert made.tunnels() == frozenset()
+
+
+def test_where_the_kernel_has_no_nftables_there_is_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(what: str, *_: str, **__: str) -> str:
+        raise KernelError(errno.EINVAL, what, "nft: netlink: Error: cache initialization failed: Invalid argument")
+
+    monkeypatch.setattr(join_filter, "_nft", fails)
+    assert JoinFilter().tunnels() == frozenset()

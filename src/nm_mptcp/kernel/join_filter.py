@@ -199,9 +199,16 @@ def _elements_of(name: str) -> list[str]:
 
 
 def _tables() -> set[str]:
-    """The names of the tables of family inet."""
-    shown = json.loads(_nft("list the tables of nftables", "-j", "list", "tables", "inet"))
-    return {each["table"]["name"] for each in shown["nftables"] if "table" in each}
+    """The names of the tables of family inet; none where the kernel has no nftables."""
+    try:
+        shown = json.loads(_nft("list the tables of nftables", "-j", "list", "tables", "inet"))
+        return {str(each["table"]["name"]) for each in shown["nftables"] if "table" in each}
+    except KernelError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    except (ValueError, KeyError, TypeError):
+        pass
+    return set()
 
 
 #: Interface names that can be written in a rule set as they are.
