@@ -139,8 +139,9 @@ def test_without_networkmanager_a_mode_holds_as_well() -> None:
 
 def test_a_path_without_a_default_route_is_the_last_to_be_the_best_link() -> None:
     situation = Situation()
-    explicit = {"mptcp_flags": ProfileFlag(0x32)}  # enabled, also without a default route, subflow
+    explicit = {"mptcp_flags": ProfileFlag(0x2A)}  # enabled, also without a default route, subflow
     situation.link("eth0", f"{CABLE}/24", gateway=False, profile=explicit)
+    situation.endpoint(CABLE, 2, SUBFLOW, ours=False)
     situation.link("wlan0", f"{AIR}/24", metric=600, type=WIFI)
     said = {path.address: str(path.reason) for path in decided(situation, HANDOVER).paths}
     assert said[AIR] == "mode handover, regular: its route metric is the lowest"
