@@ -84,8 +84,13 @@ ROWS: dict[str, Row] = {
     ),
     "and so for a second": Row(
         (stalled(token=7, seconds=1.1, retransmitted=3), tcp(C, token=7, heard=0.01)),
-        Attempts(unanswered=8),
+        Attempts(unanswered=8, seconds=0.8),
         Standing.SILENT,
+    ),
+    "its peers were only asked for a moment: on a busy machine answers may be late": Row(
+        (stalled(token=7, seconds=26, retransmitted=7), tcp(C, token=7, heard=0.01)),
+        Attempts(unanswered=8, seconds=0.4),
+        Standing.SUSPECT,
     ),
     "many packets in a moment are not certain: a Wi-Fi may roam": Row(
         (stalled(token=7, unacked=20), tcp(C, token=7, heard=0.01)), Attempts(unanswered=20), Standing.SUSPECT
@@ -125,7 +130,7 @@ ROWS: dict[str, Row] = {
     ),
     "only what is sent vanishes: the peer is heard, and acknowledges nothing": Row(
         (stalled(token=7, seconds=1.2, timeouts=3, heard=0.01), tcp(C, token=7, heard=0.01)),
-        Attempts(unanswered=10),
+        Attempts(unanswered=10, seconds=1.0),
         Standing.SILENT,
     ),
     "and before the first timeout: what the peer sends is what it sent before": Row(
@@ -146,7 +151,7 @@ ROWS: dict[str, Row] = {
     ),
     "a neighbour on its own network was heard: that tells nothing about the way beyond": Row(
         (stalled(token=7, seconds=2), tcp(C, token=7, heard=0.01), tcp(W, "10.0.1.9", heard=0.01)),
-        Attempts(unanswered=10),
+        Attempts(unanswered=10, seconds=1.0),
         Standing.SILENT,
     ),
     "a dead server is sent to again a while after another answered": Row(
@@ -176,7 +181,7 @@ ROWS: dict[str, Row] = {
         (connecting(SERVER, 5),), Attempts(unanswered=20, elsewhere=BY_LTE), Standing.UNKNOWN
     ),
     "one that was reached before is not": Row(
-        (stalled(seconds=1.5),), Attempts(unanswered=10, elsewhere=BY_LTE), Standing.SILENT
+        (stalled(seconds=1.5),), Attempts(unanswered=10, seconds=1.2, elsewhere=BY_LTE), Standing.SILENT
     ),
     # clients of a server here
     "a client went away": Row(

@@ -93,7 +93,8 @@ class _Case:
     def attempts(self, now: float) -> Attempts:
         """The results so far; an attempt counts as unanswered when its answer should be there."""
         after = max(_PROMPT, 2 * self.evidence.trip) if self.evidence.trip else _PROMPT_UNKNOWN
-        return Attempts(sum(1 for sent in self.sent if now - sent >= after), self.answered, self.elsewhere)
+        unanswered = sum(1 for sent in self.sent if now - sent >= after)
+        return Attempts(unanswered, now - self.began, self.answered, self.elsewhere)
 
     def forget(self, began: float) -> None:
         """An attempt that began at this time was not sent."""

@@ -27,6 +27,9 @@ _SUSPECT, _SILENT = 6, 12
 #: Attempts that have to be among them: what waits may have waited while nobody looked, and the link may answer by now.
 _ASKED = 2
 
+#: Seconds for which peers were asked before silence is certain, for the same reason: answers may be late on a busy machine.
+_ASKED_FOR = 0.5
+
 #: Seconds without any answer before silence is certain: a Wi-Fi that roams is silent for up to 0.8 s.
 CERTAIN_AFTER = 1.0
 
@@ -121,6 +124,7 @@ class Attempts:
     """The results of connection attempts to the peers of a link."""
 
     unanswered: int = 0  #: by this link
+    seconds: float = 0.0  #: since the first of them
     answered: bool = False  #: one was answered by this link
     elsewhere: Mapping[str, Place] = field(default_factory=dict)  #: the peers that answered by another link
 
@@ -246,7 +250,7 @@ def judge(evidence: Evidence, attempts: Attempts, quiet: float) -> Standing:
     if attempts.unanswered < _ASKED:
         return Standing.UNKNOWN
     packets = evidence.packets + attempts.unanswered
-    if packets >= _SILENT and quiet >= CERTAIN_AFTER:
+    if packets >= _SILENT and quiet >= CERTAIN_AFTER and attempts.seconds >= _ASKED_FOR:
         return Standing.SILENT
     return Standing.SUSPECT if packets >= _SUSPECT else Standing.UNKNOWN
 
