@@ -151,6 +151,7 @@ def test_a_connection_that_comes_in_by_a_tunnel_is_announced_no_address_beside_i
     wait_for("the announcement is held back", lambda: held_back(bed, "announcement"))
     # Nor does the path manager of this side open a subflow to the peer, by an endpoint that comes later.
     bed.sh(f"ip mptcp endpoint delete id {bed.wait_endpoint(announced.wifi.address).id}")
+    bed.nm_mptcp("apply")
     bed.wait_endpoint(announced.wifi.address)
     bed.sync()
     talk(connection)
