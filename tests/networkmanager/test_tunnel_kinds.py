@@ -18,7 +18,7 @@ from .traffic import Connection, EchoServer
 from .uplinks import Links
 from .vpn import CLIENT, CLIENT6, MARK, VPN, beside_the_tunnel
 from .wireguard import CLIENT as WG_CLIENT
-from .wireguard import NAME, WireGuard, WireGuardProfile, wireguard_in_kernel
+from .wireguard import NAME, WireGuard, WireGuardProfile, need_wireguard_in_kernel
 
 LATER = 5001
 
@@ -105,19 +105,13 @@ def wireguard_go(bed: Bed, _: Links) -> set[str]:
 
 
 def wireguard_of_the_kernel(bed: Bed, _: Links) -> set[str]:
-    if not wireguard_in_kernel(bed):
-        pytest.skip("this kernel has no WireGuard")
+    need_wireguard_in_kernel(bed)
     return wireguard(bed, program=False)
 
 
-def wireguard_profile_of_the_kernel(bed: Bed, route: str) -> None:
-    if not wireguard_in_kernel(bed):
-        pytest.skip("this kernel has no WireGuard")
-    WireGuardProfile(bed, route)
-
-
 def wireguard_of_networkmanager_and_the_kernel(bed: Bed, _: Links) -> set[str]:
-    wireguard_profile_of_the_kernel(bed, PREFIX)
+    need_wireguard_in_kernel(bed)
+    WireGuardProfile(bed, PREFIX)
     wait_guarded(bed, NAME)
     return {WG_CLIENT}
 
@@ -256,14 +250,14 @@ def wg_quick_by_wireguard_go(bed: Bed, links: Links) -> set[str]:
 
 
 def wg_quick_by_the_kernel(bed: Bed, links: Links) -> set[str]:
-    if not wireguard_in_kernel(bed):
-        pytest.skip("this kernel has no WireGuard")
+    need_wireguard_in_kernel(bed)
     return wg_quick(bed, links, program=False)
 
 
 def full_wireguard_of_networkmanager_and_the_kernel(bed: Bed, links: Links) -> set[str]:
     """It makes wg-quick's rules itself (``wireguard.ip4-auto-default-route``)."""
-    wireguard_profile_of_the_kernel(bed, "0.0.0.0/0")
+    need_wireguard_in_kernel(bed)
+    WireGuardProfile(bed, "0.0.0.0/0")
     guarded(bed, links, "4")
     return {WG_CLIENT}
 
