@@ -189,9 +189,7 @@ def main() -> int:
         return 1
     directory = Path(tempfile.mkdtemp(prefix="nm-mptcp-demo-"))
     try:
-        root = directory / "root"
-        root.mkdir()
-        installed = install(root)
+        installed = install(directory / "root")
         bed = Bed(directory, installed=installed)
         try:
             story(bed)

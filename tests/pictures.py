@@ -94,9 +94,7 @@ def main() -> int:
         return 1
     directory = Path(tempfile.mkdtemp(prefix="nm-mptcp-pictures-"))
     try:
-        root = directory / "root"
-        root.mkdir()
-        bed = Bed(directory, installed=install(root))
+        bed = Bed(directory, installed=install(directory / "root"))
         try:
             pictures(bed, lambda words: print(words, flush=True))
         finally:

@@ -183,7 +183,6 @@ def main() -> int:
         Part(both, tool, number) for both in (False, True) for tool, number in ((_ALONE, 1), (_PRODUCT, 1), (_ALONE, 2))
     ]
     directory = Path(tempfile.mkdtemp(prefix="nm-mptcp-bench-"))
-    (directory / "root").mkdir()
     installed = install(directory / "root")
     lived: list[Lived] = []
     failures: list[str] = []

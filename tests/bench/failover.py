@@ -37,9 +37,7 @@ def measure(
     results: Results, scenarios: Sequence[Scenario], tools: Sequence[Tool], repetitions: int, directory: Path
 ) -> None:
     """All of it, interleaved; a run that could not be made is told and counted."""
-    root = directory / "root"
-    root.mkdir()
-    installed = install(root)
+    installed = install(directory / "root")
     begin = time.monotonic()
     for repetition in range(repetitions):
         for scenario in scenarios:

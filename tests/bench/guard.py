@@ -329,9 +329,7 @@ def main() -> int:
     results: dict[tuple[str, str], list[Figures]] = defaultdict(list)
     failures = 0
     with workplace() as directory:
-        root = directory / "root"
-        root.mkdir()
-        installed = install(root)
+        installed = install(directory / "root")
         for repetition in range(chosen.repetitions):
             for scenario in chosen.scenarios:
                 for tool in chosen.tools:

@@ -41,24 +41,24 @@ def main() -> int:
         print(f"The bench needs {', '.join(lacking)}: try 'sudo make bench-idle'.", file=sys.stderr)
         return 1
     (tool,) = [each for each in TOOLS if each.product]
-    with tempfile.TemporaryDirectory(prefix="nm-mptcp-bench-") as place:
-        root = Path(place, "root")
-        root.mkdir()
-        with tool.machine(Path(place, "machine"), install(root)) as bed:
-            world, logind = World(bed, tool), Logind(bed)
-            world.connect()
-            world.settle()
-            assert bed.service
-            pid = bed.service.pid
-            first = Usage.of(pid)
-            _day(world, logind)
-            Echo(bed.far)
-            Connection(bed.machine, SERVER).echo()
-            world.settle()
-            _rest(seconds=10)  # what is due soon after events is over
-            before = Usage.of(pid)
-            _rest(seconds=seconds)
-            after = Usage.of(pid)
+    with (
+        tempfile.TemporaryDirectory(prefix="nm-mptcp-bench-") as place,
+        tool.machine(Path(place, "machine"), install(Path(place, "root"))) as bed,
+    ):
+        world, logind = World(bed, tool), Logind(bed)
+        world.connect()
+        world.settle()
+        assert bed.service
+        pid = bed.service.pid
+        first = Usage.of(pid)
+        _day(world, logind)
+        Echo(bed.far)
+        Connection(bed.machine, SERVER).echo()
+        world.settle()
+        _rest(seconds=10)  # what is due soon after events is over
+        before = Usage.of(pid)
+        _rest(seconds=seconds)
+        after = Usage.of(pid)
     woken, watchdog = after.woken - before.woken, seconds / _WATCHDOG
     print(
         f"{seconds} s idle: woken {woken} times ({watchdog:.0f} by the watchdog), {after.share(before):.4%} of a processor.\n"

@@ -62,9 +62,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     found = []
     with tempfile.TemporaryDirectory(prefix="nm-mptcp-bench-") as name:
-        root = Path(name, "root")
-        root.mkdir()
-        installed = install(root)
+        installed = install(Path(name, "root"))
         for number in range(rounds):
             found.append(once(Path(name, str(number)), installed))
             print(

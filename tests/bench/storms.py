@@ -309,9 +309,7 @@ def main() -> int:
         return 1
     results: dict[str, Result] = {}
     with workplace() as directory:
-        root = directory / "root"
-        root.mkdir()
-        installed = install(root)
+        installed = install(directory / "root")
         for name, storm in STORMS.items():
             if not chosen.only or name in chosen.only:
                 results[name] = measure(storm, chosen.losses, directory / name, installed)

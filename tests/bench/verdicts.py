@@ -460,9 +460,7 @@ def run(cases: Sequence[str], rounds: int, at_once: int) -> dict[str, Count]:
     """The results of these cases."""
     counts: dict[str, Count] = {}
     with workplace() as directory, ProcessPoolExecutor(at_once, multiprocessing.get_context("fork")) as executor:
-        root = directory / "root"
-        root.mkdir()
-        each = partial(measure, rounds=rounds, directory=directory, installed=install(root))
+        each = partial(measure, rounds=rounds, directory=directory, installed=install(directory / "root"))
         for name, count in zip(cases, executor.map(each, cases), strict=True):
             counts[name] = count
             print(f"{CASES[name].title}: {count}", flush=True)
