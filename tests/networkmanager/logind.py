@@ -88,7 +88,10 @@ class Logind:
 
         NetworkManager takes those down when it hears of sleep, but leaves software devices as they are, and so all of a
         bed; with networking switched off it takes these down as well, on the same way (``do_sleep_wake`` in nm-manager.c).
+        What is still being activated is waited for: the end of a pre-up script replaces the deactivation that was queued, and
+        NetworkManager then answers never (``nm_device_queue_state`` holds one state, and 1.42 waits for all devices).
         """
+        wait_for("no device is being activated", lambda: "connecting" not in bed.nmcli("-t", "-f", "STATE", "device"))
         self.prepare()
         bed.nmcli("networking", "off")
 
