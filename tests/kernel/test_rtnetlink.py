@@ -455,3 +455,12 @@ def test_a_dump_that_changes_meanwhile_is_repeated(
         stop.set()
         thread.join()
     assert va
+
+
+def test_nobody_takes_the_news_of_our_routes_for_an_answer_to_himself(rtnetlink: Rtnetlink, va: int) -> None:
+    # A notification has the number of the request that caused it; wireguard-go reads those up to 65535 as its own.
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, netlink.ROUTE) as listener:
+        listener.bind((0, 1 << (7 - 1)))  # RTNLGRP_IPV4_ROUTE
+        rtnetlink.add_route(Route("198.51.100.0/24", table=TABLE, protocol=PROTOCOL, hops=(Hop(va),)))
+        (message,) = netlink.messages(listener.recv(1 << 16))
+    assert message.sequence > 0xFFFF

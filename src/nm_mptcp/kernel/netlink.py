@@ -68,7 +68,9 @@ _BUFFER = 256 * 1024
 #: Seconds to wait for an answer. The kernel answers during the system call; this is for one that is broken.
 _TIMEOUT = 30.0
 
-_LAST_SEQUENCE = 0x7FFFFFFF
+#: The numbers of requests. The kernel's notification has the number of the request that caused it, and wireguard-go reads
+#: those of routes up to 65535 as answers to requests of its own, and so misses the change (``sticky_linux.go``).
+_FIRST_SEQUENCE, _LAST_SEQUENCE = 0x10000, 0x7FFFFFFF
 
 #: How often a dump is repeated that was interrupted by changes.
 _DUMP_TRIES = 8
@@ -228,7 +230,7 @@ class Netlink(Closing):
     def __init__(self, protocol: int) -> None:
         self._protocol = protocol
         self._socket: socket.socket | None = None
-        self._sequence = 0
+        self._sequence = _FIRST_SEQUENCE
         self._buffer = bytearray(0)
 
     def close(self) -> None:
@@ -306,7 +308,7 @@ class Netlink(Closing):
     def _send(self, sock: socket.socket, kind: int, flags: int, payloads: Sequence[bytes], what: str) -> None:
         data = b""
         if self._sequence > _LAST_SEQUENCE - len(payloads):
-            self._sequence = 0
+            self._sequence = _FIRST_SEQUENCE
         for payload in payloads:
             self._sequence += 1
             data += _HEADER.pack(16 + len(payload), kind, flags, self._sequence, 0) + payload
