@@ -14,7 +14,8 @@ STORIES = {
     "paths": ("tests/networkmanager/test_paths.py",),
     "tunnels of the kernel": (
         *("tests/networkmanager/test_wireguard.py", "tests/networkmanager/test_tunnel_kinds.py"),
-        *("tests/networkmanager/test_tunnels.py", "-k", "'kernel or ipsec or announce'"),
+        *("tests/networkmanager/test_tunnels.py", "tests/networkmanager/test_silence_below_tunnels.py"),
+        *("-k", "'(kernel and not silence_below) or ipsec or announce or (kernel and returns_when)'"),
     ),
 }
 

@@ -50,10 +50,10 @@ def bring_up(bed: Bed, links: Links, **service: Any) -> Links:
 
 
 class Stream:
-    """An MPTCP connection over both links that sends each 10 ms and notes its longest wait for an answer."""
+    """A connection that sends each 10 ms and notes its longest wait for an answer."""
 
-    def __init__(self, bed: Bed, links: Links) -> None:
-        self.connection = over_both(bed, links)
+    def __init__(self, bed: Bed, connection: Connection) -> None:
+        self.connection = connection
         self.longest = 0.0
         self.echoes = 0
         self.error: OSError | None = None
@@ -86,7 +86,7 @@ class Stream:
 
 @pytest.fixture
 def stream(bed: Bed, up: Links) -> Stream:
-    return Stream(bed, up)
+    return Stream(bed, over_both(bed, up))
 
 
 def detours(bed: Bed, device: str, family: str = "-4") -> list[dict[str, Any]]:
@@ -175,7 +175,7 @@ def test_a_metered_path_carries_meanwhile_and_is_backup_afterwards(bed: Bed, lin
     up = bring_up(bed, links)
     before = bed.wait_endpoint(up.lte.address)
     assert "backup" in before.flags
-    Stream(bed, up)
+    Stream(bed, over_both(bed, up))
     up.wifi.network.silence()
     wait_silent(bed, up.wifi.address)
     assert "backup" not in bed.wait_endpoint(up.lte.address).flags
@@ -189,7 +189,7 @@ def test_explicit_flags_are_not_changed(bed: Bed, links: Links) -> None:
     bed.modify("Wi-Fi", "connection.mptcp-flags 0x22")
     up = bring_up(bed, links)
     before = bed.wait_endpoint(up.wifi.address)
-    Stream(bed, up)
+    Stream(bed, over_both(bed, up))
     up.wifi.network.silence()
     wait_silent(bed, up.wifi.address)
     assert reaches(bed.machine, SERVER)
@@ -341,7 +341,7 @@ def instances(bed: Bed) -> list[str]:
 def test_a_link_that_is_not_to_be_led_around_is_not(bed: Bed, links: Links) -> None:
     bed.write("/etc/nm-mptcp/nm-mptcp.conf", "[path-wifi]\nmatch-device=interface-name:wlan0\nsilent-links=no\n")
     up = bring_up(bed, links)
-    stream = Stream(bed, up)
+    stream = Stream(bed, over_both(bed, up))
     up.wifi.network.silence()
     time.sleep(2)
     assert not detours(bed, "wwan0")

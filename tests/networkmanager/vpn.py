@@ -34,12 +34,21 @@ class VPN:
     """A running VPN client and its server. The tunnel's device has no addresses or routes until somebody gives it some."""
 
     def __init__(
-        self, bed: Bed, *, name: str = "tun0", mark: int = 0, source: str | None = None, mptcp: bool = False
+        self,
+        bed: Bed,
+        *,
+        name: str = "tun0",
+        mark: int = 0,
+        source: str | None = None,
+        mptcp: bool = False,
+        roams: bool = False,
     ) -> None:
-        """``name``: attached where it is there already. The carrier's socket has this mark, and is bound to ``source``."""
+        """``name``: attached where it is there already. The carrier's socket has this mark, and is bound to ``source``. If it
+        ``roams``, each packet has the source of the route that it leaves by, as OpenVPN's have.
+        """
         self.bed = bed
         self.name = name
-        self._mptcp = mptcp
+        self._mptcp, self._roams = mptcp, roams
         far = bed.far
         if not getattr(bed, "_vpn_server", False):
             far.run("ip", "address", "add", f"{VPN_SERVER}/32", "dev", "lo")
@@ -66,7 +75,7 @@ class VPN:
             self._client.connect((VPN_SERVER, VPN_PORT))
             self._server = server.accept()[0]
             server.close()
-        else:
+        elif not roams:
             self._client.connect((VPN_SERVER, VPN_PORT))
         self._peer: tuple[str, int] | None = None
         self._wake, self._woken = socket.socketpair()
@@ -119,7 +128,10 @@ class VPN:
         if self._mptcp:
             carrier.sendall(_FRAME.pack(len(packet)) + packet)
         elif carrier is self._client:
-            carrier.send(packet)
+            if self._roams:
+                carrier.sendto(packet, (VPN_SERVER, VPN_PORT))
+            else:
+                carrier.send(packet)
         elif self._peer:
             carrier.sendto(packet, self._peer)
 
@@ -132,9 +144,9 @@ class VPN:
             self.bed.machine.run("ip", "address", "add", address, "dev", self.name, *extra)
         self.bed.machine.run("ip", "link", "set", self.name, "mtu", "1400", "up")
 
-    def exempt_server(self, gateway: str, device: str) -> None:
-        """The host route that keeps the carrier out of the tunnel (OpenVPN, NetworkManager)."""
-        self.bed.sh(f"ip route replace {VPN_SERVER}/32 via {gateway} dev {device}")
+    def exempt_server(self, gateway: str, device: str, *, metric: int = 0) -> None:
+        """The host route that keeps the carrier out of the tunnel (OpenVPN; with a metric, NetworkManager)."""
+        self.bed.sh(f"ip route replace {VPN_SERVER}/32 via {gateway} dev {device} metric {metric}")
 
     def default_in_halves(self) -> None:
         """OpenVPN's ``redirect-gateway def1``."""

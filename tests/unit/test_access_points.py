@@ -195,7 +195,7 @@ def test_a_new_networkmanager_is_asked_anew() -> None:
 class Still:
     """A kernel that never changes but by what it is told to do."""
 
-    tcp_sockets = None  # nothing is retransmitted
+    traffic = None  # nothing is retransmitted
 
     def __init__(self, situation: Situation) -> None:
         self.kernel = situation.snapshot().kernel

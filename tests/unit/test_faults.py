@@ -93,7 +93,7 @@ class FaultyKernel:
     is killed; then nothing exists, as the next service could not know whose it is until the record says that it was refused.
     """
 
-    tcp_sockets = None
+    traffic = None
     closed_subflows = closed_connections = 0
 
     def __init__(

@@ -64,3 +64,25 @@ def test_after_a_sleep_nothing_is_known() -> None:
     silence.forget()
     assert silence.silences(101.0) == {}
     assert silence.next_due(101.0) is None
+
+
+def test_what_a_tunnel_is_led_around_is_not_damped() -> None:
+    silence = LinkSilence()
+    silence.watch(set(), 100.0, {WIFI})
+    for number in range(20):
+        assert silence.lead({WIFI: CERTAIN})
+        assert not silence.lead({WIFI: CERTAIN})
+        assert silence.silences(101.0 + number) == {WIFI: CERTAIN}
+        assert silence.lead({})
+        assert silence.silences(101.0 + number) == {}
+    assert silence.next_due(200.0) is None
+
+
+def test_a_tunnel_is_led_around_nothing_but_what_is_below_it() -> None:
+    silence = LinkSilence()
+    silence.watch({WIFI}, 100.0, {WIFI, LTE})
+    silence.lead({WIFI: CERTAIN, LTE: CERTAIN})
+    silence.watch({WIFI}, 101.0, {LTE})
+    assert silence.silences(101.0) == {LTE: CERTAIN}
+    silence.forget()
+    assert silence.silences(101.0) == {}

@@ -33,7 +33,7 @@ Left = tuple[Operation, ...]
 class Quiet:
     """An empty kernel."""
 
-    tcp_sockets = None  # nothing is retransmitted
+    traffic = None  # nothing is retransmitted
 
     def __init__(self) -> None:
         self.looks = 0
@@ -77,7 +77,7 @@ def test_it_can_be_cancelled_at_any_time_of_a_loss(turns: int, tmp_path: Path, m
 class Obedient:
     """A kernel that ignores its operations, and keeps the record's contents at the time of each."""
 
-    tcp_sockets = None  # nothing is retransmitted
+    traffic = None  # nothing is retransmitted
 
     def __init__(self, kernel: Kernel, record: Path) -> None:
         self.kernel = kernel

@@ -207,6 +207,14 @@ def test_a_connection_that_began_in_a_tunnel_is_no_evidence_about_the_links_besi
     assert [each.remote for each in found[WIFI].waiting] == ["192.0.2.2"]
 
 
+def test_what_goes_through_a_tunnel_that_is_watched_is_evidence_about_that() -> None:
+    tunnel = Place(Family.IPV4, 4)
+    through, beside = stalled("10.8.0.2", token=7), stalled(W, "192.0.2.2", token=7)
+    found = weigh(look(through, beside), {**PLACES, "10.8.0.2": tunnel}, near, inside={"10.8.0.2"})
+    assert found.keys() == {tunnel}
+    assert found[tunnel].waiting == (through,)
+
+
 def test_nothing_is_asked_while_somebody_is_heard() -> None:
     assert evidence(stalled(seconds=0.3)).suspicious
     assert not evidence(stalled(seconds=0.3), tcp(W, "192.0.2.9", heard=0.1)).suspicious

@@ -12,13 +12,14 @@ from typing import cast
 import pytest
 
 from nm_mptcp.engine.link_silence import LinkSilence
-from nm_mptcp.engine.silence_watch import SilenceWatch, _Case
+from nm_mptcp.engine.silence_case import Case
+from nm_mptcp.engine.silence_watch import SilenceWatch
 from nm_mptcp.engine.socket_looks import SocketLooks
 from nm_mptcp.engine.watched_links import WatchedLinks
 from nm_mptcp.kernel.access import KernelAccess
 from nm_mptcp.kernel.connect_probe import ConnectProbes
-from nm_mptcp.kernel.socket_access import SocketAccess
 from nm_mptcp.kernel.tcp_sockets import Look, SocketKey, TCPSocket
+from nm_mptcp.kernel.traffic_access import TrafficAccess
 from nm_mptcp.policy.silence_evidence import Evidence
 
 from .test_silence_evidence import LTE, PLACES, WIFI, C, W, look, stalled, tcp
@@ -38,7 +39,7 @@ class Kernel:
         self.resent: frozenset[SocketKey] = frozenset()
 
     @property
-    def tcp_sockets(self) -> Kernel:
+    def traffic(self) -> Kernel:
         return self
 
     async def find(self, keys: Mapping[SocketKey, int]) -> tuple[TCPSocket, ...]:
@@ -157,7 +158,7 @@ def test_a_look_that_waited_for_a_processor_does_not_delay_the_next_one() -> Non
             return await super().look(*asked)  # type: ignore[arg-type]
 
     async def run() -> float:
-        looks = SocketLooks(cast(SocketAccess, Busy()), set())
+        looks = SocketLooks(cast(TrafficAccess, Busy()), set())
         looks.due_in(0.01)
         await looks.look(WatchedLinks(place_of=PLACES), set())
         return looks.due_in(0.01)
@@ -176,7 +177,7 @@ def test_a_process_that_did_not_run_for_a_while_knows_nothing_of_the_time(lookin
         watched = watch(kernel, silence)
         watched._links = WatchedLinks(local={WIFI: W, LTE: C}, place_of=PLACES)
         silence.watch({WIFI, LTE}, loop.time())
-        watched._probes = cast(ConnectProbes, Unanswered())
+        watched._attempts._probes = cast(ConnectProbes, Unanswered())
         watched._on_sockets(frozenset(each.key for each in waiting))
         async with asyncio.timeout(5):
             while not silence.silences(loop.time()):
@@ -211,8 +212,8 @@ def test_an_attempt_that_was_not_sent_does_not_count() -> None:
 # --- a silent link is answered again
 
 
-def case() -> _Case:
-    return _Case(0.0, Evidence(), Evidence(), confirmed=True)
+def case() -> Case:
+    return Case(0.0, Evidence(), Evidence(), confirmed=True)
 
 
 @pytest.mark.parametrize(

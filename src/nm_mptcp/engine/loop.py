@@ -188,7 +188,7 @@ class Engine(Reconciler):
             self._quality.close()
         elif self.view is not None:
             desired, kernel = self.view.desired, self.view.snapshot.kernel
-            links = WatchedLinks.of(desired, kernel)
+            links = WatchedLinks.of(desired, self.view.snapshot)
             self._silence.follow(links)
             self._quality.follow(links, self.view.mode)
             self._joins.follow(desired, kernel)

@@ -37,7 +37,7 @@ class QualityWatch:
 
     def follow(self, links: WatchedLinks, mode: Mode) -> None:
         """Watch these links from now on."""
-        self._place_of = links.place_of
+        self._place_of = {address: place for address, place in links.place_of.items() if place not in links.tunnels}
         if mode is not Mode.INTERACTIVE or not self._place_of:
             self.close()
         elif self._task is None or self._task.done():
@@ -72,7 +72,7 @@ class QualityWatch:
     async def _sample(self) -> bool | None:
         """Take a sample; whether any subflow was in use since the one before, None if there is none."""
         try:
-            sockets = await self._kernel.tcp_sockets.subflows(
+            sockets = await self._kernel.traffic.subflows(
                 {address: place.ifindex for address, place in self._place_of.items()}
             )
         except KernelError as error:

@@ -6,7 +6,7 @@ again, which the kernel finds at once; only if one waits for too long, and none 
 some wait and nobody was heard by that link, their peers, and those of other connections by it, are asked for
 :data:`_EXAMINE` seconds by connection attempts: by this link, and by others where no MPTCP connection shows that they live.
 ``policy.silence_evidence`` judges. A silent link is asked again after 5 s, 10 s, ... 60 s, and looked at twice a second
-while sockets wait on it.
+while sockets wait on it. A full tunnel is led around the links below it in turn (:mod:`.tunnel_case`).
 """
 
 from __future__ import annotations
@@ -15,111 +15,31 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 
 from ..journal import Event, log_fields
 from ..kernel.access import KernelAccess
-from ..kernel.connect_probe import ConnectProbes
 from ..kernel.tcp_sockets import SocketKey
-from ..model.state import Family, Place, Silence
-from ..policy.silence_evidence import Attempts, Evidence, Standing, in_words, judge
+from ..model.state import Place, Silence
+from ..policy.silence_evidence import Evidence, Standing, in_words, judge
 from .link_silence import LinkSilence
+from .peer_attempts import PeerAttempts
 from .retransmission_source import RetransmissionSource
+from .silence_case import LOOK, Case, again
 from .socket_looks import SocketLooks
+from .tunnel_case import Step, TunnelCase
 from .watched_links import WatchedLinks
 
 _log = logging.getLogger(__name__)
 
-#: Seconds between two connection attempts, the first five and then.
-_ATTEMPTS = (0.03, 0.1)
-_QUICK = 5
-
 #: Seconds for which peers are asked before a link without a verdict counts as good.
 _EXAMINE = 3.0
-
-#: Seconds that an attempt waits for its answer: with the attempts of these seconds a full queue of 2 s is waited for.
-_PATIENCE = 3.0
-
-#: Seconds after which an attempt counts as unanswered, or two round-trip times if that is longer.
-_PROMPT = 0.06
-
-#: The same where no round-trip time is known.
-_PROMPT_UNKNOWN = 0.5
-
-#: Peers asked by one link, and links by which peers are asked besides.
-_PEERS, _OTHER_LINKS = 4, 2
-
-#: Seconds after which a silent link is asked again, doubled each time, and their maximum; and how many attempts each time.
-_AGAIN = (5.0, 60.0)
-_TRIAL = 3
-
-#: Seconds between two looks at a silent link on which sockets wait.
-_LOOK = 0.5
-
-#: Answers, half of :data:`_LOOK` apart at least, that show that a silent link answers.
-_FLOWS = 2
-
-#: Seconds for which a link without a verdict is not examined again, doubled each time, and their maximum.
-_REST = (1.0, 8.0)
 
 #: Seconds by which an examination may go on late; later, this process or the machine slept, and what was answered is not known.
 _STALLED = 0.5
 
 #: The share of a processor that looks may use, also while a link is examined.
 _SHARE, _SHARE_EXAMINED = 0.01, 0.1
-
-
-@dataclass(slots=True, eq=False)
-class _Case:
-    """A link under examination. Times are of the loop's clock, in seconds."""
-
-    began: float
-    first: Evidence  #: when it began
-    evidence: Evidence  #: the last in which sockets wait
-    waits: bool = True  #: sockets wait on it now
-    heard: int = 0  #: answers after which others were heard in time, since the silence was confirmed; when the last was
-    heard_at: float = 0.0
-    silent_since: float | None = None  #: when the first verdict was
-    confirmed: bool = False
-    next_attempt: float = 0.0
-    trials: int = 0
-    made: int = 0  #: attempts by this link
-    sent: list[float] = field(default_factory=list)  #: when the attempts that have no answer began
-    answered: bool = False
-    elsewhere: dict[str, Place] = field(default_factory=dict)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-
-    def attempts(self, now: float) -> Attempts:
-        """The results so far; an attempt counts as unanswered when its answer should be there."""
-        after = max(_PROMPT, 2 * self.evidence.trip) if self.evidence.trip else _PROMPT_UNKNOWN
-        unanswered = sum(1 for sent in self.sent if now - sent >= after)
-        return Attempts(unanswered, now - self.began, self.answered, self.elsewhere)
-
-    def forget(self, began: float) -> None:
-        """An attempt that began at this time was not sent."""
-        with contextlib.suppress(ValueError):  # those from before silence was certain are forgotten
-            self.sent.remove(began)
-
-    def flows(self, found: Evidence, looked: float) -> bool:
-        """Whether answers come again and again, by a look at this time: what is heard once may be a peer's own retransmission,
-        and is still to be seen when the next look follows soon.
-        """
-        when = looked - found.heard
-        if not self.confirmed or found.heard >= _LOOK / 2:
-            self.heard = 0
-        elif not self.heard or when - self.heard_at >= _LOOK / 2:
-            self.heard += 1
-            self.heard_at = when
-        return self.heard >= _FLOWS
-
-    def quiet(self, now: float) -> float:
-        """Seconds for which nothing was answered."""
-        return self.first.quiet + now - self.began
-
-    def targets(self) -> list[tuple[str, int]]:
-        """The peers to ask by this link, those that do not answer first."""
-        return [*list(self.evidence.peers.items())[:_PEERS], *self.evidence.others]
 
 
 class SilenceWatch:
@@ -138,10 +58,10 @@ class SilenceWatch:
         self._wake = wake
         self._on_suspicion = on_suspicion
         self._source = RetransmissionSource(self._on_sockets, self._on_any)
-        self._probes = ConnectProbes()
-        self._looks = SocketLooks(kernel.tcp_sockets, self._probes.own)
+        self._attempts = PeerAttempts(self._on_result)
+        self._looks = SocketLooks(kernel.traffic, self._attempts.own)
         self._links = WatchedLinks()
-        self._cases: dict[Place, _Case] = {}
+        self._cases: dict[Place, Case] = {}
         self._resent: dict[SocketKey, float] = {}  #: the last retransmission of each socket, of the last seconds
         self._untold = False  #: something was sent again, and it is not known what
         self._missed = False  #: something was sent again since the last look began
@@ -150,6 +70,7 @@ class SilenceWatch:
         self._stir = asyncio.Event()  #: something happened that an examination waits for
         self._evidence: dict[Place, Evidence] = {}  #: by the last look, and when that was
         self._looked = 0.0
+        self._received: Mapping[int, int] = {}  #: the bytes of each link's counter then
         self._not_before = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -157,9 +78,12 @@ class SilenceWatch:
         """Watch these links from now on; none: nothing is traced."""
         self._links = links
         self._evidence = {place: found for place, found in self._evidence.items() if place in links.local}
-        for place in self._cases.keys() - links.local.keys():
-            self._close(place)
-        self._silence.watch(links.local.keys(), time.monotonic())
+        for place, case in list(self._cases.items()):
+            if place not in links.local or not case.follow(links):
+                self._close(place)
+        if links.tunnels:
+            self._stir.set()
+        self._silence.watch(links.local.keys() - links.tunnels.keys(), time.monotonic(), links.below)
         self._source.follow(wanted=bool(links.local))
 
     def forget(self) -> None:
@@ -188,10 +112,13 @@ class SilenceWatch:
 
     def _on_sockets(self, sockets: frozenset[SocketKey]) -> None:
         now = asyncio.get_running_loop().time()
-        mine = [key for key in sockets if key[0] in self._links.place_of and key[:2] not in self._probes.own]
+        mine = [key for key in sockets if key[0] in self._links.place_of and key[:2] not in self._attempts.own]
         if mine:
             self._resent.update(dict.fromkeys(mine, now))
             self._on_retransmission()
+
+    def _on_result(self) -> None:
+        self._stir.set()
 
     def _on_any(self) -> None:
         self._untold = True
@@ -236,6 +163,12 @@ class SilenceWatch:
         self._missed = False
         self._evidence = await self._looks.look(self._links, self._of_late().keys())
         self._looked = asyncio.get_running_loop().time()
+        if any(
+            place in self._cases or found.suspicious
+            for place, found in self._evidence.items()
+            if place in self._links.tunnels
+        ):
+            self._received = await self._looks.received()
 
     def _of_late(self) -> dict[SocketKey, float]:
         """The sockets that sent again in the last seconds, and when."""
@@ -274,7 +207,7 @@ class SilenceWatch:
         now = asyncio.get_running_loop().time()
         if now - due <= _STALLED:
             return False
-        for place in [place for place, case in self._cases.items() if not case.confirmed]:
+        for place in [place for place, case in self._cases.items() if not case.confirmed and not case.led]:
             self._give_up(place, self._cases[place], now)
         return True
 
@@ -285,11 +218,25 @@ class SilenceWatch:
                 continue
             if now < max(self._resting.get(place, (0.0, 0.0))[0], self._not_before):
                 continue
-            self._cases[place] = _Case(now, found, found, next_attempt=now)
+            case = self._opened(place, found, now)
+            if case is None:
+                continue
+            self._cases[place] = case
             _log.debug("%s, %s: examining (%s)", self._links.names.get(place.ifindex), place.family.label, found)
 
-    def _update(self, place: Place, case: _Case, found: Evidence, now: float) -> None:
+    def _opened(self, place: Place, found: Evidence, now: float) -> Case | None:
+        """A new case; None while a tunnel is examined, if only for the other family: all go by the same links."""
+        if place not in self._links.tunnels:
+            return Case(now, found, found, next_attempt=now)
+        if any(isinstance(other, TunnelCase) for other in self._cases.values()):
+            return None
+        return TunnelCase.of(place, found, self._links, self._received, now)
+
+    def _update(self, place: Place, case: Case, found: Evidence, now: float) -> None:
         """Judge one link by what is known now, and ask its peers if that is due."""
+        if isinstance(case, TunnelCase):
+            self._update_tunnel(place, case, found, now)
+            return
         case.waits = bool(found.waiting)
         if found.waiting and not case.confirmed:
             case.evidence = found
@@ -303,25 +250,29 @@ class SilenceWatch:
         if not case.confirmed and now - case.began > _EXAMINE:
             self._give_up(place, case, now)
         elif now >= case.next_attempt:
-            self._ask(place, case, now)
+            self._ask(place, case)
 
-    def _answered(self, place: Place, case: _Case) -> None:
+    def _answered(self, place: Place, case: Case) -> None:
         self._resting.pop(place, None)
         if case.silent_since is None:
-            self._resting[place] = (asyncio.get_running_loop().time() + _REST[0], _REST[0])
+            self._resting[place] = (asyncio.get_running_loop().time() + case.REST[0], case.REST[0])
         self._close(place)
-        if case.confirmed:
-            name = self._links.names.get(place.ifindex, "")
-            _log.info(
-                "%s: answers again (%s)",
-                name,
-                place.family.label,
-                extra=log_fields(Event.LINK_ANSWERS, interface=name, family=place.family.label),
-            )
+        for told in sorted(case.led):
+            self._tell(told)
         if case.silent_since is not None and self._silence.set(place, None, time.monotonic()):
             self._wake()
 
-    def _silent(self, place: Place, case: _Case, confirmed: bool, now: float) -> None:
+    def _tell(self, place: Place, *, silent: str = "") -> None:
+        """Log that a link is silent, for this reason, or answers again."""
+        name, family = self._links.names.get(place.ifindex, ""), place.family.label
+        if silent:
+            extra = log_fields(Event.LINK_SILENT, interface=name, family=family, reason=silent)
+            _log.warning("%s: silent (%s): %s", name, family, silent, extra=extra)
+        else:
+            extra = log_fields(Event.LINK_ANSWERS, interface=name, family=family)
+            _log.info("%s: answers again (%s)", name, family, extra=extra)
+
+    def _silent(self, place: Place, case: Case, confirmed: bool, now: float) -> None:
         if case.confirmed:
             return
         words = in_words(case.evidence, case.attempts(now), case.quiet(now), self._links.names)
@@ -331,94 +282,60 @@ class SilenceWatch:
         if confirmed:
             case.confirmed = True
             case.sent.clear()
-            case.next_attempt = now + _AGAIN[0]
-            name = self._links.names.get(place.ifindex, "")
-            _log.warning(
-                "%s: silent (%s): %s",
-                name,
-                place.family.label,
-                words,
-                extra=log_fields(Event.LINK_SILENT, interface=name, family=place.family.label, reason=words),
-            )
+            case.led = frozenset({place})
+            case.next_attempt = now + again(0)
+            self._tell(place, silent=words)
         if self._silence.set(place, Silence(confirmed, words), time.monotonic()):
             self._wake()
 
-    def _give_up(self, place: Place, case: _Case, now: float) -> None:
+    def _give_up(self, place: Place, case: Case, now: float) -> None:
         """No verdict: the link counts as good, and is not examined again for a while."""
         self._close(place)
-        rest = self._resting.get(place, (0.0, _REST[0]))[1]
-        self._resting[place] = (now + rest, min(2 * rest, _REST[1]))
+        shortest, longest = case.rest
+        rest = max(self._resting.get(place, (0.0, 0.0))[1], shortest)
+        self._resting[place] = (now + rest, min(2 * rest, longest))
         if case.silent_since is not None and self._silence.set(place, None, time.monotonic()):
+            self._wake()
+
+    def _update_tunnel(self, place: Place, case: TunnelCase, found: Evidence, now: float) -> None:
+        """The same of a full tunnel."""
+        around = self._links.around & self._links.below
+        step = case.step(found, self._received, self._looked, around, now)
+        if step is Step.ANSWERED:
+            self._answered(place, case)
+        elif step is Step.GIVE_UP or (case.trial is None and now - case.began > _EXAMINE):
+            self._give_up(place, case, now)
+        elif step is Step.ASK:
+            self._ask(place, case)
+        elif step is Step.LEAD:
+            self._lead(case)
+
+    def _lead(self, case: TunnelCase) -> None:
+        """Lead a tunnel around the links that its case names; tell of it once that is certain."""
+        around = case.around()
+        if case.silent_since is None:
+            case.silent_since = asyncio.get_running_loop().time()
+            self._on_suspicion()
+        if case.confirmed:
+            for place in sorted(around.keys() - case.led):
+                self._tell(place, silent=around[place].evidence)
+            for place in sorted(case.led - around.keys()):
+                self._tell(place)
+            case.led = frozenset(around)
+        if self._silence.lead(around):
             self._wake()
 
     def _close(self, place: Place) -> None:
         case = self._cases.pop(place)
+        if isinstance(case, TunnelCase) and self._silence.lead({}):
+            self._wake()
         for task in case.tasks:
             task.cancel()
         self._stir.set()
 
-    def _due(self, case: _Case, now: float) -> float:
+    def _ask(self, place: Place, case: Case) -> None:
+        self._attempts.ask(place, case, self._links, self._evidence, self._cases.keys())
+
+    def _due(self, case: Case, now: float) -> float:
         """When a case is to be looked at again without an event: while something waits on it, an answer may come."""
-        return min(case.next_attempt, now + _LOOK) if case.confirmed and case.waits else case.next_attempt
-
-    # --- connection attempts
-
-    def _ask(self, place: Place, case: _Case, now: float) -> None:
-        """Attempt connections to the peers in turn; at first also by other links, if it is not known that the peers live."""
-        targets = case.targets()
-        if case.confirmed:
-            targets += self._peers_elsewhere(place)
-            chosen = [targets[number % len(targets)] for number in range(max(_TRIAL, len(targets)))]
-            case.trials += 1
-            case.sent.clear()
-            case.next_attempt = now + min(_AGAIN[0] * 2 ** min(case.trials, 10), _AGAIN[1])
-        else:
-            chosen = [targets[case.made % len(targets)]]
-            case.next_attempt = now + _ATTEMPTS[case.made >= _QUICK]
-            if case.made == 0 and not case.evidence.elsewhere:
-                self._ask_elsewhere(place, case)
-        for peer, port in chosen:
-            case.made += 1
-            self._attempt(case, place, place, peer, port)
-
-    def _peers_elsewhere(self, place: Place) -> list[tuple[str, int]]:
-        """Peers that answer by other links: those of this link may be gone by now."""
-        return [
-            target
-            for other, found in self._evidence.items()
-            if other.family is place.family and other != place and other not in self._cases
-            for target in found.others_elsewhere
-        ][:_PEERS]
-
-    def _ask_elsewhere(self, place: Place, case: _Case) -> None:
-        others = [
-            other
-            for other in self._links.local
-            if other.family is place.family and other.ifindex != place.ifindex and other not in self._cases
-        ]
-        for peer, port in list(case.evidence.elsewhere_too.items())[:_PEERS]:
-            for other in others[:_OTHER_LINKS]:
-                self._attempt(case, place, other, peer, port)
-
-    def _attempt(self, case: _Case, place: Place, by: Place, peer: str, port: int) -> None:
-        """Begin one attempt to reach a peer of ``place`` by a link."""
-        local = self._links.local.get(by)
-        if local is None or Family.of(peer) is not by.family:
-            return
-        began = asyncio.get_running_loop().time()
-        if by == place:
-            case.sent.append(began)
-
-        async def attempt() -> None:
-            answered = await self._probes.answers(local, by.ifindex, peer, port, _PATIENCE)
-            if answered is None and by == place:
-                case.forget(began)
-            elif answered and by == place:
-                case.answered = True
-            elif answered:
-                case.elsewhere[peer] = by
-            self._stir.set()
-
-        task = asyncio.create_task(attempt())
-        case.tasks.add(task)
-        task.add_done_callback(case.tasks.discard)
+        return min(case.next_attempt, now + LOOK) if case.confirmed and case.waits else case.next_attempt

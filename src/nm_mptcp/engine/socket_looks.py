@@ -6,13 +6,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Set
+from collections.abc import Awaitable, Mapping, Set
 from typing import TypeVar
 
 from ..fault_log import FaultLog
 from ..kernel.errors import KernelError
-from ..kernel.socket_access import SocketAccess
 from ..kernel.tcp_sockets import Look, SocketKey
+from ..kernel.traffic_access import TrafficAccess
 from ..model.state import Place
 from ..policy.silence_evidence import Evidence, is_clear, weigh
 from .watched_links import WatchedLinks
@@ -31,7 +31,7 @@ _ASKED = 16
 class SocketLooks:
     """Looks at sockets. ``own`` are the local addresses and ports of our connection attempts, which are no evidence."""
 
-    def __init__(self, sockets: SocketAccess, own: Set[tuple[str, int]]) -> None:
+    def __init__(self, sockets: TrafficAccess, own: Set[tuple[str, int]]) -> None:
         self._sockets = sockets
         self._own = own
         self._faults = FaultLog(_log)
@@ -65,6 +65,10 @@ class SocketLooks:
         local |= {address: place.ifindex for address, place in links.place_of.items()}
         found = await self._timed(self._sockets.look(local, resent, links.is_near))
         return {} if found is None else self._weighed(found, links, resent)
+
+    async def received(self) -> Mapping[int, int]:
+        """The bytes that each link has received, by ifindex; none after an error."""
+        return await self._timed(self._sockets.received()) or {}
 
     def _weighed(self, found: Look, links: WatchedLinks, resent: Set[SocketKey]) -> dict[Place, Evidence]:
         others = tuple(each for each in found.sockets if each.key[:2] not in self._own)

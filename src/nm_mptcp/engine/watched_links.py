@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..model.state import Desired, Kernel, Place
+from ..model.state import Carriers, Desired, Place, Snapshot
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -19,29 +19,41 @@ class WatchedLinks:
 
     local: Mapping[Place, str] = field(default_factory=dict)  #: each with a local address to ask its peers from
     place_of: Mapping[str, Place] = field(default_factory=dict)  #: all their local addresses
+    tunnels: Mapping[Place, Carriers] = field(default_factory=dict)  #: those of these that are full tunnels
+    around: frozenset[Place] = frozenset()  #: the links that the decision leads around
     inside: frozenset[str] = frozenset()  #: the addresses of tunnels whose connections stay in them
     names: Mapping[int, str] = field(default_factory=dict)  #: of their interfaces
     networks: tuple[_Network, ...] = ()  #: the machine's own, on all interfaces
 
     @classmethod
-    def of(cls, desired: Desired, kernel: Kernel) -> WatchedLinks:
+    def of(cls, desired: Desired, snapshot: Snapshot) -> WatchedLinks:
         """The links that this decision names."""
+        kernel = snapshot.kernel
+        local = {**desired.watched, **{place: carriers.address for place, carriers in desired.carriers.items()}}
+        below = {place.ifindex for carriers in desired.carriers.values() for link in carriers.links for place in link}
         return cls(
-            desired.watched,
+            local,
             {
                 address.address: place
-                for place in desired.watched
+                for place in local
                 for address in kernel.addresses.get(place.ifindex, ())
                 if address.family is place.family
             },
+            desired.carriers,
+            frozenset(place for place, silence in snapshot.silences.items() if not silence.tried),
             frozenset(address.address for index in desired.stays_inside for address in kernel.addresses.get(index, ())),
-            {place.ifindex: kernel.links[place.ifindex].name for place in desired.watched},
+            {index: kernel.links[index].name for index in below | {place.ifindex for place in local}},
             tuple(
                 _network(each.address, each.prefixlen)
-                for group in (kernel.addresses.values() if desired.watched else ())
+                for group in (kernel.addresses.values() if local else ())
                 for each in group
             ),
         )
+
+    @property
+    def below(self) -> frozenset[Place]:
+        """The links that carry a full tunnel's packets."""
+        return frozenset().union(*(link for carriers in self.tunnels.values() for link in carriers.links))
 
     def is_near(self, address: str) -> bool:
         """Whether an address is in a network of this machine's own, which says nothing about the way beyond a gateway."""

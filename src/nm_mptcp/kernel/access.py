@@ -43,8 +43,8 @@ from .route_lookup import RouteAnswer, RouteAnswers, RouteLookup, RouteQuery
 from .rtnetlink import Rtnetlink
 from .rtnl_events import RtnetlinkEvents, full_dump
 from .sock_diag import Sockets, Subflow, may_administer
-from .socket_access import SocketAccess
 from .subflow_closer import SubflowCloser
+from .traffic_access import TrafficAccess
 from .wireguard import WireGuardLinks
 from .worker import NetlinkWorker
 
@@ -83,7 +83,7 @@ class KernelAccess:
         self._rtnetlink = Rtnetlink()
         self._path_manager = PathManager()
         self._sockets = Sockets()
-        self.tcp_sockets = SocketAccess(self._worker)
+        self.traffic = TrafficAccess(self._worker)
         self._neighbours = Neighbours()
         self._route_lookup = RouteLookup()
         self._egress = EgressLookup()
@@ -139,7 +139,8 @@ class KernelAccess:
             self._rtnetlink,
             self._path_manager,
             self._sockets,
-            self.tcp_sockets.reader,
+            self.traffic.sockets,
+            self.traffic.counters,
             self._neighbours,
             self._route_lookup,
             self._egress,

@@ -337,6 +337,15 @@ class Silence:
 
     confirmed: bool
     evidence: str  #: text for people: "2 peers unanswered for 1.2 s, 1 of them answers by wwan0"
+    tried: bool = False  #: a tunnel is sent by the link again, to see whether it is answered
+
+
+@dataclass(frozen=True, slots=True)
+class Carriers:
+    """The links that carry a full tunnel's own packets."""
+
+    address: str  #: of the tunnel, to ask its peers from
+    links: tuple[frozenset[Place], ...]  #: each link with its families, in the kernel's order of preference
 
 
 # --- NetworkManager's state ----------------------------------------------------------------------------------------
@@ -829,6 +838,8 @@ class Desired:
     needs_bypass: bool = False  #: decide again with :attr:`Snapshot.bypass`: an endpoint below a full tunnel is to go
     #: the links whose silence would change anything, each with a local address to ask their peers from
     watched: Mapping[Place, str] = field(default_factory=dict)
+    #: by full tunnel and family: the links below it, where there are several, so that it can be led around a silent one
+    carriers: Mapping[Place, Carriers] = field(default_factory=dict)
     depends_on_connections: bool = False  #: decide again when a connection or subflow is established or closed
 
 

@@ -15,6 +15,7 @@ from ..config.settings import DEFAULTS, Config, LimitsPolicy
 from ..model.device_types import kind_of
 from ..model.flags import EndpointFlag
 from ..model.state import Desired, Endpoint, Family, Limits, Path, Route, Snapshot, State
+from .carriers import below_tunnels, carriers
 from .classify import classify, unmanaged_paths
 from .facts import Decision, Facts
 from .failover_routes import FailoverRoutes, failover_routes
@@ -45,18 +46,17 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
     """
     facts = Facts(snapshot, config)
     claims = claims_of(facts)
-    decisions = [classify(facts, address, claims) for address in facts.addresses()]
-    guard = guard_tunnels(facts, apply_costs(decisions), config)
+    unguarded = apply_costs([classify(facts, address, claims) for address in facts.addresses()])
+    guard = guard_tunnels(facts, unguarded, config)
     decisions = apply_connectivity(facts, suspend_lost_links(facts, guard.decisions, config))
-    decisions = apply_mode(facts, decisions, config)
-    decisions = apply_link_quality(facts, apply_signal_strength(facts, decisions))
+    decisions = apply_link_quality(facts, apply_signal_strength(facts, apply_mode(facts, decisions, config)))
     suspension = suspend(facts, decisions, config)
     slots = fill_slots(facts, one_interface_each(facts, suspension.decisions), suspension.lost_addresses)
-    silent = silent_links(facts, slots.decisions, config)
+    silent = silent_links(facts, slots.decisions, config, below_tunnels(facts, unguarded, guard, config))
     decisions = apply_silence(facts, slots.decisions, silent)
     outside, inside = guard.outside(decisions), guarded_tunnels(facts, config)
     linkdown = replaceable(facts, outside, config)
-    routed, around = _routes(facts, [] if hurried else outside, linkdown, silent)
+    routed, around = _routes(facts, outside, linkdown, silent, hurried=hurried)
     return Desired(
         paths=_paths(facts, decisions, routed.table_of),
         endpoints=frozenset(
@@ -85,15 +85,21 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
         or slots.needs_connections
         or bool(snapshot.subflow_retry_due and snapshot.connections is None),
         watched=watched(facts, outside, config),
+        carriers=carriers(facts, unguarded, guard, config),
         depends_on_connections=any(decision.reason.why in KEPT_FOR_CONNECTIONS for decision in decisions) or guard.kept,
     )
 
 
 def _routes(
-    facts: Facts, decisions: list[Decision], linkdown: frozenset[tuple[Family, int]], silent: SilentLinks
+    facts: Facts,
+    decisions: list[Decision],
+    linkdown: frozenset[tuple[Family, int]],
+    silent: SilentLinks,
+    *,
+    hurried: bool,
 ) -> tuple[SourceRouting, FailoverRoutes]:
-    """The tables and rules of these addresses, and the routes around lost and silent links; none without decisions."""
-    if not decisions:
+    """The tables and rules of these addresses, and the routes around lost and silent links; none if ``hurried``."""
+    if hurried or not (decisions or silent.around):
         return SourceRouting({}, (), {}), FailoverRoutes({}, frozenset())
     routed = routing(facts.kernel, routed_addresses(facts, decisions), facts.marks)
     dead = {place for place in linkdown if _without_carrier(facts, place[1])}

@@ -11,6 +11,7 @@ from ..model.reasons import Reason, Why
 from ..model.state import Mode, Owner, State
 from .facts import Decision, Facts
 from .metered import COSTS, metered_by
+from .vpn_guard import GUARDED
 
 _WORST = (1 << 32) - 1
 
@@ -39,8 +40,7 @@ def _leaves_for_tunnel(facts: Facts, decision: Decision) -> bool:
     """Whether an address has an endpoint below a full tunnel: that goes, or stays, for the tunnel's sake, not for the mode's,
     by which it would stay for live connections.
     """
-    guarded = decision.reason.why in (Why.VPN_GUARD, Why.KEPT_BESIDE_TUNNEL)
-    return guarded and facts.removable_endpoint(decision) is not None
+    return decision.reason.why in GUARDED and facts.removable_endpoint(decision) is not None
 
 
 def _is_free(decision: Decision) -> bool:

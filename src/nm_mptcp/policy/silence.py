@@ -9,7 +9,7 @@ nothing changes at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
 from ..config.settings import Config, Failover
@@ -19,6 +19,7 @@ from ..model.state import Place, Silence, State
 from .facts import Decision, Facts
 from .relief import Relief, relief
 from .tunnels import is_tunnel
+from .vpn_guard import GUARDED
 
 
 def watched(facts: Facts, decisions: list[Decision], config: Config) -> Mapping[Place, str]:
@@ -47,32 +48,45 @@ class SilentLinks:
     by: frozenset[Place] = frozenset()
 
 
-def silent_links(facts: Facts, decisions: list[Decision], config: Config) -> SilentLinks:
-    """The links to lead around. While no other link of a family works, none of its links counts as silent."""
+def silent_links(
+    facts: Facts, decisions: list[Decision], config: Config, below: Set[Place] = frozenset()
+) -> SilentLinks:
+    """The links to lead around. While no other link of a family works, none of its links counts as silent. ``below``: those
+    that carry a tunnel's packets.
+    """
     silent = facts.snapshot.silences
     if config.failover is Failover.OFF or not silent:
         return SilentLinks()
-    others = {Place(d.family, d.ifindex) for d in decisions if _carries(facts, d)} - silent.keys()
+    others = ({Place(d.family, d.ifindex) for d in decisions if _carries(facts, d)} | below) - silent.keys()
     families = {place.family for place in others}
     off = {(d.family, d.ifindex) for d in decisions if not d.options.silent_links.value}
-    around = frozenset(place for place in silent if place.family in families and place not in off)
+    around = frozenset(
+        place
+        for place, silence in silent.items()
+        if place.family in families and place not in off and not silence.tried
+    )
     return SilentLinks(around, frozenset(others))
 
 
 def apply_silence(facts: Facts, decisions: list[Decision], silent: SilentLinks) -> list[Decision]:
     """The paths on these links become backup, unless their flags were chosen; those whose silence is certain are suspended."""
-    if not silent.around:
+    if not facts.snapshot.silences:
         return decisions
     burdened = {each.address for each in decisions if (each.family, each.ifindex) in silent.around}
     found = relief(facts, decisions, burdened, beside_any=True)
-    return [
-        _silent(decision, facts.snapshot.silences[place], found)
-        if (place := Place(decision.family, decision.ifindex)) in silent.around and _carries(facts, decision)
-        else found.apply(decision, Why.RELIEVES_SILENT)
-        if decision.state is State.ACTIVE
-        else decision
-        for decision in decisions
-    ]
+    return [_changed(facts, decision, silent, found) for decision in decisions]
+
+
+def _changed(facts: Facts, decision: Decision, silent: SilentLinks, found: Relief) -> Decision:
+    place = Place(decision.family, decision.ifindex)
+    silence = facts.snapshot.silences.get(place)
+    if silence is not None and (place in silent.around or silence.tried):
+        if _carries(facts, decision):
+            return _silent(decision, silence, found)
+        if silence.confirmed and decision.reason.why in GUARDED:
+            detail = f"{decision.reason.detail}, which is led around this link: {silence.evidence}"
+            return replace(decision, reason=Reason(decision.reason.why, detail))
+    return found.apply(decision, Why.RELIEVES_SILENT) if decision.state is State.ACTIVE else decision
 
 
 def _silent(decision: Decision, silence: Silence, found: Relief) -> Decision:
@@ -86,17 +100,17 @@ def _silent(decision: Decision, silence: Silence, found: Relief) -> Decision:
 
 
 def _carries(facts: Facts, decision: Decision) -> bool:
-    return decision.state is State.ACTIVE and _is_uplink(facts, decision.ifindex)
+    return decision.state is State.ACTIVE and is_uplink(facts, decision.ifindex)
 
 
 def _is_known_silent(facts: Facts, decision: Decision) -> bool:
     """Whether a path is suspended for its silence; or as NetworkManager's check, which a suspicion causes, found the same."""
     silent = (decision.family, decision.ifindex) in facts.snapshot.silences
     why = decision.reason.why
-    return (why is Why.SILENT or (silent and why is Why.NO_CONNECTIVITY)) and _is_uplink(facts, decision.ifindex)
+    return (why is Why.SILENT or (silent and why is Why.NO_CONNECTIVITY)) and is_uplink(facts, decision.ifindex)
 
 
-def _is_uplink(facts: Facts, ifindex: int) -> bool:
+def is_uplink(facts: Facts, ifindex: int) -> bool:
     """Whether a link has carrier and is no tunnel: a tunnel's silence is that of the link below it, and what it carries must
     not be led around it.
     """

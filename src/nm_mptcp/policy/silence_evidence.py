@@ -113,6 +113,12 @@ class Evidence:
             for cookie, (acked, heard) in self.acked.items()
         )
 
+    def heard_in_vain(self, seconds: float) -> bool:
+        """Whether a peer was heard within so many seconds whose socket waits nevertheless: it lives, and what is sent to it
+        vanishes.
+        """
+        return any(each.timeouts and not each.connecting and each.heard < seconds for each in self.waiting)
+
     @property
     def suspicious(self) -> bool:
         """Whether the peers are to be asked."""
@@ -197,7 +203,7 @@ def weigh(
     for each in look.sockets:
         place = place_of.get(each.local)
         elsewhere = place is None or each.ifindex not in (0, place.ifindex) or is_near(each.remote)
-        if place is None or elsewhere or each.token in tunnelled:
+        if place is None or elsewhere or (each.token in tunnelled and each.local not in inside):
             continue
         groups.setdefault(place, []).append(each)
         if each.token and not each.connecting:
@@ -255,11 +261,33 @@ def judge(evidence: Evidence, attempts: Attempts, quiet: float) -> Standing:
     return Standing.SUSPECT if packets >= _SUSPECT else Standing.UNKNOWN
 
 
+def judge_tunnel(evidence: Evidence, attempts: Attempts, quiet: float) -> Standing:
+    """The same of a full tunnel. Nobody behind it may be asked beside it, so nothing shows that a peer lives: this is only
+    enough to try the tunnel by another link.
+    """
+    if attempts.answered:
+        return Standing.GOOD
+    reached_before = any(not each.connecting for each in evidence.waiting)
+    if not (reached_before or len(evidence.peers) > 1) or attempts.unanswered < _ASKED:
+        return Standing.UNKNOWN
+    enough = evidence.packets + attempts.unanswered >= _SILENT
+    certain = enough and quiet >= CERTAIN_AFTER and attempts.seconds >= _ASKED_FOR
+    return Standing.SILENT if certain else Standing.UNKNOWN
+
+
 def in_words(evidence: Evidence, attempts: Attempts, quiet: float, names: Mapping[int, str]) -> str:
     """The evidence as a text for people; ``names`` are those of interfaces by index."""
-    count = len(evidence.peers)
     alive = {**evidence.elsewhere, **attempts.elsewhere}
     links = listed(sorted({names.get(place.ifindex, f"interface {place.ifindex}") for place in alive.values()}))
-    peers = "a peer" if count == 1 else f"{count} peers"
-    which = "it answers" if count == 1 else f"{len(alive)} of them answer{'s' if len(alive) == 1 else ''}"
-    return f"{peers} unanswered for {quiet:.1f} s, {which} by {links}"
+    which = "it answers" if len(evidence.peers) == 1 else f"{len(alive)} of them answer{'s' if len(alive) == 1 else ''}"
+    return f"{_unanswered(evidence, quiet)}, {which} by {links}"
+
+
+def tunnel_in_words(evidence: Evidence, quiet: float, tunnel: str) -> str:
+    """The same of a full tunnel, before it is known by which link it is answered."""
+    return f"{_unanswered(evidence, quiet)} in {tunnel}"
+
+
+def _unanswered(evidence: Evidence, quiet: float) -> str:
+    count = len(evidence.peers)
+    return f"{'a peer' if count == 1 else f'{count} peers'} unanswered for {quiet:.1f} s"

@@ -19,6 +19,9 @@ from ..model.state import Address, Egress, Endpoint, Family, Owner, State, Tunne
 from .facts import Decision, Facts
 from .tunnels import is_tunnel
 
+#: The reasons of paths below a full tunnel.
+GUARDED = frozenset({Why.VPN_GUARD, Why.KEPT_BESIDE_TUNNEL})
+
 
 @dataclass(frozen=True, slots=True)
 class Guard:
