@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from ..networkmanager.bed import PROTOCOL, SERVER6
+from ..networkmanager.wireguard import WireGuard
 from ..support.waits import wait_for
 from .failover import measure
 from .links import ECHO, NEAR, PLAIN, World
@@ -56,11 +57,24 @@ def _detoured(world: World) -> bool:
     return any(route["dst"] == "default" for route in shown)
 
 
-def beside_a_stream(world: World, *, server: str = NEAR, backup: bool = False, **silence: Any) -> Outcome:
+def _through_a_tunnel(world: World) -> None:
+    """All IPv4 goes through WireGuard, and with nm-mptcp nothing beside it."""
+    WireGuard(world.bed, "198.18.0.0/15", program=True).carry_everything()
+    if world.tool.product:
+        for link in world.links:
+            world.bed.wait_no_endpoint(link.address)
+    world.settle()
+
+
+def beside_a_stream(
+    world: World, *, server: str = NEAR, backup: bool = False, tunnel: bool = False, **silence: Any
+) -> Outcome:
     """Packets vanish beside a stream; new connections are tried; packets get through again."""
     _ready(world, ipv6=":" in server, backup=backup)
+    if tunnel:
+        _through_a_tunnel(world)
     echo = Echo(world.bed.machine, server, ECHO)
-    wanted = {link.address6() if ":" in server else link.address for link in world.links}
+    wanted = {link.address6() if ":" in server else link.address for link in world.links if not tunnel}
     subflows = Subflows(world.bed.machine)
     wait_for("both subflows", lambda: {address for address, _ in subflows.to(server, ECHO)} >= wanted, every=0.005)
     flowing = time.monotonic()
@@ -144,6 +158,7 @@ SCENARIOS = (
     _scenario("received", "What is received vanishes, what is sent does not", ways=("in",)),
     _scenario("ipv6", "IPv6 alone", server=SERVER6, family="ip6"),
     _scenario("backup", "The other path is backup", backup=True),
+    _scenario("tunnel", "Below a full tunnel (wireguard-go)", tunnel=True),
     Scenario("plain", "Plain TCP alone, three servers", plain_alone),
     COST,
 )
@@ -153,6 +168,8 @@ NOTES = """\
 - New connection: connected, a message sent and echoed; *never*: not within 4 s. A silence lasts 6 s.
 - Longest gap: of an echo every 10 ms, so 10 ms is none at all.
 - Used again: until no route leads around the link.
+- Below a full tunnel the stream begins in it; NetworkManager alone and mptcpd let it go on beside it, in the clear
+  ([bench-guard.md](bench-guard.md)).
 - NetworkManager's own connectivity check is off, as on Debian; where it is on, it comes each 300 s.
 """
 

@@ -13,22 +13,14 @@ from .test_failover import wait_state
 from .test_silence import OTHERS, WAYS, Stream, bring_up, connecting, drop
 from .traffic import Connection, reaches
 from .uplinks import Capture, Links, Packet
-from .vpn import MARK, VPN, VPN_SERVER, is_carrier
+from .vpn import VPN, VPN_SERVER, is_carrier
 from .wireguard import NAME, WireGuard, need_wireguard_in_kernel
 
 #: The metric of the server's route, as NetworkManager's plugins make it.
 METRIC = 50
 
-
-def full_wireguard(bed: Bed, *, program: bool) -> None:
-    """What wg-quick makes."""
-    WireGuard(bed, "198.18.0.0/15", program=program)
-    bed.sh(f"""
-        wg set {NAME} fwmark {MARK} peer $(wg show {NAME} peers) allowed-ips 0.0.0.0/0
-        ip route add default dev {NAME} table {MARK}
-        ip rule add not fwmark {MARK} table {MARK}
-        ip rule add table main suppress_prefixlength 0
-    """)
+#: What the tunnel carries before it carries everything.
+BEHIND = "198.18.0.0/15"
 
 
 @pytest.fixture(params=["wireguard-go", "kernel"])
@@ -38,7 +30,7 @@ def tunnel(request: pytest.FixtureRequest, bed: Bed, links: Links) -> str:
     if kernel:
         need_wireguard_in_kernel(bed)
     below(bed, links)
-    full_wireguard(bed, program=not kernel)
+    WireGuard(bed, BEHIND, program=not kernel).carry_everything()
     guarded(bed, links)
     return NAME
 

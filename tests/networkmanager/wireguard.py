@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..support.waits import wait_for
+from .vpn import MARK
 
 if TYPE_CHECKING:
     from .bed import Bed, Namespace
@@ -27,6 +28,7 @@ class WireGuard:
 
     def __init__(self, bed: Bed, route: str, *, program: bool) -> None:
         """``program``: by wireguard-go."""
+        self._bed = bed
         self._program = program
         near = self._made(bed.machine, NAME)
         far = self._served(bed, near)
@@ -59,6 +61,15 @@ class WireGuard:
         namespace.sh(f"wg genkey >/run/{name}.key; wg set {name} private-key /run/{name}.key")
         return namespace.sh(f"wg pubkey </run/{name}.key").strip()
 
+    def carry_everything(self) -> None:
+        """Be a full tunnel, as wg-quick makes one."""
+        self._bed.sh(f"""
+            wg set {NAME} fwmark {MARK} peer $(wg show {NAME} peers) allowed-ips 0.0.0.0/0
+            ip route add default dev {NAME} table {MARK}
+            ip rule add not fwmark {MARK} table {MARK}
+            ip rule add table main suppress_prefixlength 0
+        """)
+
     def own(self, capture: Capture) -> list[Packet]:
         """The tunnel's own packets that left by an uplink."""
         return [packet for packet in capture.packets() if packet.destination == SERVER]
@@ -68,7 +79,7 @@ class WireGuardProfile(WireGuard):
     """NetworkManager's, as imported from wg-quick's configuration; it needs the kernel's module."""
 
     def __init__(self, bed: Bed, route: str) -> None:
-        self._program = False
+        self._bed, self._program = bed, False
         private = bed.sh("wg genkey").strip()
         far = self._served(bed, bed.sh(f"echo {private} | wg pubkey").strip())
         bed.write(
