@@ -9,14 +9,15 @@ import pytest
 
 from nm_mptcp.config.selector import Selector
 from nm_mptcp.config.settings import Config, Failover, MeteredPolicy, PathSection, Setting
-from nm_mptcp.model.state import MAIN_TABLE, Carriers, Hop, Place, Route, Silence
+from nm_mptcp.model.state import MAIN_TABLE, Carriers, Egress, Hop, Place, Route, Silence, Way
 from nm_mptcp.nmsyntax.device_match import DeviceMatch
 
 from .test_vpn_guard import INNER, IPV4, IPV6, A, B, Laptop, Mode, path
 
 E1, E2, TUNNEL = 2, 3, Place(IPV4, 4)
 FIRST, SECOND = Place(IPV4, E1), Place(IPV4, E2)
-BOTH = {TUNNEL: Carriers(INNER, (frozenset({FIRST}), frozenset({SECOND})))}
+NONE = Way(frozenset(), E1)
+BOTH = {TUNNEL: Carriers(INNER, (NONE, Way(frozenset({FIRST}), E2)))}
 SUSPECTED = Silence(False, "a peer unanswered for 1.1 s in tun0")
 CERTAIN = Silence(True, "a peer unanswered for 1.1 s in tun0, answered by wwan0")
 
@@ -41,15 +42,15 @@ def test_another_metric_is_another_order() -> None:
         replace(route, metric=900) if route.is_default and route.hops[0].ifindex == E1 else route
         for route in laptop.routes
     ]
-    assert laptop.decide().carriers[TUNNEL].links == (frozenset({SECOND}), frozenset({FIRST}))
+    assert laptop.decide().carriers[TUNNEL].ways == (Way(frozenset(), E2), Way(frozenset({SECOND}), E1))
 
 
 def test_a_tunnel_of_both_families_has_links_of_both_families() -> None:
     laptop = Laptop(families=(IPV4, IPV6))
     laptop.address(4, "2001:db8:8::2/64", gateway=False)
     found = laptop.decide().carriers
-    links = tuple(frozenset({Place(IPV4, index), Place(IPV6, index)}) for index in (E1, E2))
-    assert found == {TUNNEL: Carriers(INNER, links), Place(IPV6, 4): Carriers("2001:db8:8::2", links)}
+    ways = (NONE, Way(frozenset({Place(IPV4, E1), Place(IPV6, E1)}), E2))
+    assert found == {TUNNEL: Carriers(INNER, ways), Place(IPV6, 4): Carriers("2001:db8:8::2", ways)}
 
 
 @pytest.mark.parametrize("kind", ["ipip", "gre", "sit", "vti"])
@@ -95,7 +96,7 @@ def test_what_is_routed_by_main_is_led_around_and_nothing_else_changes(silence: 
     assert led(laptop) == {("0.0.0.0/0", 99, E2), ("192.0.2.77/32", 49, E2)}
     after = laptop.decide()
     assert (after.endpoints, after.rules, after.limits) == (before.endpoints, before.rules, before.limits)
-    assert after.carriers == before.carriers
+    assert after.carriers[TUNNEL].links == before.carriers[TUNNEL].links
 
 
 def test_a_verdict_is_told_and_a_suspicion_is_not() -> None:
@@ -119,3 +120,53 @@ def test_a_link_that_is_tried_again_is_silent_still_and_is_not_led_around() -> N
     laptop.silences = {FIRST: replace(CERTAIN, tried=True)}
     assert led(laptop) == set()
     assert CERTAIN.evidence in str(path(laptop.decide(), A).reason)
+
+
+# --- what is led around, below a tunnel
+
+
+@pytest.mark.parametrize("destination", ["172.20.0.0/16", "198.51.100.0/24", "10.20.30.40/32"])
+def test_a_network_beside_the_tunnel_is_this_links_alone(destination: str) -> None:
+    laptop = Laptop()
+    laptop.routes.append(Route(destination, hops=(Hop(E1, "10.0.1.7"),), metric=100))
+    laptop.silences = {FIRST: CERTAIN}
+    assert led(laptop) == {("0.0.0.0/0", 99, E2)}
+
+
+def test_nothing_is_put_in_front_of_the_tunnels_own_route_of_the_same_metric() -> None:
+    laptop = Laptop()
+    laptop.routes.append(Route("0.0.0.0/0", hops=(Hop(4),), metric=100))
+    laptop.silences = {FIRST: CERTAIN}
+    assert led(laptop) == set()
+
+
+def test_where_the_server_has_a_route_its_link_is_the_first_whatever_networkmanager_thinks_of_it() -> None:
+    laptop = Laptop()
+    laptop.routes = [
+        replace(route, metric=20100) if route.is_default and route.hops[0].ifindex == E1 else route
+        for route in laptop.routes
+    ]
+    laptop.routes.append(Route("192.0.2.77/32", hops=(Hop(E1, "10.0.1.1"),), metric=50))
+    ways = laptop.decide().carriers[TUNNEL].ways
+    assert ways[:2] == BOTH[TUNNEL].ways
+    assert ways[2:] == (Way(frozenset({SECOND}), E1),), "that is not certain, so the other way round is tried as well"
+
+
+def test_a_family_that_ipsec_encrypts_is_led_nowhere() -> None:
+    laptop = Laptop(families=(IPV4, IPV6))
+    laptop.kernel["egress"][IPV6] = (Egress(E1, True), Egress(E1, True))
+    assert laptop.decide().carriers == BOTH
+    laptop.kernel["egress"][IPV4] = (Egress(4), Egress(E1, True))
+    assert laptop.decide().carriers == {}
+
+
+def test_of_three_links_the_last_may_be_one_that_must_not_be_led_around() -> None:
+    laptop = Laptop()
+    laptop.link("e3", "10.0.3.2/24", metric=200)
+    section = PathSection(
+        "path-e2", Selector(device=DeviceMatch.parse("interface-name:e2")), {"silent_links": Setting(False)}
+    )
+    ways = laptop.decide(Config(sections=(section,))).carriers[TUNNEL].ways
+    assert ways == BOTH[TUNNEL].ways
+    third = Way(frozenset({FIRST, SECOND}), 5)
+    assert laptop.decide().carriers[TUNNEL].ways == (*BOTH[TUNNEL].ways, third)

@@ -12,13 +12,13 @@ from nm_mptcp.engine.peer_attempts import PeerAttempts
 from nm_mptcp.engine.silence_case import Case
 from nm_mptcp.engine.watched_links import WatchedLinks
 from nm_mptcp.kernel.connect_probe import ConnectProbes
-from nm_mptcp.model.state import Carriers, Family, Place
+from nm_mptcp.model.state import Carriers, Family, Place, Way
 from nm_mptcp.policy.silence_evidence import Evidence
 
 from .test_silence_evidence import LTE, WIFI, C, W, stalled
 
 TUNNEL, INNER = Place(Family.IPV4, 4), "10.8.0.2"
-CARRIERS = Carriers(INNER, (frozenset({WIFI}), frozenset({LTE})))
+CARRIERS = Carriers(INNER, (Way(frozenset(), 2), Way(frozenset({WIFI}), 3)))
 
 
 class Probes:

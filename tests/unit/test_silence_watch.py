@@ -7,6 +7,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -15,11 +16,14 @@ from nm_mptcp.engine.link_silence import LinkSilence
 from nm_mptcp.engine.silence_case import Case
 from nm_mptcp.engine.silence_watch import SilenceWatch
 from nm_mptcp.engine.socket_looks import SocketLooks
+from nm_mptcp.engine.tunnel_case import TunnelCase
+from nm_mptcp.engine.tunnel_trial import TunnelTrial
 from nm_mptcp.engine.watched_links import WatchedLinks
 from nm_mptcp.kernel.access import KernelAccess
 from nm_mptcp.kernel.connect_probe import ConnectProbes
 from nm_mptcp.kernel.tcp_sockets import Look, SocketKey, TCPSocket
 from nm_mptcp.kernel.traffic_access import TrafficAccess
+from nm_mptcp.model.state import Carriers, Family, Place, Way
 from nm_mptcp.policy.silence_evidence import Evidence
 
 from .test_silence_evidence import LTE, PLACES, WIFI, C, W, look, stalled, tcp
@@ -46,6 +50,10 @@ class Kernel:
         self.asked.append(f"for {len(keys)}")
         self.meanwhile()
         return tuple(each for each in self.sockets if each.key in keys)
+
+    async def received(self) -> Mapping[int, int]:
+        self.asked.append("what links received")
+        return {}
 
     async def look(self, _: object, resent: frozenset[SocketKey], *__: object) -> Look:
         self.asked.append("for all")
@@ -247,3 +255,94 @@ def test_before_silence_is_certain_it_does_not_count() -> None:
     found = case()
     found.confirmed = False
     assert not any(found.flows(Evidence(heard=0.01), now) for now in (10.0, 10.5, 11.0))
+
+
+# --- full tunnels
+
+TUNNEL, INNER = Place(Family.IPV4, 4), "10.8.0.2"
+CARRIERS = Carriers(INNER, (Way(frozenset(), 2), Way(frozenset({WIFI}), 3)))
+ABOVE = WatchedLinks({TUNNEL: INNER}, {**PLACES, INNER: TUNNEL}, {TUNNEL: CARRIERS}, inside=frozenset({INNER}))
+IN_TUNNEL = stalled(INNER, "192.0.2.1")
+
+
+def above(kernel: Kernel) -> SilenceWatch:
+    watched = watch(kernel)
+    watched._links = ABOVE
+    watched._attempts._probes = cast(ConnectProbes, Unanswered())
+    return watched
+
+
+def test_the_counters_are_read_while_a_tunnel_is_examined_also_without_a_socket_in_it() -> None:
+    kernel = Kernel(IN_TUNNEL)
+
+    async def run() -> tuple[int, int]:
+        watched = above(kernel)
+        await watched._look()
+        before = kernel.asked.count("what links received")
+        watched._open_cases(asyncio.get_running_loop().time())
+        kernel.sockets = ()
+        await watched._look()
+        watched.close()
+        return before, kernel.asked.count("what links received")
+
+    assert asyncio.run(run()) == (1, 2)
+
+
+def test_without_a_tunnel_that_is_examined_no_counter_is_read() -> None:
+    kernel = Kernel(tcp(INNER, "192.0.2.1", heard=0.01))
+
+    async def run() -> None:
+        watched = above(kernel)
+        await watched._look()
+        watched.close()
+
+    asyncio.run(run())
+    assert "what links received" not in kernel.asked
+
+
+def test_only_one_tunnel_is_examined_at_a_time() -> None:
+    async def run() -> int:
+        watched = above(Kernel())
+        other = Place(Family.IPV6, 4)
+        watched._links = replace(
+            ABOVE, local={TUNNEL: INNER, other: "fd00::2"}, tunnels={other: CARRIERS, TUNNEL: CARRIERS}
+        )
+        waits = Evidence(waiting=(IN_TUNNEL,))
+        watched._evidence = {TUNNEL: waits, other: waits}
+        watched._open_cases(asyncio.get_running_loop().time())
+        found = len(watched._cases)
+        watched.close()
+        return found
+
+    assert asyncio.run(run()) == 1
+
+
+# --- rests
+
+
+def rests(*kinds: bool) -> list[float]:
+    """How long a tunnel is left alone each time that it is given up, after a trial or without one."""
+
+    async def run() -> list[float]:
+        watched = above(Kernel())
+        found = []
+        for tried in kinds:
+            case = TunnelCase.of(TUNNEL, Evidence(waiting=(IN_TUNNEL,)), ABOVE, {}, 0.0)
+            case.trial = TunnelTrial(CARRIERS, "", 0.0, began=0.0) if tried else None
+            watched._cases[TUNNEL] = case
+            watched._give_up(TUNNEL, case, 100.0)
+            found.append(watched._resting[TUNNEL][0] - 100.0)
+        watched.forget()
+        assert not watched._resting
+        watched.close()
+        return found
+
+    return asyncio.run(run())
+
+
+def test_each_trial_in_vain_is_followed_by_a_longer_rest() -> None:
+    assert rests(*[True] * 5) == [10, 20, 40, 60, 60]
+
+
+def test_what_is_given_up_without_a_trial_is_soon_examined_again_and_trials_stay_rare() -> None:
+    assert rests(False, True, True, True, False, True) == [1, 10, 20, 40, 8, 16]

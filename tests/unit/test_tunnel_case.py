@@ -12,14 +12,14 @@ from nm_mptcp.engine.silence_case import Case, again
 from nm_mptcp.engine.tunnel_case import Step, TunnelCase
 from nm_mptcp.engine.watched_links import WatchedLinks
 from nm_mptcp.kernel.tcp_sockets import TCPSocket
-from nm_mptcp.model.state import Carriers, Family, Place, Silence
+from nm_mptcp.model.state import Carriers, Family, Place, Silence, Way
 from nm_mptcp.policy.silence_evidence import Evidence, weigh
 
 from .test_silence_evidence import connecting, look, near, stalled, tcp
 
 TUNNEL, WIFI, LTE = (Place(Family.IPV4, index) for index in (4, 2, 3))
 INNER = "10.8.0.2"
-CARRIERS = Carriers(INNER, (frozenset({WIFI}), frozenset({LTE})))
+CARRIERS = Carriers(INNER, (Way(frozenset(), 2), Way(frozenset({WIFI}), 3)))
 LINKS = WatchedLinks({TUNNEL: INNER}, {INNER: TUNNEL}, {TUNNEL: CARRIERS}, names={2: "wlan0", 3: "wwan0", 4: "tun0"})
 WORDS = "a peer unanswered for 1.4 s in tun0"
 VERDICT = f"{WORDS}, answered by wwan0"
@@ -95,6 +95,7 @@ def test_no_answer_by_any_link_is_no_verdict_and_the_next_trial_is_far() -> None
     watch = Watch()
     assert watch.until(Step.ANSWERED, Step.GIVE_UP) is Step.GIVE_UP
     assert watch.case.rest > Case.REST
+    assert watch.case.rest_when_answered == watch.case.rest[0]
     assert not watch.case.confirmed
 
 
@@ -161,15 +162,29 @@ def test_in_vain_it_is_led_around_again_and_tried_later_each_time() -> None:
     assert waits == pytest.approx([5, 10, 20, 40, 60], abs=0.3)
 
 
-def test_where_no_link_answers_the_last_one_that_did_is_kept() -> None:
+def test_where_nobody_answers_the_link_is_kept_that_carried_something_meanwhile() -> None:
+    """As QUIC, or peers that nobody asks."""
+    watch = Watch()
+    watch.settles()
+    watch.found = evidence(tcp(INNER, heard=0.01))
+    for wait in (5, 10, 20, 40, 60, 60):
+        began = watch.now
+        watch.received[TUNNEL.ifindex] += 1400
+        watch.until(Step.LEAD, seconds=100)
+        assert watch.now - began == pytest.approx(wait, abs=0.3)
+        watch.answered_by = None
+        while not watch.case.confirmed:
+            assert watch.step() not in (Step.ANSWERED, Step.GIVE_UP)
+        assert watch.told[-1] == {WIFI: Silence(True, VERDICT)}
+
+
+def test_where_nobody_answers_and_it_carried_nothing_all_is_as_without_a_verdict() -> None:
     watch = Watch()
     watch.settles()
     watch.found = evidence(tcp(INNER, heard=0.01))
     watch.until(Step.LEAD, seconds=10)
     watch.answered_by = None
-    while not watch.case.confirmed:
-        assert watch.step() not in (Step.ANSWERED, Step.GIVE_UP)
-    assert watch.told[-1] == {WIFI: Silence(True, VERDICT)}
+    assert watch.until(Step.ANSWERED, Step.GIVE_UP) is Step.GIVE_UP
 
 
 def test_it_is_tried_at_once_when_the_link_in_use_is_silent_as_well() -> None:
@@ -200,8 +215,21 @@ def test_a_dead_peer_beside_others_is_no_reason_to_try_it() -> None:
 def test_it_follows_the_links_below_it_and_ends_with_the_one_that_is_led_around() -> None:
     watch = Watch()
     watch.settles()
-    more = Carriers(INNER, (*CARRIERS.links, frozenset({Place(Family.IPV4, 5)})))
+    more = Carriers(INNER, (*CARRIERS.ways, Way(frozenset({WIFI, LTE}), 5)))
     assert watch.case.follow(replace(LINKS, tunnels={TUNNEL: more}))
     assert watch.case.carriers is more
-    assert not watch.case.follow(replace(LINKS, tunnels={TUNNEL: Carriers(INNER, more.links[1:])}))
+    fewer = Carriers(INNER, (Way(frozenset(), 3), Way(frozenset({LTE}), 5)))
+    assert not watch.case.follow(replace(LINKS, tunnels={TUNNEL: fewer}))
     assert not watch.case.follow(replace(LINKS, tunnels={}))
+
+
+def test_another_order_of_the_same_links_changes_not_what_the_verdict_is_about() -> None:
+    """NetworkManager raises the metric of the silent link's default route, and not that of the server's route."""
+    watch = Watch()
+    watch.settles()
+    watch.found = evidence(tcp(INNER, heard=0.01))
+    other = Carriers(INNER, (Way(frozenset(), 3), Way(frozenset({LTE}), 2), Way(frozenset({WIFI}), 3)))
+    assert watch.case.follow(replace(LINKS, tunnels={TUNNEL: other}))
+    watch.until(Step.LEAD, seconds=10)
+    watch.settles()
+    assert watch.told[-1] == {WIFI: Silence(True, VERDICT)}

@@ -5,11 +5,18 @@ from __future__ import annotations
 
 import pytest
 
-from nm_mptcp.engine.tunnel_trial import _DECIDED, _SETTLES, _STAGE, TunnelTrial
-from nm_mptcp.model.state import Carriers, Family, Place
+from nm_mptcp.engine.tunnel_trial import _DECIDED, _SETTLES, _STAGE, _STAGE_IDLE, TunnelTrial
+from nm_mptcp.model.state import Carriers, Family, Place, Way
 
 ETHERNET, WIFI, MODEM = (Place(Family.IPV4, index) for index in (2, 3, 4))
-CARRIERS = Carriers("10.8.0.2", tuple(frozenset({place}) for place in (ETHERNET, WIFI, MODEM)))
+CARRIERS = Carriers(
+    "10.8.0.2",
+    (
+        Way(frozenset(), ETHERNET.ifindex),
+        Way(frozenset({ETHERNET}), WIFI.ifindex),
+        Way(frozenset({ETHERNET, WIFI}), MODEM.ifindex),
+    ),
+)
 
 #: When trials begin, and what links have received then.
 BEGAN = 100.0
@@ -55,13 +62,15 @@ def test_an_answer_while_the_link_received_nothing_came_by_another() -> None:
     assert trial.answered is None
 
 
-def test_what_cannot_be_counted_is_believed() -> None:
+def test_counters_that_cannot_be_read_tell_nothing() -> None:
     trial = found_silent()
     trial.follow(frozenset({ETHERNET}), BEGAN)
     trial.see({}, BEGAN + _SETTLES)
-    trial.on_answer(BEGAN + _SETTLES, BEGAN + 0.3)
-    trial.see({}, BEGAN + 0.4)
-    assert trial.answered == 1
+    assert trial.next_attempt is None
+    begin = led(trial, ETHERNET)
+    trial.on_answer(begin, begin + 0.1)
+    trial.see({}, begin + 0.2)
+    assert trial.answered is None
 
 
 def test_a_late_answer_to_an_attempt_by_the_first_link_is_that_links() -> None:
@@ -97,6 +106,13 @@ def test_a_long_way_takes_longer() -> None:
     assert trial.next(begin + 2.5, 0.6) is True
 
 
+def test_a_session_that_has_to_begin_takes_longer() -> None:
+    trial = TunnelTrial(CARRIERS, "", BEGAN, began=BEGAN - 1.0, idle=True)
+    begin = led(trial, ETHERNET)
+    assert trial.next(begin + _STAGE_IDLE - 0.1, 0.01) is False
+    assert trial.next(begin + _STAGE_IDLE + 0.1, 0.01) is True
+
+
 def test_routes_that_do_not_come_end_it() -> None:
     trial = found_silent()
     assert trial.next(BEGAN + _DECIDED - 0.1, 0.01) is False
@@ -104,17 +120,35 @@ def test_routes_that_do_not_come_end_it() -> None:
 
 
 @pytest.mark.parametrize(("answers", "around"), [(ETHERNET, set()), (WIFI, {ETHERNET}), (MODEM, {ETHERNET, WIFI})])
-def test_a_later_trial_begins_with_the_first_link(answers: Place, around: set[Place]) -> None:
-    trial = TunnelTrial(CARRIERS, "", BEGAN)
+def test_a_later_trial_begins_without_a_detour(answers: Place, around: set[Place]) -> None:
+    trial = TunnelTrial(CARRIERS, "", BEGAN, around={ETHERNET})
     led_around: list[Place] = []
     now = BEGAN
     for place in (ETHERNET, WIFI, MODEM):
         begin = led(trial, *led_around, now=now)
         if place is answers:
             trial.on_answer(begin, begin + 0.1)
-            trial.see({index: count + 100 for index, count in COUNTERS.items()}, begin + 0.2)
+            trial.see({**COUNTERS, place.ifindex: 1100}, begin + 0.2)
             break
         assert trial.next(begin + _STAGE + 0.1, 0.01)
         led_around.append(place)
         now = begin + 2.0
     assert trial.around == around
+
+
+def test_without_a_detour_one_of_those_has_to_be_heard_that_were_led_around() -> None:
+    trial = TunnelTrial(CARRIERS, "", BEGAN, around={ETHERNET, WIFI})
+    begin = led(trial)
+    trial.on_answer(begin, begin + 0.1)
+    trial.see({**COUNTERS, MODEM.ifindex: 9000}, begin + 0.2)
+    assert trial.answered is None, "the tunnel stuck to the link that it was sent by"
+    trial.see({**COUNTERS, WIFI.ifindex: 1100}, begin + 0.3)
+    assert trial.answered == 0
+
+
+def test_it_can_end_as_it_was_before() -> None:
+    trial = TunnelTrial(CARRIERS, "", BEGAN, around={ETHERNET, WIFI})
+    assert trial.settle({ETHERNET, WIFI})
+    assert trial.around == {ETHERNET, WIFI}
+    for around in (set[Place](), {WIFI}, {MODEM}):
+        assert not TunnelTrial(CARRIERS, "", BEGAN).settle(around)

@@ -132,8 +132,8 @@ class Engine(Reconciler):
         try:
             await self._run()
         finally:
-            await self._take_back_silences()
             self._silence.close()
+            await self._take_back_silences()
             self._quality.close()
             self._joins.close()
 

@@ -72,6 +72,11 @@ class Case:
         """:attr:`REST`."""
         return self.REST
 
+    @property
+    def rest_when_answered(self) -> float | None:
+        """Seconds for which a link that answered is not examined again; None: no rest."""
+        return self.REST[0] if self.silent_since is None else None
+
     def follow(self, links: WatchedLinks) -> bool:
         """These links are watched now, this one among them; whether it is examined still."""
         del links

@@ -89,6 +89,7 @@ class SilenceWatch:
     def forget(self) -> None:
         """The machine slept: what waited says nothing about the present."""
         self._end()
+        self._resting.clear()
         self._not_before = asyncio.get_running_loop().time() + _EXAMINE
 
     def close(self) -> None:
@@ -163,11 +164,8 @@ class SilenceWatch:
         self._missed = False
         self._evidence = await self._looks.look(self._links, self._of_late().keys())
         self._looked = asyncio.get_running_loop().time()
-        if any(
-            place in self._cases or found.suspicious
-            for place, found in self._evidence.items()
-            if place in self._links.tunnels
-        ):
+        tunnels = self._links.tunnels.keys()
+        if any(place in self._cases or self._evidence.get(place, Evidence()).suspicious for place in tunnels):
             self._received = await self._looks.received()
 
     def _of_late(self) -> dict[SocketKey, float]:
@@ -254,8 +252,8 @@ class SilenceWatch:
 
     def _answered(self, place: Place, case: Case) -> None:
         self._resting.pop(place, None)
-        if case.silent_since is None:
-            self._resting[place] = (asyncio.get_running_loop().time() + case.REST[0], case.REST[0])
+        if (rest := case.rest_when_answered) is not None:
+            self._resting[place] = (asyncio.get_running_loop().time() + rest, rest)
         self._close(place)
         for told in sorted(case.led):
             self._tell(told)
@@ -292,8 +290,8 @@ class SilenceWatch:
         """No verdict: the link counts as good, and is not examined again for a while."""
         self._close(place)
         shortest, longest = case.rest
-        rest = max(self._resting.get(place, (0.0, 0.0))[1], shortest)
-        self._resting[place] = (now + rest, min(2 * rest, longest))
+        rest = min(max(self._resting.get(place, (0.0, 0.0))[1], shortest), longest)
+        self._resting[place] = (now + rest, 2 * rest)
         if case.silent_since is not None and self._silence.set(place, None, time.monotonic()):
             self._wake()
 

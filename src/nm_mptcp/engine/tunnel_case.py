@@ -18,15 +18,17 @@ from .tunnel_trial import TunnelTrial
 from .watched_links import WatchedLinks
 
 #: Seconds without an answer after which the first link is tried again sooner: the one in use may be silent by now as well.
-#: And seconds after a verdict before which that is not done.
-_OUT, _SETTLED = 2.0, 5.0
+_OUT = 2.0
 
 #: Seconds between two looks while the routes are about to change.
 _LOOK = 0.1
 
 #: Seconds for which a tunnel that no link carries is not examined again, doubled each time, and their maximum. Mostly a peer
 #: has died, and each trial sends by a link that may cost money.
-_REST = (10.0, 600.0)
+_REST = (10.0, 60.0)
+
+#: Seconds without anything heard after which the tunnel's session may have ended (WireGuard: ``REJECT_AFTER_TIME``, 180 s).
+_IDLE = 120.0
 
 
 class Step(enum.Enum):
@@ -50,12 +52,20 @@ class TunnelCase(Case):
     received_at: float = 0.0  #: when a look found more
     trial: TunnelTrial | None = None
     confirmed_at: float = 0.0
-    verdicts: Mapping[Place, Silence] = field(default_factory=dict)  #: the last ones
+    vain: int = 0  #: the last trials by which nobody answered
+    received_then: int | None = None  #: when a verdict was confirmed
+    verdicts: Mapping[Place, Silence] = field(default_factory=dict)  #: the last ones, and the links that they are about
+    judged: Carriers | None = None
 
     @property
     def rest(self) -> tuple[float, float]:
         """As :attr:`Case.rest`, longer after a trial."""
         return Case.REST if self.trial is None else _REST
+
+    @property
+    def rest_when_answered(self) -> float | None:
+        """As :attr:`Case.rest_when_answered`; a trial without a verdict was in vain."""
+        return None if self.verdicts else self.rest[0]
 
     @classmethod
     def of(
@@ -124,7 +134,7 @@ class TunnelCase(Case):
         if judge_tunnel(self.evidence, self.attempts(looked), self.quiet(looked)) is Standing.SILENT:
             name = self.names.get(self.place.ifindex, f"interface {self.place.ifindex}")
             words = tunnel_in_words(self.evidence, self.quiet(now), name)
-            self.trial = TunnelTrial(self.carriers, words, now, began=self.began)
+            self.trial = TunnelTrial(self.carriers, words, now, began=self.began, idle=self.evidence.last_heard > _IDLE)
             return self._try(self.trial, around, now)
         return self._ask(now)
 
@@ -134,32 +144,38 @@ class TunnelCase(Case):
     def _try(self, trial: TunnelTrial, around: frozenset[Place], now: float) -> Step:
         trial.follow(around, now)
         if trial.answered is not None:
-            return self._confirm(now) if trial.around else Step.ANSWERED
+            self.vain = 0
+            return self._confirm(trial, now) if trial.around else Step.ANSWERED
         gone_on = trial.next(now, self.evidence.trip)
         if gone_on is None:
-            # By none: the link that was the last to answer is as good as any.
-            return self._confirm(now) if trial.settle(self.verdicts.keys()) else Step.GIVE_UP
+            # Nobody who was asked lives, but the tunnel has carried something since the verdict; else all is as without one.
+            self.vain += 1
+            carried = self.received_then != self.received
+            return self._confirm(trial, now) if carried and trial.settle(self.verdicts.keys()) else Step.GIVE_UP
         if gone_on or trial.next_attempt is None:
             self.next_attempt = now + _LOOK  # unless the routes change before, which is told
             return Step.LEAD
         self.next_attempt = max(self.next_attempt, trial.next_attempt)
         return self._ask(now)
 
-    def _confirm(self, now: float) -> Step:
+    def _confirm(self, trial: TunnelTrial, now: float) -> Step:
+        self.judged = trial.carriers
         self.confirmed, self.confirmed_at = True, now
-        self.verdicts = self.around()
-        self.next_attempt = now + again(self.trials)
+        self.verdicts, self.received_then = self.around(), self.received
+        self.next_attempt = now + again(max(self.trials, self.vain))
         self.trials += 1
         self.sent.clear()
         return Step.LEAD
 
     def _return(self, found: Evidence, now: float) -> Step:
         """Try the first link again, if that is due."""
-        since = max(self.received_at, self.confirmed_at + _SETTLED - _OUT)
-        out = found.suspicious and found.quiet >= _OUT and now - since >= _OUT
+        since = max(self.received_at + _OUT, self.confirmed_at + again(self.vain))
+        out = found.suspicious and found.quiet >= _OUT and now >= since
         if self.trial is None or not (out or now >= self.next_attempt):
             return Step.WAIT
         self.confirmed = False
-        self.trial = TunnelTrial(self.carriers, self.trial.words, now)
+        # NetworkManager's check changes the order; what the verdict is about, and the route to a server, it leaves.
+        known = self.judged if self.judged is not None and self.judged.links == self.carriers.links else self.carriers
+        self.trial = TunnelTrial(known, self.trial.words, now, around=self.verdicts.keys())
         self.next_attempt = now + _LOOK
         return Step.LEAD

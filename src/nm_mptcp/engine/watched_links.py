@@ -30,7 +30,7 @@ class WatchedLinks:
         """The links that this decision names."""
         kernel = snapshot.kernel
         local = {**desired.watched, **{place: carriers.address for place, carriers in desired.carriers.items()}}
-        below = {place.ifindex for carriers in desired.carriers.values() for link in carriers.links for place in link}
+        below = {ifindex for carriers in desired.carriers.values() for ifindex in carriers.links}
         return cls(
             local,
             {
@@ -52,8 +52,8 @@ class WatchedLinks:
 
     @property
     def below(self) -> frozenset[Place]:
-        """The links that carry a full tunnel's packets."""
-        return frozenset().union(*(link for carriers in self.tunnels.values() for link in carriers.links))
+        """The links that carry a full tunnel's packets and may be led around."""
+        return frozenset[Place]().union(*(carriers.movable for carriers in self.tunnels.values()))
 
     def is_near(self, address: str) -> bool:
         """Whether an address is in a network of this machine's own, which says nothing about the way beyond a gateway."""

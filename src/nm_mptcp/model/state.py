@@ -341,11 +341,29 @@ class Silence:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """How a full tunnel's own packets may be led: around some of the links below it."""
+
+    around: frozenset[Place]
+    by: int  #: the ifindex of the link that they leave by then
+
+
+@dataclass(frozen=True, slots=True)
 class Carriers:
     """The links that carry a full tunnel's own packets."""
 
     address: str  #: of the tunnel, to ask its peers from
-    links: tuple[frozenset[Place], ...]  #: each link with its families, in the kernel's order of preference
+    ways: tuple[Way, ...]  #: in the order in which they are tried; the first is no detour
+
+    @property
+    def links(self) -> frozenset[int]:
+        """The ifindexes of these links."""
+        return frozenset(way.by for way in self.ways)
+
+    @property
+    def movable(self) -> frozenset[Place]:
+        """What may be led around."""
+        return frozenset[Place]().union(*(way.around for way in self.ways))
 
 
 # --- NetworkManager's state ----------------------------------------------------------------------------------------

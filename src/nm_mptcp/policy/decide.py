@@ -103,7 +103,9 @@ def _routes(
         return SourceRouting({}, (), {}), FailoverRoutes({}, frozenset())
     routed = routing(facts.kernel, routed_addresses(facts, decisions), facts.marks)
     dead = {place for place in linkdown if _without_carrier(facts, place[1])}
-    around = failover_routes(facts.kernel, dead, facts.marks, routed.tables, silent=silent.around, paths=silent.by)
+    around = failover_routes(
+        facts.kernel, dead, facts.marks, routed.tables, silent=silent.around, paths=silent.by, below=silent.below
+    )
     return routed, around
 
 

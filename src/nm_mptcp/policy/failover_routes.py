@@ -2,7 +2,8 @@
 """Pure: routes around a link without carrier, until the carrier returns or NetworkManager deactivates the device.
 
 A link that is silent beyond its gateway gets them as well, but only for what is routed by a gateway, or by its default route:
-its own subnet may be in order, and is reached by no other link.
+its own subnet may be in order, and is reached by no other link. If it carries a full tunnel's packets, only for those: by its
+default route, or the one to the tunnel's server. A network that is reached beside the tunnel is this link's alone.
 
 After a loss of carrier the link's routes remain for some seconds, and new connections would use them. The sysctl
 ``ignore_routes_with_linkdown`` prevents that at once; but with it packets of the link's own connections fail as well, and TCP
@@ -24,6 +25,7 @@ from dataclasses import dataclass, replace
 
 from ..model.state import MAIN_TABLE, MARKS, Family, Kernel, Marks, Route, RouteType
 from .identity_cache import cached_by_identity
+from .silence_evidence import is_private
 
 #: Destination and type of service: of the routes with the same key the kernel uses the one with the lowest metric.
 _Key = tuple[str, int]
@@ -54,30 +56,33 @@ def failover_routes(
     *,
     silent: Set[tuple[Family, int]] = frozenset(),
     paths: Set[tuple[Family, int]] = frozenset(),
+    below: Set[tuple[Family, int]] = frozenset(),
 ) -> FailoverRoutes:
     """The failover routes for the ``lost`` and ``silent`` links, by family and ifindex.
 
     Those for a silent link use only ``paths``: NetworkManager alone would not leave it, so no link is used, and perhaps paid
-    for, that is no path. Nothing is preferred to a route with metric 0: a link with one is not covered. ``tables`` are our
-    tables by ifindex.
+    for, that is no path; and are in front of no other's route of the same metric, which may be a tunnel's. Those ``below``
+    carry a full tunnel's packets. Nothing is preferred to a route with metric 0: a link with one is not covered. ``tables`` are
+    our tables by ifindex.
     """
     around = lost | silent
     if not around:  # else each change of thousands of routes would cost a look at all of them
         return FailoverRoutes({}, frozenset())
     best = {ifindex: _best(routes, marks) for (table, ifindex), routes in kernel.routes.items() if table == MAIN_TABLE}
     alive = [ifindex for ifindex in best if _has_carrier(kernel, ifindex)]
-    first, owners, uncovered = _destinations(best, lost, silent)
+    first, owners, uncovered = _destinations(best, lost, silent, below)
     routes: dict[tuple[int, int], set[Route]] = {}
     for key, metric in first.items():
         family = Family.of(key[0])
         usable = [other for other in alive if (family, other) not in around]
-        if not owners[key] & lost:
-            usable = [other for other in usable if (family, other) in paths]
+        only = paths if not owners[key] & lost else None
+        if only is not None:
+            usable = [other for other in usable if (family, other) in only]
         found = {other: route for other in usable if (route := _covering(best[other], key)) is not None}
         if not found:
             continue
         ifindex = min(found, key=lambda other: _preference(found[other], other))
-        better = any(_is_better(best[other], key, metric) for other in best if (family, other) not in around)
+        better = any(_is_better(best, other, key, metric, only) for other in best if (family, other) not in around)
         if not better and (found[ifindex].destination != key[0] or found[ifindex].metric >= metric):
             if metric == 0:
                 uncovered |= owners[key]
@@ -95,7 +100,10 @@ def failover_routes(
 
 
 def _destinations(
-    best: Mapping[int, _Best], lost: Set[tuple[Family, int]], silent: Set[tuple[Family, int]]
+    best: Mapping[int, _Best],
+    lost: Set[tuple[Family, int]],
+    silent: Set[tuple[Family, int]],
+    below: Set[tuple[Family, int]],
 ) -> tuple[dict[_Key, int], dict[_Key, set[tuple[Family, int]]], set[tuple[Family, int]]]:
     """The destinations to lead around these links, each with the lowest metric and the links that have it; and the links
     with too many.
@@ -107,7 +115,8 @@ def _destinations(
         family, ifindex = place
         mine = best[ifindex].of(family) if ifindex in best else {}
         if place not in lost:
-            mine = {key: route for key, route in mine.items() if _leads_beyond(route, ifindex)}
+            leads = leads_a_tunnel if place in below else _leads_beyond
+            mine = {key: route for key, route in mine.items() if leads(route, ifindex)}
         if len(mine) > MAX_DESTINATIONS:
             uncovered.add(place)
             continue
@@ -117,16 +126,30 @@ def _destinations(
     return first, owners, uncovered
 
 
-def _is_better(best: _Best, key: _Key, metric: int) -> bool:
+def _is_better(
+    best: Mapping[int, _Best], ifindex: int, key: _Key, metric: int, paths: Set[tuple[Family, int]] | None
+) -> bool:
     """Whether the kernel prefers the route of a link, which may be no path, to the lost one anyway: nothing is to be put in
-    front of that, and beside it, with the metric that is one less, it would be refused (IPv4), or share the load (IPv6).
+    front of that, and beside it, with the metric that is one less, it would be refused (IPv4), or share the load (IPv6). With
+    the same metric the kernel may prefer either: where only ``paths`` may be used, nothing is put in front of another link's,
+    which may be a tunnel's.
     """
-    route = best.routes.get(key)
-    return route is not None and route.metric < metric
+    route = best[ifindex].routes.get(key)
+    if route is None:
+        return False
+    same = route.metric == metric and paths is not None and (route.family, ifindex) not in paths
+    return same or route.metric < metric
 
 
 def _leads_beyond(route: Route, ifindex: int) -> bool:
     return route.is_default or any(hop.gateway for hop in route.hops if hop.ifindex == ifindex)
+
+
+def leads_a_tunnel(route: Route, ifindex: int) -> bool:
+    """Whether a tunnel's own packets may leave by this route: the default, or one to a host that is no other elsewhere."""
+    address, _, length = route.destination.partition("/")
+    host = int(length) == route.family.bits and not is_private(address)
+    return route.is_default or (host and _leads_beyond(route, ifindex))
 
 
 def _preference(route: Route, ifindex: int) -> tuple[int, int, int]:

@@ -46,6 +46,7 @@ class SilentLinks:
 
     around: frozenset[Place] = frozenset()  #: also those whose silence is only suspected
     by: frozenset[Place] = frozenset()
+    below: frozenset[Place] = frozenset()  #: those of all these that carry a full tunnel's packets
 
 
 def silent_links(
@@ -65,7 +66,7 @@ def silent_links(
         for place, silence in silent.items()
         if place.family in families and place not in off and not silence.tried
     )
-    return SilentLinks(around, frozenset(others))
+    return SilentLinks(around, frozenset(others), frozenset(below))
 
 
 def apply_silence(facts: Facts, decisions: list[Decision], silent: SilentLinks) -> list[Decision]:

@@ -113,6 +113,11 @@ class Evidence:
             for cookie, (acked, heard) in self.acked.items()
         )
 
+    @property
+    def last_heard(self) -> float:
+        """Seconds since anybody was heard by it; infinity: not known."""
+        return min([self.heard, *(each.heard for each in self.waiting if not each.connecting)])
+
     def heard_in_vain(self, seconds: float) -> bool:
         """Whether a peer was heard within so many seconds whose socket waits nevertheless: it lives, and what is sent to it
         vanishes.
