@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -23,6 +24,22 @@ _RATE, _UPLOADS, _PERCENT = 125_000_000, 12, 1
 
 #: Seconds that are measured, after those in which the uploads begin.
 _BEGINS, _MEASURED = 3.0, 30.0
+
+#: A program that does the same little work again and again for so many seconds, and tells a processor's seconds that it took
+#: in the mean: what interrupts and cold caches add to the work of one that wakes up now and then, as the service does.
+_YARDSTICK = """
+import statistics, sys, time
+took, ends = [], time.monotonic() + float(sys.argv[1])
+while time.monotonic() < ends:
+    time.sleep(0.2)
+    began = time.process_time()
+    sum(number * number for number in range(20_000))
+    took.append(time.process_time() - began)
+print(statistics.mean(took))
+"""
+
+#: Seconds for which it runs before the uploads begin.
+_AT_REST = 10.0
 
 _PORT = 5006
 _SO_MAX_PACING_RATE = 47
@@ -49,25 +66,27 @@ def cost(directory: Path) -> str:
         # Packets as they are on the wire: else 1 % of 64 kB at a time would be lost.
         bed.machine.run("ip", "link", "set", world.wifi.name, "gso_max_segs", "1")
         world.lose(_PERCENT)
+        at_rest = float(bed.machine.run(sys.executable, "-c", _YARDSTICK, f"{_AT_REST}"))
         sink = _Sink(bed.far)
         for _ in range(_UPLOADS):
             threading.Thread(target=_upload, args=(bed.machine, world.wifi.address), daemon=True).start()
         assert bed.service
-        counts = []
-        for seconds in (_BEGINS, _MEASURED):
-            end = time.monotonic() + seconds
-            until(lambda: time.monotonic() > end, seconds=seconds + 1)  # noqa: B023
-            counts.append(_count(bed.service.pid, bed.machine, sink))
+        end = time.monotonic() + _BEGINS
+        until(lambda: time.monotonic() > end, seconds=_BEGINS + 1)
+        counts = [_count(bed.service.pid, bed.machine, sink)]
+        loaded = float(bed.machine.run(sys.executable, "-c", _YARDSTICK, f"{_MEASURED}", seconds=2 * _MEASURED))
+        counts.append(_count(bed.service.pid, bed.machine, sink))
         sink.close()
         detoured = "silen" in bed.service.log()
     first, last = counts
+    slower, share = loaded / at_rest, last.service.share(first.service)
     took = last.service.when - first.service.when
     return (
         f"Beside {_UPLOADS} uploads of together {(last.acknowledged - first.acknowledged) * 8 / took / 1e9:.2f} Gbit/s with"
         f" {_PERCENT} % of the packets lost in each direction ({(last.resent - first.resent) / took:,.0f} retransmissions a"
-        f" second) for {took:.0f} s: {last.service.share(first.service):.2%} of a processor,"
-        " with the interrupts that the traffic causes meanwhile, and"
-        f" {(last.service.woken - first.service.woken) / took:.1f} wake-ups a second"
+        f" second) for {took:.0f} s: {share:.2%} of a processor, with the interrupts that the traffic causes meanwhile (the"
+        f" same work of another program took {slower:.1f} times what it takes without traffic, so {share / slower:.2%} are"
+        f" the service's own), and {(last.service.woken - first.service.woken) / took:.1f} wake-ups a second"
         f"{', and a suspicion' if detoured else ', no suspicion'}."
     )
 

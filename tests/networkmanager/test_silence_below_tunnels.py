@@ -141,6 +141,15 @@ def test_a_link_that_stays_silent_is_tried_in_vain_and_the_tunnel_goes_on(
     assert bed.service.log().count("wlan0: silent (IPv4)") == 1
 
 
+@pytest.mark.usefixtures("stream")
+def test_a_service_that_ends_leaves_no_detour(bed: Bed, links: Links) -> None:
+    links.wifi.network.silence()
+    wait_for("it is told", lambda: led_around(bed, links))
+    assert bed.service
+    bed.service.stop()
+    assert not ways(bed)
+
+
 def test_where_both_links_are_silent_all_stays_and_the_first_is_used_when_it_answers(
     bed: Bed, links: Links, stream: Stream
 ) -> None:

@@ -170,3 +170,34 @@ def test_of_three_links_the_last_may_be_one_that_must_not_be_led_around() -> Non
     assert ways == BOTH[TUNNEL].ways
     third = Way(frozenset({FIRST, SECOND}), 5)
     assert laptop.decide().carriers[TUNNEL].ways == (*BOTH[TUNNEL].ways, third)
+
+
+def test_a_family_that_no_other_link_has_is_not_led_around() -> None:
+    laptop = Laptop(families=(IPV4, IPV6))
+    laptop.addresses[E2] = [each for each in laptop.addresses[E2] if each.family is IPV4]
+    assert laptop.decide().carriers == BOTH
+
+
+# --- three links
+
+
+def third(laptop: Laptop) -> Place:
+    laptop.link("e3", "10.0.3.2/24", metric=200)
+    return Place(IPV4, 5)
+
+
+def test_a_link_that_is_tried_again_carries_what_is_led_around_another() -> None:
+    laptop = Laptop()
+    third(laptop)
+    laptop.silences = {FIRST: CERTAIN, SECOND: replace(CERTAIN, tried=True)}
+    assert led(laptop) == {("0.0.0.0/0", 99, E2)}
+    assert laptop.decide().around == {FIRST}
+
+
+def test_what_is_led_around_is_told() -> None:
+    laptop = Laptop()
+    last = third(laptop)
+    laptop.silences = {FIRST: CERTAIN, SECOND: SUSPECTED}
+    assert laptop.decide().around == {FIRST, SECOND}
+    laptop.silences |= {last: CERTAIN}
+    assert laptop.decide().around == set(), "there is nothing left by which it could be led"

@@ -178,6 +178,21 @@ def test_where_nobody_answers_the_link_is_kept_that_carried_something_meanwhile(
         assert watch.told[-1] == {WIFI: Silence(True, VERDICT)}
 
 
+def test_where_nobody_answers_and_the_first_link_carried_something_it_is_used_again() -> None:
+    watch = Watch()
+    watch.settles()
+    watch.found = evidence(tcp(INNER, heard=0.01))
+    watch.until(Step.LEAD, seconds=10)
+    watch.answered_by = None
+    step = Step.LEAD
+    while step not in (Step.ANSWERED, Step.GIVE_UP) and not watch.case.confirmed:
+        if not watch.around:
+            watch.received[TUNNEL.ifindex] += 1400
+            watch.received[WIFI.ifindex] += 1460
+        step = watch.step()
+    assert step is Step.ANSWERED
+
+
 def test_where_nobody_answers_and_it_carried_nothing_all_is_as_without_a_verdict() -> None:
     watch = Watch()
     watch.settles()
@@ -218,6 +233,8 @@ def test_it_follows_the_links_below_it_and_ends_with_the_one_that_is_led_around(
     more = Carriers(INNER, (*CARRIERS.ways, Way(frozenset({WIFI, LTE}), 5)))
     assert watch.case.follow(replace(LINKS, tunnels={TUNNEL: more}))
     assert watch.case.carriers is more
+    better = Carriers(INNER, (Way(frozenset(), 5), Way(frozenset({Place(Family.IPV4, 5)}), 2), *more.ways[2:]))
+    assert not watch.case.follow(replace(LINKS, tunnels={TUNNEL: better})), "without a detour it leaves by a new link"
     fewer = Carriers(INNER, (Way(frozenset(), 3), Way(frozenset({LTE}), 5)))
     assert not watch.case.follow(replace(LINKS, tunnels={TUNNEL: fewer}))
     assert not watch.case.follow(replace(LINKS, tunnels={}))

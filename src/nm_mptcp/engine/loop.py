@@ -139,7 +139,7 @@ class Engine(Reconciler):
 
     async def _take_back_silences(self) -> None:
         """Nobody would notice later that a silent link answers again: leave it as it would be without a verdict."""
-        if self._history.silence.silences(time.monotonic()):
+        if self.view is not None and self.view.snapshot.silences:
             self._history.silence.forget()
             with contextlib.suppress(Exception):
                 await self._converge(thorough=False, loss=False)
@@ -188,7 +188,7 @@ class Engine(Reconciler):
             self._quality.close()
         elif self.view is not None:
             desired, kernel = self.view.desired, self.view.snapshot.kernel
-            links = WatchedLinks.of(desired, self.view.snapshot)
+            links = WatchedLinks.of(desired, kernel)
             self._silence.follow(links)
             self._quality.follow(links, self.view.mode)
             self._joins.follow(desired, kernel)

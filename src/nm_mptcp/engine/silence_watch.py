@@ -289,6 +289,8 @@ class SilenceWatch:
     def _give_up(self, place: Place, case: Case, now: float) -> None:
         """No verdict: the link counts as good, and is not examined again for a while."""
         self._close(place)
+        for told in sorted(case.led):
+            self._tell(told)
         shortest, longest = case.rest
         rest = min(max(self._resting.get(place, (0.0, 0.0))[1], shortest), longest)
         self._resting[place] = (now + rest, 2 * rest)

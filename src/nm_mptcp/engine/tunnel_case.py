@@ -85,10 +85,11 @@ class TunnelCase(Case):
         )
 
     def follow(self, links: WatchedLinks) -> bool:
-        """As :meth:`Case.follow`; not if it is led around what is no longer below it."""
+        """As :meth:`Case.follow`; not if it is led around what is no longer below it, or a new link is the first one."""
         self.names = links.names
         self.carriers = links.tunnels.get(self.place, self.carriers)
-        return self.place in links.tunnels and self.around().keys() <= links.below
+        known = self.judged is None or self.carriers.ways[0].by in self.judged.links
+        return known and self.place in links.tunnels and self.around().keys() <= links.below
 
     def around(self) -> dict[Place, Silence]:
         """What is to be led around, and why; what was before counts as silent until a trial shows that it is not."""
@@ -134,7 +135,8 @@ class TunnelCase(Case):
         if judge_tunnel(self.evidence, self.attempts(looked), self.quiet(looked)) is Standing.SILENT:
             name = self.names.get(self.place.ifindex, f"interface {self.place.ifindex}")
             words = tunnel_in_words(self.evidence, self.quiet(now), name)
-            self.trial = TunnelTrial(self.carriers, words, now, began=self.began, idle=self.evidence.last_heard > _IDLE)
+            idle = self.evidence.last_heard > _IDLE
+            self.trial = TunnelTrial(self.carriers, words, now, tunnel=self.place.ifindex, began=self.began, idle=idle)
             return self._try(self.trial, around, now)
         return self._ask(now)
 
@@ -148,7 +150,10 @@ class TunnelCase(Case):
             return self._confirm(trial, now) if trial.around else Step.ANSWERED
         gone_on = trial.next(now, self.evidence.trip)
         if gone_on is None:
-            # Nobody who was asked lives, but the tunnel has carried something since the verdict; else all is as without one.
+            # Nobody who was asked lives, but the tunnel carries something: by the first link again, or by the one in use since
+            # the verdict. Else all is as without one.
+            if 0 in trial.carried:
+                return Step.ANSWERED
             self.vain += 1
             carried = self.received_then != self.received
             return self._confirm(trial, now) if carried and trial.settle(self.verdicts.keys()) else Step.GIVE_UP
@@ -176,6 +181,7 @@ class TunnelCase(Case):
         self.confirmed = False
         # NetworkManager's check changes the order; what the verdict is about, and the route to a server, it leaves.
         known = self.judged if self.judged is not None and self.judged.links == self.carriers.links else self.carriers
-        self.trial = TunnelTrial(known, self.trial.words, now, around=self.verdicts.keys())
+        around = self.verdicts.keys()
+        self.trial = TunnelTrial(known, self.trial.words, now, tunnel=self.place.ifindex, around=around)
         self.next_attempt = now + _LOOK
         return Step.LEAD

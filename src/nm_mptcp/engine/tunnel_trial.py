@@ -29,9 +29,9 @@ _DECIDED = 3.0
 
 
 class TunnelTrial:
-    """A trial of these ways. ``began``: attempts since then went by the first one, without any detour, and have no answer so
-    far; None: it is to be tried as well, and answers if one of the links that were led ``around`` receives something. ``idle``:
-    nothing was heard in the tunnel for a while.
+    """A trial of these ways for the tunnel with this ifindex. ``began``: attempts since then went by the first one, without any
+    detour, and have no answer so far; None: it is to be tried as well, and answers if one of the links that were led ``around``
+    receives something. ``idle``: nothing was heard in the tunnel for a while.
     """
 
     def __init__(
@@ -40,11 +40,13 @@ class TunnelTrial:
         words: str,
         now: float,
         *,
+        tunnel: int = 0,
         began: float | None = None,
         around: Set[Place] = frozenset(),
         idle: bool = False,
     ) -> None:
         self.words = words  #: why it is tried
+        self.carried: set[int] = set()  #: the ways in which the tunnel received something by a link in question
         self.carriers = carriers
         self.answered: int | None = None  #: the way in which the tunnel is answered
         self._ways = carriers.ways
@@ -57,6 +59,7 @@ class TunnelTrial:
         #: by way: since when attempts tell of it; what its links had received then; when one of them was answered
         self._since: dict[int, float] = {} if began is None else {0: began}
         self._before: dict[int, int] = {}
+        self._tunnel, self._tunnel_before = tunnel, 0
         self._answers: dict[int, float] = {}
 
     @property
@@ -88,8 +91,12 @@ class TunnelTrial:
             return sum(received.get(ifindex, 0) for ifindex in self._links[way])
 
         since = self._since.get(self._number)
+        tunnel = received.get(self._tunnel, 0)
         if since is not None and looked >= since:
-            self._before.setdefault(self._number, count(self._number))
+            if self._number not in self._before:
+                self._before[self._number], self._tunnel_before = count(self._number), tunnel
+            elif count(self._number) > self._before[self._number] and tunnel > self._tunnel_before:
+                self.carried.add(self._number)
         for way, when in self._answers.items():
             if self.answered is None and looked >= when and count(way) > self._before.get(way, -1):
                 self.answered = way

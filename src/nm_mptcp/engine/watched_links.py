@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..model.state import Carriers, Desired, Place, Snapshot
+from ..model.state import Carriers, Desired, Kernel, Place
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -26,11 +26,11 @@ class WatchedLinks:
     networks: tuple[_Network, ...] = ()  #: the machine's own, on all interfaces
 
     @classmethod
-    def of(cls, desired: Desired, snapshot: Snapshot) -> WatchedLinks:
+    def of(cls, desired: Desired, kernel: Kernel) -> WatchedLinks:
         """The links that this decision names."""
-        kernel = snapshot.kernel
         local = {**desired.watched, **{place: carriers.address for place, carriers in desired.carriers.items()}}
         below = {ifindex for carriers in desired.carriers.values() for ifindex in carriers.links}
+        below |= {place.ifindex for carriers in desired.carriers.values() for place in carriers.movable}
         return cls(
             local,
             {
@@ -40,7 +40,7 @@ class WatchedLinks:
                 if address.family is place.family
             },
             desired.carriers,
-            frozenset(place for place, silence in snapshot.silences.items() if not silence.tried),
+            desired.around,
             frozenset(address.address for index in desired.stays_inside for address in kernel.addresses.get(index, ())),
             {index: kernel.links[index].name for index in below | {place.ifindex for place in local}},
             tuple(

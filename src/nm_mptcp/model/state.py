@@ -858,6 +858,7 @@ class Desired:
     watched: Mapping[Place, str] = field(default_factory=dict)
     #: by full tunnel and family: the links below it, where there are several, so that it can be led around a silent one
     carriers: Mapping[Place, Carriers] = field(default_factory=dict)
+    around: frozenset[Place] = frozenset()  #: the silent links that routes lead around
     depends_on_connections: bool = False  #: decide again when a connection or subflow is established or closed
 
 

@@ -63,11 +63,14 @@ def _ways(order: list[int], below: frozenset[Place], chosen: Set[int], *, certai
     ways = [(order[:count], by) for count, by in enumerate(order)]
     if not certain:
         ways.append((order[1:], order[0]))
-    return tuple(
-        Way(frozenset(place for place in below if place.ifindex in around), by)
-        for around, by in ways
-        if chosen >= set(around)
-    )
+    found = [Way(_movable(around, below), by) for around, by in ways if chosen >= set(around)]
+    return tuple(way for number, way in enumerate(found) if way.around or not number)
+
+
+def _movable(around: list[int], below: frozenset[Place]) -> frozenset[Place]:
+    """These links, in the families that others have as well."""
+    families = {place.family for place in below if place.ifindex not in around}
+    return frozenset(place for place in below if place.ifindex in around and place.family in families)
 
 
 def _metric(facts: Facts, below: frozenset[Place], ifindex: int) -> int:

@@ -59,11 +59,7 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
     routed, around = _routes(facts, outside, linkdown, silent, hurried=hurried)
     return Desired(
         paths=_paths(facts, decisions, routed.table_of),
-        endpoints=frozenset(
-            Endpoint(decision.address, decision.ifindex, decision.flags, port=decision.port)
-            for decision in decisions
-            if decision.wants_endpoint
-        ),
+        endpoints=_endpoints(decisions),
         routes=_united(routed.routes, around.routes),
         rules=routed.rules,
         marks=facts.marks,
@@ -86,7 +82,16 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
         or bool(snapshot.subflow_retry_due and snapshot.connections is None),
         watched=watched(facts, outside, config),
         carriers=carriers(facts, unguarded, guard, config),
+        around=silent.around,
         depends_on_connections=any(decision.reason.why in KEPT_FOR_CONNECTIONS for decision in decisions) or guard.kept,
+    )
+
+
+def _endpoints(decisions: list[Decision]) -> frozenset[Endpoint]:
+    return frozenset(
+        Endpoint(decision.address, decision.ifindex, decision.flags, port=decision.port)
+        for decision in decisions
+        if decision.wants_endpoint
     )
 
 

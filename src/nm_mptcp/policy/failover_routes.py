@@ -61,9 +61,8 @@ def failover_routes(
     """The failover routes for the ``lost`` and ``silent`` links, by family and ifindex.
 
     Those for a silent link use only ``paths``: NetworkManager alone would not leave it, so no link is used, and perhaps paid
-    for, that is no path; and are in front of no other's route of the same metric, which may be a tunnel's. Those ``below``
-    carry a full tunnel's packets. Nothing is preferred to a route with metric 0: a link with one is not covered. ``tables`` are
-    our tables by ifindex.
+    for, that is no path. Those ``below`` carry a full tunnel's packets. Nothing is preferred to a route with metric 0: a link
+    with one is not covered. ``tables`` are our tables by ifindex.
     """
     around = lost | silent
     if not around:  # else each change of thousands of routes would cost a look at all of them
@@ -82,7 +81,8 @@ def failover_routes(
         if not found:
             continue
         ifindex = min(found, key=lambda other: _preference(found[other], other))
-        better = any(_is_better(best, other, key, metric, only) for other in best if (family, other) not in around)
+        tied = only if owners[key] & below else None
+        better = any(_is_better(best, other, key, metric, tied) for other in best if (family, other) not in around)
         if not better and (found[ifindex].destination != key[0] or found[ifindex].metric >= metric):
             if metric == 0:
                 uncovered |= owners[key]
@@ -131,8 +131,8 @@ def _is_better(
 ) -> bool:
     """Whether the kernel prefers the route of a link, which may be no path, to the lost one anyway: nothing is to be put in
     front of that, and beside it, with the metric that is one less, it would be refused (IPv4), or share the load (IPv6). With
-    the same metric the kernel may prefer either: where only ``paths`` may be used, nothing is put in front of another link's,
-    which may be a tunnel's.
+    the same metric the kernel may prefer either: below a tunnel, where only ``paths`` may be used, nothing is put in front of
+    another link's, which may be the tunnel's.
     """
     route = best[ifindex].routes.get(key)
     if route is None:

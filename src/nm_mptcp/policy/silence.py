@@ -58,7 +58,8 @@ def silent_links(
     silent = facts.snapshot.silences
     if config.failover is Failover.OFF or not silent:
         return SilentLinks()
-    others = ({Place(d.family, d.ifindex) for d in decisions if _carries(facts, d)} | below) - silent.keys()
+    others = {Place(d.family, d.ifindex) for d in decisions if _carries(facts, d)} | below
+    others -= {place for place, silence in silent.items() if not silence.tried}
     families = {place.family for place in others}
     off = {(d.family, d.ifindex) for d in decisions if not d.options.silent_links.value}
     around = frozenset(
