@@ -13,8 +13,9 @@ from .test_failover import wait_state
 from .test_silence import OTHERS, WAYS, Stream, bring_up, connecting, drop
 from .traffic import Connection, reaches
 from .uplinks import Capture, Links, Packet
-from .vpn import VPN, VPN_SERVER, is_carrier
+from .vpn import VPN, VPN_SERVER, beside_the_tunnel
 from .wireguard import NAME, WireGuard, need_wireguard_in_kernel
+from .wireguard import SERVER as WG_SERVER
 
 #: The metric of the server's route, as NetworkManager's plugins make it.
 METRIC = 50
@@ -60,13 +61,8 @@ def stream(bed: Bed, tunnel: str) -> Stream:
 
 
 def not_the_tunnels(*captures: Capture) -> list[Packet]:
-    """What left by links and is not the tunnel's own."""
-    return [
-        packet
-        for capture in captures
-        for packet in capture.packets()
-        if not is_carrier(packet) and packet.destination != "192.0.2.78" and packet.destination.startswith("192.0.2.")
-    ]
+    """What left by links and is not WireGuard's own."""
+    return [packet for packet in beside_the_tunnel(*captures) if packet.destination != WG_SERVER]
 
 
 def led_around(bed: Bed, links: Links) -> str | None:

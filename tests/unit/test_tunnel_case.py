@@ -202,23 +202,25 @@ def test_where_nobody_answers_and_it_carried_nothing_all_is_as_without_a_verdict
     assert watch.until(Step.ANSWERED, Step.GIVE_UP) is Step.GIVE_UP
 
 
-def test_it_is_tried_at_once_when_the_link_in_use_is_silent_as_well() -> None:
+def waiting_after_a_verdict() -> Watch:
+    """A socket waits although the tunnel is led around the first link, which is not due to be tried."""
     watch = Watch()
     watch.settles()
     watch.case.next_attempt = watch.now + 60
     watch.now += 6
     watch.found = evidence(stalled(INNER, seconds=2.5))
+    return watch
+
+
+def test_it_is_tried_at_once_when_the_link_in_use_is_silent_as_well() -> None:
+    watch = waiting_after_a_verdict()
     watch.answered_by = WIFI
     watch.until(Step.LEAD, seconds=3)
     assert watch.until(Step.ANSWERED, Step.GIVE_UP) is Step.ANSWERED
 
 
 def test_a_dead_peer_beside_others_is_no_reason_to_try_it() -> None:
-    watch = Watch()
-    watch.settles()
-    watch.case.next_attempt = watch.now + 60
-    watch.now += 6
-    watch.found = evidence(stalled(INNER, seconds=2.5))
+    watch = waiting_after_a_verdict()
     for _ in range(50):
         watch.received[TUNNEL.ifindex] += 60
         assert watch.step() is Step.WAIT

@@ -254,6 +254,10 @@ class SilenceWatch:
         self._resting.pop(place, None)
         if (rest := case.rest_when_answered) is not None:
             self._resting[place] = (asyncio.get_running_loop().time() + rest, rest)
+        self._end_case(place, case)
+
+    def _end_case(self, place: Place, case: Case) -> None:
+        """The link counts as good."""
         self._close(place)
         for told in sorted(case.led):
             self._tell(told)
@@ -288,14 +292,10 @@ class SilenceWatch:
 
     def _give_up(self, place: Place, case: Case, now: float) -> None:
         """No verdict: the link counts as good, and is not examined again for a while."""
-        self._close(place)
-        for told in sorted(case.led):
-            self._tell(told)
+        self._end_case(place, case)
         shortest, longest = case.rest
         rest = min(max(self._resting.get(place, (0.0, 0.0))[1], shortest), longest)
         self._resting[place] = (now + rest, 2 * rest)
-        if case.silent_since is not None and self._silence.set(place, None, time.monotonic()):
-            self._wake()
 
     def _update_tunnel(self, place: Place, case: TunnelCase, found: Evidence, now: float) -> None:
         """The same of a full tunnel."""

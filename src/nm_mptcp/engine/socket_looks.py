@@ -31,8 +31,8 @@ _ASKED = 16
 class SocketLooks:
     """Looks at sockets. ``own`` are the local addresses and ports of our connection attempts, which are no evidence."""
 
-    def __init__(self, sockets: TrafficAccess, own: Set[tuple[str, int]]) -> None:
-        self._sockets = sockets
+    def __init__(self, traffic: TrafficAccess, own: Set[tuple[str, int]]) -> None:
+        self._traffic = traffic
         self._own = own
         self._faults = FaultLog(_log)
         self._left = _SAVED  #: seconds of a processor that are left, and when that was computed
@@ -51,7 +51,7 @@ class SocketLooks:
         """
         mine = [key for key in sorted(resent, key=resent.__getitem__) if key[0] in links.place_of]
         asked = {key: links.place_of[key[0]].ifindex for key in mine[-_ASKED:]}
-        found = await self._timed(self._sockets.find(asked))
+        found = await self._timed(self._traffic.find(asked))
         if found is None:
             return False
         evidence = self._weighed(Look(found), links, resent.keys())
@@ -63,12 +63,12 @@ class SocketLooks:
         resent = frozenset(resent)  # more may come meanwhile
         local = dict.fromkeys(links.inside, 0)
         local |= {address: place.ifindex for address, place in links.place_of.items()}
-        found = await self._timed(self._sockets.look(local, resent, links.is_near))
+        found = await self._timed(self._traffic.look(local, resent, links.is_near))
         return {} if found is None else self._weighed(found, links, resent)
 
     async def received(self) -> Mapping[int, int]:
         """The bytes that each link has received, by ifindex; none after an error."""
-        return await self._timed(self._sockets.received()) or {}
+        return await self._timed(self._traffic.received()) or {}
 
     def _weighed(self, found: Look, links: WatchedLinks, resent: Set[SocketKey]) -> dict[Place, Evidence]:
         others = tuple(each for each in found.sockets if each.key[:2] not in self._own)

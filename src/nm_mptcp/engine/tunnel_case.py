@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..model.state import Carriers, Place, Silence
-from ..policy.silence_evidence import Evidence, Standing, judge_tunnel, tunnel_in_words
+from ..policy.silence_evidence import Evidence, Standing, judge_if_alive, tunnel_in_words
 from .silence_case import Case, again
 from .tunnel_trial import TunnelTrial
 from .watched_links import WatchedLinks
@@ -132,7 +132,7 @@ class TunnelCase(Case):
         alive = more and not found.heard_in_vain(looked - self.began)
         if self.answered or alive or found.progress(self.first, looked - self.began):
             return Step.ANSWERED
-        if judge_tunnel(self.evidence, self.attempts(looked), self.quiet(looked)) is Standing.SILENT:
+        if judge_if_alive(self.evidence, self.attempts(looked), self.quiet(looked)) is Standing.SILENT:
             name = self.names.get(self.place.ifindex, f"interface {self.place.ifindex}")
             words = tunnel_in_words(self.evidence, self.quiet(now), name)
             idle = self.evidence.last_heard > _IDLE
@@ -167,7 +167,7 @@ class TunnelCase(Case):
         self.judged = trial.carriers
         self.confirmed, self.confirmed_at = True, now
         self.verdicts, self.received_then = self.around(), self.received
-        self.next_attempt = now + again(max(self.trials, self.vain))
+        self.next_attempt = now + again(self.trials)
         self.trials += 1
         self.sent.clear()
         return Step.LEAD

@@ -40,9 +40,14 @@ def below_tunnels(facts: Facts, decisions: list[Decision], guard: Guard, config:
     )
 
 
-def carriers(facts: Facts, decisions: list[Decision], guard: Guard, config: Config) -> Mapping[Place, Carriers]:
-    """The links below each full tunnel that can leave one of them. ``decisions``: as they are without the guard."""
-    below = below_tunnels(facts, decisions, guard, config)
+def carriers(
+    facts: Facts, decisions: list[Decision], guard: Guard, below: frozenset[Place]
+) -> Mapping[Place, Carriers]:
+    """The links below each full tunnel that can leave one of them. ``decisions``: as they are without the guard; ``below``: see
+    :func:`below_tunnels`.
+    """
+    if not below:
+        return {}
     metrics = {ifindex: _metric(facts, below, ifindex) for ifindex in {place.ifindex for place in below}}
     by_metric = sorted(metrics, key=lambda index: (metrics[index], index))
     order = sorted(by_metric, key=lambda index: not _leads_to_host(facts, below, index))

@@ -52,7 +52,8 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
     decisions = apply_link_quality(facts, apply_signal_strength(facts, apply_mode(facts, decisions, config)))
     suspension = suspend(facts, decisions, config)
     slots = fill_slots(facts, one_interface_each(facts, suspension.decisions), suspension.lost_addresses)
-    silent = silent_links(facts, slots.decisions, config, below_tunnels(facts, unguarded, guard, config))
+    below = below_tunnels(facts, unguarded, guard, config)
+    silent = silent_links(facts, slots.decisions, config, below)
     decisions = apply_silence(facts, slots.decisions, silent)
     outside, inside = guard.outside(decisions), guarded_tunnels(facts, config)
     linkdown = replaceable(facts, outside, config)
@@ -81,7 +82,7 @@ def decide(snapshot: Snapshot, config: Config = DEFAULTS, *, hurried: bool = Fal
         or slots.needs_connections
         or bool(snapshot.subflow_retry_due and snapshot.connections is None),
         watched=watched(facts, outside, config),
-        carriers=carriers(facts, unguarded, guard, config),
+        carriers=carriers(facts, unguarded, guard, below),
         around=silent.around,
         depends_on_connections=any(decision.reason.why in KEPT_FOR_CONNECTIONS for decision in decisions) or guard.kept,
     )

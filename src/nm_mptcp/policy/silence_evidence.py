@@ -252,32 +252,24 @@ def _evidence(
 
 def judge(evidence: Evidence, attempts: Attempts, quiet: float) -> Standing:
     """What is known about a link by which nothing was answered for ``quiet`` seconds."""
-    if attempts.answered:
-        return Standing.GOOD
+    standing = judge_if_alive(evidence, attempts, quiet)
     alive = evidence.elsewhere.keys() | attempts.elsewhere.keys()
-    reached_before = any(not each.connecting for each in evidence.waiting)
-    if not alive or not (reached_before or len(evidence.peers) > 1):
-        return Standing.UNKNOWN
-    if attempts.unanswered < _ASKED:
-        return Standing.UNKNOWN
-    packets = evidence.packets + attempts.unanswered
-    if packets >= _SILENT and quiet >= CERTAIN_AFTER and attempts.seconds >= _ASKED_FOR:
-        return Standing.SILENT
-    return Standing.SUSPECT if packets >= _SUSPECT else Standing.UNKNOWN
+    return standing if alive or standing is Standing.GOOD else Standing.UNKNOWN
 
 
-def judge_tunnel(evidence: Evidence, attempts: Attempts, quiet: float) -> Standing:
-    """The same of a full tunnel. Nobody behind it may be asked beside it, so nothing shows that a peer lives: this is only
-    enough to try the tunnel by another link.
+def judge_if_alive(evidence: Evidence, attempts: Attempts, quiet: float) -> Standing:
+    """The same if its peers live. Of those in a full tunnel that is not known, since nobody may ask them beside it: there this
+    is only a reason to try the tunnel by another link.
     """
     if attempts.answered:
         return Standing.GOOD
     reached_before = any(not each.connecting for each in evidence.waiting)
     if not (reached_before or len(evidence.peers) > 1) or attempts.unanswered < _ASKED:
         return Standing.UNKNOWN
-    enough = evidence.packets + attempts.unanswered >= _SILENT
-    certain = enough and quiet >= CERTAIN_AFTER and attempts.seconds >= _ASKED_FOR
-    return Standing.SILENT if certain else Standing.UNKNOWN
+    packets = evidence.packets + attempts.unanswered
+    if packets >= _SILENT and quiet >= CERTAIN_AFTER and attempts.seconds >= _ASKED_FOR:
+        return Standing.SILENT
+    return Standing.SUSPECT if packets >= _SUSPECT else Standing.UNKNOWN
 
 
 def in_words(evidence: Evidence, attempts: Attempts, quiet: float, names: Mapping[int, str]) -> str:
