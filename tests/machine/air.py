@@ -62,7 +62,8 @@ END
 _LEASES = """
 cat >/run/systemd/system/leases.service <<'END'
 [Service]
-ExecStart=ip netns exec far dnsmasq --keep-in-foreground --conf-file=/dev/null --user=root --port=0 --bind-dynamic \\
+ExecStart=ip netns exec far dnsmasq --keep-in-foreground --conf-file=/dev/null --user=root --bind-dynamic \\
+    --no-hosts --no-resolv --address=/example.net/192.0.2.1 \\
     --interface=lan --interface=wire --dhcp-range=10.1.0.50,10.1.0.99,1h --dhcp-range=10.2.0.50,10.2.0.99,1h \\
     --dhcp-authoritative --dhcp-leasefile=/run/leases
 END
@@ -106,16 +107,29 @@ nft add rule ip box out ip saddr 172.20.0.0/24 oifname != box0 masquerade
 """
 
 
-#: Beyond the access points nothing passes any more; and again.
+#: Beyond the access points nothing passes any more, so that the router there has no answer to a question for a name; and again.
 LINE_DEAD = """
 ip netns exec far nft -f - <<'END'
 table ip dead {
-    chain in { type filter hook input priority 0; iifname lan ip daddr 192.0.2.0/24 drop; }
+    chain in {
+        type filter hook input priority 0;
+        iifname lan ip daddr 192.0.2.0/24 drop
+        iifname lan udp dport domain drop
+    }
     chain out { type filter hook output priority 0; oifname lan ip saddr 192.0.2.0/24 drop; }
 }
 END
 """
 LINE_ALIVE = "ip netns exec far nft delete table ip dead"
+
+#: Names are asked for by systemd-resolved, which has a server of each link from NetworkManager; and by nobody.
+RESOLVED = """
+systemctl unmask systemd-resolved
+systemctl start systemd-resolved
+nmcli general reload dns-full
+until resolvectl dns | grep -q 'wlan0.*10.1.0.1' && resolvectl dns | grep -q 'wire.*10.2.0.1'; do sleep 0.2; done
+"""
+NOT_RESOLVED = "systemctl mask --now systemd-resolved"
 
 
 # A full WireGuard tunnel to ``far``, for NetworkManager and for wg-quick; counted is what comes out of it there, and around it.

@@ -24,7 +24,7 @@ PACKAGES = (
     # The system, and what takes the image apart and puts it together.
     *("systemd-sysv", "udev", "dbus", "dbus-bin", "kmod", "cpio", "mount", "util-linux", "procps", "make"),
     # The network, and what looks at it.
-    *("network-manager", "iproute2", "dnsmasq-base", "nftables", "strace", "tcpdump"),
+    *("network-manager", "systemd-resolved", "iproute2", "dnsmasq-base", "nftables", "strace", "tcpdump"),
     # Wi-Fi at both ends, and a tunnel.
     *("wpasupplicant", "hostapd", "iw", "wireguard-tools", "wireguard-go"),
     # Programs that are brought onto MPTCP: dynamic, static, in Go.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,6 +242,38 @@ def test_a_line_that_is_dead_beyond_the_access_points_is_noticed(site: Site) -> 
     site.figures.tell("the line beyond the access points dead: a new connection takes", f"{connected} ms")
     assert "cannot be traced" not in system.run("journalctl -u nm-mptcp -o cat")
     both_carry_or_wait(site)
+
+
+def test_names_are_resolved_while_a_line_is_dead(site: Site) -> None:
+    """By systemd-resolved, which asks by each link that NetworkManager gave a server and a default route."""
+    system = site.system
+    wifi, wire = (site.addresses()[name] for name in ("air", "wire"))
+    system.run(air.RESOLVED)
+    try:
+        with Talk(system, every=EVERY) as talk:
+            talk.wait_subflows(wifi, wire)
+            resolved(system, "before")
+            system.run(air.LINE_DEAD)
+            at_once = resolved(system, "at-once")
+            system.wait("nm-mptcp status | grep -q silent:", seconds=PATIENCE)
+            noticed = resolved(system, "noticed")
+            system.run(air.LINE_ALIVE)
+            system.wait("! nm-mptcp status | grep -q silent:", seconds=PATIENCE)
+            resolved(system, "after")
+            assert talk.goes_on().back
+    finally:
+        system.run(air.NOT_RESOLVED)
+    for when, took in (("a name is resolved at once", at_once), ("a name is resolved when it is noticed", noticed)):
+        site.figures.tell(f"the line beyond the access points dead: {when}, in", took)
+    both_carry_or_wait(site)
+
+
+def resolved(system: System, word: str) -> str:
+    """How long systemd-resolved takes for a name that it was not asked for before; AssertionError when there is no answer."""
+    told = system.run(f"resolvectl query {word}.example.net")
+    assert f": {SERVER}" in told, told
+    (took,) = re.findall(r" in (\S+)\.$", told, re.MULTILINE)
+    return str(took)
 
 
 @pytest.mark.long
