@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A static program of a hundred bytes, for 64 or 32 bits, that asks for one socket: it ends with 1 when it got MPTCP, else 0.
+Before that it may make and close many, to be timed.
 
 It needs no loader, no C library and no compiler; its calls are those of x86 (arch/x86/entry/syscalls).
 """
@@ -21,9 +22,14 @@ def reason_to_skip() -> str | None:
     return None if platform.machine() == "x86_64" else "the program is for x86"
 
 
-def asker(path: Path, *, bits: int = 64, family: int = socket.AF_INET, kind: int = 1, protocol: int = 0) -> Path:
-    """Write it there, for every user to run."""
+def asker(
+    path: Path, *, bits: int = 64, family: int = socket.AF_INET, kind: int = 1, protocol: int = 0, before: int = 0
+) -> Path:
+    """Write it there, for every user to run; ``before``: sockets that it makes and closes first (64 bits only)."""
     code = (_code64 if bits == 64 else _code32)(family, kind, protocol)
+    if before:
+        assert bits == 64
+        code = _made_and_closed64(family, kind, protocol, before) + code
     path.write_bytes(_elf(bits, code))
     os.chmod(path, 0o755)
     return path
@@ -38,6 +44,16 @@ def _code64(family: int, kind: int, protocol: int) -> bytes:
             b"\x41\x8b\x3a\xc1\xef\x08" + _set(0xB8, 60) + b"\x0f\x05",  # exit(answer >> 8)
         )
     )
+
+
+def _made_and_closed64(family: int, kind: int, protocol: int, times: int) -> bytes:
+    once = b"".join(
+        (
+            _set(0xB8, 41) + _set(0xBF, family) + _set(0xBE, kind) + _set(0xBA, protocol) + b"\x0f\x05",  # socket
+            b"\x89\xc7" + _set(0xB8, 3) + b"\x0f\x05\xff\xcb",  # close it; one time less
+        )
+    )
+    return _set(0xBB, times) + once + b"\x75" + struct.pack("b", -len(once) - 2)
 
 
 def _code32(family: int, kind: int, protocol: int) -> bytes:
