@@ -148,7 +148,7 @@ _nm_mptcp() {
             [[ $prev == --check ]] && wanted="file"
             ;;
         exec)
-            options="--help --method --user --quiet --dry-run --json"
+            options="--help --method --user --check --quiet --dry-run --json"
             wanted="program"
             ;;
         unit)

@@ -129,6 +129,7 @@ complete -c nm-mptcp -n '__nm_mptcp_command config' -l reload -d 'have the servi
 complete -c nm-mptcp -n '__nm_mptcp_command config; and contains -- --check (commandline -opc)' -F
 complete -c nm-mptcp -n '__nm_mptcp_command exec unit' -l method -xa 'auto ebpf preload' -d 'how it is done'
 complete -c nm-mptcp -n '__nm_mptcp_command exec' -l user -xa '(__fish_complete_users)' -d 'run it as this user'
+complete -c nm-mptcp -n '__nm_mptcp_command exec' -l check -d 'run it under strace, and report what MPTCP refused'
 complete -c nm-mptcp -n '__nm_mptcp_command exec' -s q -l quiet -d 'do not say beforehand what cannot work'
 complete -c nm-mptcp -n '__nm_mptcp_command exec' -l dry-run -d 'show what would be executed, and run nothing'
 complete -c nm-mptcp -n '__nm_mptcp_command exec' -l json -d 'as --dry-run, but print one JSON document'

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -20,6 +21,7 @@ from tests.support.command import COMMAND, as_user
 from tests.support.debian import unpacked
 from tests.support.network import Network
 from tests.support.site import BODY, Site
+from tests.support.waits import wait_for
 
 MPTCP, TCP = [socket.IPPROTO_MPTCP], [socket.IPPROTO_TCP]
 NOBODY = 65534
@@ -112,6 +114,87 @@ def test_a_script_without_an_interpreter_is_run_by_the_shell(site: Site, wrapper
     script.write_text('curl -s "$1"\n')
     script.chmod(0o755)
     assert fetched(site, str(script), site.url) == (MPTCP, "")
+
+
+# --- what MPTCP refuses a program --------------------------------------------------------------------------------------
+
+
+#: kTLS, an option that no socket knows, and one of a socket that is not of the Internet's.
+ASKS = """
+import socket
+for end, what in (
+    (socket.socket(socket.AF_INET), (6, 31, b"tls")),
+    (socket.socket(socket.AF_INET6), (6, 99, 1)),
+    (socket.socket(socket.AF_UNIX), (1, 60, 1)),
+):
+    try:
+        end.setsockopt(*what)
+    except OSError:
+        pass
+"""
+
+
+def checked(*program: str, **how: object) -> tuple[int, list[str]]:
+    """The exit status, and what ``--check`` told."""
+    done = run("exec", "--check", "--", *program, **how)
+    return done.returncode, [line.partition(" check: ")[2] for line in done.stderr.splitlines() if " check: " in line]
+
+
+@pytest.mark.parametrize("user", ["root", "nobody"])
+def test_what_mptcp_refuses_a_program_is_told_when_it_has_ended(wrapper: str, user: str) -> None:  # noqa: ARG001
+    needs("strace", "python3")
+    done = run("exec", "--check", "--user", user, "--", "/usr/bin/python3", "-c", ASKS)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "nm-mptcp: check: it made 2 MPTCP sockets",
+        "nm-mptcp: check: setsockopt(SOL_TCP, TCP_ULP) failed because the socket is MPTCP: Protocol not available"
+        " (ENOPROTOOPT), once; the kernel does not encrypt (kTLS), the program has to",
+    ]
+
+
+def test_its_children_are_watched_too_and_a_sound_program_is_told_to_be_sound(site: Site, wrapper: str) -> None:  # noqa: ARG001
+    needs("strace", "curl")
+    status, told = checked("sh", "-c", f"curl -s {site.url}; exit 3")
+    assert (status, site.protocols) == (3, MPTCP)
+    assert told == ["it made 1 MPTCP socket", "no socket option failed because of MPTCP"]
+
+
+def test_a_static_program_is_seen_to_stay_tcp(site: Site, wrapper: str) -> None:  # noqa: ARG001
+    needs("strace", "busybox")
+    assert (
+        checked("busybox", "wget", "-q", "-O", "-", site.url)[1][0] == "it made 0 MPTCP sockets, and 1 that stayed TCP"
+    )
+
+
+def test_signals_reach_the_program_and_its_daemons_are_let_go(tmp_path: Path) -> None:
+    needs("strace")
+    words = (*COMMAND, "exec", PRELOAD, "--quiet", "--check", "--", "sh", "-c")
+    # The daemon lives on, and nobody traces it any more.
+    daemon = tmp_path / "daemon"
+    script = f"sleep 60 & echo $! >{daemon}; trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done"
+    with subprocess.Popen([*words, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.wait(60) == 7
+    pid = int(daemon.read_text())
+    try:
+        wait_for("nobody traces it", lambda: "TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text())
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_without_strace_nothing_is_run(tmp_path: Path) -> None:
+    (tmp_path / "true").symlink_to("/bin/true")
+    done = run("exec", "--check", "--", "true", env={**os.environ, "PATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (125, "nm-mptcp: not run: --check needs strace (package strace)\n")
+
+
+@pytest.mark.parametrize("other", ["--dry-run", "--json"])
+def test_check_runs_the_program_and_these_do_not(other: str) -> None:
+    done = run("exec", "--check", other, "--", "true")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "use one of them" in done.stderr
 
 
 # --- what cannot work, and is reported -------------------------------------------------------------------------------------

@@ -16,9 +16,10 @@ from pathlib import Path
 from ..launch import control_groups, identity, programs, registration, switch
 from ..launch.identity import User, UserError
 from ..launch.plan import LaunchContext, LaunchPlan, Method, plan_launch, plan_switched, refusal, root_could
+from ..launch.strace import Tracer
 from ..launch.switch import SwitchError
 from ..text import printable
-from . import fail
+from . import exec_check, fail
 
 #: As of other programs that start one: it was not started, for a reason that is not the program's.
 _REFUSED = 125
@@ -29,6 +30,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.usage = "nm-mptcp exec [OPTION...] -- COMMAND [ARGUMENT...]"
     method_option(parser)
     parser.add_argument("--user", metavar="USER", help="run it as this user (only root may)")
+    parser.add_argument("--check", action="store_true", help="run it under strace, and report what MPTCP refused")
     parser.add_argument("-q", "--quiet", action="store_true", help="do not report what cannot work")
     parser.add_argument("--dry-run", action="store_true", help="show what would be executed, and execute nothing")
     parser.add_argument("--json", action="store_true", help="as --dry-run, but print one JSON document")
@@ -51,6 +53,18 @@ def main(arguments: argparse.Namespace) -> int:
     words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     if not words:
         return fail("exec needs a program: nm-mptcp exec -- COMMAND [ARGUMENT...]", 2)
+    shown = arguments.json or arguments.dry_run
+    if arguments.check and shown:
+        return fail("--check runs the program, --dry-run and --json do not: use one of them", 2)
+    tracer = None
+    if arguments.check:
+        try:
+            tracer = Tracer()
+        except FileNotFoundError:
+            return fail("not run: --check needs strace (package strace)", _REFUSED)
+        # The child goes on as without --check; this process stays outside of its control group.
+        if child := os.fork():
+            return exec_check.report(child, tracer, method_here(Method(arguments.method))[0])
     environment = inherited()
     asked = Method(arguments.method)
     try:
@@ -58,9 +72,8 @@ def main(arguments: argparse.Namespace) -> int:
         environment |= user.variables if user else {}
         method, trouble = method_here(asked)
         context, plan = _planned(words, environment, method, trouble, user)
-        shown = arguments.json or arguments.dry_run
         if method is Method.EBPF and not shown and (trouble := trouble or _switched()):
-            if asked is Method.EBPF:
+            if asked is Method.EBPF or tracer:
                 return fail(printable(f"not run: {trouble}", longest=None), _REFUSED)
             context, plan = _planned(words, environment, Method.PRELOAD, None, user)
     except UserError as error:
@@ -77,7 +90,7 @@ def main(arguments: argparse.Namespace) -> int:
         sys.stdout.buffer.write(os.fsencode(plan.shell()) + b"\n")
     if shown:
         return 0 if plan.works else 1
-    return _execute(plan, environment, user)
+    return _execute(plan, environment, user, tracer)
 
 
 def method_here(asked: Method) -> tuple[Method, str | None]:
@@ -204,20 +217,25 @@ def inherited() -> dict[str, str]:
     return environment
 
 
-def _execute(plan: LaunchPlan, environment: dict[str, str], user: User | None) -> int:
+def _execute(plan: LaunchPlan, environment: dict[str, str], user: User | None, tracer: Tracer | None) -> int:
     # Python ignores these signals; a shell gives a program the default.
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     sys.stdout.flush()
     with contextlib.suppress(OSError):
         sys.stderr.flush()
+    file, words = plan.file, plan.arguments
+    if tracer is not None:
+        file, words = tracer.command[0], (*tracer.command, plan.file, *plan.arguments[1:])
     if user is not None:
         try:
+            if tracer is not None:
+                tracer.give_to(user.uid, user.gid)
             identity.become(user)
         except OSError as error:
             return fail(f"it cannot be run as {user.name}: {error.strerror}", _REFUSED)
     try:
-        os.execve(plan.file, plan.arguments, {**environment, **plan.variables})
+        os.execve(file, words, {**environment, **plan.variables})
     except OSError as error:
-        fail(printable(f"{plan.file}: {error.strerror}", longest=None))
+        fail(printable(f"{file}: {error.strerror}", longest=None))
         return 127 if error.errno == errno.ENOENT else 126
