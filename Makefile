@@ -212,7 +212,7 @@ format: venv
 BENCH_ARGUMENTS ?=
 BENCHES := failover behind guard silent verdicts modes routes scale storms idle look boot switch commands
 BENCH_NEEDS = bench
-bench-switch: BENCH_NEEDS = machine
+bench-switch: BENCH_NEEDS = packages machine
 bench-boot: BENCH_NEEDS = packages deb container
 bench-boot: deb
 
