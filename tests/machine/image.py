@@ -39,6 +39,9 @@ PACKAGES = (
 #: The D-Bus library that our package would bring there.
 DBUS_LIBRARY = {"bookworm": "python3-dbus-next"}
 
+#: What loads a module of SystemTap's, where it knows the kernel.
+SYSTEMTAP = {"sid": ("systemtap-runtime",)}
+
 #: The files of these folders only make the image larger.
 LEFT_OUT = ("doc", "info", "locale", "man", "lintian", "bug")
 
@@ -87,7 +90,7 @@ def image(distribution: str) -> Image:
 
 
 def _packages(distribution: str) -> tuple[str, ...]:
-    return (*PACKAGES, DBUS_LIBRARY.get(distribution, "python3-dbus-fast"))
+    return (*PACKAGES, DBUS_LIBRARY.get(distribution, "python3-dbus-fast"), *SYSTEMTAP.get(distribution, ()))
 
 
 def _key(distribution: str) -> str:

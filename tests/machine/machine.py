@@ -79,9 +79,22 @@ class Done:
 class Machine:
     """A running machine; killed at the end of ``with``, or with this process. ``kernel`` is its kernel's release."""
 
-    def __init__(self, image: Image, *, systemd: bool = False, before: str = "", files: Iterable[Path] = ()) -> None:
-        """``before``: a shell script run there before systemd is; ``files``: what it finds in /root."""
+    def __init__(
+        self,
+        image: Image,
+        *,
+        systemd: bool = False,
+        before: str = "",
+        files: Iterable[Path] = (),
+        in_turn: bool = False,
+    ) -> None:
+        """``before``: a shell script run there before systemd is; ``files``: what it finds in /root.
+
+        ``in_turn``: its processors are emulated in turn. At the same time (qemu 7.2) one now and then still runs what another
+        has replaced in the kernel's code: a panic for "int3" where a BPF program is attached and detached again and again.
+        """
         self.image = image
+        self._threads = "single" if in_turn else "multi"
         self._stack = contextlib.ExitStack()
         self._place = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="nm-mptcp-machine-")))
         self._console = self._place / "console"
@@ -173,7 +186,7 @@ class Machine:
             *("nice", "-n", "10", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"),
             *("-display", "none", "-monitor", "none", "-nic", "none"),
             # In software, AVX is slower than what programs do without it.
-            *("-accel", "tcg,thread=multi", "-cpu", "max,-avx,-avx2", "-smp", "2", "-m", "3072"),
+            *("-accel", f"tcg,thread={self._threads}", "-cpu", "max,-avx,-avx2", "-smp", "2", "-m", "3072"),
             *("-kernel", str(self.image.kernel), "-initrd", str(initrd)),
             # The console is slow, and who prints there waits for it: the agent's output goes elsewhere, and only errors of the
             # kernel are there (warnings, with their traces, are in its log). A panic ends the machine. Nobody attacks it.

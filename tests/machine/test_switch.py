@@ -72,7 +72,18 @@ def in_session(machine: Machine) -> int:
 # --- programs
 
 
-def test_programs_of_every_kind_on_this_kernel(machine: Machine) -> None:
+@pytest.fixture(scope="module", params=DISTRIBUTIONS)
+def in_turn(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """A machine without systemd, in which the switch is attached and detached often."""
+    if reason := reason_to_skip():
+        pytest.skip(reason)
+    with Machine(image(request.param), in_turn=True) as machine:
+        machine.put_tree()
+        yield machine
+
+
+def test_programs_of_every_kind_on_this_kernel(in_turn: Machine) -> None:
+    machine = in_turn
     machine.shell("mount -t bpf -o mode=0700 bpf /sys/fs/bpf").checked()
     try:
         if machine.image.distribution in WITHOUT:
