@@ -166,7 +166,7 @@ MACHINES ?= bookworm trixie
 
 .PHONY: test-machine test-wifi
 test-machine: venv
-	@tools/deps packages deb machine
+	@tools/deps packages deb machine arm64
 	@$(MAKE) -s deb
 	@$(RUN) NM_MPTCP_MACHINES='$(MACHINES)' $(VENV)/bin/python -m pytest tests/machine $(PYTEST_ARGUMENTS)
 

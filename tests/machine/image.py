@@ -2,7 +2,8 @@
 """What a test machine boots: a Debian kernel, and a Debian root that lives in memory. Built once, kept in ``.cache``.
 
 The root holds what our tests need, but nothing of this tree: that is put into the running machine, so that a change of
-the tree needs no new image. Where Debian is fetched from, and how, is what this machine's own apt says.
+the tree needs no new image. Where Debian is fetched from, and how, is what this machine's own apt says. The packages of a
+root for another architecture (arm64) are only unpacked, since nothing of it can be run here: it has no systemd.
 """
 
 from __future__ import annotations
@@ -36,6 +37,14 @@ PACKAGES = (
     *("python3-pyelftools", "python3-rich"),
 )
 
+#: Those of a root that is only unpacked: what every system has, and what the tests of programs need.
+UNPACKED = (
+    *("base-files", "base-passwd", "bash", "coreutils", "dash", "findutils", "grep", "gzip", "hostname", "libc-bin"),
+    *("sed", "tar", "kmod", "mount", "util-linux", "procps", "iproute2", "strace", "busybox-static", "hey"),
+    *("python3", "python3-pyroute2", "python3-pytest", "python3-pytest-timeout", "python3-hypothesis"),
+    *("python3-pyelftools", "python3-dbus-fast", "linux-image-arm64"),
+)
+
 #: The D-Bus library that our package would bring there.
 DBUS_LIBRARY = {"bookworm": "python3-dbus-next"}
 
@@ -53,19 +62,19 @@ class Image:
     distribution: str
     kernel: Path
     initrd: Path
+    architecture: str = "amd64"
 
 
-def reason_to_skip() -> str | None:
+def reason_to_skip(architecture: str = "amd64") -> str | None:
     """Why no machine can be built or booted here, None when it can."""
     if os.geteuid() != 0:
         return "needs root (a Debian root is built)"
     if os.uname().machine != "x86_64":
         return f"the test machines are x86_64, this one is {os.uname().machine}"
-    for program, package in (
-        ("qemu-system-x86_64", "qemu-system-x86"),
-        ("mmdebstrap", "mmdebstrap"),
-        ("apt-get", "apt"),
-    ):
+    needed = [("qemu-system-x86_64", "qemu-system-x86"), ("mmdebstrap", "mmdebstrap"), ("apt-get", "apt")]
+    if architecture == "arm64":
+        needed = [("qemu-system-aarch64", "qemu-system-arm"), *needed[1:], ("depmod", "kmod"), ("cpio", "cpio")]
+    for program, package in needed:
         if shutil.which(program) is None:
             return f"needs {program} (Debian package: {package})"
     if not knows_debian():
@@ -73,46 +82,51 @@ def reason_to_skip() -> str | None:
     return None
 
 
-def image(distribution: str) -> Image:
+def image(distribution: str, architecture: str = "amd64") -> Image:
     """The image of a Debian distribution by code name, built if it is not there; RuntimeError when that fails.
 
     To have the newest packages again, remove the cache.
     """
-    place = CACHE / f"{distribution}-{_key(distribution)}"
+    name = f"{distribution}-{architecture}"
+    place = CACHE / f"{name}-{_key(distribution, architecture)}"
     if not place.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE, prefix=f"building-{distribution}-") as scratch:
-            _build(distribution, Path(scratch))
-            for old in CACHE.glob(f"{distribution}-*"):
+        with tempfile.TemporaryDirectory(dir=CACHE, prefix=f"building-{name}-") as scratch:
+            _build(distribution, architecture, Path(scratch))
+            for old in CACHE.glob(f"{name}-*"):
                 shutil.rmtree(old)
             Path(scratch, "image").rename(place)
-    return Image(distribution, place / "vmlinuz", place / "initrd")
+    return Image(distribution, place / "vmlinuz", place / "initrd", architecture)
 
 
-def _packages(distribution: str) -> tuple[str, ...]:
+def _packages(distribution: str, architecture: str) -> tuple[str, ...]:
+    if architecture != "amd64":
+        return UNPACKED
     return (*PACKAGES, DBUS_LIBRARY.get(distribution, "python3-dbus-fast"), *SYSTEMTAP.get(distribution, ()))
 
 
-def _key(distribution: str) -> str:
+def _key(distribution: str, architecture: str) -> str:
     """Changes with all that goes into the image."""
-    told = hashlib.sha256(repr((_packages(distribution), LEFT_OUT)).encode())
+    told = hashlib.sha256(repr((_packages(distribution, architecture), LEFT_OUT)).encode())
     for path in sorted((HERE / "guest").iterdir()):
         if path.is_file():
             told.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return told.hexdigest()[:12]
 
 
-def _build(distribution: str, scratch: Path) -> None:
+def _build(distribution: str, architecture: str, scratch: Path) -> None:
     settings = scratch / "apt.conf"
     output = scratch / "image"
     output.mkdir()
     settings.write_text(apt_settings())
+    variant, hook = ("minbase", "customize") if architecture == "amd64" else ("extract", "unpacked")
     command = [
-        *("nice", "-n", "10", "mmdebstrap", "--mode=root", "--variant=minbase", "--format=null", "--quiet"),
-        f"--include={','.join(_packages(distribution))}",
+        *("nice", "-n", "10", "mmdebstrap", "--mode=root", f"--variant={variant}", "--format=null", "--quiet"),
+        f"--architectures={architecture}",
+        f"--include={','.join(_packages(distribution, architecture))}",
         f"--aptopt={settings}",
         *(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in LEFT_OUT),
-        f"--customize-hook={HERE / 'guest' / 'customize'}",
+        f"--{'customize' if variant == 'minbase' else 'extract'}-hook={HERE / 'guest' / hook}",
         *(distribution, "-", *sources(distribution)),
     ]
     done = subprocess.run(

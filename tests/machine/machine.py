@@ -57,6 +57,13 @@ rm /prepare
 exec {init}
 """
 
+#: What emulates a machine of an architecture, and its console.
+_EMULATORS = {
+    # In software, AVX is slower than what programs do without it.
+    "amd64": (("qemu-system-x86_64", "-cpu", "max,-avx,-avx2"), "ttyS0"),
+    "arm64": (("qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a72"), "ttyAMA0"),
+}
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -182,15 +189,18 @@ class Machine:
                     raise
 
     def _start(self, initrd: Path, init: str) -> None:
+        emulator, console = _EMULATORS[self.image.architecture]
         qemu = [
-            *("nice", "-n", "10", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"),
+            *("nice", "-n", "10", *emulator, "-nodefaults", "-no-user-config", "-no-reboot"),
             *("-display", "none", "-monitor", "none", "-nic", "none"),
-            # In software, AVX is slower than what programs do without it.
-            *("-accel", f"tcg,thread={self._threads}", "-cpu", "max,-avx,-avx2", "-smp", "2", "-m", "3072"),
+            *("-accel", f"tcg,thread={self._threads}", "-smp", "2", "-m", "3072"),
             *("-kernel", str(self.image.kernel), "-initrd", str(initrd)),
             # The console is slow, and who prints there waits for it: the agent's output goes elsewhere, and only errors of the
             # kernel are there (warnings, with their traces, are in its log). A panic ends the machine. Nobody attacks it.
-            *("-append", f"rdinit={init} console=ttyS0 loglevel=4 panic=-1 mitigations=off systemd.log_target=journal"),
+            *(
+                "-append",
+                f"rdinit={init} console={console} loglevel=4 panic=-1 mitigations=off systemd.log_target=journal",
+            ),
             *("-serial", f"file:{self._console}"),
             *("-device", "virtio-rng-pci"),
             *("-chardev", f"socket,id=agent,path={self._place / 'agent'},server=on,wait=off"),

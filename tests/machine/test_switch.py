@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
+from shlex import quote
 
 import pytest
 
+from ..kernel.test_switch import OLD_GO
 from ..support.asker import asker
+from ..support.debian import unpacked
 from .conftest import DISTRIBUTIONS
 from .image import image, reason_to_skip
 from .machine import Machine
@@ -17,6 +21,9 @@ from .test_systemd import INSTALL
 
 #: Linux 6.1: without the hook.
 WITHOUT = ("bookworm",)
+
+#: The command, where nothing is installed.
+EXEC = "import sys; from nm_mptcp.cli import main; sys.exit(main())"
 
 #: A program that says with each socket that it makes what it got, and where.
 SERVICE = """\
@@ -72,13 +79,24 @@ def in_session(machine: Machine) -> int:
 # --- programs
 
 
-@pytest.fixture(scope="module", params=DISTRIBUTIONS)
+#: Architectures beside amd64, for those who are asked for.
+OTHERS = [(distribution, "arm64") for distribution in DISTRIBUTIONS if distribution == "trixie"]
+
+
+@pytest.fixture(scope="module", params=[*((each, "amd64") for each in DISTRIBUTIONS), *OTHERS], ids="-".join)
 def in_turn(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A machine without systemd, in which the switch is attached and detached often."""
-    if reason := reason_to_skip():
+    distribution, architecture = request.param
+    if reason := reason_to_skip(architecture):
         pytest.skip(reason)
-    with Machine(image(request.param), in_turn=True) as machine:
+    with Machine(image(distribution, architecture), in_turn=True) as machine:
         machine.put_tree()
+        if architecture != "amd64":
+            yield machine
+            return
+        program = (unpacked("bullseye", "hey") / "usr/bin/hey").read_bytes()
+        command = f"cat >/usr/bin/{OLD_GO}; chmod 755 /usr/bin/{OLD_GO}"
+        machine.run("sh", "-c", command, given=program, seconds=300).checked()
         yield machine
 
 
@@ -87,8 +105,7 @@ def test_programs_of_every_kind_on_this_kernel(in_turn: Machine) -> None:
     machine.shell("mount -t bpf -o mode=0700 bpf /sys/fs/bpf").checked()
     try:
         if machine.image.distribution in WITHOUT:
-            command = "python3 -c 'import sys; from nm_mptcp.cli import main; sys.exit(main())'"
-            words = f"cd /nm-mptcp; PYTHONPATH=src {command} exec --method=%s -- true"
+            words = f"cd /nm-mptcp; PYTHONPATH=src python3 -c {quote(EXEC)} exec --method=%s -- true"
             done = machine.shell(words % "ebpf")
             assert (done.status, "not run: this kernel has no hook for it" in done.output) == (125, True)
             done = machine.shell(words % "auto")
@@ -97,6 +114,25 @@ def test_programs_of_every_kind_on_this_kernel(in_turn: Machine) -> None:
             run_tests(machine, "tests/kernel/test_switch.py", seconds=1200, environment="NM_MPTCP_SWITCH=here")
     finally:
         machine.shell("umount /sys/fs/bpf").checked()
+
+
+def test_it_works_in_a_kernel_that_is_locked_down(in_turn: Machine, tmp_path: Path) -> None:
+    """Runs after the other: there is no way back from it."""
+    machine = in_turn
+    if machine.image.distribution in WITHOUT:
+        pytest.skip(f"kernel {machine.kernel} has no place for it")
+    own = "x86_64" if machine.image.architecture == "amd64" else "aarch64"
+    asks = asker(tmp_path / "asker", machine=own).read_bytes()
+    machine.run("sh", "-c", "cat >/usr/bin/asker; chmod 755 /usr/bin/asker", given=asks).checked()
+    machine.shell("mount -t securityfs none /sys/kernel/security; mount -t bpf -o mode=0700 bpf /sys/fs/bpf").checked()
+    for how in ("integrity", "confidentiality"):
+        machine.shell(f"""
+            echo {how} >/sys/kernel/security/lockdown
+            grep -F '[{how}]' /sys/kernel/security/lockdown
+        """).checked()
+        done = machine.shell(f"cd /nm-mptcp; PYTHONPATH=src python3 -c {quote(EXEC)} exec --method=ebpf -- asker")
+        assert (done.status, done.output) == (1, "")
+        machine.shell("rm -r /sys/fs/bpf/nm-mptcp").checked()
 
 
 # --- services

@@ -30,6 +30,7 @@ from .conftest import DISTRIBUTIONS, measured
 from .figures import Figures
 from .image import image, reason_to_skip
 from .machine import Machine
+from .test_switch import WITHOUT
 
 #: Where this tree is in the machine: what is in root's home is not asked after when the package is purged.
 TREE = "/root/nm-mptcp"
@@ -388,7 +389,11 @@ def test_they_survive_access_points_without_power(site: Site) -> None:
 
 
 def test_removing_puts_back_what_was_there(site: Site) -> None:
+    """Also what `nm-mptcp exec` left in the kernel, where that has a place for it."""
+    if site.system.distribution not in WITHOUT:
+        site.system.run("nm-mptcp exec --method=ebpf -- true; ls /sys/fs/bpf/nm-mptcp")
     test_install.test_removing_puts_back_what_was_there(site.system)
+    site.system.run("test ! -e /sys/fs/bpf/nm-mptcp")
     after = test_install.kernel(site.system)
     for what in ("rules", "limits", "linkdown"):
         assert after[what] == site.before[what]

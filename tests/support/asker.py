@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A static program of a hundred bytes, for 64 or 32 bits, that asks for one socket: it ends with 1 when it got MPTCP, else 0.
+"""A static program of a hundred bytes that asks for one socket: it ends with 1 when it got MPTCP, else 0.
 Before that it may make and close many, to be timed.
 
-It needs no loader, no C library and no compiler; its calls are those of x86 (arch/x86/entry/syscalls).
+It needs no loader, no C library and no compiler. Its calls are those of arch/x86/entry/syscalls, and for arm64 those of
+include/uapi/asm-generic/unistd.h.
 """
 
 from __future__ import annotations
@@ -16,26 +17,42 @@ from pathlib import Path
 _SO_PROTOCOL = 38
 _BASE = 0x400000
 
+#: Number in an ELF header (elf(5)), and bits.
+_MACHINES = {"x86_64": (62, 64), "i386": (3, 32), "aarch64": (183, 64)}
+
+
+def machines() -> tuple[str, ...]:
+    """What programs may be built for here, the kernel's own first; none where that is not known."""
+    own = platform.machine()
+    return {"x86_64": ("x86_64", "i386"), "aarch64": ("aarch64",)}.get(own, ())
+
 
 def reason_to_skip() -> str | None:
     """Why it cannot run here, None when it can."""
-    return None if platform.machine() == "x86_64" else "the program is for x86"
+    return None if machines() else f"the program is for {', '.join(_MACHINES)}"
 
 
 def asker(
-    path: Path, *, bits: int = 64, family: int = socket.AF_INET, kind: int = 1, protocol: int = 0, before: int = 0
+    path: Path,
+    *,
+    machine: str | None = None,
+    family: int = socket.AF_INET,
+    kind: int = 1,
+    protocol: int = 0,
+    before: int = 0,
 ) -> Path:
-    """Write it there, for every user to run; ``before``: sockets that it makes and closes first (64 bits only)."""
-    code = (_code64 if bits == 64 else _code32)(family, kind, protocol)
+    """Write it there, for every user to run; ``before``: sockets that it makes and closes first (x86_64 only)."""
+    machine = machine or machines()[0]
+    code = {"x86_64": _x86_64, "i386": _i386, "aarch64": _aarch64}[machine](family, kind, protocol)
     if before:
-        assert bits == 64
-        code = _made_and_closed64(family, kind, protocol, before) + code
-    path.write_bytes(_elf(bits, code))
+        assert machine == "x86_64"
+        code = _made_and_closed(family, kind, protocol, before) + code
+    path.write_bytes(_elf(*_MACHINES[machine], code))
     os.chmod(path, 0o755)
     return path
 
 
-def _code64(family: int, kind: int, protocol: int) -> bytes:
+def _x86_64(family: int, kind: int, protocol: int) -> bytes:
     return b"".join(
         (
             _set(0xB8, 41) + _set(0xBF, family) + _set(0xBE, kind) + _set(0xBA, protocol) + b"\x0f\x05",  # socket
@@ -46,7 +63,7 @@ def _code64(family: int, kind: int, protocol: int) -> bytes:
     )
 
 
-def _made_and_closed64(family: int, kind: int, protocol: int, times: int) -> bytes:
+def _made_and_closed(family: int, kind: int, protocol: int, times: int) -> bytes:
     once = b"".join(
         (
             _set(0xB8, 41) + _set(0xBF, family) + _set(0xBE, kind) + _set(0xBA, protocol) + b"\x0f\x05",  # socket
@@ -56,7 +73,7 @@ def _made_and_closed64(family: int, kind: int, protocol: int, times: int) -> byt
     return _set(0xBB, times) + once + b"\x75" + struct.pack("b", -len(once) - 2)
 
 
-def _code32(family: int, kind: int, protocol: int) -> bytes:
+def _i386(family: int, kind: int, protocol: int) -> bytes:
     return b"".join(
         (
             _set(0xB8, 359) + _set(0xBB, family) + _set(0xB9, kind) + _set(0xBA, protocol) + b"\xcd\x80",
@@ -71,7 +88,24 @@ def _set(register: int, value: int) -> bytes:
     return struct.pack("<BI", register, value)
 
 
-def _elf(bits: int, code: bytes) -> bytes:
+def _aarch64(family: int, kind: int, protocol: int) -> bytes:
+    def call(number: int) -> tuple[int, ...]:
+        return (*put(8, number), 0xD4000001)  # svc 0
+
+    def put(register: int, value: int) -> tuple[int, ...]:
+        low, high = value & 0xFFFF, value >> 16
+        return (0xD2800000 | low << 5 | register, 0xF2A00000 | high << 5 | register)  # movz; movk, lsl 16
+
+    words = (
+        *(*put(0, family), *put(1, kind), *put(2, protocol), *call(198)),  # socket
+        *(0xD10043FF, *put(3, 4), 0xB9000BE3, 0xB90003FF),  # room on the stack: 4 bytes, 0 so far, and their number
+        *(*put(1, socket.SOL_SOCKET), *put(2, _SO_PROTOCOL), 0x910003E3, 0x910023E4, *call(209)),  # getsockopt
+        *(0xB94003E0, 0x53087C00, *call(93)),  # exit(answer >> 8)
+    )
+    return struct.pack(f"<{len(words)}I", *words)
+
+
+def _elf(machine: int, bits: int, code: bytes) -> bytes:
     """One segment, which holds all (elf(5))."""
     head, entry = (64 + 56, "Q") if bits == 64 else (52 + 32, "I")
     size = head + len(code)
@@ -79,7 +113,7 @@ def _elf(bits: int, code: bytes) -> bytes:
     start, table = _BASE + head, 64 if bits == 64 else 52
     header = struct.pack(
         f"<HHI{entry}{entry}{entry}IHHHHHH",
-        *(2, 62 if bits == 64 else 3, 1, start, table, 0, 0, table, head - table, 1, 0, 0, 0),
+        *(2, machine, 1, start, table, 0, 0, table, head - table, 1, 0, 0, 0),
     )
     if bits == 64:
         segment = struct.pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 4096)
