@@ -42,7 +42,7 @@ _BOOTS = 3
 TREE = ("src", "tests", "dispatcher.d", "packaging", "Makefile", "pyproject.toml", "README.md", "LICENSE")
 
 #: What a kernel says when something is wrong with it.
-_COMPLAINT = re.compile(r"WARNING:|BUG:|Oops|general protection|KASAN|UBSAN|refcount_t|blocked for more than|stall")
+_COMPLAINT = re.compile(r"WARNING:|BUG:|Oops|general protection|KASAN|UBSAN|refcount_t|blocked for more than|\bstall")
 
 # The first process of a machine that is made ready before its init is there.
 _PREPARE = """\
