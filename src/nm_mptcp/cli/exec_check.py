@@ -10,6 +10,7 @@ from types import FrameType
 from ..launch.plan import Method
 from ..launch.refusals import refused_by_mptcp, sentences
 from ..launch.strace import Tracer
+from ..text import printable
 from . import fail
 
 
@@ -28,5 +29,5 @@ def report(child: int, tracer: Tracer, method: Method) -> int:
     calls = tracer.end()
     if calls is not None:
         for text in sentences(calls, method, refused_by_mptcp):
-            fail(f"check: {text}")
+            fail(printable(f"check: {text}", longest=None))
     return status if status >= 0 else 128 - status

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -90,6 +91,15 @@ def _is_tcp(made: re.Match[str]) -> bool:
     )
 
 
+def _lines(file: Path) -> list[str]:
+    """What is in it, if it is a file: the folder belongs to the user who runs strace, perhaps not to this one."""
+    try:
+        with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), errors="replace") as opened:
+            return opened.read().splitlines() if stat.S_ISREG(os.fstat(opened.fileno()).st_mode) else []
+    except OSError:
+        return []
+
+
 class Tracer:
     """One run of strace, which begins when a process executes :attr:`command`."""
 
@@ -114,8 +124,7 @@ class Tracer:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(tracer, signal.SIGTERM)
                 break
-        lines = (line for file in files for line in file.read_text(errors="replace").splitlines())
-        calls = parse(lines) if files else None
+        calls = parse(line for file in files for line in _lines(file)) if files else None
         shutil.rmtree(self._folder)
         return calls
 
