@@ -93,6 +93,7 @@ def _measured() -> dict[str, float]:
                         seconds[f"{name} {where}"].append(used)
                 shutil.rmtree(switch.DIRECTORY)
     finally:
+        shutil.rmtree(switch.DIRECTORY, ignore_errors=True)
         group.rmdir()
     return {what: statistics.median(each) for what, each in seconds.items()}
 
@@ -100,9 +101,12 @@ def _measured() -> dict[str, float]:
 def _run(program: Path, group: Path | None) -> tuple[float, bool]:
     """A processor's seconds (the program's own and the kernel's for it), and whether its sockets were MPTCP."""
     if not (child := os.fork()):
-        if group is not None:
-            (group / "cgroup.procs").write_text("0")
-        os.execv(program, [str(program)])
+        try:
+            if group is not None:
+                (group / "cgroup.procs").write_text("0")
+            os.execv(program, [str(program)])
+        finally:
+            os._exit(127)
     _, status, usage = os.wait4(child, 0)
     return usage.ru_utime + usage.ru_stime, bool(os.waitstatus_to_exitcode(status))
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import socket
 import struct
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ import pytest
 from nm_mptcp.kernel import sysctl
 from nm_mptcp.launch import programs
 from nm_mptcp.launch.elf import read
+from nm_mptcp.launch.refusals import refused_by_mptcp
+from nm_mptcp.launch.strace import FailedOption
 from tests.support.command import COMMAND, as_user
 from tests.support.debian import unpacked
 from tests.support.network import Network
@@ -119,72 +123,144 @@ def test_a_script_without_an_interpreter_is_run_by_the_shell(site: Site, wrapper
 # --- what MPTCP refuses a program --------------------------------------------------------------------------------------
 
 
-#: kTLS, an option that no socket knows, and one of a socket that is not of the Internet's.
+#: kTLS; an option that no socket knows; and some of sockets of which none is TCP's.
 ASKS = """
 import socket
+pair = socket.socketpair()
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("\\0nm-mptcp-test")
+listener.listen()
+client = socket.socket(socket.AF_UNIX)
+client.connect("\\0nm-mptcp-test")
+server = socket.socket(socket.AF_INET)
+server.listen()
 for end, what in (
-    (socket.socket(socket.AF_INET), (6, 31, b"tls")),
-    (socket.socket(socket.AF_INET6), (6, 99, 1)),
-    (socket.socket(socket.AF_UNIX), (1, 60, 1)),
+    (server, (6, 31, b"tls")),
+    (server, (6, 99, 1)),
+    (pair[0], (1, 60, 1)),
+    (listener.accept()[0], (6, 12, 1)),
 ):
     try:
         end.setsockopt(*what)
     except OSError:
         pass
 """
+TOLD = [
+    "it used 1 MPTCP socket",
+    "setsockopt(SOL_TCP, TCP_ULP) failed because the socket is MPTCP: Protocol not available (ENOPROTOOPT), once; "
+    "the kernel does not encrypt (kTLS), the program has to",
+]
+SOUND = "no socket option failed because of MPTCP"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where strace's files are while the program runs, for nobody else to enter; nothing is left there."""
+    needs("strace")
+    place = tmp_path / "temporary"
+    place.mkdir(mode=0o700)
+    monkeypatch.setenv("TMPDIR", str(place))
+    yield place
+    assert list(place.iterdir()) == []
 
 
 def checked(*program: str, **how: object) -> tuple[int, list[str]]:
     """The exit status, and what ``--check`` told."""
-    done = run("exec", "--check", "--", *program, **how)
-    return done.returncode, [line.partition(" check: ")[2] for line in done.stderr.splitlines() if " check: " in line]
+    done = run("exec", "--quiet", "--check", "--", *program, **how)
+    return done.returncode, [line.removeprefix("nm-mptcp: check: ") for line in done.stderr.splitlines()]
 
 
-@pytest.mark.parametrize("user", ["root", "nobody"])
-def test_what_mptcp_refuses_a_program_is_told_when_it_has_ended(wrapper: str, user: str) -> None:  # noqa: ARG001
-    needs("strace", "python3")
-    done = run("exec", "--check", "--user", user, "--", "/usr/bin/python3", "-c", ASKS)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines() == [
-        "nm-mptcp: check: it made 2 MPTCP sockets",
-        "nm-mptcp: check: setsockopt(SOL_TCP, TCP_ULP) failed because the socket is MPTCP: Protocol not available"
-        " (ENOPROTOOPT), once; the kernel does not encrypt (kTLS), the program has to",
-    ]
+def test_what_mptcp_refuses_a_program_is_told_when_it_has_ended(folder: Path, wrapper: str) -> None:  # noqa: ARG001
+    assert checked("/usr/bin/python3", "-c", ASKS) == (0, TOLD)
 
 
-def test_its_children_are_watched_too_and_a_sound_program_is_told_to_be_sound(site: Site, wrapper: str) -> None:  # noqa: ARG001
-    needs("strace", "curl")
-    status, told = checked("sh", "-c", f"curl -s {site.url}; exit 3")
-    assert (status, site.protocols) == (3, MPTCP)
-    assert told == ["it made 1 MPTCP socket", "no socket option failed because of MPTCP"]
-
-
-def test_a_static_program_is_seen_to_stay_tcp(site: Site, wrapper: str) -> None:  # noqa: ARG001
-    needs("strace", "busybox")
-    assert (
-        checked("busybox", "wget", "-q", "-O", "-", site.url)[1][0] == "it made 0 MPTCP sockets, and 1 that stayed TCP"
+def test_a_program_of_a_user_is_checked_and_gets_none_of_the_files(folder: Path, wrapper: str) -> None:  # noqa: ARG001
+    done = run(
+        "exec", "--check", "--user", "nobody", "--", "/usr/bin/python3", "-c", ASKS + "import os; print(os.getresuid())"
     )
+    assert (done.returncode, done.stdout) == (0, f"({NOBODY}, {NOBODY}, {NOBODY})\n")
+    assert done.stderr.splitlines() == [f"nm-mptcp: check: {line}" for line in TOLD]
 
 
-def test_signals_reach_the_program_and_its_daemons_are_let_go(tmp_path: Path) -> None:
-    needs("strace")
+def test_its_children_are_watched_too(site: Site, wrapper: str, folder: Path) -> None:  # noqa: ARG001
+    needs("curl")
+    status, told = checked("sh", "-c", f"curl -s {site.url}; exit 3")
+    assert (status, told, site.protocols) == (3, ["it used 1 MPTCP socket", SOUND], MPTCP)
+
+
+def test_what_go_makes_to_see_what_there_is_does_not_count(site: Site, go_program: str, folder: Path) -> None:  # noqa: ARG001
+    assert checked(go_program, "-n", "1", "-c", "1", site.url) == (0, ["it used 1 MPTCP socket", SOUND])
+
+
+def test_a_static_program_is_seen_to_stay_tcp(site: Site, wrapper: str, folder: Path) -> None:  # noqa: ARG001
+    needs("busybox")
+    status, told = checked("busybox", "wget", "-q", "-O", "-", site.url)
+    assert (status, told) == (0, ["it used 0 MPTCP sockets, and 1 that stayed TCP"])
+
+
+def test_where_mptcp_is_off_nothing_fails_because_of_it(site: Site, folder: Path) -> None:  # noqa: ARG001
+    needs("curl")
+    quick_ack = FailedOption("setsockopt", 6, 12, "SOL_TCP, TCP_QUICKACK", "ENOPROTOOPT")
+    assert refused_by_mptcp(quick_ack)
+    sysctl.write("net/mptcp/enabled", 0)
+    assert not refused_by_mptcp(quick_ack)
+    assert checked("curl", "-s", site.url) == (0, ["it used 0 MPTCP sockets, and 1 that stayed TCP"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_reach_the_program(folder: Path, number: signal.Signals) -> None:  # noqa: ARG001
     words = (*COMMAND, "exec", PRELOAD, "--quiet", "--check", "--", "sh", "-c")
-    # The daemon lives on, and nobody traces it any more.
-    daemon = tmp_path / "daemon"
-    script = f"sleep 60 & echo $! >{daemon}; trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done"
+    script = f"trap 'exit 7' {number.value}; echo ready; while :; do sleep 0.1; done"
+    # A shell that is started with SIGINT ignored cannot trap it.
     with subprocess.Popen([*words, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        process.terminate()
+        process.send_signal(number)
         assert process.wait(60) == 7
-    pid = int(daemon.read_text())
-    try:
-        wait_for("nobody traces it", lambda: "TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text())
-    finally:
-        os.kill(pid, signal.SIGKILL)
 
 
-def test_without_strace_nothing_is_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("after", [0.05, 0.1, 0.2])
+def test_a_signal_at_any_time_ends_it_and_leaves_nothing(folder: Path, after: float) -> None:  # noqa: ARG001
+    """The times are where a signal comes, not what is measured: before, while and after it is started."""
+    program = ("sleep", f"61.{os.getpid()}")
+    words = (*COMMAND, "exec", PRELOAD, "--quiet", "--check", "--", *program)
+    with subprocess.Popen(["timeout", f"{after}", *words], stderr=subprocess.PIPE, text=True) as process:
+        _, told = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in told) == (124, False)
+    wait_for("the program has ended", lambda: not running(*program))
+
+
+def running(*words: str) -> bool:
+    """Whether a process has this command line."""
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if place.read_text().split("\0")[:-1] == list(words):
+                return True
+    return False
+
+
+def test_what_it_leaves_behind_goes_on_and_nobody_traces_it(tmp_path: Path, folder: Path) -> None:  # noqa: ARG001
+    """Also what is about to start programs, which strace could not let go of by itself."""
+    loop = f"n=0; while [ $n -lt 40 ]; do n=$((n + 1)); /bin/true; done; echo >{tmp_path}/ended-"
+    script = "".join(f"({loop}{number}) & " for number in range(10))
+    assert checked("sh", "-c", script)[0] == 0
+    wait_for("all have ended", lambda: len(list(tmp_path.glob("ended-*"))) == 10, seconds=30)
+
+
+def test_its_status_is_told_also_when_the_files_are_gone(tmp_path: Path, folder: Path) -> None:  # noqa: ARG001
+    status, told = checked("sh", "-c", f"rm -rf {folder}/*; exit 7")
+    assert (status, told) == (7, ["strace could not run or trace it, so nothing is known"])
+
+
+def test_what_cannot_be_run_has_the_status_of_a_shell(tmp_path: Path, folder: Path) -> None:  # noqa: ARG001
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"\x7fELF and no more")
+    broken.chmod(0o755)
+    assert run("exec", "--quiet", "--check", "--", str(broken)).returncode == 126
+    assert run("exec", "--quiet", "--check", "--", "no-such-program").returncode == 127
+
+
+def test_without_strace_or_a_place_for_files_nothing_is_run(tmp_path: Path, folder: Path) -> None:  # noqa: ARG001
     (tmp_path / "true").symlink_to("/bin/true")
     done = run("exec", "--check", "--", "true", env={**os.environ, "PATH": str(tmp_path)})
     assert (done.returncode, done.stderr) == (125, "nm-mptcp: not run: --check needs strace (package strace)\n")

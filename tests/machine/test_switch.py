@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,12 +92,12 @@ def in_turn(request: pytest.FixtureRequest) -> Iterator[Machine]:
         pytest.skip(reason)
     with Machine(image(distribution, architecture), in_turn=True) as machine:
         machine.put_tree()
-        if architecture != "amd64":
-            yield machine
-            return
-        program = (unpacked("bullseye", "hey") / "usr/bin/hey").read_bytes()
-        command = f"cat >/usr/bin/{OLD_GO}; chmod 755 /usr/bin/{OLD_GO}"
-        machine.run("sh", "-c", command, given=program, seconds=300).checked()
+        if architecture == "amd64" and distribution not in WITHOUT:
+            # Of a Debian that may be in no archive any more; its test skips where it is not.
+            with contextlib.suppress(RuntimeError):
+                program = (unpacked("bullseye", "hey") / "usr/bin/hey").read_bytes()
+                command = f"cat >/usr/bin/{OLD_GO}; chmod 755 /usr/bin/{OLD_GO}"
+                machine.run("sh", "-c", command, given=program, seconds=300).checked()
         yield machine
 
 

@@ -81,6 +81,6 @@ def test_systemtap_switches_the_programs_of_a_user_and_of_nobody_else(booted: Ma
         f"until setpriv --reuid={USER} --clear-groups /usr/bin/asker; [ $? = 1 ]; do sleep 0.2; done"
     ).checked()
     assert (asked(USER), asked(USER + 1), asked(0)) == (1, 0, 0)
-    machine.shell("pkill -INT stapio; while grep -q ^mptcp /proc/modules; do sleep 0.2; done").checked()
+    machine.shell("pkill -INT stapio; while grep -q '^mptcp ' /proc/modules; do sleep 0.2; done").checked()
     assert asked(USER) == 0
     assert machine.complaints() == []

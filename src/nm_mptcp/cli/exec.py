@@ -53,18 +53,17 @@ def main(arguments: argparse.Namespace) -> int:
     words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     if not words:
         return fail("exec needs a program: nm-mptcp exec -- COMMAND [ARGUMENT...]", 2)
-    shown = arguments.json or arguments.dry_run
-    if arguments.check and shown:
+    if not arguments.check:
+        return _run(arguments, words)
+    if arguments.json or arguments.dry_run:
         return fail("--check runs the program, --dry-run and --json do not: use one of them", 2)
-    tracer = None
-    if arguments.check:
-        try:
-            tracer = Tracer()
-        except FileNotFoundError:
-            return fail("not run: --check needs strace (package strace)", _REFUSED)
-        # The child goes on as without --check; this process stays outside of its control group.
-        if child := os.fork():
-            return exec_check.report(child, tracer, method_here(Method(arguments.method))[0])
+    if (strace := shutil.which("strace")) is None:
+        return fail("not run: --check needs strace (package strace)", _REFUSED)
+    method, _ = method_here(Method(arguments.method))
+    return exec_check.supervised(strace, method, lambda tracer: _run(arguments, words, tracer))
+
+
+def _run(arguments: argparse.Namespace, words: list[str], tracer: Tracer | None = None) -> int:
     environment = inherited()
     asked = Method(arguments.method)
     try:
@@ -72,6 +71,7 @@ def main(arguments: argparse.Namespace) -> int:
         environment |= user.variables if user else {}
         method, trouble = method_here(asked)
         context, plan = _planned(words, environment, method, trouble, user)
+        shown = arguments.json or arguments.dry_run
         if method is Method.EBPF and not shown and (trouble := trouble or _switched()):
             if asked is Method.EBPF or tracer:
                 return fail(printable(f"not run: {trouble}", longest=None), _REFUSED)
@@ -224,18 +224,18 @@ def _execute(plan: LaunchPlan, environment: dict[str, str], user: User | None, t
     sys.stdout.flush()
     with contextlib.suppress(OSError):
         sys.stderr.flush()
-    file, words = plan.file, plan.arguments
+    file, words, variables = plan.file, plan.arguments, plan.variables
     if tracer is not None:
-        file, words = tracer.command[0], (*tracer.command, plan.file, *plan.arguments[1:])
-    if user is not None:
+        # strace changes the user itself: what it writes is not to be the user's.
+        command = tracer.command((file, *words[1:]), variables, user.name if user else None)
+        file, words, variables = command[0], tuple(command), {}
+    elif user is not None:
         try:
-            if tracer is not None:
-                tracer.give_to(user.uid, user.gid)
             identity.become(user)
         except OSError as error:
             return fail(f"it cannot be run as {user.name}: {error.strerror}", _REFUSED)
     try:
-        os.execve(file, words, {**environment, **plan.variables})
+        os.execve(file, words, {**environment, **variables})
     except OSError as error:
         fail(printable(f"{file}: {error.strerror}", longest=None))
         return 127 if error.errno == errno.ENOENT else 126

@@ -34,27 +34,32 @@ def refused_by_mptcp(option: FailedOption) -> bool:
     """
     if getattr(errno, option.error, None) not in _UNKNOWN:
         return False
-    return not _knows(socket.IPPROTO_MPTCP, option) and _knows(socket.IPPROTO_TCP, option)
+    try:
+        return not _knows(socket.IPPROTO_MPTCP, option) and _knows(socket.IPPROTO_TCP, option)
+    except OSError:  # without MPTCP sockets nothing fails because of them
+        return False
 
 
 def _knows(protocol: int, option: FailedOption) -> bool:
     family = socket.AF_INET6 if option.level == socket.IPPROTO_IPV6 else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM, protocol) as asked:
+    with socket.socket(family, socket.SOCK_STREAM, protocol) as asked:
+        try:
             if option.call == "getsockopt":
                 asked.getsockopt(option.level, option.number, 4)
             else:
                 asked.setsockopt(option.level, option.number, bytes(4))
-    except OSError as error:
-        return error.errno not in _UNKNOWN
+        except OSError as error:
+            return error.errno not in _UNKNOWN
     return True
 
 
 def sentences(calls: Calls, method: Method, refused: Callable[[FailedOption], bool]) -> Iterator[str]:
     """What to tell of a program that was run by this method, a sentence each."""
-    yield _made(calls, method)
-    for error, times in sorted(calls.not_made.items()):
-        yield f"the kernel refused a socket: {_error(error)}, {_times(times)}"
+    yield _used(calls, method)
+    for (protocol, error), times in sorted(calls.not_made.items()):
+        # TCP sockets are refused for other reasons, as where there is no IPv6.
+        if protocol == socket.IPPROTO_MPTCP or (method is Method.EBPF and error == "ENOPROTOOPT"):
+            yield f"the kernel refused an MPTCP socket: {_error(error)}, {_times(times)}"
     failed = sorted(
         ((option, times) for option, times in calls.failed.items() if refused(option)), key=lambda each: each[0].name
     )
@@ -63,23 +68,26 @@ def sentences(calls: Calls, method: Method, refused: Callable[[FailedOption], bo
         how = f"{_error(option.error)}, {_times(times)}"
         told = f"{option.call}({option.name}) failed because the socket is MPTCP: {how}"
         yield f"{told}; {means}" if means else told
-    if not failed and calls.made:
+    if not failed and _mptcp(calls, method):
         yield "no socket option failed because of MPTCP"
     if calls.io_uring:
         yield "it uses io_uring: sockets that it makes that way stay TCP"
     if calls.landlock:
-        yield "it restricts itself by Landlock, whose rules for TCP ports do not apply to MPTCP sockets"
+        yield "it restricts itself by Landlock: rules for TCP ports, if it has any, do not apply to MPTCP sockets"
 
 
-def _made(calls: Calls, method: Method) -> str:
-    total = calls.made.total()
+def _mptcp(calls: Calls, method: Method) -> int:
+    return calls.used.total() if method is Method.EBPF else calls.used[socket.IPPROTO_MPTCP]
+
+
+def _used(calls: Calls, method: Method) -> str:
+    total, mptcp = calls.used.total(), _mptcp(calls, method)
     if not total:
-        return "it made no TCP socket"
-    mptcp = total if method is Method.EBPF else calls.made[socket.IPPROTO_MPTCP]
-    told = f"it made {mptcp} MPTCP {'socket' if mptcp == 1 else 'sockets'}"
-    if plain := total - mptcp:
-        told += f", and {plain} that stayed TCP"
-    return told
+        return "it used no TCP socket"
+    told = f"it used {mptcp} MPTCP {'socket' if mptcp == 1 else 'sockets'}"
+    if method is Method.EBPF:
+        return f"{told} (TCP where it left its control group)"
+    return f"{told}, and {total - mptcp} that stayed TCP" if total > mptcp else told
 
 
 def _times(number: int) -> str:
