@@ -255,6 +255,14 @@ def test_its_status_is_told_also_when_the_files_are_gone(tmp_path: Path, folder:
     assert (status, told) == (7, ["strace could not run or trace it, so nothing is known"])
 
 
+def test_it_ends_also_where_sigchld_is_ignored(folder: Path) -> None:  # noqa: ARG001
+    """As some launchers leave it: the kernel would tell nobody that the program has ended."""
+    done = run(
+        "exec", "--quiet", "--check", "--", "sh", "-c", "exit 7", command=("env", "--ignore-signal=CHLD", *COMMAND)
+    )
+    assert done.returncode == 7
+
+
 def test_what_cannot_be_run_has_the_status_of_a_shell(tmp_path: Path, folder: Path) -> None:  # noqa: ARG001
     broken = tmp_path / "broken"
     broken.write_bytes(b"\x7fELF and no more")

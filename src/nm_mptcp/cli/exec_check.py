@@ -35,12 +35,16 @@ def supervised(strace: str, method: Method, run: Callable[[Tracer], int]) -> int
         tracer = Tracer(strace)
     except OSError as error:
         return fail(f"not run: --check has no place for files: {error.strerror}", 125)
+    # Where it is ignored, the kernel tells nobody that a child has ended.
+    ignored = signal.signal(signal.SIGCHLD, signal.SIG_DFL) is signal.SIG_IGN
     try:
         child = os.fork()
     except OSError as error:
         tracer.close()
         return fail(f"not run: {error.strerror}", 125)
     if not child:
+        if ignored:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return run(tracer)
     try:
