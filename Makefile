@@ -207,8 +207,8 @@ format: venv
 # goes around tunnels (10); silent: a link is up and carries no packets (15), verdicts: what only looks like that (50;
 # --rounds 5 for some); modes: a download under another mode; routes: a link with 10,000 routes; scale: 500 links,
 # 100,000 routes; storms: a loss amid 1,000 events a second (1); idle: wake-ups in ten minutes; look: at 20,000 TCP sockets;
-# boot: is a boot slower with the package; switch: what it costs programs, in machines; commands: status, explain and check beside the service (with --before, of two
-# checkouts in turn).
+# boot: is a boot slower with the package; switch: what it costs programs, in machines; commands: status, explain and
+# check beside the service (with --before, of two checkouts in turn).
 BENCH_ARGUMENTS ?=
 BENCHES := failover behind guard silent verdicts modes routes scale storms idle look boot switch commands
 BENCH_NEEDS = bench

@@ -271,7 +271,7 @@ def test_what_cannot_be_run_has_the_status_of_a_shell(tmp_path: Path, folder: Pa
     assert run("exec", "--quiet", "--check", "--", "no-such-program").returncode == 127
 
 
-def test_without_strace_or_a_place_for_files_nothing_is_run(tmp_path: Path, folder: Path) -> None:  # noqa: ARG001
+def test_without_strace_nothing_is_run(tmp_path: Path, folder: Path) -> None:  # noqa: ARG001
     (tmp_path / "true").symlink_to("/bin/true")
     done = run("exec", "--check", "--", "true", env={**os.environ, "PATH": str(tmp_path)})
     assert (done.returncode, done.stderr) == (125, "nm-mptcp: not run: --check needs strace (package strace)\n")

@@ -20,9 +20,7 @@ from ..launch.strace import Tracer
 from ..launch.switch import SwitchError
 from ..text import printable
 from . import exec_check, fail
-
-#: As of other programs that start one: it was not started, for a reason that is not the program's.
-_REFUSED = 125
+from .exec_check import REFUSED
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -54,30 +52,30 @@ def main(arguments: argparse.Namespace) -> int:
     if not words:
         return fail("exec needs a program: nm-mptcp exec -- COMMAND [ARGUMENT...]", 2)
     if not arguments.check:
-        return _run(arguments, words)
+        return _run(arguments, words, *method_here(Method(arguments.method)))
     if arguments.json or arguments.dry_run:
         return fail("--check runs the program, --dry-run and --json do not: use one of them", 2)
     if (strace := shutil.which("strace")) is None:
-        return fail("not run: --check needs strace (package strace)", _REFUSED)
-    method, _ = method_here(Method(arguments.method))
-    return exec_check.supervised(strace, method, lambda tracer: _run(arguments, words, tracer))
+        return fail("not run: --check needs strace (package strace)", REFUSED)
+    method, trouble = method_here(Method(arguments.method))
+    return exec_check.supervised(strace, method, lambda tracer: _run(arguments, words, method, trouble, tracer))
 
 
-def _run(arguments: argparse.Namespace, words: list[str], tracer: Tracer | None = None) -> int:
+def _run(
+    arguments: argparse.Namespace, words: list[str], method: Method, trouble: str | None, tracer: Tracer | None = None
+) -> int:
     environment = inherited()
-    asked = Method(arguments.method)
     try:
         user = _user(arguments.user)
         environment |= user.variables if user else {}
-        method, trouble = method_here(asked)
         context, plan = _planned(words, environment, method, trouble, user)
         shown = arguments.json or arguments.dry_run
         if method is Method.EBPF and not shown and (trouble := trouble or _switched()):
-            if asked is Method.EBPF or tracer:
-                return fail(printable(f"not run: {trouble}", longest=None), _REFUSED)
+            if arguments.method == Method.EBPF or tracer:
+                return fail(printable(f"not run: {trouble}", longest=None), REFUSED)
             context, plan = _planned(words, environment, Method.PRELOAD, None, user)
     except UserError as error:
-        return fail(printable(str(error), longest=None), _REFUSED)
+        return fail(printable(str(error), longest=None), REFUSED)
     except programs.ProgramError as error:
         fail(printable(str(error), longest=None))
         return error.status
@@ -233,7 +231,7 @@ def _execute(plan: LaunchPlan, environment: dict[str, str], user: User | None, t
         try:
             identity.become(user)
         except OSError as error:
-            return fail(f"it cannot be run as {user.name}: {error.strerror}", _REFUSED)
+            return fail(f"it cannot be run as {user.name}: {error.strerror}", REFUSED)
     try:
         os.execve(file, words, {**environment, **variables})
     except OSError as error:

@@ -13,6 +13,9 @@ from ..launch.strace import Tracer
 from ..text import printable
 from . import fail
 
+#: As of other programs that start one: it was not started, for a reason that is not the program's.
+REFUSED = 125
+
 #: What is passed on to the program.
 _PASSED_ON = frozenset(
     (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT)
@@ -22,7 +25,7 @@ _PASSED_ON = frozenset(
 _SI_USER = 0
 
 #: Of :mod:`.exec`, before it executes anything: it said why.
-_NOT_EXECUTED = (125, 126, 127)
+_NOT_EXECUTED = (REFUSED, 126, 127)
 
 
 def supervised(strace: str, method: Method, run: Callable[[Tracer], int]) -> int:
@@ -34,14 +37,14 @@ def supervised(strace: str, method: Method, run: Callable[[Tracer], int]) -> int
     try:
         tracer = Tracer(strace)
     except OSError as error:
-        return fail(f"not run: --check has no place for files: {error.strerror}", 125)
+        return fail(f"not run: --check has no place for files: {error.strerror}", REFUSED)
     # Where it is ignored, the kernel tells nobody that a child has ended.
     ignored = signal.signal(signal.SIGCHLD, signal.SIG_DFL) is signal.SIG_IGN
     try:
         child = os.fork()
     except OSError as error:
         tracer.close()
-        return fail(f"not run: {error.strerror}", 125)
+        return fail(f"not run: {error.strerror}", REFUSED)
     if not child:
         if ignored:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)

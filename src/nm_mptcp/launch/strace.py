@@ -56,9 +56,7 @@ class FailedOption:
 class Calls:
     """How often what was asked of TCP's sockets: of those of the Internet protocols that are streams."""
 
-    used: Counter[int] = field(
-        default_factory=Counter
-    )  #: connected or listening, by the protocol asked for (0, 6, 262)
+    used: Counter[int] = field(default_factory=Counter)  #: connected or listening, by the protocol asked for
     not_made: Counter[tuple[int, str]] = field(default_factory=Counter)  #: by the protocol and the error
     failed: Counter[FailedOption] = field(default_factory=Counter)  #: also on sockets of unknown origin
     executed: bool = False  #: a program was
@@ -194,14 +192,10 @@ class Tracer:
         """Killed, so that the kernel lets go of all at once: by itself strace would wait for each to stop, and one that waits
         for its child, which is stopped (vfork(2)), never does.
         """
-        try:
+        with contextlib.suppress(ProcessLookupError):
             process = os.pidfd_open(tracer)
-        except ProcessLookupError:
-            return
-        try:
-            signal.pidfd_send_signal(process, signal.SIGKILL)
-            select.select([process], [], [], _PATIENCE)
-        except ProcessLookupError:
-            return
-        finally:
-            os.close(process)
+            try:
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+                select.select([process], [], [], _PATIENCE)
+            finally:
+                os.close(process)
